@@ -1,0 +1,1 @@
+//! Application services: registrations, namespaces, ping.

@@ -1,0 +1,1 @@
+//! Events and the rules that decide about them: formats, canonical JSON, hashes, signatures, redaction, authorization. Pure: no I/O.

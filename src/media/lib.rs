@@ -1,0 +1,1 @@
+//! The media repository: upload, download, thumbnails, on local disk.

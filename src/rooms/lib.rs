@@ -1,0 +1,1 @@
+//! Rooms: input, graph, state, timeline, membership, relations, directory, history visibility.

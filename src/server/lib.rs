@@ -1,0 +1,1 @@
+//! The hearth binary: arguments, configuration, wiring, listeners, signals.

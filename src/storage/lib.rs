@@ -1,0 +1,1 @@
+//! Storage engines, the schema of every column family, the shard log and its feeds.

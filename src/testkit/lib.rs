@@ -1,0 +1,1 @@
+//! Test support: in-process server, client model, room builder, checkers, simulated network.

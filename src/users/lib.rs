@@ -1,0 +1,1 @@
+//! Accounts, sessions, devices, profiles, account data, filters, room lists, presence.
