@@ -1,0 +1,160 @@
+//! Supervised tasks, the signal to stop, and the pool for work that blocks.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+/// Spawns a task. A panic in it ends the task and is logged at ERROR, because work that nobody
+/// waits for would otherwise stop without a trace.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let mut future = Box::pin(future);
+    let supervised = poll_fn(move |cx| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll,
+            Err(panic) => {
+                tracing::error!(task = name, panic = panic_text(&*panic), "a task panicked");
+                Poll::Ready(())
+            }
+        }
+    });
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    tokio::spawn(supervised)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "a panic without a message"
+    }
+}
+
+/// The signal that the server is stopping. Clones share it; it goes off once and stays so.
+#[derive(Clone, Debug)]
+pub struct Shutdown(Arc<watch::Sender<bool>>);
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// A signal that has not gone off.
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// Sets it off.
+    pub fn trigger(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether it has gone off.
+    pub fn is_triggered(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns once it has gone off, at once if it already has.
+    pub async fn wait(&self) {
+        let mut receiver = self.0.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = receiver.wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// A bounded number of threads for sections that block: password hashing, image work, storage
+/// reads that go to disk. Callers wait for a free place.
+#[derive(Clone, Debug)]
+pub struct Pool(Option<Arc<Semaphore>>);
+
+impl Pool {
+    /// At most `threads` sections run at once.
+    pub fn new(threads: usize) -> Self {
+        assert!(threads > 0, "a pool needs a thread");
+        Self(Some(Arc::new(Semaphore::new(threads))))
+    }
+
+    /// Runs sections in place, on the caller's thread: simulations stay on one thread and in order.
+    pub fn inline() -> Self {
+        Self(None)
+    }
+
+    /// Runs a section and gives its result. A panic in it goes on in the caller. A section that
+    /// has begun runs to its end even if the caller gives up waiting.
+    pub async fn run<T: Send + 'static>(&self, section: impl FnOnce() -> T + Send + 'static) -> T {
+        let Some(places) = &self.0 else { return section() };
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let job = tokio::task::spawn_blocking(move || {
+            let result = section();
+            drop(place);
+            result
+        });
+        match job.await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_only_its_task() {
+        let handle = spawn("test", async { panic!("on purpose") });
+        assert!(handle.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn shutdown_reaches_early_and_late_waiters() {
+        let shutdown = Shutdown::new();
+        let early = shutdown.clone();
+        let waiter = spawn("waiter", async move { early.wait().await });
+        assert!(!shutdown.is_triggered());
+        shutdown.trigger();
+        assert!(waiter.await.is_ok());
+        shutdown.wait().await;
+        assert!(shutdown.is_triggered());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_pool_is_bounded() {
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let pool = Pool::new(2);
+        let jobs: Vec<_> = (0..8usize)
+            .map(|i| {
+                let pool = pool.clone();
+                spawn("job", async move {
+                    let result = pool.run(move || {
+                        MOST.fetch_max(RUNNING.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        RUNNING.fetch_sub(1, Ordering::SeqCst);
+                        i * 2
+                    });
+                    assert_eq!(result.await, i * 2);
+                })
+            })
+            .collect();
+        for job in jobs {
+            assert!(job.await.is_ok());
+        }
+        assert!(MOST.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[tokio::test]
+    async fn the_inline_pool_stays_on_the_thread() {
+        let here = std::thread::current().id();
+        assert_eq!(Pool::inline().run(move || std::thread::current().id()).await, here);
+    }
+}
