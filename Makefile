@@ -1,0 +1,94 @@
+# What a person types. Each target sets up what it needs on a fresh machine: see scripts/setup.sh.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help setup run build test unit layers durability-short test-durability test-clients clients smoke lint fmt \
+        bench docs complement-binary complement
+
+# Every recipe starts with the shared environment: the target folder and RocksDB's library live in a
+# cache outside the checkout, so that clones on one machine share them.
+ENV := . scripts/env.sh;
+
+help:
+	@echo "make run                build and start the server on http://127.0.0.1:8008 (data in ./data)"
+	echo "make test               all tests: unit, layering, smoke, short durability, released clients"
+	echo "make lint               formatting and clippy, as CI checks them"
+	echo "make fmt                format the code"
+	echo "make test-durability    the long kill -9 and lost-fsync tests"
+	echo "make test-clients       matrix-nio and matrix-js-sdk chat through a real server"
+	echo "make bench              the load program and the micro-benchmarks"
+	echo "make docs               regenerate generated documents"
+	echo "make complement-binary  put the release build where complement/start.sh finds it"
+	echo "make complement         run Complement; see complement/README.md for what it needs"
+
+setup:
+	@scripts/setup.sh
+
+build: setup
+	@$(ENV)
+	echo "hearth: building the server (release; the first time takes some minutes) ..." >&2
+	cargo build --release --locked -p hearth-server
+
+# The binary is started outside make's own control flow (exec), so Ctrl-C reaches it as SIGINT.
+run: build
+	@$(ENV)
+	exec "$$CARGO_TARGET_DIR/release/hearth" $(ARGS)
+
+# One profile for everything that make test runs, so that no dependency is compiled twice.
+test: setup
+	@$(ENV)
+	scripts/test.sh
+
+unit: setup
+	@$(ENV)
+	cargo test --workspace --locked
+
+layers: setup
+	@$(ENV)
+	cargo test --locked -p hearth-testkit --test layers
+
+smoke: setup
+	@$(ENV)
+	cargo build --locked -p hearth-server
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/smoke.sh
+
+durability-short: setup
+	@$(ENV)
+	cargo build --locked -p hearth-server
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/durability/run.sh short
+
+test-durability: build
+	@$(ENV)
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/release/hearth}" tests/durability/run.sh long
+
+test-clients clients: setup
+	@$(ENV)
+	cargo build --locked -p hearth-server
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/run.sh
+
+lint: setup
+	@$(ENV)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt:
+	@cargo fmt --all
+
+bench: build
+	@$(ENV)
+	scripts/bench.sh $(ARGS)
+
+docs: setup
+	@$(ENV)
+	scripts/docs.sh
+
+complement-binary: build
+	@$(ENV)
+	mkdir -p complement/bin
+	install -m 755 "$$CARGO_TARGET_DIR/release/hearth" complement/bin/hearth.part
+	mv complement/bin/hearth.part complement/bin/hearth
+	echo "complement/bin/hearth is the release build now"
+
+complement: complement-binary
+	@complement/run.sh $(ARGS)

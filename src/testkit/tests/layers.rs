@@ -1,0 +1,354 @@
+//! The layering of docs/architecture.md, checked on the manifests and the sources: which crate may use which, who
+//! knows HTTP, who names RocksDB, who spawns tasks. Reads files only, so that it says which line is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every crate from the top of the house to its ground. A crate uses only what stands in a later row.
+const LAYERS: &[&[&str]] = &[
+    &["benches"],
+    &["testkit"],
+    &["server"],
+    &["api"],
+    &["sync"],
+    &["push", "appservice", "media", "search"],
+    &["federation"],
+    &["rooms"],
+    &["users"],
+    &["cluster"],
+    &["storage"],
+    &["events"],
+    &["core"],
+    &["ruma-ext"],
+];
+
+/// The edges that exist. A new one is a change of architecture: it needs a sentence in docs/architecture.md first.
+const EDGES: &[(&str, &[&str])] = &[
+    (
+        "benches",
+        &[
+            "testkit", "server", "api", "rooms", "users", "storage", "events", "core",
+        ],
+    ),
+    (
+        "testkit",
+        &[
+            "server",
+            "api",
+            "sync",
+            "media",
+            "appservice",
+            "rooms",
+            "users",
+            "cluster",
+            "storage",
+            "events",
+            "core",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "api",
+            "sync",
+            "push",
+            "appservice",
+            "media",
+            "search",
+            "federation",
+            "rooms",
+            "users",
+            "cluster",
+            "storage",
+            "events",
+            "core",
+        ],
+    ),
+    (
+        "api",
+        &["sync", "appservice", "media", "rooms", "users", "events", "core"],
+    ),
+    ("sync", &["rooms", "users", "storage", "events", "core"]),
+    ("appservice", &["core"]),
+    ("media", &["cluster", "storage", "core"]),
+    ("rooms", &["cluster", "storage", "events", "core"]),
+    ("users", &["cluster", "storage", "events", "core"]),
+    ("cluster", &["storage", "core"]),
+    ("storage", &["core"]),
+    ("events", &["core"]),
+    ("core", &[]),
+    ("ruma-ext", &[]),
+];
+
+/// Server-side HTTP frameworks, and who may know them.
+const HTTP_FRAMEWORKS: &[&str] = &[
+    "axum",
+    "axum-server",
+    "hyper",
+    "hyper-util",
+    "tower",
+    "tower-http",
+];
+const KNOW_HTTP: &[&str] = &["api", "federation", "server", "testkit", "benches"];
+
+struct Manifest {
+    name: String,
+    folder: PathBuf,
+    dependencies: BTreeSet<String>,
+    dev_dependencies: BTreeSet<String>,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the workspace's root")
+        .to_owned()
+}
+
+/// Dependency names by table. Manifests here are plain: one dependency a line, or one table each.
+fn parse(text: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut normal, mut dev) = (BTreeSet::new(), BTreeSet::new());
+    let mut table = String::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            table = name.to_owned();
+            for (prefix, set) in [("dependencies.", &mut normal), ("dev-dependencies.", &mut dev)] {
+                if let Some(dependency) = name.strip_prefix(prefix) {
+                    set.insert(dependency.to_owned());
+                }
+            }
+            continue;
+        }
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((key, _)) = line.split_once('=') else {
+            continue;
+        };
+        let name = key
+            .trim()
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .trim_matches('"')
+            .to_owned();
+        if table.ends_with("dev-dependencies") {
+            dev.insert(name);
+        } else if table.ends_with("dependencies") && !table.starts_with("workspace") {
+            normal.insert(name);
+        }
+    }
+    (normal, dev)
+}
+
+fn manifests() -> Vec<Manifest> {
+    let root = root();
+    let mut folders: Vec<PathBuf> = fs::read_dir(root.join("src"))
+        .expect("src")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
+    folders.push(root.join("benches"));
+    folders.push(root.join("ruma-ext"));
+    folders.sort();
+    let mut found = Vec::new();
+    for folder in folders {
+        let Ok(text) = fs::read_to_string(folder.join("Cargo.toml")) else {
+            continue;
+        };
+        let name = folder
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a UTF-8 name")
+            .to_owned();
+        let (dependencies, dev_dependencies) = parse(&text);
+        found.push(Manifest {
+            name,
+            folder,
+            dependencies,
+            dev_dependencies,
+        });
+    }
+    assert!(
+        found.len() >= 10,
+        "only {} crates found below {}",
+        found.len(),
+        root.display()
+    );
+    found
+}
+
+/// The names of our own crates among dependencies.
+fn ours(dependencies: &BTreeSet<String>) -> impl Iterator<Item = &str> {
+    dependencies.iter().filter_map(|name| {
+        if name.starts_with("ruma-ext") {
+            Some("ruma-ext")
+        } else {
+            name.strip_prefix("hearth-")
+        }
+    })
+}
+
+fn level(name: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&name))
+}
+
+/// Every Rust source of a crate, with its path for the message.
+fn sources(folder: &Path, out: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && let Ok(text) = fs::read_to_string(&path)
+        {
+            out.push((path, text));
+        }
+    }
+}
+
+/// Lines of code (not comments) that contain one of `needles`.
+fn lines_with(folder: &Path, needles: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    sources(folder, &mut files);
+    let mut found = Vec::new();
+    for (path, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if needles.iter().any(|needle| code.contains(needle)) {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn edges_go_down_and_are_declared() {
+    let declared: BTreeMap<_, _> = EDGES.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (from, targets) in EDGES {
+        for to in *targets {
+            assert!(
+                level(from) < level(to),
+                "EDGES itself has an upward edge: {from} -> {to}"
+            );
+        }
+    }
+    for manifest in manifests() {
+        let name = manifest.name.as_str();
+        let Some(own_level) = level(name) else {
+            wrong.push(format!("{name} has no place in LAYERS"));
+            continue;
+        };
+        let allowed = declared.get(name).copied().unwrap_or_default();
+        for used in ours(&manifest.dependencies) {
+            if level(used).is_none_or(|used_level| used_level <= own_level) {
+                wrong.push(format!("{name} -> {used} goes upward or sideways"));
+            } else if !allowed.contains(&used) {
+                wrong.push(format!("{name} -> {used} is not declared in EDGES"));
+            }
+        }
+        // Tests of a crate may use the test kit, and otherwise what the crate itself may.
+        for used in ours(&manifest.dev_dependencies) {
+            if used != "testkit" && level(used).is_none_or(|used_level| used_level <= own_level) {
+                wrong.push(format!("{name} -> {used} (dev) goes upward or sideways"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "layering:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_edge_knows_http_frameworks() {
+    for manifest in manifests() {
+        if KNOW_HTTP.contains(&manifest.name.as_str()) {
+            continue;
+        }
+        let known: Vec<_> = HTTP_FRAMEWORKS
+            .iter()
+            .filter(|name| manifest.dependencies.contains(**name))
+            .collect();
+        assert!(
+            known.is_empty(),
+            "{} depends on {known:?}; only {KNOW_HTTP:?} may",
+            manifest.name
+        );
+    }
+}
+
+#[test]
+fn only_storage_names_rocksdb() {
+    for manifest in manifests() {
+        if manifest.name == "storage" {
+            continue;
+        }
+        // The benchmarks measure RocksDB alone as a ceiling.
+        if manifest.name != "benches" {
+            assert!(
+                !manifest.dependencies.contains("rocksdb"),
+                "{} depends on rocksdb",
+                manifest.name
+            );
+        }
+        let lines = if manifest.name == "benches" {
+            Vec::new()
+        } else {
+            lines_with(&manifest.folder, &["rocksdb::"])
+        };
+        let lines: Vec<_> = lines
+            .into_iter()
+            .filter(|line| !line.contains("layers.rs"))
+            .collect();
+        assert!(
+            lines.is_empty(),
+            "RocksDB outside of storage:\n{}",
+            lines.join("\n")
+        );
+    }
+}
+
+#[test]
+fn tasks_are_spawned_in_one_place() {
+    let mut lines = Vec::new();
+    for manifest in manifests() {
+        if manifest.name == "benches" || manifest.name == "testkit" {
+            continue;
+        }
+        lines.extend(lines_with(
+            &manifest.folder,
+            &["tokio::spawn(", "tokio::task::spawn(", "thread_rng("],
+        ));
+    }
+    lines.retain(|line| !line.contains("core/tasks.rs"));
+    assert!(
+        lines.is_empty(),
+        "spawn by hearth_core::tasks::spawn:\n{}",
+        lines.join("\n")
+    );
+}
+
+#[test]
+fn events_does_no_io() {
+    for manifest in manifests().iter().filter(|manifest| manifest.name == "events") {
+        for name in ["tokio", "reqwest", "rocksdb", "futures"] {
+            assert!(
+                !manifest.dependencies.contains(name),
+                "events is pure, but depends on {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn manifests_are_parsed() {
+    let text = "[dependencies]\nhearth-core.workspace = true\nruma = { version = \"1\" }\n\
+                [dev-dependencies]\ntempfile = \"3\"\n[dependencies.rocksdb]\nversion = \"1\"\n[lints]\nworkspace = true\n";
+    let (normal, dev) = parse(text);
+    assert_eq!(
+        normal.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["hearth-core", "rocksdb", "ruma"]
+    );
+    assert_eq!(dev.iter().map(String::as_str).collect::<Vec<_>>(), ["tempfile"]);
+}

@@ -1,0 +1,144 @@
+// Two users chat through a running server with matrix-js-sdk, a released client library that we did not write.
+// Usage: node js_sdk_chat.mjs URL PICTURE.png (js_sdk_chat.py starts the server). Without encryption.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+// The package lies in the cache, not beside this file.
+const require = createRequire(process.env.HEARTH_NODE_FOLDER + "/package.json");
+const sdk = await import(pathToFileURL(require.resolve("matrix-js-sdk")).href);
+
+const [url, picture] = process.argv.slice(2);
+const LIMIT_MS = 30_000;
+const quiet = { trace() {}, debug() {}, info() {}, warn: console.warn, error: console.error, getChild: () => quiet };
+
+/** Waits until check() gives something, looking again at each of the client's events. */
+function until(client, what, check) {
+    return new Promise((resolve, reject) => {
+        const names = ["sync", "Room.timeline", "RoomMember.membership", "Room", "Room.receipt"];
+        const look = () => {
+            const found = check();
+            if (found) end(() => resolve(found));
+        };
+        const timer = setTimeout(() => end(() => reject(new Error(`never saw ${what}`))), LIMIT_MS);
+        const end = (then) => {
+            clearTimeout(timer);
+            for (const name of names) client.off(name, look);
+            then();
+        };
+        for (const name of names) client.on(name, look);
+        look();
+    });
+}
+
+async function register(name) {
+    const anonymous = sdk.createClient({ baseUrl: url, logger: quiet });
+    const password = `${name}-long-password`;
+    // As a client does it: ask without auth, learn the stages and the session, then answer them.
+    const flows = await anonymous.registerRequest({ username: name, password }).then(
+        () => assert.fail("registration went through without a stage"),
+        (error) => error,
+    );
+    assert.equal(flows.httpStatus, 401, String(flows));
+    assert.ok(flows.data.flows.some((flow) => flow.stages.includes("m.login.dummy")));
+    const auth = { type: "m.login.dummy", session: flows.data.session };
+    const answer = await anonymous.registerRequest({ username: name, password, auth });
+    return sdk.createClient({
+        baseUrl: url, userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id,
+        logger: quiet,
+    });
+}
+
+const texts = (room) => room.getLiveTimeline().getEvents()
+    .filter((event) => event.getType() === "m.room.message").map((event) => event.getContent().body);
+
+async function talk(alice, bob) {
+    await alice.setDisplayName("Alice A.");
+    const { room_id: id } = await alice.createRoom({ name: "Tea", topic: "Which tea?", invite: [bob.getUserId()] });
+    await until(bob, "the invitation", () => bob.getRoom(id)?.getMyMembership() === "invite");
+    await bob.joinRoom(id);
+    await until(alice, "bob join", () => alice.getRoom(id)?.getMember(bob.getUserId())?.membership === "join");
+
+    await alice.sendTextMessage(id, "Hello Bob");
+    const heard = await until(bob, "alice's message",
+        () => bob.getRoom(id).timeline.find((event) => event.getContent().body === "Hello Bob"));
+    await bob.sendReadReceipt(heard);
+    await bob.sendTyping(id, true, 3000);
+    await bob.sendTextMessage(id, "Hello Alice, çay? 🍵");
+    const answer = await until(alice, "bob's message",
+        () => alice.getRoom(id).timeline.find((event) => event.getContent().body?.startsWith("Hello Alice")));
+    await until(alice, "bob's receipt", () => alice.getRoom(id).getReadReceiptForUserId(bob.getUserId()));
+
+    assert.equal(bob.getRoom(id).name, "Tea");
+    assert.equal(bob.getRoom(id).getMember(alice.getUserId()).name, "Alice A.");
+
+    // A reaction, an edit and a redaction, as every client shows them.
+    const relates = { rel_type: "m.annotation", event_id: answer.getId(), key: "👍" };
+    await alice.sendEvent(id, "m.reaction", { "m.relates_to": relates });
+    await until(bob, "the reaction", () => bob.getRoom(id).timeline.some((event) => event.getType() === "m.reaction"));
+    const related = await bob.relations(id, answer.getId(), "m.annotation", "m.reaction");
+    assert.equal(related.events.length, 1);
+    const { event_id: slip } = await alice.sendTextMessage(id, "a slip");
+    await alice.redactEvent(id, slip);
+    await until(bob, "the redaction", () => bob.getRoom(id).findEventById(slip)?.isRedacted());
+    return id;
+}
+
+async function share(alice, bob, id) {
+    const data = await readFile(picture);
+    const { content_uri: uri } = await alice.uploadContent(data, { name: "tea ☕.png", type: "image/png" });
+    await alice.sendEvent(id, "m.room.message", {
+        msgtype: "m.image", body: "tea ☕.png", url: uri, info: { mimetype: "image/png", size: data.length },
+    });
+    const event = await until(bob, "the picture",
+        () => bob.getRoom(id).timeline.find((each) => each.getContent().url === uri));
+    const headers = { Authorization: `Bearer ${bob.getAccessToken()}` };
+    const link = (...size) => bob.mxcUrlToHttp(event.getContent().url, ...size, false, true, true);
+    const whole = await fetch(link(undefined, undefined, undefined), { headers });
+    assert.equal(whole.status, 200);
+    assert.equal(whole.headers.get("content-type"), "image/png");
+    assert.deepEqual(Buffer.from(await whole.arrayBuffer()), data);
+    const thumbnail = await fetch(link(64, 64, "scale"), { headers });
+    assert.equal(thumbnail.status, 200);
+    assert.match(thumbnail.headers.get("content-type"), /^image\//);
+    assert.ok((await thumbnail.arrayBuffer()).byteLength < data.length);
+    assert.ok([401, 404].includes((await fetch(link(undefined, undefined, undefined))).status), "media without a token");
+}
+
+async function readHistory(alice, id) {
+    for (let number = 0; number < 30; number++) await alice.sendTextMessage(id, `number ${number}`);
+    const login = sdk.createClient({ baseUrl: url, logger: quiet });
+    const answer = await login.loginRequest({
+        type: "m.login.password", identifier: { type: "m.id.user", user: "bob" }, password: "bob-long-password",
+    });
+    const fresh = sdk.createClient({
+        baseUrl: url, userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id,
+        logger: quiet,
+    });
+    await fresh.startClient({ initialSyncLimit: 5, lazyLoadMembers: true });
+    try {
+        const room = await until(fresh, "the room", () => fresh.isInitialSyncComplete() && fresh.getRoom(id));
+        for (let page = 0; page < 30 && room.oldState.paginationToken !== null; page++) await fresh.scrollback(room, 7);
+        const wanted = ["Hello Bob", "Hello Alice, çay? 🍵", undefined, "tea ☕.png",
+            ...Array.from({ length: 30 }, (_, number) => `number ${number}`)];
+        assert.deepEqual(texts(room), wanted);
+        await fresh.logout(true);
+    } finally {
+        fresh.stopClient();
+    }
+}
+
+const alice = await register("alice");
+const bob = await register("bob");
+await Promise.all([alice, bob].map((client) => client.startClient({ initialSyncLimit: 20 })));
+try {
+    const id = await talk(alice, bob);
+    await share(alice, bob, id);
+    await readHistory(alice, id);
+} finally {
+    alice.stopClient();
+    bob.stopClient();
+}
+console.log("matrix-js-sdk: two users registered, chatted, shared a picture and read history: passed");
+process.exit(0);
