@@ -38,7 +38,9 @@ impl PendingNodes {
     /// Forgets what is durable once everything up to `published` is.
     pub fn prune(&mut self, published: Position) {
         while self.batches.front().is_some_and(|(at, _)| *at <= published) {
-            let Some((at, ids)) = self.batches.pop_front() else { return };
+            let Some((at, ids)) = self.batches.pop_front() else {
+                return;
+            };
             for id in ids {
                 if let Entry::Occupied(node) = self.nodes.entry(id)
                     && node.get().1 <= at
