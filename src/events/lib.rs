@@ -1,1 +1,39 @@
 //! Events and the rules that decide about them: formats, canonical JSON, hashes, signatures, redaction, authorization. Pure: no I/O.
+//!
+//! **Invariant:** nothing in this crate reads a clock, a random source, a file or a socket; the same input gives the same answer on every
+//! server. **Invariant:** no function panics on bytes that came from outside.
+//!
+//! Where to start: [`rules()`] gives what a room version demands, [`build`] makes an event of ours, [`Pdu::parse`] reads one of somebody
+//! else's, [`authorize`] decides whether it may be in the room.
+
+mod auth;
+mod auth_member;
+pub mod canonical;
+mod draft;
+mod error;
+mod json;
+mod keys;
+mod layout;
+pub mod limits;
+pub mod notification;
+mod pdu;
+mod power;
+mod redact;
+mod rules;
+mod state;
+mod verify;
+
+#[cfg(test)]
+mod oracle;
+
+pub use auth::{AuthEvent, AuthInput, Denied, StateView, auth_types, authorize, check_auth_events, may_redact};
+pub use draft::{Draft, Unsigned, build, build_with_references};
+pub use error::Error;
+pub use keys::{KeyPair, base64_decode, base64_encode, sign_json, verify_json};
+pub use layout::{Layout, Span};
+pub use pdu::Pdu;
+pub use power::{Power, PowerField, PowerLevels, PowerView};
+pub use redact::redact;
+pub use rules::{Rules, rules};
+pub use state::{AllowRule, CreateInfo, JoinRule, JoinRuleInfo, MemberInfo, Membership, ThirdPartyInviteInfo};
+pub use verify::{required_servers, signature_keys, verify_content_hash, verify_event_signatures, verify_signature};

@@ -1,0 +1,318 @@
+use std::sync::Arc;
+
+use ruma::{EventId, OwnedEventId, RoomId, UserId};
+
+use crate::auth_member::check_member;
+use crate::json::{get, string};
+use crate::state::additional_creators;
+use crate::{CreateInfo, Draft, JoinRuleInfo, MemberInfo, Membership, Pdu, Power, PowerField, PowerLevels, PowerView, Rules, ThirdPartyInviteInfo};
+
+/// Why an event may not be in the room, as a sentence to its sender.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denied(pub String);
+
+pub(crate) fn denied<T>(reason: impl Into<String>) -> Result<T, Denied> {
+    Err(Denied(reason.into()))
+}
+
+/// The room state that an event is judged by. Whoever implements it keeps what was parsed, so that a question costs a look-up.
+pub trait StateView {
+    /// The create event.
+    fn create(&self) -> Option<Arc<CreateInfo>>;
+    /// The power levels, if the room has such an event.
+    fn power_levels(&self) -> Option<Arc<PowerLevels>>;
+    /// The join rule; [`JoinRuleInfo::default`] if the room has no such event.
+    fn join_rule(&self) -> JoinRuleInfo;
+    /// The member event of a user.
+    fn member(&self, user: &UserId) -> Option<MemberInfo>;
+    /// The third party invite with this token.
+    fn third_party_invite(&self, token: &str) -> Option<Arc<ThirdPartyInviteInfo>>;
+}
+
+/// What authorization asks of an event.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthInput<'a> {
+    /// The event's id, once it has one. Asked for in room versions 1 and 2 only.
+    pub event_id: Option<&'a EventId>,
+    /// The `room_id` of the event; `None` for a create event that names its room itself.
+    pub room_id: Option<&'a RoomId>,
+    /// Who sends it.
+    pub sender: &'a UserId,
+    /// Its type.
+    pub kind: &'a str,
+    /// Its state key.
+    pub state_key: Option<&'a str>,
+    /// Its content in canonical JSON.
+    pub content: &'a [u8],
+    /// The events it follows.
+    pub prev_events: &'a [OwnedEventId],
+    /// What it redacts.
+    pub redacts: Option<&'a EventId>,
+}
+
+impl<'a> AuthInput<'a> {
+    /// Reads it from an event.
+    pub fn of_pdu(rules: &Rules, pdu: &'a Pdu) -> AuthInput<'a> {
+        let names_room = pdu.kind() == "m.room.create" && rules.room_id_is_create_hash();
+        AuthInput {
+            event_id: Some(&pdu.event_id),
+            room_id: (!names_room).then(|| pdu.room_id()),
+            sender: pdu.sender(),
+            kind: pdu.kind(),
+            state_key: pdu.state_key(),
+            content: pdu.content(),
+            prev_events: pdu.prev_events(),
+            redacts: pdu.redacts(),
+        }
+    }
+
+    /// Reads it from an event that shall be made.
+    pub fn of_draft(draft: &Draft<'a>) -> AuthInput<'a> {
+        AuthInput {
+            event_id: None,
+            room_id: draft.room_id,
+            sender: draft.sender,
+            kind: draft.kind,
+            state_key: draft.state_key,
+            content: draft.content,
+            prev_events: draft.prev_events,
+            redacts: draft.redacts,
+        }
+    }
+}
+
+/// The keys of the state events that an event must name as its authorization events, where the state has them (server-server API, "Auth
+/// events selection").
+pub fn auth_types(rules: &Rules, sender: &UserId, kind: &str, state_key: Option<&str>, content: &[u8]) -> Vec<(String, String)> {
+    let mut types: Vec<(String, String)> = Vec::with_capacity(6);
+    if kind == "m.room.create" {
+        return types;
+    }
+    let mut add = |kind: &str, state_key: &str| {
+        if !types.iter().any(|(k, s)| k == kind && s == state_key) {
+            types.push((kind.to_owned(), state_key.to_owned()));
+        }
+    };
+    if !rules.authorization.room_create_event_id_as_room_id {
+        add("m.room.create", "");
+    }
+    add("m.room.power_levels", "");
+    add("m.room.member", sender.as_str());
+    if kind != "m.room.member" {
+        return types;
+    }
+    let Some(target) = state_key else { return types };
+    add("m.room.member", target);
+    let membership = get(content, "membership").and_then(string).and_then(|text| Membership::parse(&text));
+    if matches!(membership, Some(Membership::Join | Membership::Invite | Membership::Knock)) {
+        add("m.room.join_rules", "");
+    }
+    if membership == Some(Membership::Invite)
+        && let Some(token) = get(content, "third_party_invite").and_then(|i| get(i, "signed")).and_then(|s| get(s, "token")).and_then(string)
+    {
+        add("m.room.third_party_invite", &token);
+    }
+    if membership == Some(Membership::Join)
+        && rules.authorization.restricted_join_rule
+        && let Some(user) = get(content, "join_authorised_via_users_server").and_then(string)
+    {
+        add("m.room.member", &user);
+    }
+    types
+}
+
+/// An event that another names as its authorization event.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthEvent<'a> {
+    /// Its id.
+    pub event_id: &'a EventId,
+    /// The room it is in.
+    pub room_id: &'a RoomId,
+    /// Its type.
+    pub kind: &'a str,
+    /// Its state key.
+    pub state_key: Option<&'a str>,
+    /// Whether it was rejected.
+    pub rejected: bool,
+}
+
+/// Judges the list of authorization events of an event in `room_id`. In room versions where the list lacks the create event, the caller makes
+/// sure that the one which [`Rules::create_event_of_room`] names was accepted.
+pub fn check_auth_events(rules: &Rules, event: &AuthInput<'_>, room_id: &RoomId, auth_events: &[AuthEvent<'_>]) -> Result<(), Denied> {
+    if event.kind == "m.room.create" {
+        return Ok(());
+    }
+    let expected = auth_types(rules, event.sender, event.kind, event.state_key, event.content);
+    let mut has_create = false;
+    for (index, auth) in auth_events.iter().enumerate() {
+        let id = auth.event_id;
+        let Some(state_key) = auth.state_key else {
+            return denied(format!("The authorization event {id} is not a state event."));
+        };
+        if auth.room_id != room_id {
+            return denied(format!("The authorization event {id} is of another room."));
+        }
+        if auth_events[..index].iter().any(|other| other.kind == auth.kind && other.state_key == auth.state_key) {
+            return denied(format!("There are two authorization events for {} with the state key {state_key:?}.", auth.kind));
+        }
+        if !expected.iter().any(|(kind, key)| kind == auth.kind && key == state_key) {
+            return denied(format!("The event {id} ({} with the state key {state_key:?}) cannot authorize this event.", auth.kind));
+        }
+        if auth.rejected {
+            return denied(format!("The authorization event {id} was rejected."));
+        }
+        has_create |= auth.kind == "m.room.create";
+    }
+    if !has_create && !rules.authorization.room_create_event_id_as_room_id {
+        return denied("There is no m.room.create event among the authorization events.");
+    }
+    Ok(())
+}
+
+/// Whether the room's state allows an event (room versions, "Authorization rules"). The list of authorization events is judged by
+/// [`check_auth_events`], signatures by [`crate::verify_event_signatures`].
+pub fn authorize(rules: &Rules, event: &AuthInput<'_>, state: &dyn StateView) -> Result<(), Denied> {
+    if event.kind == "m.room.create" {
+        return check_create(rules, event);
+    }
+    let Some(create) = state.create() else { return denied("The room has no m.room.create event.") };
+    if !create.federate && create.sender.server_name() != event.sender.server_name() {
+        return denied(format!("The room is only for users of {}.", create.sender.server_name()));
+    }
+    if rules.authorization.special_case_room_aliases && event.kind == "m.room.aliases" {
+        return match event.state_key == Some(event.sender.server_name().as_str()) {
+            true => Ok(()),
+            false => denied("The state key of m.room.aliases must be the sender's server name."),
+        };
+    }
+    if event.kind == "m.room.member" {
+        return check_member(rules, event, &create, state);
+    }
+    if state.member(event.sender).map(|member| member.membership) != Some(Membership::Join) {
+        return denied("You are not in the room.");
+    }
+    let levels = state.power_levels();
+    let view = PowerView::new(&create, levels.as_deref());
+    let power = view.user(event.sender);
+    if event.kind == "m.room.third_party_invite" {
+        return demand(power, view.field(PowerField::Invite), "invite");
+    }
+    demand(power, view.needed_for(event.kind, event.state_key.is_some()), &format!("send {}", event.kind))?;
+    if let Some(state_key) = event.state_key.filter(|key| key.starts_with('@') && *key != event.sender.as_str()) {
+        return denied(format!("The state key {state_key} is for that user alone."));
+    }
+    if event.kind == "m.room.power_levels" {
+        return check_power_levels(rules, event, &create, levels.as_deref(), power);
+    }
+    if rules.authorization.special_case_room_redaction && event.kind == "m.room.redaction" {
+        return check_redaction(event, &view, power);
+    }
+    Ok(())
+}
+
+/// Whether a redaction that was accepted may take effect on an event of `redacted_sender` (room version 3 and later, "Handling redactions").
+pub fn may_redact(view: &PowerView<'_>, redactor: &UserId, redacted_sender: &UserId) -> bool {
+    redactor.server_name() == redacted_sender.server_name() || view.user(redactor).reaches(view.field(PowerField::Redact))
+}
+
+/// Demands power for an action.
+pub(crate) fn demand(power: Power, needed: i64, action: &str) -> Result<(), Denied> {
+    if power.reaches(needed) {
+        return Ok(());
+    }
+    denied(format!("You need power level {needed} to {action}, you have {power}."))
+}
+
+fn check_create(rules: &Rules, event: &AuthInput<'_>) -> Result<(), Denied> {
+    if !event.prev_events.is_empty() {
+        return denied("An m.room.create event cannot follow other events.");
+    }
+    match event.room_id {
+        Some(_) if rules.authorization.room_create_event_id_as_room_id => {
+            return denied("An m.room.create event has no `room_id` in this room version.");
+        }
+        None if !rules.authorization.room_create_event_id_as_room_id => {
+            return denied("The m.room.create event lacks its `room_id`.");
+        }
+        Some(room_id) if room_id.server_name() != Some(event.sender.server_name()) => {
+            return denied("The room id is not of the sender's server.");
+        }
+        _ => {}
+    }
+    if let Some(version) = get(event.content, "room_version")
+        && string(version).as_deref() != Some(rules.version.as_str())
+    {
+        return denied(format!("The room version is not {}.", rules.version));
+    }
+    let creator = get(event.content, "creator").filter(|value| *value != b"null");
+    if !rules.authorization.use_room_create_sender && creator.is_none() {
+        return denied("The m.room.create event lacks its `creator`.");
+    }
+    additional_creators(rules, event.content).map(drop).map_err(|error| Denied(format!("{error}.")))
+}
+
+fn check_power_levels(
+    rules: &Rules,
+    event: &AuthInput<'_>,
+    create: &CreateInfo,
+    current: Option<&PowerLevels>,
+    power: Power,
+) -> Result<(), Denied> {
+    let new = PowerLevels::parse(rules, event.content).map_err(|error| Denied(format!("{error}.")))?;
+    if create.privileged_creators
+        && let Some(creator) = create.creators.iter().find(|creator| new.users.contains_key(*creator))
+    {
+        return denied(format!("{creator} created the room, has infinite power and cannot be given a power level."));
+    }
+    let Some(current) = current else { return Ok(()) };
+    let too_high = |what: &str, level: i64| denied(format!("You need power level {level} to change the power level of {what}, you have {power}."));
+    for field in PowerField::ALL {
+        if current.stated(field) == new.stated(field) {
+            continue;
+        }
+        let highest = current.field(field).max(new.field(field));
+        if !power.reaches(highest) {
+            return too_high(&format!("`{}`", field.name()), highest);
+        }
+    }
+    let maps = [("`events`", &current.events, &new.events), ("`notifications`", &current.notifications, &new.notifications)];
+    let checked = if rules.authorization.limit_notifications_power_levels { 2 } else { 1 };
+    for (name, current, new) in &maps[..checked] {
+        for key in changed(current, new) {
+            let highest = current.get(key).max(new.get(key)).copied().unwrap_or(i64::MIN);
+            if !power.reaches(highest) {
+                return too_high(&format!("{key} in {name}"), highest);
+            }
+        }
+    }
+    for user in changed(&current.users, &new.users) {
+        let (before, after) = (current.users.get(user).copied(), new.users.get(user).copied());
+        // One may give power up, but not take it from an equal.
+        if user != event.sender
+            && let Some(before) = before.filter(|before| Power::Level(*before) >= power)
+        {
+            return denied(format!("{user} has power level {before}; you have {power} and can only change the power level of users below you."));
+        }
+        if let Some(after) = after.filter(|after| !power.reaches(*after)) {
+            return denied(format!("You cannot give {user} the power level {after}, you have {power}."));
+        }
+    }
+    Ok(())
+}
+
+/// The keys whose values differ.
+fn changed<'a, K: Ord>(current: &'a std::collections::BTreeMap<K, i64>, new: &'a std::collections::BTreeMap<K, i64>) -> impl Iterator<Item = &'a K> {
+    let altered = current.iter().filter(|(key, level)| new.get(*key) != Some(*level)).map(|(key, _)| key);
+    altered.chain(new.keys().filter(|key| !current.contains_key(*key)))
+}
+
+fn check_redaction(event: &AuthInput<'_>, view: &PowerView<'_>, power: Power) -> Result<(), Denied> {
+    let needed = view.field(PowerField::Redact);
+    // An event of ours that has no id yet will get one of the sender's server.
+    let server = event.event_id.map_or(Some(event.sender.server_name()), |id| id.server_name());
+    if power.reaches(needed) || (server.is_some() && event.redacts.and_then(|id| id.server_name()) == server) {
+        return Ok(());
+    }
+    denied(format!("You need power level {needed} to redact events of other servers, you have {power}."))
+}

@@ -1,0 +1,3 @@
+//! What the work on one event costs.
+
+fn main() {}

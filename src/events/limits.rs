@@ -1,0 +1,14 @@
+//! Sizes that the specification sets for events.
+
+/// The whole event with its signatures, in canonical JSON (client-server API, "Size limits").
+pub const EVENT_MAX_BYTES: usize = 65_536;
+/// Each of sender, room id, type, event id and state key (the same section).
+pub const FIELD_MAX_BYTES: usize = 255;
+/// Previous events of one event (room versions, "Event format").
+pub const PREV_EVENTS_MAX: usize = 20;
+/// Authorization events of one event (room versions, "Event format").
+pub const AUTH_EVENTS_MAX: usize = 10;
+/// How deep arrays and objects may be nested: as deep as the JSON reader goes, so that whatever is stored can be read again.
+pub const JSON_DEPTH_MAX: usize = 127;
+/// The largest integer of canonical JSON, 2^53 - 1.
+pub const INTEGER_MAX: i64 = 9_007_199_254_740_991;

@@ -1,0 +1,1 @@
+//! Tests against Ruma's implementation.

@@ -1,0 +1,440 @@
+use bytes::Bytes;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use sha2::{Digest as _, Sha256};
+
+use crate::json::{Member, elements, get, members, string, write_string};
+use crate::limits::{AUTH_EVENTS_MAX, EVENT_MAX_BYTES, FIELD_MAX_BYTES, PREV_EVENTS_MAX};
+use crate::redact::{write_redacted_event, write_without};
+use crate::{Error, KeyPair, Layout, Rules, Span, base64_encode, canonical};
+
+/// An event as servers exchange and store it: canonical JSON without `unsigned`, and what was read from it.
+#[derive(Clone, Debug)]
+pub struct Pdu {
+    /// The event's id.
+    pub event_id: OwnedEventId,
+    /// The event in canonical JSON.
+    pub json: Bytes,
+    /// Where the parts of the event lie in `json`.
+    pub layout: Layout,
+    pub(crate) fields: Fields,
+}
+
+/// What is read from an event's JSON.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields {
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub kind: Box<str>,
+    pub state_key: Option<Box<str>>,
+    pub redacts: Option<OwnedEventId>,
+    pub origin_server_ts: u64,
+    pub depth: u64,
+    pub prev_events: Vec<OwnedEventId>,
+    pub auth_events: Vec<OwnedEventId>,
+}
+
+impl Pdu {
+    /// Reads an event from outside: brings it into canonical form, takes `unsigned` away, checks form and size, finds its id. Hashes and
+    /// signatures are not checked here.
+    pub fn parse(rules: &Rules, text: &[u8]) -> Result<Pdu, Error> {
+        // Before the work of reading it; `unsigned` of others may be large, but not without bound.
+        check_size("The event with its unsigned data", text.len(), 4 * EVENT_MAX_BYTES)?;
+        let canonical = canonical::canonicalize(text, rules.strict_json())?;
+        if !canonical.starts_with(b"{") {
+            return Err(Error::Format("it is not a JSON object".to_owned()));
+        }
+        let mut json = canonical.into_owned();
+        if get(&json, "unsigned").is_some() {
+            let mut out = Vec::with_capacity(json.len());
+            write_without(&mut out, &json, &[b"unsigned"]);
+            json = out;
+        }
+        check_size("The event", json.len(), EVENT_MAX_BYTES)?;
+        Pdu::read(rules, None, json.into())
+    }
+
+    /// Reads an event that this server stored: it is known to be canonical and to have this id.
+    pub fn from_stored(rules: &Rules, event_id: OwnedEventId, json: Bytes) -> Result<Pdu, Error> {
+        Pdu::read(rules, Some(event_id), json)
+    }
+
+    fn read(rules: &Rules, event_id: Option<OwnedEventId>, json: Bytes) -> Result<Pdu, Error> {
+        let parts = Parts::find(&json);
+        let layout = parts.layout(rules, &json);
+        let kind = required_text(&json, layout.kind, "type")?;
+        let event_id = match event_id {
+            Some(event_id) => event_id,
+            None if rules.explicit_event_ids() => explicit_id(parts.event_id)?,
+            None => rules.event_id_of_hash(&reference_hash(rules, &kind, &json))?,
+        };
+        let fields = parts.fields(rules, &json, &layout, kind.into(), &event_id)?;
+        Ok(Pdu { event_id, json, layout, fields })
+    }
+
+    /// The room the event is in.
+    pub fn room_id(&self) -> &RoomId {
+        &self.fields.room_id
+    }
+
+    /// Who sent the event.
+    pub fn sender(&self) -> &UserId {
+        &self.fields.sender
+    }
+
+    /// The event's type.
+    pub fn kind(&self) -> &str {
+        &self.fields.kind
+    }
+
+    /// The state key, of state events only.
+    pub fn state_key(&self) -> Option<&str> {
+        self.fields.state_key.as_deref()
+    }
+
+    /// The content, a canonical JSON object.
+    pub fn content(&self) -> &[u8] {
+        self.layout.content.of(&self.json).unwrap_or(b"{}")
+    }
+
+    /// When the event was made by its server's clock, in milliseconds of Unix time.
+    pub fn origin_server_ts(&self) -> u64 {
+        self.fields.origin_server_ts
+    }
+
+    /// One more than the largest depth of the previous events.
+    pub fn depth(&self) -> u64 {
+        self.fields.depth
+    }
+
+    /// The events this one follows.
+    pub fn prev_events(&self) -> &[OwnedEventId] {
+        &self.fields.prev_events
+    }
+
+    /// The state events that allow this one.
+    pub fn auth_events(&self) -> &[OwnedEventId] {
+        &self.fields.auth_events
+    }
+
+    /// The event that this redaction redacts.
+    pub fn redacts(&self) -> Option<&EventId> {
+        self.fields.redacts.as_deref()
+    }
+
+    /// The reference hash.
+    pub fn reference_hash(&self, rules: &Rules) -> [u8; 32] {
+        reference_hash(rules, self.kind(), &self.json)
+    }
+
+    /// What signatures on this event cover.
+    pub(crate) fn signed_text(&self, rules: &Rules) -> Vec<u8> {
+        let mut text = Vec::with_capacity(self.json.len());
+        write_redacted_event(&mut text, rules, self.kind(), &self.json, false);
+        text
+    }
+
+    /// The event with one more signature, of `server`; a former signature with the same key is replaced.
+    pub fn countersign(&self, rules: &Rules, key: &KeyPair, server: &ServerName) -> Result<Pdu, Error> {
+        use serde_json::{Map, Value};
+        let wrong = || Error::Format("`signatures` is not an object of objects".to_owned());
+        let mut signatures: Map<String, Value> = match get(&self.json, "signatures") {
+            Some(text) => serde_json::from_slice(text).map_err(|_| wrong())?,
+            None => Map::new(),
+        };
+        let of_server = signatures.entry(server.as_str()).or_insert_with(|| Value::Object(Map::new()));
+        let signature = base64_encode(&key.sign(&self.signed_text(rules)));
+        of_server.as_object_mut().ok_or_else(wrong)?.insert(key.key_id().to_owned(), Value::String(signature));
+        let signatures = canonical::to_bytes(&Value::Object(signatures), false)?;
+        let mut json = Vec::with_capacity(self.json.len() + 160);
+        write_with(&mut json, &self.json, "signatures", &signatures);
+        check_size("The event", json.len(), EVENT_MAX_BYTES)?;
+        Pdu::from_stored(rules, self.event_id.clone(), json.into())
+    }
+}
+
+/// Writes a canonical object with one member set.
+pub(crate) fn write_with(out: &mut Vec<u8>, object: &[u8], key: &str, value: &[u8]) {
+    let mut pending = true;
+    let put = |out: &mut Vec<u8>, key: &[u8], value: &[u8]| {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        out.push(b'"');
+        out.extend_from_slice(key);
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(value);
+    };
+    for member in members(object) {
+        if pending && member.key >= key.as_bytes() {
+            put(out, key.as_bytes(), value);
+            pending = false;
+        }
+        if member.key != key.as_bytes() {
+            put(out, member.key, member.value);
+        }
+    }
+    if pending {
+        put(out, key.as_bytes(), value);
+    }
+    out.push(b'}');
+}
+
+/// The members of an event that are read.
+#[derive(Default)]
+struct Parts<'a> {
+    auth_events: Option<&'a [u8]>,
+    content: Option<Member<'a>>,
+    depth: Option<&'a [u8]>,
+    event_id: Option<&'a [u8]>,
+    origin_server_ts: Option<Member<'a>>,
+    prev_events: Option<&'a [u8]>,
+    redacts: Option<Member<'a>>,
+    room_id: Option<&'a [u8]>,
+    sender: Option<Member<'a>>,
+    state_key: Option<Member<'a>>,
+    kind: Option<Member<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    fn find(json: &'a [u8]) -> Parts<'a> {
+        let mut parts = Parts::default();
+        for member in members(json) {
+            match member.key {
+                b"auth_events" => parts.auth_events = Some(member.value),
+                b"content" => parts.content = Some(member),
+                b"depth" => parts.depth = Some(member.value),
+                b"event_id" => parts.event_id = Some(member.value),
+                b"origin_server_ts" => parts.origin_server_ts = Some(member),
+                b"prev_events" => parts.prev_events = Some(member.value),
+                b"redacts" => parts.redacts = Some(member),
+                b"room_id" => parts.room_id = Some(member.value),
+                b"sender" => parts.sender = Some(member),
+                b"state_key" => parts.state_key = Some(member),
+                b"type" => parts.kind = Some(member),
+                _ => {}
+            }
+        }
+        parts
+    }
+
+    fn layout(&self, rules: &Rules, json: &[u8]) -> Layout {
+        let span = |member: Option<Member<'_>>| member.map_or(Span::default(), |member| Span::new(member.start, member.value.len()));
+        let kind = span(self.kind);
+        let redacts = if kind.of(json) != Some(b"\"m.room.redaction\"") {
+            Span::default()
+        } else if rules.redaction.content_field_redacts {
+            self.content.map_or(Span::default(), |content| {
+                let inner = members(content.value).find(|member| member.key == b"redacts");
+                inner.map_or(Span::default(), |inner| Span::new(content.start + inner.start, inner.value.len()))
+            })
+        } else {
+            span(self.redacts)
+        };
+        Layout {
+            content: span(self.content),
+            origin_server_ts: span(self.origin_server_ts),
+            redacts,
+            sender: span(self.sender),
+            state_key: span(self.state_key),
+            kind,
+        }
+    }
+
+    fn fields(&self, rules: &Rules, json: &[u8], layout: &Layout, kind: Box<str>, event_id: &EventId) -> Result<Fields, Error> {
+        if !self.content.is_some_and(|content| content.value.starts_with(b"{")) {
+            return Err(Error::Format("`content` is not an object".to_owned()));
+        }
+        let sender = required_text(json, layout.sender, "sender")?;
+        let sender = UserId::parse(&*sender).map_err(|error| Error::Format(format!("`sender` is not a user id ({error})")))?;
+        let state_key = match layout.state_key.of(json) {
+            Some(value) => Some(text(value, "state_key")?.into()),
+            None => None,
+        };
+        // A wrong `redacts` redacts nothing; the event stands as any other.
+        let redacts = layout.redacts.of(json).and_then(string).and_then(|id| EventId::parse(&*id).ok());
+        let origin_server_ts = layout.origin_server_ts.of(json);
+        Ok(Fields {
+            room_id: self.room_id(rules, &kind, event_id)?,
+            sender,
+            state_key,
+            redacts,
+            origin_server_ts: unsigned_number(origin_server_ts, "origin_server_ts")?,
+            depth: unsigned_number(self.depth, "depth")?,
+            prev_events: references(rules, self.prev_events, "prev_events", PREV_EVENTS_MAX)?,
+            auth_events: references(rules, self.auth_events, "auth_events", AUTH_EVENTS_MAX)?,
+            kind,
+        })
+    }
+
+    fn room_id(&self, rules: &Rules, kind: &str, event_id: &EventId) -> Result<OwnedRoomId, Error> {
+        if kind == "m.room.create" && rules.room_id_is_create_hash() {
+            // Authorization says so too, but nobody should get as far as to look the room up.
+            if self.room_id.is_some() {
+                return Err(Error::Format("a create event has no `room_id` in this room version".to_owned()));
+            }
+            return rules.room_id_of_create(event_id);
+        }
+        let value = self.room_id.ok_or_else(|| Error::Format("`room_id` is missing".to_owned()))?;
+        RoomId::parse(&*text(value, "room_id")?).map_err(|error| Error::Format(format!("`room_id` is not a room id ({error})")))
+    }
+}
+
+/// Refuses what is too long.
+pub(crate) fn check_size(what: &'static str, actual: usize, max: usize) -> Result<(), Error> {
+    if actual > max { Err(Error::TooLarge { what, max, actual }) } else { Ok(()) }
+}
+
+/// A string field within its size.
+fn text<'a>(value: &'a [u8], name: &'static str) -> Result<std::borrow::Cow<'a, str>, Error> {
+    let text = string(value).ok_or_else(|| Error::Format(format!("`{name}` is not a string")))?;
+    check_size(name, text.len(), FIELD_MAX_BYTES)?;
+    Ok(text)
+}
+
+fn required_text<'a>(json: &'a [u8], span: Span, name: &'static str) -> Result<std::borrow::Cow<'a, str>, Error> {
+    text(span.of(json).ok_or_else(|| Error::Format(format!("`{name}` is missing")))?, name)
+}
+
+fn explicit_id(value: Option<&[u8]>) -> Result<OwnedEventId, Error> {
+    let value = value.ok_or_else(|| Error::Format("`event_id` is missing".to_owned()))?;
+    let event_id = EventId::parse(&*text(value, "event_id")?).map_err(|error| Error::Format(format!("`event_id` is not an event id ({error})")))?;
+    if event_id.server_name().is_none() {
+        return Err(Error::Format("`event_id` names no server".to_owned()));
+    }
+    Ok(event_id)
+}
+
+fn unsigned_number(value: Option<&[u8]>, name: &'static str) -> Result<u64, Error> {
+    let value = value.ok_or_else(|| Error::Format(format!("`{name}` is missing")))?;
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::Format(format!("`{name}` is not a non-negative integer")))
+}
+
+fn references(rules: &Rules, value: Option<&[u8]>, name: &'static str, max: usize) -> Result<Vec<OwnedEventId>, Error> {
+    let value = value.filter(|value| value.starts_with(b"[")).ok_or_else(|| Error::Format(format!("`{name}` is not an array")))?;
+    let mut found = Vec::new();
+    for element in elements(value) {
+        if found.len() == max {
+            return Err(Error::Format(format!("`{name}` has more than {max} entries")));
+        }
+        let id = if rules.paired_references() { elements(element).next() } else { Some(element) };
+        let id = id.and_then(string).and_then(|id| EventId::parse(&*id).ok());
+        found.push(id.ok_or_else(|| Error::Format(format!("`{name}` has an entry that is not a reference to an event")))?);
+    }
+    Ok(found)
+}
+
+/// The hash that names an event: over its redacted form without signatures.
+pub(crate) fn reference_hash(rules: &Rules, kind: &str, json: &[u8]) -> [u8; 32] {
+    let mut redacted = Vec::with_capacity(json.len());
+    write_redacted_event(&mut redacted, rules, kind, json, false);
+    Sha256::digest(&redacted).into()
+}
+
+/// The hash that tells whether an event was changed: over everything but hashes, signatures and unsigned data.
+pub(crate) fn content_hash(json: &[u8]) -> [u8; 32] {
+    let mut covered = Vec::with_capacity(json.len());
+    write_without(&mut covered, json, &[b"hashes", b"signatures", b"unsigned"]);
+    Sha256::digest(&covered).into()
+}
+
+/// Writes `"key":"value"` with a leading comma.
+pub(crate) fn write_text_member(out: &mut Vec<u8>, key: &str, value: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_string(out, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::rules;
+
+    fn event() -> Value {
+        json!({"auth_events": ["$a"], "content": {"body": "x"}, "depth": 3, "hashes": {"sha256": "x"}, "origin_server_ts": 5, "prev_events": ["$p"],
+            "room_id": "!r:s", "sender": "@a:s", "signatures": {"s": {"ed25519:1": "y"}}, "type": "m.room.message"})
+    }
+
+    fn parse(version: &str, event: &Value) -> Result<Pdu, Error> {
+        Pdu::parse(rules(&version.try_into().unwrap()).unwrap(), event.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_is_read() {
+        let mut event = event();
+        event["unsigned"] = json!({"age": 1});
+        event["state_key"] = json!("k\"");
+        let pdu = parse("10", &event).unwrap();
+        assert_eq!((pdu.room_id().as_str(), pdu.sender().as_str(), pdu.kind()), ("!r:s", "@a:s", "m.room.message"));
+        assert_eq!((pdu.state_key(), pdu.content(), pdu.origin_server_ts(), pdu.depth()), (Some("k\""), &br#"{"body":"x"}"#[..], 5, 3));
+        assert_eq!((pdu.prev_events()[0].as_str(), pdu.auth_events()[0].as_str()), ("$p", "$a"));
+        assert!(get(&pdu.json, "unsigned").is_none());
+        assert_eq!(pdu.layout.state_key.of(&pdu.json), Some(&br#""k\"""#[..]));
+        assert_eq!(pdu.layout.origin_server_ts.of(&pdu.json), Some(&b"5"[..]));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let check = |name: &str, value: Value, expected: &str| {
+            let mut event = event();
+            if value.is_null() { event.as_object_mut().unwrap().remove(name); } else { event[name] = value; }
+            assert_eq!(parse("10", &event).unwrap_err().to_string(), expected);
+        };
+        check("type", Value::Null, "The event is malformed: `type` is missing");
+        check("type", json!(1), "The event is malformed: `type` is not a string");
+        check("type", json!("x".repeat(256)), "type is 256 bytes long, but may have at most 255");
+        check("state_key", json!("ü".repeat(128)), "state_key is 256 bytes long, but may have at most 255");
+        check("content", json!([]), "The event is malformed: `content` is not an object");
+        check("depth", json!(-1), "The event is malformed: `depth` is not a non-negative integer");
+        check("depth", json!(1.5), "The JSON is not acceptable: the number 1.5 is not an integer");
+        check("origin_server_ts", Value::Null, "The event is malformed: `origin_server_ts` is missing");
+        check("prev_events", json!([["$a:b", {}]]), "The event is malformed: `prev_events` has an entry that is not a reference to an event");
+        check("prev_events", json!(vec!["$a"; 21]), "The event is malformed: `prev_events` has more than 20 entries");
+        check("auth_events", json!({}), "The event is malformed: `auth_events` is not an array");
+        check("auth_events", json!(vec!["$a"; 11]), "The event is malformed: `auth_events` has more than 10 entries");
+        check("content", json!({"body": "x".repeat(65_536)}), "The event is 65747 bytes long, but may have at most 65536");
+        assert!(parse("1", &event()).is_err());
+        assert!(Pdu::parse(&crate::Rules::all()[9], b"[]").is_err());
+    }
+
+    #[test]
+    fn redacts_lies_where_the_version_has_it() {
+        let mut event = event();
+        event["type"] = json!("m.room.redaction");
+        event["redacts"] = json!("$top");
+        event["content"]["redacts"] = json!("$inner");
+        assert_eq!(parse("10", &event).unwrap().redacts().unwrap(), "$top");
+        let pdu = parse("11", &event).unwrap();
+        assert_eq!(pdu.redacts().unwrap(), "$inner");
+        assert_eq!(pdu.layout.redacts.of(&pdu.json), Some(&b"\"$inner\""[..]));
+    }
+
+    #[test]
+    fn setting_a_member_keeps_the_order() {
+        let check = |object: &str, expected: &str| {
+            let mut out = Vec::new();
+            write_with(&mut out, object.as_bytes(), "m", b"1");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        };
+        check("{}", r#"{"m":1}"#);
+        check(r#"{"a":2}"#, r#"{"a":2,"m":1}"#);
+        check(r#"{"a":2,"m":3,"z":4}"#, r#"{"a":2,"m":1,"z":4}"#);
+        check(r#"{"z":4}"#, r#"{"m":1,"z":4}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes in any::<Vec<u8>>(), cut in 0_usize..400, byte in any::<u8>(), at in 0_usize..400) {
+            for rules in Rules::all() {
+                let _ = Pdu::parse(rules, &bytes);
+                let mut text = event().to_string().into_bytes();
+                if let Some(place) = text.get_mut(at) { *place = byte; }
+                text.truncate(text.len().max(1) - cut.min(text.len() - 1) / 8);
+                let _ = Pdu::parse(rules, &text);
+                let _ = Pdu::from_stored(rules, EventId::parse("$x:y").unwrap(), text.into());
+            }
+        }
+    }
+}
