@@ -95,8 +95,10 @@ pub const THUMBNAIL_MAX_SIDE_PIXELS: u32 = 1_600;
 /// The longest file name of an upload.
 pub const FILE_NAME_MAX_BYTES: usize = 1_024;
 
-/// A client has this long to send the head of a request: slow ones hold a connection for nothing.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// A client has this long to send the head of a request, counted from the end of the one before: it is
+/// also how long an idle connection is kept. Longer than the 60 s after which proxies commonly drop
+/// theirs, so that they do not send a request into a connection that we are closing.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// The most headers of one request, and the largest head: what other servers take.
 pub const HEADERS_MAX: usize = 100;
 /// The largest head of a request. Access tokens and cookies of proxies fit with room.

@@ -1,1 +1,25 @@
-//! The hearth binary: arguments, configuration, wiring, listeners, signals.
+//! The `hearth` binary as a library, so that tests start whole servers inside their process.
+//!
+//! **Invariant:** only this crate wires. It reads the configuration, builds the other crates' parts
+//! out of it ([`wiring`]), opens listeners ([`listener`]) and decides when the process ends.
+//!
+//! ```text
+//! main.rs → cli → Server::build → wiring → routers
+//!                 Server::run   → listener (TCP, TLS) → request (id, log) → hearth_api
+//! ```
+
+pub mod cli;
+pub mod error;
+pub mod listener;
+pub mod logging;
+pub mod metrics;
+pub mod outbound;
+pub mod pages;
+pub mod request;
+pub mod server;
+pub mod tls;
+pub mod wiring;
+
+pub use error::Error;
+pub use server::{Bound, Server};
+pub use wiring::Deps;

@@ -1,0 +1,130 @@
+//! The Prometheus recorder of the process and what `/metrics` shows.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use hearth_core::metrics::{self as names, Kind};
+use hearth_core::{Clock, Shutdown, VERSION, tasks};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Histograms keep every value until they are folded into buckets, so this is done often.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the recorder, once for the process: the servers of one process (tests) share it.
+pub fn install(clock: &dyn Clock) {
+    RECORDER.get_or_init(|| {
+        let group_sizes: Vec<f64> = (0..=12).map(|power| f64::from(1u32 << power)).collect();
+        let builder = PrometheusBuilder::new()
+            .set_buckets(names::LATENCY_BUCKETS_SECONDS)
+            .and_then(|b| b.set_buckets_for_metric(Matcher::Full(names::LOG_GROUP_SIZE.to_owned()), &group_sizes))
+            .expect("the bucket lists are not empty");
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        // Somebody else's recorder (a bench) may be there already; ours then shows nothing.
+        let _ = metrics::set_global_recorder(recorder);
+        for (name, kind, help) in names::DESCRIPTIONS.iter().copied() {
+            match kind {
+                Kind::Counter => metrics::describe_counter!(name, help),
+                Kind::Gauge => metrics::describe_gauge!(name, help),
+                Kind::Histogram => metrics::describe_histogram!(name, help),
+            }
+        }
+        zero_what_may_not_have_happened();
+        metrics::gauge!(names::BUILD_INFO, "version" => VERSION).set(1.0);
+        metrics::gauge!(names::PROCESS_START).set((clock.now_ms() / 1000) as f64);
+        handle
+    });
+}
+
+/// A series that appears only with its first event looks like a missing one until then.
+fn zero_what_may_not_have_happened() {
+    for chat_type in ["direct", "group"] {
+        metrics::counter!(names::MESSAGES_SENT, "chat_type" => chat_type).absolute(0);
+    }
+    metrics::counter!(names::EVENTS_COMMITTED).absolute(0);
+    for gauge in [names::SYNC_CONNECTIONS, names::HTTP_CONNECTIONS, names::STORAGE_BYTES] {
+        metrics::gauge!(gauge).set(0.0);
+    }
+    // Naming a histogram is enough for it to be shown, with a count of 0.
+    let _ = metrics::histogram!(names::MESSAGE_LATENCY);
+}
+
+/// Folds histograms until the server stops.
+pub fn start_upkeep(shutdown: Shutdown) {
+    let upkeep = async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(UPKEEP_EVERY) => {}
+            }
+            if let Some(recorder) = RECORDER.get() {
+                recorder.run_upkeep();
+            }
+        }
+    };
+    tasks::spawn("metrics upkeep", upkeep);
+}
+
+/// The text of `/metrics`.
+pub fn render(storage_bytes: Option<u64>) -> String {
+    if let Some(bytes) = storage_bytes {
+        metrics::gauge!(names::STORAGE_BYTES).set(bytes as f64);
+    }
+    if let Some(memory) = resident_bytes() {
+        metrics::gauge!(names::PROCESS_MEMORY).set(memory as f64);
+    }
+    if let Some(seconds) = cpu_seconds() {
+        metrics::gauge!(names::PROCESS_CPU).set(seconds);
+    }
+    RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Resident memory, where the system has /proc.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Processor time of all threads so far, where the system has /proc.
+pub fn cpu_seconds() -> Option<f64> {
+    /// The kernel shows times to programs in hundredths of a second on every platform we know.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses and may hold spaces.
+    let after_name = stat.rsplit_once(')')?.1;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promised_metrics_are_there_from_the_start() {
+        install(&hearth_core::clock::ManualClock::new(0));
+        let text = render(Some(1234));
+        for name in [
+            "messages_sent_total{chat_type=\"group\"}",
+            "message_latency_seconds",
+            "active_sync_connections",
+            "storage_bytes 1234",
+            "hearth_build_info{version=",
+        ] {
+            assert!(text.contains(name), "{name} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_process_is_measured() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+        assert!(cpu_seconds().is_some_and(|seconds| seconds >= 0.0));
+    }
+}

@@ -1,0 +1,324 @@
+//! Outbound HTTP by reqwest, guarded: no private addresses unless they are allowed, no redirects, no
+//! answer longer than asked for.
+//!
+//! The guard looks at the addresses that are really connected to: a name is resolved here, its private
+//! addresses are dropped, and the connection goes to what is left. A name that resolves anew to a
+//! private address (DNS rebinding) meets the same check.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use hearth_core::config::Network;
+use hearth_core::http::{Destination, Outbound, OutboundRequest, OutboundResponse, TransportError};
+use hearth_core::metrics::OUTBOUND_REQUESTS;
+use hearth_core::{Config, VERSION, limits};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::Error;
+
+/// Networks that are not the public internet: loopback, private use, link-local, carrier NAT,
+/// documentation, benchmarks, multicast, reserved; and IPv6 ways to write IPv4 addresses that could
+/// hide one of them (Teredo, 6to4, NAT64).
+static NOT_PUBLIC: LazyLock<Vec<Network>> = LazyLock::new(|| {
+    const NETWORKS: &[&str] = &[
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "2002::/16",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    ];
+    NETWORKS.iter().map(|text| Network::parse(text).expect("the list holds networks")).collect()
+});
+
+/// Whether an address is part of the public internet.
+pub fn is_public(address: IpAddr) -> bool {
+    !NOT_PUBLIC.iter().any(|network| network.contains(address))
+}
+
+/// The transport of a real server.
+pub struct HttpOutbound {
+    client: reqwest::Client,
+    allow_private: bool,
+}
+
+impl HttpOutbound {
+    /// A transport by the configuration's rules.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        crate::tls::provider();
+        let allow_private = config.federation_allow_private_addresses;
+        let extra = match &config.federation_extra_ca {
+            Some(file) => read_authorities(file)?,
+            None => Vec::new(),
+        };
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(format!("Hearth/{VERSION}"))
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .connect_timeout(limits::OUTBOUND_CONNECT_TIMEOUT)
+                .dns_resolver(Arc::new(GuardedResolver { allow_private }))
+        };
+        let client = builder().tls_certs_merge(extra.clone()).build().or_else(|error| {
+            // A container without certificate authorities can still chat locally.
+            tracing::warn!(%error, "the system's certificate authorities cannot be used, https to others will fail");
+            builder().tls_certs_only(extra).build()
+        });
+        let client = client.map_err(|error| Error::Start { part: "outbound HTTP", reason: error.to_string() })?;
+        Ok(Self { client, allow_private })
+    }
+
+    /// The resolver sees names only; an address in the URL is checked here.
+    fn check_url(&self, base: &str, path_and_query: &str) -> Result<reqwest::Url, TransportError> {
+        let refused = |reason: &str| TransportError::Refused(reason.to_owned());
+        if !path_and_query.starts_with('/') {
+            return Err(refused("the path does not begin with a slash"));
+        }
+        let base = base.strip_suffix('/').unwrap_or(base);
+        let url = reqwest::Url::parse(&format!("{base}{path_and_query}")).map_err(|_| refused("not a URL"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(refused("only http and https are supported"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused("the URL has a user name"));
+        }
+        let host = url.host_str().ok_or_else(|| refused("the URL has no host"))?;
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        if !self.allow_private && literal.is_ok_and(|address| !is_public(address)) {
+            return Err(refused("the address is not public"));
+        }
+        Ok(url)
+    }
+
+    async fn exchange(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
+        let base = match &request.destination {
+            Destination::Url(base) => base,
+            Destination::Server(name) => {
+                return Err(TransportError::Unreachable(format!("federation is not wired, {name} cannot be resolved")));
+            }
+        };
+        let url = self.check_url(base, &request.path_and_query)?;
+        let sent = self
+            .client
+            .request(request.method, url)
+            .headers(request.headers)
+            .body(request.body)
+            .timeout(request.timeout)
+            .send()
+            .await;
+        let mut response = sent.map_err(|error| transport_error(&error))?;
+        let limit = request.max_response_bytes;
+        if response.content_length().is_some_and(|length| length > limit as u64) {
+            return Err(TransportError::TooLarge);
+        }
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let body = read_body(response, limit).await?;
+        Ok(OutboundResponse { status, headers, body })
+    }
+}
+
+async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Bytes, TransportError> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| transport_error(&error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(TransportError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+fn read_authorities(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
+    let unusable = |reason: String| Error::Certificate { file: file.display().to_string(), reason };
+    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))
+}
+
+fn transport_error(error: &reqwest::Error) -> TransportError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut innermost = String::new();
+    while let Some(current) = cause {
+        if current.is::<NotPublic>() {
+            return TransportError::Refused(NotPublic.to_string());
+        }
+        innermost = current.to_string();
+        cause = current.source();
+    }
+    // The innermost cause says most and, unlike the outer ones, does not repeat the URL.
+    if error.is_timeout() { TransportError::Timeout } else { TransportError::Unreachable(innermost) }
+}
+
+#[async_trait]
+impl Outbound for HttpOutbound {
+    async fn send(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
+        let result = self.exchange(request).await;
+        let outcome = match &result {
+            Ok(response) if response.status.is_success() => "success",
+            Ok(_) => "status",
+            Err(TransportError::Unreachable(_)) => "unreachable",
+            Err(TransportError::Timeout) => "timeout",
+            Err(TransportError::TooLarge) => "too_large",
+            Err(TransportError::Refused(_)) => "refused",
+        };
+        metrics::counter!(OUTBOUND_REQUESTS, "outcome" => outcome).increment(1);
+        result
+    }
+}
+
+/// A name has no address that we may connect to.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no public address")]
+struct NotPublic;
+
+struct GuardedResolver {
+    allow_private: bool,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allow_private = self.allow_private;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found: Vec<SocketAddr> = found.collect();
+            let any = !found.is_empty();
+            let allowed: Vec<SocketAddr> =
+                found.into_iter().filter(|address| allow_private || is_public(address.ip())).collect();
+            if any && allowed.is_empty() {
+                return Err(NotPublic.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn public_addresses() {
+        let cases = [
+            ("1.1.1.1", true),
+            ("8.8.8.8", true),
+            ("172.32.0.1", true),
+            ("2606:4700::1111", true),
+            ("10.1.2.3", false),
+            ("127.0.0.1", false),
+            ("127.9.9.9", false),
+            ("169.254.169.254", false),
+            ("172.16.0.1", false),
+            ("192.168.1.1", false),
+            ("100.64.0.1", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:1.1.1.1", true),
+            ("::127.0.0.1", false),
+            ("64:ff9b::7f00:1", false),
+            ("2002:7f00:1::", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+        ];
+        for (address, public) in cases {
+            assert_eq!(is_public(address.parse().expect("an address")), public, "{address}");
+        }
+    }
+
+    fn outbound(allow_private: bool) -> HttpOutbound {
+        let mut config = Config::for_tests("example.org");
+        config.federation_allow_private_addresses = allow_private;
+        HttpOutbound::new(&config).expect("a transport")
+    }
+
+    fn get(base: &str, path: &str) -> OutboundRequest {
+        OutboundRequest {
+            destination: Destination::Url(base.to_owned()),
+            method: http::Method::GET,
+            path_and_query: path.to_owned(),
+            headers: http::HeaderMap::new(),
+            body: Bytes::new(),
+            timeout: Duration::from_secs(5),
+            max_response_bytes: 100,
+        }
+    }
+
+    /// Answers every connection with the same bytes.
+    async fn answering(answer: String) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        hearth_core::tasks::spawn("test peer", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0u8; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn private_addresses_are_refused() {
+        let base = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await;
+        let by_name = base.replace("127.0.0.1", "localhost");
+        for url in [base.as_str(), by_name.as_str(), "http://[::1]:1", "http://0x7f000001", "http://127.1", "http://2130706433"] {
+            let result = outbound(false).send(get(url, "/")).await;
+            assert!(matches!(result, Err(TransportError::Refused(_))), "{url}: {result:?}");
+        }
+        for url in ["ftp://1.1.1.1", "file://", "http://user@1.1.1.1", "http://"] {
+            let result = outbound(false).send(get(url, "/")).await;
+            assert!(matches!(result, Err(TransportError::Refused(_))), "{url}: {result:?}");
+        }
+        let response = outbound(true).send(get(&base, "/")).await.expect("allowed");
+        assert_eq!(response.body, "hi");
+        assert_eq!(outbound(true).send(get(&by_name, "/")).await.expect("allowed").status, 200);
+    }
+
+    #[tokio::test]
+    async fn redirects_are_not_followed_and_long_answers_refused() {
+        let redirect = answering("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n".to_owned()).await;
+        assert_eq!(outbound(true).send(get(&redirect, "/")).await.expect("an answer").status, 302);
+        for head in ["Content-Length: 200", "Connection: close"] {
+            let base = answering(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{}", "x".repeat(200))).await;
+            assert_eq!(outbound(true).send(get(&base, "/")).await.expect_err("too long"), TransportError::TooLarge);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_peer_is_unreachable() {
+        let result = outbound(true).send(get("http://127.0.0.1:1", "/")).await;
+        assert!(matches!(result, Err(TransportError::Unreachable(_))), "{result:?}");
+    }
+}

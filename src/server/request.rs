@@ -1,0 +1,98 @@
+//! What surrounds each request: its id, its line in the log, the peer's address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use hearth_core::config::Network;
+use hearth_core::http::RequestId;
+use hearth_core::random::{Random, alphanumeric};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Instrument;
+
+/// The header that names a request.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that a proxy may give.
+const GIVEN_ID_MAX_BYTES: usize = 64;
+
+/// The address at the other end of the TCP connection; an extension of each request that came over
+/// the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
+/// Makes request ids and knows whose ids are believed.
+pub struct Ids {
+    /// Differs from start to start, so that ids do not repeat.
+    start: String,
+    next: AtomicU64,
+    trusted_proxies: Vec<Network>,
+}
+
+impl Ids {
+    /// Ids for this start of the server.
+    pub fn new(random: &dyn Random, trusted_proxies: Vec<Network>) -> Arc<Self> {
+        Arc::new(Self { start: alphanumeric(random, 6), next: AtomicU64::new(1), trusted_proxies })
+    }
+
+    /// The id that a trusted proxy gave, or a new one.
+    fn id_for(&self, headers: &HeaderMap, peer: Option<Peer>) -> Arc<str> {
+        let trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|network| network.contains(peer.0)));
+        let given = headers.get(X_REQUEST_ID).filter(|_| trusted).and_then(|value| value.to_str().ok());
+        match given {
+            Some(id) if is_plain_id(id) => id.into(),
+            _ => format!("{}-{}", self.start, self.next.fetch_add(1, Ordering::Relaxed)).into(),
+        }
+    }
+}
+
+fn is_plain_id(id: &str) -> bool {
+    (1..=GIVEN_ID_MAX_BYTES).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// Wraps every request. The log gets the path without its query, because old clients send access
+/// tokens there.
+pub async fn around(State(ids): State<Arc<Ids>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let id = ids.id_for(request.headers(), peer);
+    let span = tracing::info_span!("request", id = &*id);
+    let line = tracing::enabled!(target: "hearth::access", tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some((method, path)) = line {
+        let status = response.status().as_u16();
+        tracing::debug!(target: "hearth::access", parent: &span, %method, path, status, "answered");
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_core::random::SeededRandom;
+
+    use super::*;
+
+    #[test]
+    fn only_proxies_may_name_requests() {
+        let proxies = vec![Network::parse("127.0.0.1").expect("a network")];
+        let ids = Ids::new(&SeededRandom::new(1), proxies);
+        let check = |peer: &str, given: &'static str, kept: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_REQUEST_ID, HeaderValue::from_static(given));
+            let id = ids.id_for(&headers, Some(Peer(peer.parse().expect("an address"))));
+            assert_eq!(&*id == given, kept, "{peer} {given}: {id}");
+        };
+        check("127.0.0.1", "abc-1", true);
+        check("127.0.0.1", "with space", false);
+        check("192.0.2.1", "abc-1", false);
+        assert_ne!(ids.id_for(&HeaderMap::new(), None), ids.id_for(&HeaderMap::new(), None));
+    }
+}
