@@ -29,8 +29,15 @@ pub struct Draft<'a> {
     pub prev_events: &'a [OwnedEventId],
     /// The state events that allow this one.
     pub auth_events: &'a [OwnedEventId],
-    /// What a redaction redacts; written at the top level or into the content, as the room version has it.
+    /// What an `m.room.redaction` redacts; written at the top level or into the content, as the room version has it.
     pub redacts: Option<&'a EventId>,
+}
+
+impl<'a> Draft<'a> {
+    /// What it redacts, if it is a redaction and the room version has it in the content (`true`) or at the top level (`false`).
+    fn redacts(&self, rules: &Rules, in_content: bool) -> Option<&'a EventId> {
+        self.redacts.filter(|_| self.kind == "m.room.redaction" && rules.redaction.content_field_redacts == in_content)
+    }
 }
 
 /// An event that is complete but for its signature: numbered and ordered things may already refer to it, while another thread signs it.
@@ -163,7 +170,7 @@ impl Tail {
         write_references(&mut text, rules, draft.prev_events, hash_of);
         let redacts_at = text.len();
         let mut redacts = Span::default();
-        if let Some(redacted) = draft.redacts.filter(|_| !rules.redaction.content_field_redacts) {
+        if let Some(redacted) = draft.redacts(rules, false) {
             redacts = write_spanned(&mut text, "redacts", redacted.as_str());
         }
         let redacts_end = text.len();
@@ -247,7 +254,7 @@ fn check(rules: &Rules, draft: &Draft<'_>) -> Result<(), Error> {
 
 /// The content, with `redacts` in it where the room version wants it there.
 fn content_with_redacts<'a>(rules: &Rules, draft: &Draft<'a>, owned: &'a mut Vec<u8>) -> &'a [u8] {
-    let Some(redacts) = draft.redacts.filter(|_| rules.redaction.content_field_redacts) else { return draft.content };
+    let Some(redacts) = draft.redacts(rules, true) else { return draft.content };
     let mut value = Vec::with_capacity(64);
     write_string(&mut value, redacts.as_str());
     if get(draft.content, "redacts") == Some(&value) {

@@ -117,6 +117,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::oracle::config(256))]
+
         #[test]
         fn round_trip(numbers in any::<[u32; 12]>(), tail in any::<Vec<u8>>()) {
             let layout = layout(numbers);
