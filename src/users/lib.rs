@@ -1,1 +1,50 @@
 //! Accounts, sessions, devices, profiles, account data, filters, room lists, presence.
+//!
+//! [`Users`] is the registry, [`User`] the handle on one local user. Every operation on a user is one batch in the
+//! user's entity; effects on other entities leave through the batch's outbox. When a method returns, what it changed
+//! is on disk and readable.
+
+mod account;
+mod cache;
+mod change;
+mod data;
+mod device;
+mod directory;
+mod error;
+mod filter;
+mod keys;
+mod openid;
+mod password;
+mod presence;
+mod profile;
+mod registration;
+mod report;
+mod room_list;
+mod session;
+#[cfg(test)]
+mod tests;
+mod token;
+mod uia;
+mod user;
+mod view;
+mod write;
+
+pub use account::{Account, NewAccount};
+pub use change::Change;
+pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, is_server_controlled};
+pub use device::Device;
+pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
+pub use error::{Error, Result};
+pub use keys::op;
+pub use openid::OpenIdToken;
+pub use password::PasswordCost;
+pub use presence::{Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, SyncGuard};
+pub use profile::{Profile, ProfileChange, check_key as check_profile_key};
+pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens, TokenChange};
+pub use report::{Report, Reports};
+pub use room_list::{Membership, MembershipUpdate, RoomEntry};
+pub use session::{Login, Session, Tokens};
+pub use uia::{Completed, Stage, Uia, UiaOutcome, UiaRequest};
+pub use user::{Settings, User, Users};
+pub use view::View;
+pub use write::UserNote;

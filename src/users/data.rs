@@ -1,0 +1,459 @@
+//! Account data: JSON objects by type, for the whole account or for a room. Tags, the fully-read marker, push rules
+//! and ignored users are account data of the types that the specification gives them.
+
+use std::collections::BTreeSet;
+
+use hearth_core::limits;
+use hearth_storage::{EntityKey, Family, Position, Reader};
+use ruma::{OwnedUserId, RoomId, UserId};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
+
+use crate::change::Change;
+use crate::error::{Error, Result};
+use crate::keys;
+use crate::user::User;
+use crate::write::Tx;
+
+/// The type of the list of ignored users.
+pub const IGNORED_USERS: &str = "m.ignored_user_list";
+/// The type of the push rules.
+pub const PUSH_RULES: &str = "m.push_rules";
+/// The type of a room's tags.
+pub const TAG: &str = "m.tag";
+/// The type of a room's fully-read marker.
+pub const FULLY_READ: &str = "m.fully_read";
+/// The type of the direct chats.
+pub const DIRECT: &str = "m.direct";
+
+/// The tag of a stored value: then the position u64, then the JSON text; no text means deleted.
+const VALUE_V1: u8 = 1;
+
+/// An account data event.
+#[derive(Clone, Debug)]
+pub struct AccountData {
+    /// Its type.
+    pub kind: String,
+    /// Its content, an object; `{}` where it was deleted.
+    pub content: Box<RawValue>,
+    /// Where in the user's shard it was last changed.
+    pub position: Position,
+    /// Whether it was deleted: sync says so with an empty content, a GET with 404.
+    pub deleted: bool,
+}
+
+/// Whether clients change this type only through endpoints of its own.
+pub fn is_server_controlled(kind: &str) -> bool {
+    matches!(kind, PUSH_RULES | FULLY_READ)
+}
+
+impl User {
+    /// One account data event, if it is set.
+    pub fn account_data(&self, room: Option<&RoomId>, kind: &str) -> Result<Option<Box<RawValue>>> {
+        Ok(self
+            .now()
+            .account_data(room, kind)?
+            .filter(|data| !data.deleted)
+            .map(|data| data.content))
+    }
+
+    /// Sets an account data event. The same content again is no change.
+    pub async fn set_account_data(
+        &self,
+        room: Option<&RoomId>,
+        kind: &str,
+        content: &RawValue,
+    ) -> Result<()> {
+        check(kind, content.get())?;
+        self.write(|tx| put(tx, self.key, room, kind, Some(content.get())))
+            .await
+    }
+
+    /// Deletes an account data event.
+    pub async fn delete_account_data(&self, room: Option<&RoomId>, kind: &str) -> Result<()> {
+        self.write(|tx| put(tx, self.key, room, kind, None)).await
+    }
+
+    /// Changes an account data event in one operation: `change` gets the content as it is (`None` where it is not
+    /// set) and leaves what it is to be. Its refusal is given back as it is, and changes nothing.
+    pub async fn update_account_data<T: Send, E: Send>(
+        &self,
+        room: Option<&RoomId>,
+        kind: &str,
+        change: impl FnOnce(&mut Option<Value>) -> std::result::Result<T, E> + Send,
+    ) -> Result<std::result::Result<T, E>> {
+        self.write(|tx| {
+            let mut content = read_value(tx, self.key, room, kind)?;
+            let before = content.clone();
+            let outcome = change(&mut content);
+            if outcome.is_ok() && content != before {
+                put_value(tx, self.key, room, kind, content.as_ref())?;
+            }
+            Ok(outcome)
+        })
+        .await
+    }
+
+    /// Sets a tag of a room.
+    pub async fn set_tag(&self, room: &RoomId, tag: &str, info: Map<String, Value>) -> Result<()> {
+        if tag.len() > limits::ID_MAX_BYTES {
+            return Err(Error::InvalidParam("A tag has at most 255 bytes"));
+        }
+        let set = |content: &mut Option<Value>| {
+            let mut tags = tags_of(content.take());
+            tags.insert(tag.to_owned(), Value::Object(info));
+            *content = Some(json!({ "tags": tags }));
+            Ok::<(), Error>(())
+        };
+        self.update_account_data(Some(room), TAG, set).await?
+    }
+
+    /// Takes a tag off a room.
+    pub async fn delete_tag(&self, room: &RoomId, tag: &str) -> Result<()> {
+        let unset = |content: &mut Option<Value>| {
+            if content.is_some() {
+                let mut tags = tags_of(content.take());
+                tags.remove(tag);
+                *content = Some(json!({ "tags": tags }));
+            }
+            Ok::<(), Error>(())
+        };
+        self.update_account_data(Some(room), TAG, unset).await?
+    }
+
+    /// The tags of a room.
+    pub fn tags(&self, room: &RoomId) -> Result<Map<String, Value>> {
+        let content = self.account_data(Some(room), TAG)?;
+        Ok(tags_of(
+            content.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+        ))
+    }
+
+    /// Sets the fully-read marker of a room.
+    pub async fn set_fully_read(&self, room: &RoomId, event_id: &ruma::EventId) -> Result<()> {
+        let content = to_raw_value(&json!({ "event_id": event_id }))
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        self.set_account_data(Some(room), FULLY_READ, &content).await
+    }
+
+    /// The content of m.push_rules: the stored one, or what `default` gives.
+    pub fn push_rules(&self, default: impl FnOnce(&UserId) -> Value) -> Result<Value> {
+        match self.account_data(None, PUSH_RULES)? {
+            Some(raw) => serde_json::from_str(raw.get())
+                .map_err(|_| hearth_storage::Error::Corrupt("push rules").into()),
+            None => Ok(default(&self.id)),
+        }
+    }
+
+    /// Changes the content of m.push_rules in one operation, beginning with `default` where none is stored.
+    pub async fn update_push_rules<T: Send, E: Send>(
+        &self,
+        default: impl FnOnce(&UserId) -> Value + Send,
+        change: impl FnOnce(&mut Value) -> std::result::Result<T, E> + Send,
+    ) -> Result<std::result::Result<T, E>> {
+        self.update_account_data(None, PUSH_RULES, |content| {
+            let mut rules = content.take().unwrap_or_else(|| default(&self.id));
+            let outcome = change(&mut rules);
+            *content = Some(rules);
+            outcome
+        })
+        .await
+    }
+
+    /// Whether this user ignores another.
+    pub fn ignores(&self, other: &UserId) -> Result<bool> {
+        Ok(self.ignored_users()?.contains(other))
+    }
+}
+
+/// Reads the list of ignored users.
+pub(crate) struct IgnoredUsers;
+
+impl IgnoredUsers {
+    /// From a stored value; what is not understood ignores nobody.
+    pub(crate) fn of_value(value: Option<&[u8]>) -> BTreeSet<OwnedUserId> {
+        let content: Option<Value> = value
+            .and_then(decode)
+            .and_then(|(_, text)| serde_json::from_str(text).ok());
+        let users = content
+            .as_ref()
+            .and_then(|content| content.get("ignored_users"))
+            .and_then(Value::as_object);
+        users
+            .into_iter()
+            .flat_map(Map::keys)
+            .filter_map(|id| OwnedUserId::try_from(id.as_str()).ok())
+            .collect()
+    }
+}
+
+/// Carries the tags, the direct-chat mark and the push rules of a room over to the room that replaces it.
+pub(crate) fn carry_over(tx: &mut Tx<'_>, key: EntityKey, old: &RoomId, new: &RoomId) -> Result<()> {
+    if read_value(tx, key, Some(new), TAG)?.is_none()
+        && let Some(tags) = read_value(tx, key, Some(old), TAG)?
+    {
+        put_value(tx, key, Some(new), TAG, Some(&tags))?;
+    }
+    if let Some(mut direct) = read_value(tx, key, None, DIRECT)?
+        && add_direct(&mut direct, old, new)
+    {
+        put_value(tx, key, None, DIRECT, Some(&direct))?;
+    }
+    if let Some(mut rules) = read_value(tx, key, None, PUSH_RULES)?
+        && add_rules(&mut rules, old, new)
+    {
+        put_value(tx, key, None, PUSH_RULES, Some(&rules))?;
+    }
+    Ok(())
+}
+
+fn add_direct(direct: &mut Value, old: &RoomId, new: &RoomId) -> bool {
+    let mut changed = false;
+    for rooms in direct
+        .as_object_mut()
+        .into_iter()
+        .flat_map(Map::values_mut)
+        .filter_map(Value::as_array_mut)
+    {
+        let has = |id: &RoomId| rooms.iter().any(|room| room.as_str() == Some(id.as_str()));
+        if has(old) && !has(new) {
+            rooms.push(new.as_str().into());
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// A room rule is named after its room; other rules name a room in an event_match condition on room_id.
+fn add_rules(rules: &mut Value, old: &RoomId, new: &RoomId) -> bool {
+    let Some(global) = rules.get_mut("global").and_then(Value::as_object_mut) else {
+        return false;
+    };
+    let mut changed = false;
+    for (kind, list) in global
+        .iter_mut()
+        .filter_map(|(kind, list)| Some((kind.as_str(), list.as_array_mut()?)))
+    {
+        let copies: Vec<Value> = list
+            .iter()
+            .filter_map(|rule| rule_for_new_room(kind, rule, old, new))
+            .collect();
+        for copy in copies {
+            if !list.iter().any(|rule| rule.get("rule_id") == copy.get("rule_id")) {
+                list.push(copy);
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+fn rule_for_new_room(kind: &str, rule: &Value, old: &RoomId, new: &RoomId) -> Option<Value> {
+    let mut copy = rule.clone();
+    let id = rule.get("rule_id")?.as_str()?;
+    if kind == "room" {
+        (id == old.as_str()).then_some(())?;
+    } else {
+        let conditions = copy.get_mut("conditions")?.as_array_mut()?;
+        let mut names_room = false;
+        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            let on_room = condition.get("kind").and_then(Value::as_str) == Some("event_match")
+                && condition.get("key").and_then(Value::as_str) == Some("room_id")
+                && condition.get("pattern").and_then(Value::as_str) == Some(old.as_str());
+            if on_room {
+                condition.insert("pattern".to_owned(), new.as_str().into());
+                names_room = true;
+            }
+        }
+        names_room.then_some(())?;
+    }
+    let new_id = id.replace(old.as_str(), new.as_str());
+    if new_id == id {
+        return None;
+    }
+    copy.as_object_mut()?.insert("rule_id".to_owned(), new_id.into());
+    Some(copy)
+}
+
+/// Writes an account data event, unless it is what stands there.
+fn put(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    room: Option<&RoomId>,
+    kind: &str,
+    content: Option<&str>,
+) -> Result<()> {
+    let row = keys::data(key, room.map_or("", RoomId::as_str), kind);
+    let text = content.unwrap_or("");
+    let before = tx.get(Family::UserData, &row)?;
+    match before.as_deref().and_then(decode) {
+        Some((_, old)) if old == text => return Ok(()),
+        None if content.is_none() => return Ok(()),
+        _ => {}
+    }
+    let mut value = Vec::with_capacity(9 + text.len());
+    value.push(VALUE_V1);
+    value.extend_from_slice(&tx.position().to_be_bytes());
+    value.extend_from_slice(text.as_bytes());
+    tx.put(Family::UserData, row, value);
+    tx.changed(Change::AccountData {
+        room: room.map(ToOwned::to_owned),
+        kind: kind.to_owned(),
+    })
+}
+
+fn put_value(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    room: Option<&RoomId>,
+    kind: &str,
+    content: Option<&Value>,
+) -> Result<()> {
+    let text = content.map(Value::to_string);
+    if let Some(text) = &text {
+        check(kind, text)?;
+    }
+    put(tx, key, room, kind, text.as_deref())
+}
+
+fn read_value(tx: &Tx<'_>, key: EntityKey, room: Option<&RoomId>, kind: &str) -> Result<Option<Value>> {
+    let value = tx.get(
+        Family::UserData,
+        &keys::data(key, room.map_or("", RoomId::as_str), kind),
+    )?;
+    let text = value
+        .as_deref()
+        .and_then(decode)
+        .map(|(_, text)| text)
+        .filter(|text| !text.is_empty());
+    text.map(serde_json::from_str)
+        .transpose()
+        .map_err(|_| hearth_storage::Error::Corrupt("account data").into())
+}
+
+/// The account data events of a room, or the global ones, with those that were deleted.
+pub(crate) fn all(reader: &dyn Reader, key: EntityKey, room: Option<&RoomId>) -> Result<Vec<AccountData>> {
+    let prefix = keys::data_room(key, room.map_or("", RoomId::as_str));
+    let mut found = Vec::new();
+    let end = hearth_storage::prefix_end(&prefix);
+    reader.scan(Family::UserData, &prefix, &end, false, &mut |row, value| {
+        if let Ok(kind) = std::str::from_utf8(&row[prefix.len()..]) {
+            found.extend(event(kind, value));
+        }
+        true
+    })?;
+    Ok(found)
+}
+
+/// One account data event.
+pub(crate) fn one(
+    reader: &dyn Reader,
+    key: EntityKey,
+    room: Option<&RoomId>,
+    kind: &str,
+) -> Result<Option<AccountData>> {
+    let value = reader.get(
+        Family::UserData,
+        &keys::data(key, room.map_or("", RoomId::as_str), kind),
+    )?;
+    Ok(value.and_then(|value| event(kind, &value)))
+}
+
+fn event(kind: &str, value: &[u8]) -> Option<AccountData> {
+    let (position, text) = decode(value)?;
+    let deleted = text.is_empty();
+    let content = RawValue::from_string(if deleted { "{}".to_owned() } else { text.to_owned() }).ok()?;
+    Some(AccountData {
+        kind: kind.to_owned(),
+        content,
+        position,
+        deleted,
+    })
+}
+
+fn decode(value: &[u8]) -> Option<(Position, &str)> {
+    let (&tag, rest) = value.split_first()?;
+    let (position, text) = rest.split_first_chunk::<8>()?;
+    if tag != VALUE_V1 {
+        return None;
+    }
+    Some((u64::from_be_bytes(*position), std::str::from_utf8(text).ok()?))
+}
+
+fn check(kind: &str, content: &str) -> Result<()> {
+    if kind.is_empty() || kind.len() > limits::ID_MAX_BYTES {
+        return Err(Error::InvalidParam("A type has 1 to 255 bytes"));
+    }
+    if !content.starts_with('{') {
+        return Err(Error::InvalidParam("The content must be an object"));
+    }
+    if content.len() > limits::ACCOUNT_DATA_MAX_BYTES {
+        return Err(Error::TooLarge("The content is larger than 256 KiB"));
+    }
+    Ok(())
+}
+
+fn tags_of(content: Option<Value>) -> Map<String, Value> {
+    match content {
+        Some(Value::Object(mut content)) => match content.remove("tags") {
+            Some(Value::Object(tags)) => tags,
+            _ => Map::new(),
+        },
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_follow_a_room() {
+        let (old, new) = (
+            <&RoomId>::try_from("!old:a").unwrap(),
+            <&RoomId>::try_from("!new").unwrap(),
+        );
+        let mut rules = json!({"global": {
+            "room": [{"rule_id": "!old:a", "actions": []}, {"rule_id": "!x:a", "actions": []}],
+            "override": [{"rule_id": "!old:a", "actions": [], "conditions": [
+                {"kind": "event_match", "key": "room_id", "pattern": "!old:a"}]}],
+            "content": [{"rule_id": "word", "pattern": "word", "actions": []}],
+        }});
+        assert!(add_rules(&mut rules, old, new));
+        assert_eq!(rules["global"]["room"][2]["rule_id"], "!new");
+        assert_eq!(rules["global"]["override"][1]["conditions"][0]["pattern"], "!new");
+        assert_eq!(rules["global"]["content"].as_array().unwrap().len(), 1);
+        assert!(!add_rules(&mut rules, old, new), "once is enough");
+    }
+
+    #[test]
+    fn direct_chats_follow_a_room() {
+        let (old, new) = (
+            <&RoomId>::try_from("!old:a").unwrap(),
+            <&RoomId>::try_from("!new").unwrap(),
+        );
+        let mut direct = json!({"@a:b": ["!old:a"], "@c:d": ["!x:a"], "odd": 1});
+        assert!(add_direct(&mut direct, old, new));
+        assert_eq!(
+            direct,
+            json!({"@a:b": ["!old:a", "!new"], "@c:d": ["!x:a"], "odd": 1})
+        );
+        assert!(!add_direct(&mut direct, old, new));
+    }
+
+    #[test]
+    fn ignored_users_are_read_leniently() {
+        let value = |text: &str| [&[VALUE_V1, 0, 0, 0, 0, 0, 0, 0, 1], text.as_bytes()].concat();
+        let good = value(r#"{"ignored_users": {"@a:b": {}, "no id": {}}}"#);
+        assert_eq!(IgnoredUsers::of_value(Some(&good)).len(), 1);
+        for odd in [
+            value(""),
+            value("[]"),
+            value(r#"{"ignored_users": 3}"#),
+            vec![9],
+            vec![],
+        ] {
+            assert!(IgnoredUsers::of_value(Some(&odd)).is_empty());
+        }
+    }
+}

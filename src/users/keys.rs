@@ -1,0 +1,113 @@
+//! The keys of this crate's rows, and the numbers of its outbox operations.
+
+use hearth_storage::schema::token_misc::TokenMiscKey;
+use hearth_storage::schema::user::UserKey;
+use hearth_storage::schema::user_change::UserChangeKey;
+use hearth_storage::schema::user_data::UserDataKey;
+use hearth_storage::schema::user_device::UserDeviceKey;
+use hearth_storage::schema::user_room::UserRoomKey;
+use hearth_storage::schema::user_token::UserTokenKey;
+use hearth_storage::schema::view::ViewKey;
+use hearth_storage::{EntityKey, Slot};
+
+use crate::token::Hash;
+
+/// The operations that this crate applies to users and views when they come out of an outbox.
+pub mod op {
+    /// A membership of a local user changed in a room: a [`crate::MembershipUpdate`].
+    pub const MEMBERSHIP: u8 = 1;
+    /// A user's entry in the search view changed: a [`crate::SearchUpdate`].
+    pub const USER_SEARCH: u8 = 2;
+}
+
+/// The fields of the `user` family: the byte after the entity key.
+pub(crate) mod field {
+    /// The account record.
+    pub const ACCOUNT: u8 = 1;
+    /// The profile: one JSON object.
+    pub const PROFILE: u8 = 2;
+    /// A filter: then the filter's id.
+    pub const FILTER: u8 = 3;
+    /// Login tokens that may still be used: their hashes and expiries.
+    pub const LOGIN_TOKENS: u8 = 4;
+    /// Where the last change of a thing stands in `user_change`: then the change as encoded there.
+    pub const CHANGED_AT: u8 = 5;
+    /// The durable part of presence: the status message.
+    pub const PRESENCE: u8 = 6;
+}
+
+/// A part of the user's record.
+pub(crate) fn user(user: EntityKey, field: u8, key: &str) -> Vec<u8> {
+    UserKey {
+        user,
+        field,
+        key: key.into(),
+    }
+    .encode()
+}
+
+/// A device.
+pub(crate) fn device(user: EntityKey, device: &str) -> Vec<u8> {
+    UserDeviceKey {
+        user,
+        device: device.into(),
+    }
+    .encode()
+}
+
+/// A token.
+pub(crate) fn token(slot: Slot, hash: &Hash) -> Vec<u8> {
+    UserTokenKey { slot, hash: hash.0 }.encode()
+}
+
+/// An account data event of a room, or a global one if the room is empty.
+pub(crate) fn data(user: EntityKey, room: &str, kind: &str) -> Vec<u8> {
+    UserDataKey {
+        user,
+        room: room.into(),
+        kind: kind.into(),
+    }
+    .encode()
+}
+
+/// The prefix of all account data of one room, or of the global data.
+pub(crate) fn data_room(user: EntityKey, room: &str) -> Vec<u8> {
+    data(user, room, "")
+}
+
+/// A room entry.
+pub(crate) fn room(user: EntityKey, room_id: &str) -> Vec<u8> {
+    UserRoomKey {
+        user,
+        room: room_id.into(),
+    }
+    .encode()
+}
+
+/// A change.
+pub(crate) fn change(user: EntityKey, position: u64, index: u16) -> Vec<u8> {
+    UserChangeKey {
+        user,
+        position,
+        index,
+    }
+    .encode()
+}
+
+/// A registration token.
+pub(crate) fn registration_token(slot: Slot, token: &str) -> Vec<u8> {
+    TokenMiscKey {
+        slot,
+        token: token.into(),
+    }
+    .encode()
+}
+
+/// A row of a view.
+pub(crate) fn view(view: &str, key: &[u8]) -> Vec<u8> {
+    ViewKey {
+        view: view.into(),
+        key: key.into(),
+    }
+    .encode()
+}

@@ -1,0 +1,674 @@
+//! Presence of the local users: in the memory of this process, with a counter of its own.
+//!
+//! A device is live while it syncs and for half a minute after. The state of a user is the most present one of the
+//! live devices; without activity for five minutes online becomes unavailable. Only the status message is stored.
+//!
+//! Lock order: the state, then nothing; callbacks run with no lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hearth_core::{SharedClock, SharedRandom, Shutdown, limits, tasks};
+use hearth_storage::{Family, record};
+use parking_lot::{Mutex, RwLock};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+
+use crate::error::{Error, Result};
+use crate::keys::{self, field};
+use crate::user::{User, Users};
+
+/// How present a user is, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PresenceState {
+    /// Not connected, or hiding.
+    Offline,
+    /// Idle.
+    Unavailable,
+    /// Connected.
+    Online,
+    /// Connected, and asks not to be disturbed.
+    Busy,
+}
+
+impl PresenceState {
+    /// The name in the specification.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Unavailable => "unavailable",
+            Self::Online => "online",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "offline" => Some(Self::Offline),
+            "unavailable" => Some(Self::Unavailable),
+            "online" => Some(Self::Online),
+            "busy" | "org.matrix.msc3026.busy" => Some(Self::Busy),
+            _ => None,
+        }
+    }
+}
+
+/// A user's presence as others see it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceInfo {
+    /// The state.
+    pub state: PresenceState,
+    /// What the user says about it.
+    pub status_msg: Option<String>,
+    /// How long ago the user last did something.
+    pub last_active_ago_ms: Option<u64>,
+    /// Whether that was so short ago that its exact time does not matter.
+    pub currently_active: bool,
+}
+
+/// How far a reader has seen changes of presence. Counters of different starts cannot be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PresenceCounter {
+    /// The number of this process's start.
+    pub start: u64,
+    /// How many changes there were.
+    pub value: u64,
+}
+
+/// Whose presence changed after a counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PresenceChanges {
+    /// These users'.
+    Users(Vec<OwnedUserId>),
+    /// The counter is of another start, or too old: everything must be sent again.
+    All,
+}
+
+/// How long after an activity a user counts as currently active.
+const CURRENTLY_ACTIVE_MS: u64 = 60 * 1000;
+const IDLE_MS: u64 = limits::PRESENCE_IDLE.as_millis() as u64;
+const OFFLINE_MS: u64 = limits::PRESENCE_OFFLINE.as_millis() as u64;
+
+/// How often the timers are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Users kept in memory. Beyond it those who have been offline longest are dropped, and their status read again.
+const USERS_MAX: usize = 200_000;
+
+struct DevicePresence {
+    state: PresenceState,
+    syncing: u32,
+    /// When the last sync ended, or the state was set.
+    seen: u64,
+}
+
+#[derive(Default)]
+struct UserPresence {
+    devices: BTreeMap<OwnedDeviceId, DevicePresence>,
+    status_msg: Option<String>,
+    last_active: Option<u64>,
+    /// What was last told: state and whether currently active.
+    told: Option<(PresenceState, bool)>,
+    changed_at: u64,
+    deadline: Option<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    users: BTreeMap<OwnedUserId, UserPresence>,
+    by_change: BTreeMap<u64, OwnedUserId>,
+    deadlines: BTreeSet<(u64, OwnedUserId)>,
+    counter: u64,
+    /// Changes up to this counter may have been dropped.
+    floor: u64,
+}
+
+type Callback = Box<dyn Fn(&UserId, PresenceCounter) + Send + Sync>;
+
+/// The owner of all local users' presence.
+pub struct Presence {
+    clock: SharedClock,
+    start: u64,
+    state: Mutex<State>,
+    callbacks: RwLock<Vec<Callback>>,
+    users: RwLock<Weak<Users>>,
+}
+
+/// A sync under way: its device stays live until this is dropped, and half a minute more.
+pub struct SyncGuard {
+    presence: Arc<Presence>,
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+}
+
+impl Drop for SyncGuard {
+    fn drop(&mut self) {
+        let now = self.presence.clock.now_ms();
+        self.presence.change(&self.user, |user| {
+            if let Some(device) = user.devices.get_mut(&self.device) {
+                device.syncing = device.syncing.saturating_sub(1);
+                device.seen = now;
+            }
+        });
+    }
+}
+
+impl Presence {
+    pub(crate) fn new(clock: SharedClock, random: SharedRandom) -> Self {
+        // 53 bits, so that the number survives any JSON on its way.
+        let start = (hearth_core::random::u64(random.as_ref()) >> 11).max(1);
+        Self {
+            clock,
+            start,
+            state: Mutex::default(),
+            callbacks: RwLock::default(),
+            users: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn set_loader(&self, users: &Arc<Users>) {
+        *self.users.write() = Arc::downgrade(users);
+    }
+
+    pub(crate) fn start(self: &Arc<Self>, shutdown: &Shutdown) {
+        let (presence, shutdown) = (Arc::downgrade(self), shutdown.clone());
+        tasks::spawn("presence timers", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.wait() => return,
+                    () = tokio::time::sleep(TICK) => {}
+                }
+                let Some(presence) = presence.upgrade() else {
+                    return;
+                };
+                presence.tick();
+            }
+        });
+    }
+
+    /// Adds a function that is called after each change that others can see.
+    pub fn on_change(&self, callback: Callback) {
+        self.callbacks.write().push(callback);
+    }
+
+    /// The counter now.
+    pub fn counter(&self) -> PresenceCounter {
+        PresenceCounter {
+            start: self.start,
+            value: self.state.lock().counter,
+        }
+    }
+
+    /// Whose presence changed after a counter, in the order of the changes.
+    pub fn changed_since(&self, since: PresenceCounter) -> PresenceChanges {
+        let state = self.state.lock();
+        if since.start != self.start || since.value < state.floor || since.value > state.counter {
+            return PresenceChanges::All;
+        }
+        PresenceChanges::Users(
+            state
+                .by_change
+                .range(since.value + 1..)
+                .map(|(_, user)| user.clone())
+                .collect(),
+        )
+    }
+
+    /// A user's presence now.
+    pub fn get(&self, user: &UserId) -> PresenceInfo {
+        let now = self.clock.now_ms();
+        self.load(user);
+        let state = self.state.lock();
+        let Some(presence) = state.users.get(user) else {
+            return PresenceInfo {
+                state: PresenceState::Offline,
+                status_msg: None,
+                last_active_ago_ms: None,
+                currently_active: false,
+            };
+        };
+        let (shown, currently_active) = presence.shown(now);
+        PresenceInfo {
+            state: shown,
+            status_msg: presence.status_msg.clone(),
+            last_active_ago_ms: presence.last_active.map(|at| now.saturating_sub(at)),
+            currently_active,
+        }
+    }
+
+    /// The users who are not offline.
+    pub fn present(&self) -> Vec<OwnedUserId> {
+        let now = self.clock.now_ms();
+        let state = self.state.lock();
+        let present = state
+            .users
+            .iter()
+            .filter(|(_, user)| user.shown(now).0 != PresenceState::Offline);
+        present.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A sync begins. `set_presence` of offline leaves the presence alone.
+    pub fn sync(
+        self: &Arc<Self>,
+        user: &UserId,
+        device: &DeviceId,
+        set_presence: PresenceState,
+    ) -> Option<SyncGuard> {
+        if set_presence == PresenceState::Offline {
+            return None;
+        }
+        let now = self.clock.now_ms();
+        self.load(user);
+        self.change(user, |presence| {
+            let was_live = presence
+                .devices
+                .get(device)
+                .is_some_and(|device| device.is_live(now));
+            let entry = presence
+                .devices
+                .entry(device.to_owned())
+                .or_insert(DevicePresence {
+                    state: set_presence,
+                    syncing: 0,
+                    seen: now,
+                });
+            let before = entry.state;
+            // Busy was chosen by the user; that the client goes on syncing does not end it.
+            if !(was_live && before == PresenceState::Busy) {
+                entry.state = set_presence;
+            }
+            entry.syncing += 1;
+            entry.seen = now;
+            let comes_back = !was_live || before != PresenceState::Online;
+            if entry.state == PresenceState::Online && comes_back {
+                presence.last_active = Some(now);
+            }
+        });
+        Some(SyncGuard {
+            presence: self.clone(),
+            user: user.to_owned(),
+            device: device.to_owned(),
+        })
+    }
+
+    /// The user did something: sent a message, typed, read.
+    pub fn active(&self, user: &UserId, device: &DeviceId) {
+        let now = self.clock.now_ms();
+        self.load(user);
+        self.change(user, |presence| {
+            presence.last_active = Some(now);
+            if let Some(device) = presence.devices.get_mut(device)
+                && device.state == PresenceState::Unavailable
+            {
+                device.state = PresenceState::Online;
+            }
+        });
+    }
+
+    /// Sets the state of a device, and the status message if `status_msg` is given; see [`User::set_presence`] for
+    /// the durable way.
+    fn set(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        set_to: PresenceState,
+        status_msg: Option<Option<String>>,
+    ) {
+        let now = self.clock.now_ms();
+        self.load(user);
+        let mut says_more = false;
+        self.change_with(user, |presence| {
+            let syncing = presence.devices.get(device).map_or(0, |device| device.syncing);
+            presence.devices.insert(
+                device.to_owned(),
+                DevicePresence {
+                    state: set_to,
+                    syncing,
+                    seen: now,
+                },
+            );
+            if matches!(set_to, PresenceState::Online | PresenceState::Busy) || presence.last_active.is_none()
+            {
+                presence.last_active = Some(now);
+            }
+            if let Some(status_msg) = status_msg {
+                says_more = presence.status_msg != status_msg;
+                presence.status_msg = status_msg;
+            }
+            says_more
+        });
+    }
+
+    /// Lets go of a user whose account ended.
+    pub(crate) fn forget(&self, user: &UserId) {
+        self.change_with(user, |presence| {
+            *presence = UserPresence {
+                changed_at: presence.changed_at,
+                deadline: presence.deadline,
+                told: presence.told,
+                ..UserPresence::default()
+            };
+            false
+        });
+    }
+
+    /// Applies the timers that have run out.
+    pub fn tick(&self) {
+        let now = self.clock.now_ms();
+        let due: Vec<OwnedUserId> = {
+            let state = self.state.lock();
+            state
+                .deadlines
+                .iter()
+                .take_while(|(at, _)| *at <= now)
+                .map(|(_, user)| user.clone())
+                .collect()
+        };
+        for user in due {
+            self.change(&user, |_| {});
+        }
+    }
+
+    /// Reads the stored status message of a user who is not in memory.
+    fn load(&self, user: &UserId) {
+        if self.state.lock().users.contains_key(user) {
+            return;
+        }
+        let users = self.users.read().upgrade();
+        let status_msg = match users.map(|users| users.stored_status(user)) {
+            Some(Ok(status_msg)) => status_msg,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a stored status message could not be read");
+                None
+            }
+            None => None,
+        };
+        if let Some(status_msg) = status_msg {
+            let mut state = self.state.lock();
+            state.users.entry(user.to_owned()).or_default().status_msg = Some(status_msg);
+        }
+    }
+
+    fn change(&self, user: &UserId, change: impl FnOnce(&mut UserPresence)) {
+        self.change_with(user, |presence| {
+            change(presence);
+            false
+        });
+    }
+
+    /// Changes a user's presence, sets the next timer, and tells of it if others can see a difference or `change`
+    /// says so.
+    fn change_with(&self, user: &UserId, change: impl FnOnce(&mut UserPresence) -> bool) {
+        let value = self.state.lock().change(user, self.clock.now_ms(), change);
+        let Some(value) = value else { return };
+        for callback in self.callbacks.read().iter() {
+            callback(
+                user,
+                PresenceCounter {
+                    start: self.start,
+                    value,
+                },
+            );
+        }
+    }
+}
+
+impl State {
+    /// Changes a user's presence; gives the counter if there is something to tell.
+    fn change(
+        &mut self,
+        user: &UserId,
+        now: u64,
+        change: impl FnOnce(&mut UserPresence) -> bool,
+    ) -> Option<u64> {
+        let state = self;
+        let presence = state.users.entry(user.to_owned()).or_default();
+        let must_tell = change(presence);
+        presence.devices.retain(|_, device| device.is_live(now));
+        let shown = presence.shown(now);
+        let deadline = presence.next_deadline(now);
+        if deadline != presence.deadline {
+            if let Some(old) = presence.deadline {
+                state.deadlines.remove(&(old, user.to_owned()));
+            }
+            if let Some(new) = deadline {
+                state.deadlines.insert((new, user.to_owned()));
+            }
+            presence.deadline = deadline;
+        }
+        let told = presence.told.unwrap_or((PresenceState::Offline, false));
+        if shown == told && !must_tell {
+            return None;
+        }
+        presence.told = Some(shown);
+        state.counter += 1;
+        state.by_change.remove(&presence.changed_at);
+        state.by_change.insert(state.counter, user.to_owned());
+        presence.changed_at = state.counter;
+        state.shed();
+        Some(state.counter)
+    }
+
+    /// Drops users who have been offline longest where there are too many.
+    fn shed(&mut self) {
+        while self.users.len() > USERS_MAX {
+            let offline = |id: &OwnedUserId| self.users.get(id).is_none_or(|user| user.devices.is_empty());
+            let Some((counter, id)) = self
+                .by_change
+                .iter()
+                .find(|(_, id)| offline(id))
+                .map(|(counter, id)| (*counter, id.clone()))
+            else {
+                return;
+            };
+            self.by_change.remove(&counter);
+            self.users.remove(&id);
+            self.floor = counter;
+        }
+    }
+}
+
+impl DevicePresence {
+    fn is_live(&self, now: u64) -> bool {
+        self.syncing > 0 || now < self.seen + OFFLINE_MS
+    }
+}
+
+impl UserPresence {
+    /// The state that others see, and whether the user is currently active.
+    fn shown(&self, now: u64) -> (PresenceState, bool) {
+        let live = self.devices.values().filter(|device| device.is_live(now));
+        let most = live
+            .map(|device| device.state)
+            .max()
+            .unwrap_or(PresenceState::Offline);
+        let idle_for = self.last_active.map_or(u64::MAX, |at| now.saturating_sub(at));
+        if most == PresenceState::Online && idle_for >= IDLE_MS {
+            return (PresenceState::Unavailable, false);
+        }
+        (
+            most,
+            most == PresenceState::Online && idle_for < CURRENTLY_ACTIVE_MS,
+        )
+    }
+
+    /// When what others see may change by itself.
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        if self.devices.is_empty() {
+            return None;
+        }
+        let leaves = self
+            .devices
+            .values()
+            .filter(|device| device.syncing == 0)
+            .map(|device| device.seen + OFFLINE_MS);
+        let idles = self
+            .last_active
+            .into_iter()
+            .flat_map(|at| [at + CURRENTLY_ACTIVE_MS, at + IDLE_MS]);
+        leaves.chain(idles).filter(|at| *at > now).min()
+    }
+}
+
+impl Users {
+    fn stored_status(&self, user: &UserId) -> Result<Option<String>> {
+        let Some(known) = self.known(user)? else {
+            return Ok(None);
+        };
+        let value = self
+            .log
+            .engine()
+            .get(Family::User, &keys::user(known.key, field::PRESENCE, ""))?;
+        Ok(value.as_deref().map(record::decode).transpose()?)
+    }
+}
+
+impl User {
+    /// Sets the presence of a device. A status message is stored first; `None` leaves it, `Some(None)` takes it away.
+    pub async fn set_presence(
+        &self,
+        device: &DeviceId,
+        state: PresenceState,
+        status_msg: Option<Option<String>>,
+    ) -> Result<()> {
+        if let Some(status_msg) = &status_msg {
+            if status_msg
+                .as_ref()
+                .is_some_and(|text| text.len() > limits::STATUS_MESSAGE_MAX_BYTES)
+            {
+                return Err(Error::TooLarge("The status message is longer than 1 KiB"));
+            }
+            self.store_status(status_msg.as_deref()).await?;
+        }
+        self.users.presence().set(&self.id, device, state, status_msg);
+        Ok(())
+    }
+
+    async fn store_status(&self, status_msg: Option<&str>) -> Result<()> {
+        let row = keys::user(self.key, field::PRESENCE, "");
+        self.write(|tx| {
+            let new = status_msg.map(record::encode);
+            if tx.get(Family::User, &row)? == new {
+                return Ok(());
+            }
+            match new {
+                Some(value) => tx.put(Family::User, row, value),
+                None => tx.delete(Family::User, row),
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use hearth_core::clock::ManualClock;
+    use hearth_core::random::SeededRandom;
+    use ruma::{device_id, user_id};
+
+    use super::*;
+
+    fn presence() -> (Arc<ManualClock>, Arc<Presence>) {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let presence = Presence::new(clock.clone(), Arc::new(SeededRandom::new(1)));
+        (clock, Arc::new(presence))
+    }
+
+    fn state(presence: &Presence, user: &UserId) -> (PresenceState, bool) {
+        let info = presence.get(user);
+        (info.state, info.currently_active)
+    }
+
+    #[test]
+    fn a_sync_makes_online_and_its_end_offline() {
+        let (clock, presence) = presence();
+        let (alice, device) = (user_id!("@alice:a"), device_id!("A"));
+        let told = Arc::new(AtomicU64::new(0));
+        let seen = told.clone();
+        presence.on_change(Box::new(move |_, counter| {
+            seen.store(counter.value, Ordering::SeqCst)
+        }));
+        let start = presence.counter();
+        let guard = presence.sync(alice, device, PresenceState::Online).unwrap();
+        assert_eq!(state(&presence, alice), (PresenceState::Online, true));
+        assert_eq!(told.load(Ordering::SeqCst), 1);
+        clock.advance(CURRENTLY_ACTIVE_MS);
+        presence.tick();
+        assert_eq!(state(&presence, alice), (PresenceState::Online, false));
+        assert_eq!(told.load(Ordering::SeqCst), 2, "no longer currently active");
+        drop(guard);
+        clock.advance(OFFLINE_MS - 1);
+        presence.tick();
+        assert_eq!(state(&presence, alice).0, PresenceState::Online);
+        clock.advance(1);
+        presence.tick();
+        assert_eq!(state(&presence, alice).0, PresenceState::Offline);
+        assert_eq!(
+            presence.changed_since(start),
+            PresenceChanges::Users(vec![alice.to_owned()])
+        );
+        assert_eq!(
+            presence.changed_since(presence.counter()),
+            PresenceChanges::Users(vec![])
+        );
+        assert_eq!(
+            presence.changed_since(PresenceCounter { start: 1, value: 0 }),
+            PresenceChanges::All
+        );
+    }
+
+    #[test]
+    fn idleness_and_activity() {
+        let (clock, presence) = presence();
+        let (alice, device) = (user_id!("@alice:a"), device_id!("A"));
+        let _guard = presence.sync(alice, device, PresenceState::Online);
+        clock.advance(IDLE_MS);
+        presence.tick();
+        assert_eq!(state(&presence, alice).0, PresenceState::Unavailable);
+        presence.active(alice, device);
+        assert_eq!(state(&presence, alice), (PresenceState::Online, true));
+        assert_eq!(presence.get(alice).last_active_ago_ms, Some(0));
+    }
+
+    #[test]
+    fn the_most_present_device_counts() {
+        let (_, presence) = presence();
+        let alice = user_id!("@alice:a");
+        let _one = presence.sync(alice, device_id!("A"), PresenceState::Unavailable);
+        assert_eq!(state(&presence, alice).0, PresenceState::Unavailable);
+        let two = presence.sync(alice, device_id!("B"), PresenceState::Online);
+        assert_eq!(state(&presence, alice).0, PresenceState::Online);
+        presence.set(alice, device_id!("B"), PresenceState::Busy, None);
+        assert_eq!(state(&presence, alice).0, PresenceState::Busy);
+        let _again = presence.sync(alice, device_id!("B"), PresenceState::Online);
+        drop(two);
+        assert_eq!(
+            state(&presence, alice).0,
+            PresenceState::Busy,
+            "syncing does not end it"
+        );
+        assert!(
+            presence
+                .sync(alice, device_id!("C"), PresenceState::Offline)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn names() {
+        for state in [
+            PresenceState::Offline,
+            PresenceState::Unavailable,
+            PresenceState::Online,
+            PresenceState::Busy,
+        ] {
+            assert_eq!(PresenceState::parse(state.name()), Some(state));
+        }
+        assert_eq!(PresenceState::parse("away"), None);
+    }
+}

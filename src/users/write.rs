@@ -1,0 +1,292 @@
+//! One operation on a user: read, decide, and hand one batch to the log.
+//!
+//! Operations on one slot are serial: they hold a lock while they read and build, and give it back
+//! before they wait for the disk. So that the next operation sees what the one before wrote, rows
+//! that are submitted but not yet durable are kept beside the lock and read over the engine. A
+//! result that rests on such rows is given out only when they are durable.
+//!
+//! Lock order: a lane, then the log's own locks. The cache's locks are taken with no lane held.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hearth_cluster::Cluster;
+use hearth_storage::{
+    Batch, EntityKey, Family, FeedItem, FeedKind, Log, OutboxRow, Position, Record, ShardId, Slot, Ticket,
+};
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId};
+
+use crate::change::{self, Change};
+use crate::error::Result;
+use crate::token::Hash;
+
+/// How many lanes there are: enough that two of a few hundred concurrent operations seldom meet.
+const LANES: usize = 1024;
+
+/// Rows by family and key; `None` is a deletion.
+type Rows = BTreeMap<(&'static str, Vec<u8>), (Family, Option<Vec<u8>>)>;
+
+/// Rows that were submitted to the log and may not be readable in the engine yet.
+struct Submitted {
+    shard: ShardId,
+    position: Position,
+    rows: Rows,
+}
+
+#[derive(Default)]
+struct Lane {
+    submitted: VecDeque<Submitted>,
+}
+
+/// Serializes the operations of this crate, slot by slot.
+pub(crate) struct Lanes {
+    log: Arc<Log>,
+    cluster: Arc<Cluster>,
+    lanes: Vec<Mutex<Lane>>,
+}
+
+/// What a batch of this crate tells those who listen to the log in memory.
+#[derive(Debug)]
+pub struct UserNote {
+    /// Whose data changed.
+    pub user_id: OwnedUserId,
+    /// The user's entity.
+    pub key: EntityKey,
+    /// What changed, in the order of the change stream.
+    pub changes: Vec<Change>,
+    /// Tokens whose record changed or went away.
+    pub(crate) tokens: Vec<Hash>,
+    /// Whether the account, the profile or the ignored users changed.
+    pub(crate) reloads: bool,
+}
+
+/// An operation that is being built.
+pub(crate) struct Tx<'a> {
+    log: &'a Log,
+    lane: &'a Lane,
+    slot: Slot,
+    ticket: Option<Ticket>,
+    rows: Rows,
+    /// Rows made by the log itself (new entity numbers).
+    batch: Batch,
+    outbox: Vec<OutboxRow>,
+    subject: Option<(OwnedUserId, EntityKey)>,
+    changes: Vec<Change>,
+    tokens: Vec<Hash>,
+}
+
+/// What is left to wait for when an operation has been built.
+enum Wait {
+    Nothing,
+    Durable(ShardId, Position),
+    Commit(hearth_storage::Commit, bool),
+}
+
+impl Lanes {
+    pub(crate) fn new(log: Arc<Log>, cluster: Arc<Cluster>) -> Self {
+        Self {
+            log,
+            cluster,
+            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Runs one operation on the entities of a slot.
+    pub(crate) async fn write<T>(
+        &self,
+        slot: Slot,
+        build: impl FnOnce(&mut Tx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.log.check_writable()?;
+        let (result, wait) = self.build(slot, build);
+        match wait {
+            Wait::Nothing => {}
+            Wait::Durable(shard, position) => self.log.wait_durable(shard, position).await?,
+            Wait::Commit(commit, has_outbox) => {
+                let shard = self.log.shard_of(slot);
+                let position = commit.await?;
+                if has_outbox {
+                    self.cluster.delivered(shard, position).await;
+                }
+            }
+        }
+        result
+    }
+
+    fn build<T>(&self, slot: Slot, build: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> (Result<T>, Wait) {
+        let mut lane = self.lanes[usize::from(slot.get()) % LANES].lock();
+        lane.submitted
+            .retain(|one| self.log.published(one.shard) < one.position);
+        let mut tx = Tx {
+            log: &self.log,
+            lane: &lane,
+            slot,
+            ticket: None,
+            rows: Rows::new(),
+            batch: Batch::new(),
+            outbox: Vec::new(),
+            subject: None,
+            changes: Vec::new(),
+            tokens: Vec::new(),
+        };
+        let result = build(&mut tx);
+        if result.is_err() || tx.is_empty() {
+            drop(tx);
+            let wait = lane
+                .submitted
+                .back()
+                .map_or(Wait::Nothing, |last| Wait::Durable(last.shard, last.position));
+            return (result, wait);
+        }
+        let (ticket, record, rows) = tx.finish();
+        let (shard, position) = (ticket.shard(), ticket.position());
+        let has_outbox = !record.outbox.is_empty();
+        let commit = ticket.submit(record);
+        lane.submitted.push_back(Submitted {
+            shard,
+            position,
+            rows,
+        });
+        (result, Wait::Commit(commit, has_outbox))
+    }
+}
+
+impl<'a> Tx<'a> {
+    /// The user this operation belongs to: its batch gets a feed item and a note.
+    pub(crate) fn set_user(&mut self, user_id: &UserId, key: EntityKey) {
+        self.subject = Some((user_id.to_owned(), key));
+    }
+
+    /// The position this operation will have.
+    pub(crate) fn position(&mut self) -> Position {
+        let (log, slot) = (self.log, self.slot);
+        self.ticket
+            .get_or_insert_with(|| log.reserve(log.shard_of(slot)))
+            .position()
+    }
+
+    /// Reads a value as it will be when everything before this operation is durable.
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let at = (family.name(), key.to_vec());
+        if let Some((_, value)) = self.rows.get(&at) {
+            return Ok(value.clone());
+        }
+        for one in self.lane.submitted.iter().rev() {
+            if let Some((_, value)) = one.rows.get(&at) {
+                return Ok(value.clone());
+            }
+        }
+        Ok(self.log.engine().get(family, key)?)
+    }
+
+    /// All rows whose key begins with `prefix`, in order.
+    pub(crate) fn scan(&self, family: Family, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut found = BTreeMap::new();
+        let end = hearth_storage::prefix_end(prefix);
+        self.log
+            .engine()
+            .scan(family, prefix, &end, false, &mut |key, value| {
+                found.insert(key.to_vec(), value.to_vec());
+                true
+            })?;
+        let layers = self
+            .lane
+            .submitted
+            .iter()
+            .map(|one| &one.rows)
+            .chain(std::iter::once(&self.rows));
+        for rows in layers {
+            let start = (family.name(), prefix.to_vec());
+            let of_prefix = rows
+                .range(start..)
+                .take_while(|((name, key), _)| *name == family.name() && key.starts_with(prefix));
+            for ((_, key), (_, value)) in of_prefix {
+                match value {
+                    Some(value) => found.insert(key.clone(), value.clone()),
+                    None => found.remove(key),
+                };
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    pub(crate) fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
+        self.rows.insert((family.name(), key), (family, Some(value)));
+    }
+
+    pub(crate) fn delete(&mut self, family: Family, key: Vec<u8>) {
+        self.rows.insert((family.name(), key), (family, None));
+    }
+
+    /// Notes a change for the user's change stream, in place of its older entry.
+    pub(crate) fn changed(&mut self, change: Change) -> Result<()> {
+        if self.changes.contains(&change) {
+            return Ok(());
+        }
+        let Some((_, key)) = self.subject else {
+            return Ok(());
+        };
+        let index = u16::try_from(self.changes.len()).unwrap_or(u16::MAX);
+        let position = self.position();
+        change::record(self, key, position, index, &change)?;
+        self.changes.push(change);
+        Ok(())
+    }
+
+    /// A token's record changed: caches must let go of it once this is durable.
+    pub(crate) fn token_changed(&mut self, hash: Hash) {
+        self.tokens.push(hash);
+    }
+
+    /// An effect on another entity.
+    pub(crate) fn outbox(&mut self, row: OutboxRow) {
+        self.outbox.push(row);
+    }
+
+    /// The batch for rows that the log makes itself.
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.outbox.is_empty() && self.batch.is_empty()
+    }
+
+    fn finish(mut self) -> (Ticket, Record, Rows) {
+        self.position();
+        let mut batch = self.batch;
+        for ((_, key), (family, value)) in &self.rows {
+            match value {
+                Some(value) => batch.put(*family, key.clone(), value.clone()),
+                None => batch.delete(*family, key.clone()),
+            }
+        }
+        let mut feed = Vec::new();
+        let mut note: Option<Arc<dyn std::any::Any + Send + Sync>> = None;
+        if let Some((user_id, key)) = self.subject {
+            feed.push(FeedItem {
+                entity: key,
+                kind: FeedKind::UserChange,
+                reference: 0,
+            });
+            let reloads = self.changes.iter().any(Change::is_cached);
+            note = Some(Arc::new(UserNote {
+                user_id,
+                key,
+                changes: self.changes,
+                tokens: self.tokens,
+                reloads,
+            }));
+        }
+        let record = Record {
+            batch,
+            feed,
+            outbox: self.outbox,
+            note,
+        };
+        let (log, slot) = (self.log, self.slot);
+        let ticket = self.ticket.unwrap_or_else(|| log.reserve(log.shard_of(slot)));
+        (ticket, record, self.rows)
+    }
+}
