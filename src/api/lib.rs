@@ -1,1 +1,38 @@
 //! HTTP: endpoints, extractors, and the one place that maps errors to Matrix error codes.
+//!
+//! A request passes `edge` (request id, CORS, panics, latency), is matched by the tables in
+//! `client`, `admin` and `well_known`, gets its typed input from `extract`, and answers through
+//! `error`. `docs/adding-an-endpoint.md` says what a new endpoint needs.
+
+pub mod admin;
+pub mod app;
+pub mod client;
+pub mod edge;
+pub mod error;
+pub mod extract;
+pub mod ratelimit;
+pub mod routes;
+pub mod well_known;
+
+pub use app::App;
+pub use error::{ApiError, Result};
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+
+/// The client-server API with the well-known documents and the admin endpoints, ready to serve.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(client::routes().into_router())
+        .merge(admin::routes().into_router())
+        .merge(well_known::routes().into_router())
+        .fallback(edge::not_found)
+        .method_not_allowed_fallback(edge::method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod router_tests;

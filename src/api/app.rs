@@ -1,0 +1,143 @@
+//! What every handler has at hand.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hearth_appservice::{Registration, Registrations};
+use hearth_core::error::MatrixError;
+use hearth_core::{Config, SharedClock, SharedRandom};
+use hearth_users::{Account, NewAccount, ProfileChange, User, Users};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
+
+use crate::admin::nonces::Nonces;
+use crate::error::Result;
+use crate::ratelimit::RateLimits;
+
+/// What the server hands over when it builds the API.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// This server's name, parsed once.
+    pub server_name: OwnedServerName,
+    /// The time.
+    pub clock: SharedClock,
+    /// Random bytes.
+    pub random: SharedRandom,
+    /// The local users.
+    pub users: Arc<Users>,
+    /// The application services.
+    pub appservices: Arc<Registrations>,
+    /// What the account endpoints need of rooms.
+    pub room_links: Arc<dyn RoomLinks>,
+}
+
+/// The state of the API. Everything in it is shared; handlers get it as `State<Arc<App>>`.
+pub struct App {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// This server's name.
+    pub server_name: OwnedServerName,
+    /// The time.
+    pub clock: SharedClock,
+    /// Random bytes.
+    pub random: SharedRandom,
+    /// The local users.
+    pub users: Arc<Users>,
+    /// The application services.
+    pub appservices: Arc<Registrations>,
+    /// What the account endpoints need of rooms.
+    pub room_links: Arc<dyn RoomLinks>,
+    /// How often who may call what.
+    pub limits: RateLimits,
+    /// Nonces given out for registration by shared secret.
+    pub nonces: Nonces,
+}
+
+/// What the endpoints of accounts need of rooms. The API calls the first two after the account's own
+/// change is durable and before the request is answered.
+#[async_trait]
+pub trait RoomLinks: Send + Sync {
+    /// The display name or the avatar changed: the member events of joined rooms follow.
+    async fn profile_changed(&self, user: &UserId, change: &ProfileChange) -> Result<()>;
+    /// The account is being deactivated: it leaves its rooms, and gives back invitations.
+    async fn leave_all(&self, user: &UserId) -> Result<()>;
+    /// Whether a search by one user may show another: they share a room, or the other one is in a
+    /// public room.
+    fn may_find(&self, searcher: &UserId, found: &UserId) -> bool;
+    /// Whether two users are joined to the same room.
+    fn share_a_room(&self, one: &UserId, other: &UserId) -> bool;
+}
+
+/// For servers without rooms: the API's own tests.
+pub struct NoRooms;
+
+#[async_trait]
+impl RoomLinks for NoRooms {
+    async fn profile_changed(&self, _: &UserId, _: &ProfileChange) -> Result<()> {
+        Ok(())
+    }
+
+    async fn leave_all(&self, _: &UserId) -> Result<()> {
+        Ok(())
+    }
+
+    fn may_find(&self, _: &UserId, _: &UserId) -> bool {
+        true
+    }
+
+    fn share_a_room(&self, _: &UserId, _: &UserId) -> bool {
+        true
+    }
+}
+
+impl App {
+    /// The state from its parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, server_name, clock, random, users, appservices, room_links } = parts;
+        Arc::new(Self {
+            limits: RateLimits::new(&config, clock.clone()),
+            nonces: Nonces::new(clock.clone(), random.clone()),
+            config,
+            server_name,
+            clock,
+            random,
+            users,
+            appservices,
+            room_links,
+        })
+    }
+
+    /// The largest body of a request that is no upload.
+    pub fn max_request_bytes(&self) -> usize {
+        usize::try_from(self.config.max_request_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a user is an administrator, by his account or by the configuration.
+    pub fn is_admin(&self, user: &UserId, account: &Account) -> bool {
+        account.admin || self.config.admins.iter().any(|admin| admin == user.as_str())
+    }
+
+    /// The handle on a local user who must exist.
+    pub fn user(&self, user: &UserId) -> Result<User> {
+        let found = self.users.get(user)?;
+        Ok(found.ok_or_else(|| MatrixError::not_found("There is no such user"))?)
+    }
+
+    /// A user id of this server from what a person typed: a whole id or a localpart, in any case.
+    pub fn local_user_id(&self, typed: &str) -> Result<OwnedUserId, MatrixError> {
+        let lower = typed.to_lowercase();
+        let whole = if lower.starts_with('@') { lower } else { format!("@{lower}:{}", self.server_name) };
+        let invalid = |_| MatrixError::invalid_username("This is not a valid user name");
+        UserId::parse(whole).map_err(invalid)
+    }
+
+    /// Makes the own user of an application service when it first acts.
+    pub async fn make_appservice_sender(&self, appservice: &Registration) -> Result<User> {
+        let new = NewAccount { appservice: Some(appservice.id.clone()), ..NewAccount::default() };
+        match self.users.create(&appservice.sender, new).await {
+            // Another request of the application service was quicker.
+            Err(hearth_users::Error::UserInUse) => self.user(&appservice.sender),
+            made => Ok(made?),
+        }
+    }
+}

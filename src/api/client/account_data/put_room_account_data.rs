@@ -1,0 +1,19 @@
+//! PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type} — Client-Server API, "Client config".
+
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path, RawJson};
+
+/// Writes one of the user's own account data for a room.
+pub async fn put_room_account_data(
+    auth: Auth,
+    Path((user, room, kind)): Path<(OwnedUserId, OwnedRoomId, String)>,
+    content: RawJson,
+) -> Result<Json<Value>> {
+    auth.must_be(&user)?;
+    super::may_be_written(&kind)?;
+    auth.handle.set_account_data(Some(&room), &kind, super::raw(&content)?).await?;
+    Ok(Json(json!({})))
+}

@@ -1,0 +1,43 @@
+//! The client-server API. Each module is a section of it, with a table of its endpoints.
+
+pub mod account;
+pub mod account_data;
+pub mod devices;
+pub mod filters;
+pub mod openid;
+pub mod presence;
+pub mod profile;
+pub mod push_rules;
+pub mod registration;
+pub mod reports;
+pub mod server;
+pub mod session;
+pub mod threepids;
+pub mod uia;
+pub mod user_directory;
+pub mod users_admin;
+
+use crate::routes::Routes;
+
+/// All endpoints of the client-server API.
+pub fn routes() -> Routes {
+    [
+        account::routes(),
+        account_data::routes(),
+        devices::routes(),
+        filters::routes(),
+        openid::routes(),
+        presence::routes(),
+        profile::routes(),
+        push_rules::routes(),
+        registration::routes(),
+        reports::routes(),
+        server::routes(),
+        session::routes(),
+        threepids::routes(),
+        user_directory::routes(),
+        users_admin::routes(),
+    ]
+    .into_iter()
+    .fold(Routes::new(), Routes::merge)
+}

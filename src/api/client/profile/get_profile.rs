@@ -1,0 +1,20 @@
+//! GET /_matrix/client/v3/profile/{userId} — Client-Server API, "Profiles".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::OwnedUserId;
+use serde_json::{Map, Value};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Json, OptionalAuth, Path};
+
+/// All fields of a profile. Anybody may ask: clients show profiles before a login, too.
+pub async fn get_profile(
+    State(app): State<Arc<App>>,
+    _auth: OptionalAuth,
+    Path(user): Path<OwnedUserId>,
+) -> Result<Json<Map<String, Value>>> {
+    Ok(Json(super::fields_of(&app, &user)?))
+}

@@ -1,0 +1,29 @@
+//! PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/actions — Client-Server API, "Push rules: API".
+
+use ruma::push::Action;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::rules;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path};
+
+/// The request's body.
+#[derive(Deserialize)]
+pub struct Body {
+    actions: Vec<Action>,
+}
+
+/// Changes what one rule does; also one of the server's defaults.
+pub async fn put_push_rule_actions(
+    auth: Auth,
+    Path((kind, rule_id)): Path<(String, String)>,
+    Json(body): Json<Body>,
+) -> Result<Json<Value>> {
+    let kind = rules::kind(&kind)?;
+    rules::change(&auth.handle, |rules| {
+        rules.set_actions(kind, &rule_id, body.actions).map_err(|_| rules::no_such_rule(&rule_id))
+    })
+    .await?;
+    Ok(Json(json!({})))
+}

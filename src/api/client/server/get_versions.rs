@@ -1,0 +1,25 @@
+//! GET /_matrix/client/versions — Client-Server API, "API Versions".
+
+use serde_json::{Value, json};
+
+use crate::extract::Json;
+
+/// The specification versions whose clients find what they call.
+const VERSIONS: [&str; 20] = [
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11",
+    "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
+];
+
+/// Unstable features that work here under their unstable names; a flag leaves this list when no
+/// client asks for it any more.
+const UNSTABLE_FEATURES: [&str; 1] = [
+    // Profile fields of any name, as a flag that clients older than v1.16 look for.
+    "uk.tcpip.msc4133.stable",
+];
+
+/// Lists what this server speaks. No authentication: clients ask before they log in.
+pub async fn get_versions() -> Json<Value> {
+    let unstable: serde_json::Map<String, Value> =
+        UNSTABLE_FEATURES.iter().map(|name| ((*name).to_owned(), true.into())).collect();
+    Json(json!({ "versions": VERSIONS, "unstable_features": unstable }))
+}

@@ -1,0 +1,12 @@
+//! Searching for people.
+
+pub mod post_search;
+
+use axum::routing::post;
+
+use crate::routes::Routes;
+
+/// The endpoints of this section.
+pub fn routes() -> Routes {
+    Routes::new().v3("/user_directory/search", post(post_search::post_search))
+}

@@ -1,0 +1,38 @@
+//! POST /_matrix/client/v3/user_directory/search — Client-Server API, "User directory".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::limits::USER_SEARCH_MAX_RESULTS;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json};
+use crate::ratelimit::Class;
+
+/// The most results where the client does not say, as the specification has it.
+const DEFAULT_RESULTS: usize = 10;
+
+/// The request's body.
+#[derive(Deserialize)]
+pub struct Body {
+    search_term: String,
+    limit: Option<usize>,
+}
+
+/// Finds people by name, as far as the searcher may know of them.
+pub async fn post_search(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Json(body): Json<Body>,
+) -> Result<Json<Value>> {
+    auth.count(&app, Class::Search)?;
+    let limit = body.limit.unwrap_or(DEFAULT_RESULTS).min(USER_SEARCH_MAX_RESULTS);
+    let all = app.config.user_directory_all_users;
+    let found = app.users.directory().search(&body.search_term, limit, &|user| {
+        all || user == auth.user || app.room_links.may_find(&auth.user, user)
+    })?;
+    Ok(Json(json!({ "results": found.users, "limited": found.limited })))
+}

@@ -1,0 +1,118 @@
+//! The one place where an error becomes an HTTP answer.
+//!
+//! Domain crates say what went wrong in their own words; the `From` impls here choose status and
+//! errcode. Whatever a person must look at is logged here, once, at ERROR.
+
+use axum::response::{IntoResponse, Response};
+use hearth_core::error::{MatrixError, errcode};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value};
+
+/// What a handler returns when it refuses.
+#[derive(Debug)]
+pub enum ApiError {
+    /// The usual refusal: a status, an errcode and a sentence. Boxed, so that `Result` stays small.
+    Matrix(Box<MatrixError>),
+    /// User-interactive authentication asks for more: 401 with this body.
+    Interactive(Box<Map<String, Value>>),
+}
+
+/// The result of a handler.
+pub type Result<T, E = ApiError> = std::result::Result<T, E>;
+
+impl ApiError {
+    /// The answer's status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Matrix(error) => {
+                StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Self::Interactive(_) => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// The Matrix error code, if there is one.
+    pub fn errcode(&self) -> Option<&str> {
+        match self {
+            Self::Matrix(error) => Some(error.errcode),
+            Self::Interactive(body) => body.get("errcode").and_then(Value::as_str),
+        }
+    }
+
+    /// Something broke that the client cannot help. The cause goes to the log, not to the client.
+    pub fn internal(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed inside the server");
+        MatrixError::internal("Something went wrong inside the server").into()
+    }
+}
+
+impl From<MatrixError> for ApiError {
+    fn from(error: MatrixError) -> Self {
+        Self::Matrix(Box::new(error))
+    }
+}
+
+impl From<hearth_users::Error> for ApiError {
+    fn from(error: hearth_users::Error) -> Self {
+        use hearth_users::Error;
+        let sentence = error.to_string();
+        match error {
+            Error::UserInUse => MatrixError::user_in_use(sentence),
+            Error::InvalidUsername(_) => MatrixError::invalid_username(sentence),
+            Error::NotFound(_) => MatrixError::not_found(sentence),
+            Error::UnknownToken { soft_logout } => MatrixError::unknown_token(sentence, soft_logout),
+            Error::WrongPassword | Error::Forbidden(_) => MatrixError::forbidden(sentence),
+            Error::InvalidRegistrationToken => MatrixError::forbidden(sentence),
+            Error::RequestChanged => MatrixError::forbidden(sentence),
+            Error::Deactivated => MatrixError::new(403, errcode::USER_DEACTIVATED, sentence),
+            Error::WeakPassword(_) => MatrixError::new(400, errcode::WEAK_PASSWORD, sentence),
+            Error::InvalidParam(_) => MatrixError::invalid_param(sentence),
+            Error::ProfileTooLarge => MatrixError::new(400, errcode::PROFILE_TOO_LARGE, sentence),
+            Error::KeyTooLarge => MatrixError::new(400, errcode::KEY_TOO_LARGE, sentence),
+            Error::TooLarge(_) => MatrixError::too_large(sentence),
+            Error::TooMany(_) => MatrixError::new(403, errcode::RESOURCE_LIMIT_EXCEEDED, sentence),
+            Error::Storage(error) => return error.into(),
+            Error::Internal(cause) => return Self::internal(&cause),
+        }
+        .into()
+    }
+}
+
+impl From<hearth_storage::Error> for ApiError {
+    fn from(error: hearth_storage::Error) -> Self {
+        use hearth_storage::Error;
+        match error {
+            // The operator must act, but the server goes on; reads and deletions still work.
+            Error::DiskFull => {
+                tracing::error!("the disk is almost full, a write was refused");
+                let sentence = "The server has no space left";
+                MatrixError::new(507, errcode::RESOURCE_LIMIT_EXCEEDED, sentence).into()
+            }
+            Error::Stopped => MatrixError::new(503, errcode::UNKNOWN, "The server is stopping").into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut retry_after_ms = None;
+        let body = match self {
+            Self::Interactive(body) => Value::Object(*body),
+            Self::Matrix(error) => {
+                retry_after_ms = error.retry_after_ms;
+                error.body()
+            }
+        };
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(ms) = retry_after_ms {
+            // The header counts whole seconds; rounding up keeps a client from coming too early.
+            headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+        }
+        response
+    }
+}

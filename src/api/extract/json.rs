@@ -1,0 +1,179 @@
+//! Request bodies.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hearth_core::error::MatrixError;
+use hearth_core::limits::JSON_MAX_DEPTH;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// A JSON object as body, or as answer. A request without a body is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+/// As [`Json`], but a missing body counts as `{}`; for endpoints where all fields are optional.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionalJson<T>(pub T);
+
+/// A body that is a JSON object, checked but not read: for event contents, which are kept as sent.
+#[derive(Clone, Debug)]
+pub struct RawJson(pub Bytes);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let bytes = body_bytes(request.into_body(), app.max_request_bytes()).await?;
+        read_object(&bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let bytes = body_bytes(request.into_body(), app.max_request_bytes()).await?;
+        let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+        read_object(&bytes).map(Self)
+    }
+}
+
+impl FromRequest<Arc<App>> for RawJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let bytes = body_bytes(request.into_body(), app.max_request_bytes()).await?;
+        read_object::<serde::de::IgnoredAny>(&bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => {
+                let json = HeaderValue::from_static("application/json");
+                ([(CONTENT_TYPE, json)], body).into_response()
+            }
+            Err(error) => ApiError::internal(&error).into_response(),
+        }
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub async fn body_bytes(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(MatrixError::too_large(format!("The body is larger than {limit} bytes")).into())
+        }
+        Err(_) => Err(MatrixError::not_json("The body ended too early").into()),
+    }
+}
+
+/// Reads a JSON object. What is no JSON at all is M_NOT_JSON; JSON of another shape M_BAD_JSON.
+fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde_json skips over fields that nobody wants without checking their UTF-8.
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| MatrixError::not_json("The body is not valid UTF-8"))?;
+    if depth(bytes) > JSON_MAX_DEPTH {
+        let sentence = format!("The JSON is nested deeper than {JSON_MAX_DEPTH} levels");
+        return Err(MatrixError::bad_json(sentence).into());
+    }
+    // A derived struct would also read an array, so the shape is checked first.
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+        return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => MatrixError::bad_json("The body must be a JSON object"),
+            Err(error) => MatrixError::not_json(format!("The body is not JSON: {error}")),
+        }
+        .into());
+    }
+    serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => MatrixError::bad_json(error.to_string()).into(),
+        _ => MatrixError::not_json(format!("The body is not JSON: {error}")).into(),
+    })
+}
+
+/// The deepest nesting of braces and brackets outside strings; for broken JSON any number will do.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only whether it can be read matters")]
+    struct Wanted {
+        name: String,
+        count: Option<u32>,
+    }
+
+    #[test]
+    fn bodies() {
+        let check = |body: &[u8], expected: Option<&str>| {
+            let got = read_object::<Wanted>(body);
+            let errcode = got.as_ref().err().and_then(ApiError::errcode);
+            assert_eq!(errcode, expected, "{}: {got:?}", String::from_utf8_lossy(body));
+        };
+        check(br#"{"name":"x"}"#, None);
+        check(b" \r\n\t{\"name\":\"x\",\"count\":1,\"more\":{}}", None);
+        check(b"", Some("M_NOT_JSON"));
+        check(b"{", Some("M_NOT_JSON"));
+        check(b"{}x", Some("M_BAD_JSON"));
+        check(br#"{"name":"x"} trailing"#, Some("M_NOT_JSON"));
+        check(br#"{"name":NaN}"#, Some("M_NOT_JSON"));
+        check(b"{\"name\":\"a\x81\"}", Some("M_NOT_JSON"));
+        check(b"{\"name\":\"a\",\"other\":\"a\x81\"}", Some("M_NOT_JSON"));
+        check(br#"{"name":1}"#, Some("M_BAD_JSON"));
+        check(br#"{"name":"x","count":-1}"#, Some("M_BAD_JSON"));
+        check(br#"["x",1]"#, Some("M_BAD_JSON"));
+        check(br#""x""#, Some("M_BAD_JSON"));
+        check(b"null", Some("M_BAD_JSON"));
+        check(b"nul", Some("M_NOT_JSON"));
+    }
+
+    #[test]
+    fn deep_json_is_refused() {
+        let nested = |levels: usize| {
+            let inner = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"name":"x","more":{inner}}}"#)
+        };
+        read_object::<Wanted>(nested(99).as_bytes()).expect("just deep enough");
+        for levels in [100, 1_000, 100_000] {
+            let error = read_object::<Wanted>(nested(levels).as_bytes()).expect_err("too deep");
+            assert_eq!(error.errcode(), Some("M_BAD_JSON"));
+        }
+        assert_eq!(depth(br#"{"a":"[[[\"[["}"#), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! Typed input for handlers. Whatever does not fit is refused here with a Matrix error, so that a
+//! handler sees only values that make sense.
+
+mod address;
+mod auth;
+mod json;
+mod params;
+
+pub use address::Address;
+pub use auth::{AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
+pub use json::{Json, OptionalJson, RawJson, body_bytes};
+pub use params::{Path, Query};

@@ -1,0 +1,169 @@
+//! The whole router over the in-memory engine.
+
+mod accounts;
+mod edge;
+mod malformed;
+mod settings;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use hearth_appservice::Registrations;
+use hearth_cluster::Cluster;
+use hearth_core::clock::ManualClock;
+use hearth_core::random::SeededRandom;
+use hearth_core::{Config, Pool};
+use hearth_storage::{Log, MemoryEngine};
+use hearth_users::{NewAccount, Settings, Users};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use ruma::{OwnedServerName, UserId};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::app::{App, NoRooms, Parts};
+use crate::edge::PeerAddress;
+
+/// A server in memory, and a client.
+struct Server {
+    app: Arc<App>,
+    router: Router,
+    clock: Arc<ManualClock>,
+}
+
+/// An answer.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            panic!("{error} in the body {:?}", String::from_utf8_lossy(&self.body))
+        })
+    }
+
+    /// The status and errcode.
+    fn refusal(&self) -> (u16, String) {
+        let errcode = self.json()["errcode"].as_str().unwrap_or_default().to_owned();
+        (self.status.as_u16(), errcode)
+    }
+
+    #[track_caller]
+    fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+
+    #[track_caller]
+    fn refused(self, status: u16, errcode: &str) -> Value {
+        assert_eq!(self.refusal(), (status, errcode.to_owned()), "{}", self.json());
+        self.json()
+    }
+}
+
+impl Server {
+    fn new() -> Self {
+        Self::with(|_| {}, Registrations::default())
+    }
+
+    fn with(configure: impl FnOnce(&mut Config), appservices: Registrations) -> Self {
+        let mut config = Config::for_tests("hs1");
+        configure(&mut config);
+        let server_name: OwnedServerName = "hs1".try_into().expect("a server name");
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+        let random = Arc::new(SeededRandom::new(7));
+        let log = Log::open(Arc::new(MemoryEngine::new()), 4).expect("an empty log opens");
+        let cluster = Cluster::new(log.clone());
+        let settings = Settings::for_tests(server_name.clone());
+        let users = Users::new(
+            log,
+            cluster.clone(),
+            clock.clone(),
+            random.clone(),
+            Pool::inline(),
+            settings,
+        );
+        cluster.start();
+        let app = App::new(Parts {
+            config: Arc::new(config),
+            server_name,
+            clock: clock.clone(),
+            random,
+            users,
+            appservices: Arc::new(appservices),
+            room_links: Arc::new(NoRooms),
+        });
+        Self { router: crate::router(app.clone()), app, clock }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let answer = self.router.clone().oneshot(request).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.expect("the body is whole").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// A request without a body if `body` is null.
+    async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Value) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request = request.body(body).expect("a request");
+        let peer = "192.0.2.1".parse().expect("an address");
+        request.extensions_mut().insert(PeerAddress(peer));
+        self.send(request).await
+    }
+
+    async fn get(&self, path: &str, token: &str) -> Answer {
+        self.call("GET", path, Some(token), Value::Null).await
+    }
+
+    async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.call("POST", path, Some(token), body).await
+    }
+
+    async fn put(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.call("PUT", path, Some(token), body).await
+    }
+
+    /// Makes an account with the password `sup3rs3cret`, logs in, and gives the access token.
+    async fn user(&self, name: &str, device: &str) -> String {
+        let id = UserId::parse(format!("@{name}:hs1")).expect("a user id");
+        let new = NewAccount {
+            password: Some(PASSWORD.into()),
+            admin: name.starts_with("admin"),
+            ..NewAccount::default()
+        };
+        if self.app.users.get(&id).expect("a look-up").is_none() {
+            self.app.users.create(&id, new).await.expect("a new account");
+        }
+        let body = json!({
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": name },
+            "password": PASSWORD,
+            "device_id": device,
+        });
+        let answer = self.call("POST", "/_matrix/client/v3/login", None, body).await.ok();
+        answer["access_token"].as_str().expect("an access token").to_owned()
+    }
+}
+
+const PASSWORD: &str = "sup3rs3cret";
+const V3: &str = "/_matrix/client/v3";
+
+/// The `auth` of a request that a password confirms.
+fn password_auth(user: &str) -> Value {
+    json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": user },
+        "password": PASSWORD,
+    })
+}
