@@ -23,6 +23,8 @@ mod room_list;
 mod session;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_auth;
 mod token;
 mod uia;
 mod user;
