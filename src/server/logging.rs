@@ -1,12 +1,17 @@
 //! The log: lines on standard error, for people or as JSON.
 
+use std::io::IsTerminal;
+
 use hearth_core::config::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// Sets the process's log up. A second call (tests) changes nothing.
 pub fn init(config: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.filter).map_err(|error| format!("log.filter: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let _already_set = match config.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),

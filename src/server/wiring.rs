@@ -38,11 +38,15 @@ impl Deps {
     pub fn production(config: &Config) -> Result<Self, Error> {
         let folder = config.database_dir();
         let unusable = |reason: String| Error::Data { folder: folder.display().to_string(), reason };
-        std::fs::create_dir_all(&folder).map_err(|error| unusable(error.to_string()))?;
+        create_private_folder(&config.data_dir).map_err(|error| unusable(error.to_string()))?;
+        create_private_folder(&folder).map_err(|error| unusable(error.to_string()))?;
         let options = RocksOptions {
             memory_limit_bytes: usize::try_from(config.memory_limit).unwrap_or(usize::MAX),
         };
-        let engine = RocksEngine::open(&folder, options).map_err(|error| unusable(error.to_string()))?;
+        let engine = RocksEngine::open(&folder, options).map_err(|error| {
+            let hint = if error.to_string().contains("lock") { " (is a server running on it?)" } else { "" };
+            unusable(format!("{error}{hint}"))
+        })?;
         Ok(Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
@@ -64,6 +68,13 @@ impl Deps {
             writer: WriterMode::Thread,
         }
     }
+}
+
+/// The data has password hashes and the signing key, so that other users of the machine get no access
+/// to a folder made here. One that exists is left as it is.
+fn create_private_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// One for each processor: hashing and image work are bound by it, and two keep a small machine from
