@@ -1,0 +1,73 @@
+//! Which batches of a shard still have effects to be applied, and who waits for them.
+
+use std::collections::HashMap;
+
+use hearth_storage::{Error, Position};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// The open effects of one source shard.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    open: HashMap<Position, Open>,
+    stopped: bool,
+}
+
+struct Open {
+    rows: usize,
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+impl Ledger {
+    /// A batch has so many rows to be applied.
+    pub(crate) fn expect(&self, position: Position, rows: usize) {
+        let mut state = self.0.lock();
+        if !state.stopped {
+            state.open.entry(position).or_insert(Open { rows: 0, waiters: Vec::new() }).rows += rows;
+        }
+    }
+
+    /// One of them is applied.
+    pub(crate) fn applied(&self, position: Position) {
+        let mut state = self.0.lock();
+        let Some(open) = state.open.get_mut(&position) else {
+            return;
+        };
+        open.rows -= 1;
+        if open.rows > 0 {
+            return;
+        }
+        let waiters = state.open.remove(&position).map(|open| open.waiters).unwrap_or_default();
+        drop(state);
+        for waiter in waiters {
+            let _ = waiter.send(());
+        }
+    }
+
+    /// Waits until all of a batch's rows are applied.
+    pub(crate) async fn wait(&self, position: Position) -> Result<(), Error> {
+        let receiver = {
+            let mut state = self.0.lock();
+            if state.stopped {
+                return Err(Error::Stopped);
+            }
+            let Some(open) = state.open.get_mut(&position) else {
+                return Ok(());
+            };
+            let (sender, receiver) = oneshot::channel();
+            open.waiters.push(sender);
+            receiver
+        };
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Nothing more will be applied: waiters get an error.
+    pub(crate) fn stop(&self) {
+        let mut state = self.0.lock();
+        state.stopped = true;
+        state.open.clear();
+    }
+}

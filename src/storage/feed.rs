@@ -1,0 +1,187 @@
+//! The feed: what happened in each shard, in order, for consumers with durable cursors.
+//!
+//! A consumer, called a duty, reads behind its cursor, does its work, and moves the cursor. It may be
+//! stopped anywhere: it does its last items again, with no visible effect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::log::{FeedItem, Inner, Log, decode_feed};
+use crate::record::take;
+use crate::schema::cursor::CursorKey;
+use crate::schema::feed::FeedKey;
+use crate::{Batch, Engine, Error, Family, Op, Position, ShardId};
+
+/// How many positions of a feed are kept where no duty reads it: enough that a duty which is added in a
+/// running server finds the recent past.
+pub const UNREAD_FEED_POSITIONS: Position = 65_536;
+
+/// The tag of a cursor.
+const TAG: u8 = 2;
+
+/// Where a new duty starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest item that is still there.
+    Oldest,
+    /// With what happens from now on.
+    Now,
+}
+
+/// Reads the feeds of a log.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+impl Feed {
+    /// The feeds of this log.
+    pub fn new(log: &Log) -> Feed {
+        Feed(Arc::clone(log.inner()))
+    }
+
+    /// Makes a duty known: from now on nothing is trimmed that it has not read. A duty that is known
+    /// already keeps its cursors.
+    pub fn register(&self, duty: &str, start: Start) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for shard in self.0.shard_ids() {
+            if self.0.cursors.get(duty, shard).is_none() {
+                let position = if start == Start::Now { self.0.published(shard) } else { 0 };
+                self.0.cursors.set(duty, shard, position, &mut batch);
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.0.engine().write(&batch, true) }
+    }
+
+    /// Forgets a duty, so that it holds back no feed.
+    pub fn unregister(&self, duty: &str) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        self.0.cursors.remove(duty, &mut batch);
+        self.0.engine().write(&batch, true)
+    }
+
+    /// The items of at most `limit` batches behind position `after`, up to what is published.
+    pub fn read(
+        &self,
+        shard: ShardId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Vec<FeedItem>)>, Error> {
+        let published = self.0.published(shard);
+        let start = FeedKey { shard, position: after.saturating_add(1) }.encode();
+        let end = FeedKey { shard, position: published.saturating_add(1) }.encode();
+        let mut batches = Vec::new();
+        let mut corrupt = false;
+        let visit = &mut |key: &[u8], value: &[u8]| match (FeedKey::decode(key), decode_feed(value)) {
+            (Some(key), Some(items)) if batches.len() < limit => {
+                batches.push((key.position, items));
+                true
+            }
+            (Some(_), Some(_)) => false,
+            _ => {
+                corrupt = true;
+                false
+            }
+        };
+        self.0.engine().scan(Family::Feed, &start, &end, false, visit)?;
+        if corrupt { Err(Error::Corrupt("feed row")) } else { Ok(batches) }
+    }
+
+    /// Up to which position a duty has done its work.
+    pub fn cursor(&self, duty: &str, shard: ShardId) -> Position {
+        self.0.cursors.get(duty, shard).unwrap_or(0)
+    }
+
+    /// Says that a duty's work up to a position is done and durable. The cursor itself is written with
+    /// the next commit; after a crash before it, the duty does that work again.
+    pub fn set_cursor(&self, duty: &str, shard: ShardId, position: Position) {
+        let mut batch = Batch::new();
+        self.0.cursors.set(duty, shard, position, &mut batch);
+        self.0.defer(batch);
+    }
+
+    /// As [`set_cursor`](Self::set_cursor), but into the duty's own batch, so that its work and its cursor
+    /// are written together.
+    pub fn set_cursor_in(&self, duty: &str, shard: ShardId, position: Position, batch: &mut Batch) {
+        self.0.cursors.set(duty, shard, position, batch);
+    }
+
+    /// Removes what every duty has read, or all but the last [`UNREAD_FEED_POSITIONS`] where there is no
+    /// duty. The log does this by itself as it grows.
+    pub fn trim(&self, shard: ShardId) -> Result<(), Error> {
+        if let Some(op) = trim_op(self.0.engine(), shard, self.0.published(shard))? {
+            self.0.engine().write(&Batch { ops: vec![op], ..Batch::new() }, false)?;
+        }
+        Ok(())
+    }
+}
+
+/// The cursors of all duties, as they are known to this process.
+#[derive(Default)]
+pub(crate) struct Cursors(Mutex<Duties>);
+
+/// Duty, shard, position.
+type Duties = BTreeMap<String, BTreeMap<ShardId, Position>>;
+
+impl Cursors {
+    pub(crate) fn load(engine: &dyn Engine) -> Result<Cursors, Error> {
+        load_cursors(engine).map(|duties| Cursors(Mutex::new(duties)))
+    }
+
+    fn get(&self, duty: &str, shard: ShardId) -> Option<Position> {
+        self.0.lock().get(duty)?.get(&shard).copied()
+    }
+
+    fn set(&self, duty: &str, shard: ShardId, position: Position, batch: &mut Batch) {
+        let mut duties = self.0.lock();
+        match duties.get_mut(duty) {
+            Some(cursors) => cursors.insert(shard, position),
+            None => duties.entry(duty.to_owned()).or_default().insert(shard, position),
+        };
+        let mut value = Vec::with_capacity(9);
+        value.push(TAG);
+        value.extend_from_slice(&position.to_be_bytes());
+        batch.put(Family::Cursor, CursorKey { duty: duty.into(), shard }.encode(), value);
+    }
+
+    fn remove(&self, duty: &str, batch: &mut Batch) {
+        let cursors = self.0.lock().remove(duty).unwrap_or_default();
+        for shard in cursors.into_keys() {
+            batch.delete(Family::Cursor, CursorKey { duty: duty.into(), shard }.encode());
+        }
+    }
+}
+
+/// The removal of what no duty of a shard needs. It goes by the cursors on disk: those in memory may be
+/// ahead of work that a crash would lose.
+pub(crate) fn trim_op(engine: &dyn Engine, shard: ShardId, published: Position) -> Result<Option<Op>, Error> {
+    let duties = load_cursors(engine)?;
+    let slowest = duties.values().filter_map(|cursors| cursors.get(&shard).copied()).min();
+    let read = slowest.unwrap_or(published.saturating_sub(UNREAD_FEED_POSITIONS)).min(published);
+    let start = FeedKey { shard, position: 0 }.encode();
+    let end = FeedKey { shard, position: read + 1 }.encode();
+    Ok((read > 0).then_some(Op::DeleteRange(Family::Feed, start, end)))
+}
+
+fn load_cursors(engine: &dyn Engine) -> Result<Duties, Error> {
+    let mut duties = Duties::new();
+    let mut corrupt = false;
+    engine.scan(Family::Cursor, &[], &[0xFF], false, &mut |key, value| {
+        match (CursorKey::decode(key), decode_cursor(value)) {
+            (Some(key), Some(position)) => {
+                duties.entry(key.duty.0.into_owned()).or_default().insert(key.shard, position);
+            }
+            _ => corrupt = true,
+        }
+        !corrupt
+    })?;
+    if corrupt { Err(Error::Corrupt("cursor")) } else { Ok(duties) }
+}
+
+fn decode_cursor(value: &[u8]) -> Option<Position> {
+    let (&TAG, mut rest) = value.split_first()? else {
+        return None;
+    };
+    let position = take(&mut rest).map(Position::from_be_bytes)?;
+    rest.is_empty().then_some(position)
+}

@@ -1,0 +1,264 @@
+//! The writer: gathers what is ready, writes it in one synced batch, publishes it, wakes committers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::ticket::{Entry, Filled};
+use super::{DEFERRED_MAX_OPS, Inner, Published, encode_feed, encode_outbox, head_op};
+use crate::engine::Segment;
+use crate::schema::feed::FeedKey;
+use crate::schema::outbox::OutboxKey;
+use crate::{Batch, Error, Family, Op, Position, feed};
+
+/// A group takes no further record once it holds this many changes, so that the first in it is not kept
+/// waiting by the last.
+const GROUP_MAX_OPS: usize = 50_000;
+/// How long a shutdown waits for tickets that are reserved and not filled.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How often it looks.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
+/// After this many positions of a shard its feed is trimmed.
+const TRIM_INTERVAL_POSITIONS: Position = 16_384;
+
+/// What the writer keeps between groups: its buffers, which are used again.
+#[derive(Default)]
+pub(super) struct Writer {
+    batch: Batch,
+    group: Vec<Member>,
+    /// For each shard in the group: its index and the last position.
+    touched: Vec<(usize, Position)>,
+    /// The group as the callbacks see it.
+    published: Vec<Published>,
+    /// Committers of the group, woken when all of it is published.
+    done: Vec<(Position, oneshot::Sender<Result<Position, Error>>)>,
+}
+
+/// A record in the group.
+struct Member {
+    index: usize,
+    position: Position,
+    filled: Box<Filled>,
+}
+
+/// The writer thread.
+pub(super) fn run(inner: &Arc<Inner>) {
+    let mut writer = Writer::default();
+    let mut closing_since = None;
+    loop {
+        // A swap, not a store: it also takes over what the signaling thread wrote before.
+        inner.signaled.swap(false, Ordering::AcqRel);
+        if step_safely(&mut writer, inner) {
+            continue;
+        }
+        if inner.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        if inner.closing.load(Ordering::Acquire) {
+            let since = *closing_since.get_or_insert_with(Instant::now);
+            let idle = inner.shards.iter().all(|shard| shard.queue.lock().is_empty());
+            if idle || since.elapsed() > CLOSE_GRACE {
+                return;
+            }
+            std::thread::park_timeout(CLOSE_POLL);
+        } else if !inner.signaled.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+}
+
+/// Does all that is ready in the calling thread. If another call is at it, here or below on the stack,
+/// that one does it.
+pub(super) fn run_inline(inner: &Arc<Inner>) {
+    while inner.has_work() {
+        let Some(mut writer) = inner.inline_writer.try_lock() else {
+            return;
+        };
+        while step_safely(&mut writer, inner) {}
+    }
+}
+
+/// One group commit; a panic of a callback stops the log like a failed write.
+fn step_safely(writer: &mut Writer, inner: &Inner) -> bool {
+    let step = std::panic::catch_unwind(AssertUnwindSafe(|| writer.step(inner)));
+    step.unwrap_or_else(|_| {
+        inner.fail(&Error::Engine("the log writer panicked".to_owned()));
+        false
+    })
+}
+
+impl Inner {
+    fn has_work(&self) -> bool {
+        !self.stopped.load(Ordering::Acquire)
+            && (self.shards.iter().any(|shard| shard.ready.load(Ordering::Acquire))
+                || self.deferred.lock().len() >= DEFERRED_MAX_OPS)
+    }
+
+    /// Moves the mark up to which a shard is settled, and wakes those who wait for it.
+    fn settle(&self, index: usize, position: Position) {
+        let shard = &self.shards[index];
+        shard.settled.fetch_max(position, Ordering::AcqRel);
+        let mut waiters = shard.waiters.lock();
+        if waiters.is_empty() {
+            return;
+        }
+        let mut woken = Vec::new();
+        waiters.retain_mut(|(wanted, sender)| {
+            if *wanted > position {
+                return true;
+            }
+            woken.push(std::mem::replace(sender, oneshot::channel().0));
+            false
+        });
+        drop(waiters);
+        for sender in woken {
+            let _ = sender.send(Ok(()));
+        }
+    }
+}
+
+impl Writer {
+    /// Writes one group. Says whether there was anything.
+    fn step(&mut self, inner: &Inner) -> bool {
+        if inner.stopped.load(Ordering::Acquire) {
+            return false;
+        }
+        self.gather(inner);
+        if self.group.is_empty() {
+            // Only voids, or nothing: no disk is needed.
+            for (index, position) in self.touched.drain(..) {
+                inner.settle(index, position);
+            }
+            if inner.deferred.lock().len() >= DEFERRED_MAX_OPS {
+                inner.write_deferred(false);
+            }
+            return false;
+        }
+        self.encode(inner);
+        let written = inner.engine.write(&self.batch, true);
+        match written {
+            Ok(()) => self.publish(inner),
+            Err(error) => {
+                inner.fail(&error);
+                for member in self.group.drain(..) {
+                    let _ = member.filled.done.send(Err(Error::Stopped));
+                }
+            }
+        }
+        self.touched.clear();
+        self.batch = Batch { ops: std::mem::take(&mut self.batch.ops), ..Batch::new() };
+        self.batch.ops.clear();
+        true
+    }
+
+    /// Takes the settled entries from the front of every queue.
+    fn gather(&mut self, inner: &Inner) {
+        let mut ops = 0;
+        for (index, shard) in inner.shards.iter().enumerate() {
+            if !shard.ready.load(Ordering::Acquire) {
+                continue;
+            }
+            // Cleared before the queue is read: an entry that comes later sets it again.
+            shard.ready.store(false, Ordering::Release);
+            let mut queue = shard.queue.lock();
+            let mut last = None;
+            while ops < GROUP_MAX_OPS {
+                let Some((position, entry)) = queue.pop() else { break };
+                last = Some(position);
+                if let Entry::Filled(filled) = entry {
+                    ops += filled.record.batch.len();
+                    self.group.push(Member { index, position, filled });
+                }
+            }
+            if ops >= GROUP_MAX_OPS {
+                shard.ready.store(true, Ordering::Release);
+            }
+            if let Some(last) = last {
+                self.touched.push((index, last));
+            }
+        }
+    }
+
+    /// Puts the group's rows, feed, outbox and heads into one batch.
+    fn encode(&mut self, inner: &Inner) {
+        self.batch.ops.append(&mut std::mem::take(&mut *inner.deferred.lock()).ops);
+        for at in 0..self.group.len() {
+            let member = &mut self.group[at];
+            let (shard, position) = (inner.shards[member.index].id, member.position);
+            let record = &mut member.filled.record;
+            let start = self.batch.ops.len();
+            let counters = record.batch.reservations.iter().map(|reservation| reservation.counter());
+            self.batch.ops.extend(counters);
+            self.batch.append(std::mem::take(&mut record.batch));
+            if !record.feed.is_empty() {
+                self.batch.put(Family::Feed, FeedKey { shard, position }.encode(), encode_feed(&record.feed));
+            }
+            for (row, index) in record.outbox.iter().zip(0..=u16::MAX) {
+                let key = OutboxKey { shard, position, index }.encode();
+                self.batch.put(Family::Outbox, key, encode_outbox(row));
+            }
+            let end = self.batch.ops.len();
+            self.batch.segments.push(Segment { shard, position, start, end });
+            let index = self.group[at].index;
+            if self.group.get(at + 1).is_none_or(|next| next.index != index) {
+                self.batch.ops.push(head_op(shard, position));
+                self.batch.ops.extend(trim_op(inner, index, position));
+            }
+        }
+    }
+
+    /// The group is durable: makes it visible and wakes its committers.
+    fn publish(&mut self, inner: &Inner) {
+        for member in self.group.drain(..) {
+            let Filled { record, done } = *member.filled;
+            self.done.push((member.position, done));
+            self.published.push(Published {
+                shard: inner.shards[member.index].id,
+                position: member.position,
+                feed: record.feed,
+                outbox: record.outbox,
+                note: record.note,
+            });
+        }
+        let callbacks = inner.callbacks.read();
+        for published in &self.published {
+            callbacks.before.iter().for_each(|callback| callback(published));
+        }
+        for (index, position) in &self.touched {
+            // A void at the end may be passed as well: its position was given to nobody.
+            inner.shards[*index].published.fetch_max(*position, Ordering::AcqRel);
+        }
+        for published in &self.published {
+            callbacks.after.iter().for_each(|callback| callback(published));
+        }
+        drop(callbacks);
+        self.published.clear();
+        // Names are released only now, when the entity can be read.
+        self.batch.reservations.clear();
+        for (index, position) in self.touched.drain(..) {
+            inner.settle(index, position);
+        }
+        for (position, done) in self.done.drain(..) {
+            let _ = done.send(Ok(position));
+        }
+    }
+}
+
+/// Removes what every duty has read from a shard's feed, now and then.
+fn trim_op(inner: &Inner, index: usize, position: Position) -> Option<Op> {
+    let shard = &inner.shards[index];
+    let before = shard.published.load(Ordering::Acquire);
+    if before / TRIM_INTERVAL_POSITIONS == position / TRIM_INTERVAL_POSITIONS {
+        return None;
+    }
+    match feed::trim_op(inner.engine(), shard.id, before) {
+        Ok(op) => op,
+        Err(error) => {
+            tracing::error!(%error, "a feed is not trimmed");
+            None
+        }
+    }
+}

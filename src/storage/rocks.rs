@@ -1,0 +1,276 @@
+//! The RocksDB engine: one column family for each of ours, tuned by its profile.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
+};
+
+use crate::family::Profile;
+use crate::{Batch, Engine, Error, Family, Op, Reader};
+
+/// A write buffer of one family is flushed at this size. Small, because there are many families.
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// The grain in which a write buffer takes memory. RocksDB's own grain (an eighth of the buffer) would
+/// cost an idle server a megabyte for each family.
+const ARENA_BLOCK_BYTES: usize = 64 << 10;
+/// The write-ahead log is cut when it reaches this, which also bounds the replay after a crash.
+const WAL_MAX_BYTES: u64 = 64 << 20;
+/// File descriptors for table files; further files are opened and closed as needed.
+const OPEN_FILES_MAX: i32 = 1024;
+/// The level of zstd for event bodies, once they are compacted.
+const EVENT_ZSTD_LEVEL: i32 = 6;
+/// The size of the dictionary that zstd trains for a file of event bodies: they resemble each other.
+const EVENT_DICTIONARY_BYTES: i32 = 32 << 10;
+
+/// Settings of the RocksDB engine.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Memory for cached blocks and write buffers together.
+    pub memory_limit_bytes: usize,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        RocksOptions { memory_limit_bytes: 256 << 20 }
+    }
+}
+
+/// The engine that servers use.
+pub struct RocksEngine {
+    db: DB,
+    path: PathBuf,
+    synced: WriteOptions,
+    unsynced: WriteOptions,
+    // Dropped after the database, which refers to it.
+    _cache: Cache,
+}
+
+fn engine_error(error: rocksdb::Error) -> Error {
+    Error::Engine(error.into_string())
+}
+
+impl RocksEngine {
+    /// Opens the store in a folder, which is made if it does not exist.
+    pub fn open(path: impl AsRef<Path>, options: RocksOptions) -> Result<RocksEngine, Error> {
+        let path = path.as_ref();
+        std::fs::create_dir_all(path)
+            .map_err(|error| Error::Engine(format!("{} cannot be made: {error}", path.display())))?;
+        let db_options = db_options();
+        refuse_unknown_families(&db_options, path)?;
+        let cache = Cache::new_lru_cache(options.memory_limit_bytes);
+        let mut db_options = db_options;
+        let buffers = options.memory_limit_bytes / 4;
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone());
+        db_options.set_write_buffer_manager(&buffers);
+        let mut descriptors = vec![ColumnFamilyDescriptor::new("default", Options::default())];
+        for family in Family::ALL {
+            descriptors.push(ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache)));
+        }
+        let db = DB::open_cf_descriptors(&db_options, path, descriptors).map_err(engine_error)?;
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Ok(RocksEngine { db, path: path.to_owned(), synced, unsynced: WriteOptions::default(), _cache: cache })
+    }
+
+    fn handle(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family was opened")
+    }
+
+    fn to_write_batch(&self, batch: &Batch) -> WriteBatch {
+        // A look-up by name for each family of the batch, not for each change.
+        let mut handles: [Option<&ColumnFamily>; Family::ALL.len()] = [None; Family::ALL.len()];
+        let mut out = WriteBatch::default();
+        for op in &batch.ops {
+            let (Op::Put(family, ..) | Op::Delete(family, ..) | Op::DeleteRange(family, ..)) = op;
+            let handle = *handles[*family as usize].get_or_insert_with(|| self.handle(*family));
+            match op {
+                Op::Put(_, key, value) => out.put_cf(handle, key, value),
+                Op::Delete(_, key) => out.delete_cf(handle, key),
+                // RocksDB refuses a range that ends before it starts.
+                Op::DeleteRange(_, start, end) if start < end => out.delete_range_cf(handle, start, end),
+                Op::DeleteRange(..) => {}
+            }
+        }
+        out
+    }
+}
+
+fn db_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // One job flushes while one compacts; more would take both cores of a small machine.
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_file_opening_threads(1);
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_max_total_wal_size(WAL_MAX_BYTES);
+    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(rocksdb::LogLevel::Warn);
+    options.set_table_cache_num_shard_bits(2);
+    // The log has one writer at a time: nothing is gained by several threads in one write.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
+    options.set_bytes_per_sync(1 << 20);
+    options
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let profile = family.doc().profile;
+    let mut options = Options::default();
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_arena_block_size(ARENA_BLOCK_BYTES);
+    options.set_max_write_buffer_number(3);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options.set_target_file_size_base(32 << 20);
+    options.set_max_bytes_for_level_base(64 << 20);
+    // Fresh data is compressed cheaply; the last level, where nearly all of it ends, well.
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(5);
+    match profile {
+        Profile::Point => {
+            table.set_bloom_filter(10.0, false);
+            table.set_block_size(8 << 10);
+        }
+        Profile::Scan => table.set_block_size(16 << 10),
+        Profile::Queue => table.set_block_size(32 << 10),
+        Profile::Events => {
+            table.set_block_size(32 << 10);
+            options.set_bottommost_compression_options(-14, EVENT_ZSTD_LEVEL, 0, EVENT_DICTIONARY_BYTES, true);
+            options.set_bottommost_zstd_max_train_bytes(EVENT_DICTIONARY_BYTES * 64, true);
+        }
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// A store with families that we do not know was written by a newer version.
+fn refuse_unknown_families(options: &Options, path: &Path) -> Result<(), Error> {
+    if !path.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let known: BTreeSet<&str> = Family::ALL.iter().map(|family| family.name()).chain(["default"]).collect();
+    let found = DB::list_cf(options, path).map_err(engine_error)?;
+    match found.iter().find(|name| !known.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Error::Schema(format!(
+            "the data directory holds {name}, which this version of Hearth does not know; start the version that wrote it"
+        ))),
+    }
+}
+
+fn scan_bounds(start: &[u8], end: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(start);
+    options.set_iterate_upper_bound(end);
+    options
+}
+
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
+
+fn visit_all(mut iterator: rocksdb::DBRawIterator<'_>, reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
+    if reverse { iterator.seek_to_last() } else { iterator.seek_to_first() }
+    while let Some((key, value)) = iterator.item() {
+        if !visit(key, value) {
+            return Ok(());
+        }
+        if reverse { iterator.prev() } else { iterator.next() }
+    }
+    iterator.status().map_err(engine_error)
+}
+
+impl Reader for RocksEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.db.get_cf(self.handle(family), key).map_err(engine_error)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let found = self.db.batched_multi_get_cf(self.handle(family), keys, false);
+        found.into_iter().map(|value| Ok(value.map_err(engine_error)?.map(|value| value.to_vec()))).collect()
+    }
+
+    fn scan(&self, family: Family, start: &[u8], end: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
+        if start >= end {
+            return Ok(());
+        }
+        let iterator = self.db.raw_iterator_cf_opt(self.handle(family), scan_bounds(start, end));
+        visit_all(iterator, reverse, visit)
+    }
+}
+
+impl Engine for RocksEngine {
+    fn write(&self, batch: &Batch, sync: bool) -> Result<(), Error> {
+        let options = if sync { &self.synced } else { &self.unsynced };
+        self.db.write_opt(self.to_write_batch(batch), options).map_err(engine_error)
+    }
+
+    fn snapshot(&self) -> Box<dyn Reader + '_> {
+        Box::new(Snapshot { engine: self, snapshot: self.db.snapshot() })
+    }
+
+    fn usage_bytes(&self) -> u64 {
+        let size = |family: &Family| {
+            let property = self.db.property_int_value_cf(self.handle(*family), "rocksdb.live-sst-files-size");
+            property.ok().flatten().unwrap_or(0)
+        };
+        Family::ALL.iter().map(size).sum()
+    }
+
+    fn compact(&self, family: Family, start: &[u8], end: &[u8]) -> Result<(), Error> {
+        let mut options = rocksdb::CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        self.db.compact_range_cf_opt(self.handle(family), Some(start), Some(end), &options);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        let mut options = rocksdb::FlushOptions::default();
+        options.set_wait(true);
+        let handles: Vec<&ColumnFamily> = Family::ALL.iter().map(|family| self.handle(*family)).collect();
+        self.db.flush_cfs_opt(&handles, &options).map_err(engine_error)
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.path).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+/// A frozen state of the store.
+struct Snapshot<'a> {
+    engine: &'a RocksEngine,
+    snapshot: SnapshotWithThreadMode<'a, DB>,
+}
+
+impl Reader for Snapshot<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.snapshot.get_cf(self.engine.handle(family), key).map_err(engine_error)
+    }
+
+    fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let handle = self.engine.handle(family);
+        let found = self.snapshot.multi_get_cf(keys.iter().map(|key| (handle, key)));
+        found.into_iter().map(|value| value.map_err(engine_error)).collect()
+    }
+
+    fn scan(&self, family: Family, start: &[u8], end: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
+        if start >= end {
+            return Ok(());
+        }
+        let iterator = self.snapshot.raw_iterator_cf_opt(self.engine.handle(family), scan_bounds(start, end));
+        visit_all(iterator, reverse, visit)
+    }
+}
