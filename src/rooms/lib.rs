@@ -1,1 +1,318 @@
 //! Rooms: input, graph, state, timeline, membership, relations, directory, history visibility.
+//!
+//! An operation goes through [`Room`], the handle of one room. It is decided under the room's lock
+//! on the writer's head, becomes one batch of the room's shard, and shows to readers when that
+//! batch is durable (`docs/life-of-a-message.md`).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dashmap::DashMap;
+use hearth_cluster::Cluster;
+use hearth_core::{clock::SharedClock, random::SharedRandom};
+use hearth_events::KeyPair;
+use hearth_storage::{EntityKey, EntityKind, Family, Log, Position, Published, Reader};
+use parking_lot::RwLock;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
+
+mod client_event;
+mod codec;
+mod create;
+mod directory;
+mod error;
+mod event;
+mod head;
+mod input;
+mod keys;
+mod locks;
+mod load;
+mod membership;
+mod receipts;
+mod relations;
+mod room;
+mod staging;
+pub mod state_tree;
+mod stripped;
+mod timeline;
+mod typing;
+mod upgrade;
+mod visibility;
+
+pub use client_event::{Format, Rendering};
+pub use create::{CreateRoom, Preset};
+pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage};
+pub use error::Error;
+pub use event::{Event, Flags, Header, Origin, Place, Short};
+pub use head::{Membership, View};
+pub use input::{NewEvent, Sent, Txn};
+pub use receipts::{Receipt, ReceiptKind};
+pub use relations::{Bundle, Relation, RelationRow, Thread};
+pub use room::Room;
+pub use staging::MemberChange;
+pub use timeline::Page;
+pub use visibility::{Viewer, Visibility};
+
+/// Above this many rooms in memory, those that nobody uses are dropped.
+const LOADED_ROOMS_MAX: usize = 20_000;
+
+/// What a durable batch, or something that lives in memory, changed in a room.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The timeline or the state.
+    pub timeline: bool,
+    /// The receipts.
+    pub receipts: bool,
+    /// Who is typing.
+    pub typing: bool,
+    /// Memberships.
+    pub members: Vec<MemberChange>,
+}
+
+/// A notice that a room changed: a hint to read, given after the change is readable.
+pub struct Changed<'a> {
+    /// The room.
+    pub room: &'a Room,
+    /// What changed.
+    pub change: &'a Change,
+    /// The batch's position in the room's shard; the last one where no batch was needed (typing).
+    pub position: Position,
+    /// The events that were added, in order.
+    pub added: &'a [Arc<Event>],
+}
+
+type Listener = Box<dyn Fn(&Changed<'_>) + Send + Sync>;
+
+/// What the rooms of a server share.
+pub struct RoomsConfig {
+    /// The server's name.
+    pub server_name: OwnedServerName,
+    /// The key that signs events.
+    pub signing_key: Arc<KeyPair>,
+    /// The version of rooms that are created without one.
+    pub default_version: RoomVersionId,
+    /// Bytes for cached events.
+    pub event_cache_bytes: u64,
+    /// Bytes for cached nodes of state maps.
+    pub node_cache_bytes: u64,
+}
+
+#[derive(Clone)]
+struct EventWeight;
+
+impl quick_cache::Weighter<(EntityKey, Short), Arc<Event>> for EventWeight {
+    fn weight(&self, _: &(EntityKey, Short), event: &Arc<Event>) -> u64 {
+        event.weight() as u64
+    }
+}
+
+type EventCache = quick_cache::sync::Cache<(EntityKey, Short), Arc<Event>, EventWeight>;
+
+/// All rooms of the server.
+pub struct Rooms {
+    pub(crate) log: Arc<Log>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) clock: SharedClock,
+    pub(crate) random: SharedRandom,
+    pub(crate) server_name: OwnedServerName,
+    pub(crate) signing_key: Arc<KeyPair>,
+    pub(crate) default_version: RoomVersionId,
+    pub(crate) loaded: DashMap<OwnedRoomId, Room>,
+    events: EventCache,
+    nodes: state_tree::NodeCache,
+    listeners: RwLock<Vec<Listener>>,
+    pub(crate) alias_locks: locks::NameLocks,
+    ephemeral: AtomicU64,
+    ephemeral_start: u64,
+}
+
+impl Rooms {
+    /// Opens the rooms in a log. Listens to what the log publishes from now on.
+    pub fn new(
+        log: Arc<Log>,
+        cluster: Arc<Cluster>,
+        clock: SharedClock,
+        random: SharedRandom,
+        config: RoomsConfig,
+    ) -> Arc<Self> {
+        let mut start = [0; 8];
+        random.fill(&mut start);
+        let events = EventCache::with_weighter(
+            (config.event_cache_bytes / 1024) as usize,
+            config.event_cache_bytes,
+            EventWeight,
+        );
+        let rooms = Arc::new(Self {
+            log: log.clone(),
+            cluster,
+            clock,
+            random,
+            server_name: config.server_name,
+            signing_key: config.signing_key,
+            default_version: config.default_version,
+            loaded: DashMap::new(),
+            events,
+            nodes: state_tree::NodeCache::new(config.node_cache_bytes),
+            listeners: RwLock::new(Vec::new()),
+            alias_locks: locks::NameLocks::default(),
+            ephemeral: AtomicU64::new(0),
+            ephemeral_start: u64::from_be_bytes(start) >> 16,
+        });
+        directory::register(&rooms);
+        let weak = Arc::downgrade(&rooms);
+        // Before, so that who reads at the published position finds the heads of rooms there.
+        log.before_publish(Box::new(move |published| {
+            if let Some(rooms) = weak.upgrade() {
+                rooms.published(published);
+            }
+        }));
+        rooms
+    }
+
+    /// Calls `listener` after each change of a room, once it is readable.
+    pub fn on_change(&self, listener: Listener) {
+        self.listeners.write().push(listener);
+    }
+
+    /// The server's name.
+    pub fn server_name(&self) -> &ruma::ServerName {
+        &self.server_name
+    }
+
+    /// Whether a user belongs to this server.
+    pub fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.server_name
+    }
+
+    /// The log that the rooms are in.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// The version of rooms that are created without one.
+    pub fn default_version(&self) -> &RoomVersionId {
+        &self.default_version
+    }
+
+    /// A number that tells this start of the process from others, and the counter of what lives
+    /// in memory only (typing).
+    pub fn ephemeral(&self) -> (u64, u64) {
+        (self.ephemeral_start, self.ephemeral.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn next_ephemeral(&self) -> u64 {
+        self.ephemeral.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The room with an id, if this server has it.
+    pub fn get(self: &Arc<Self>, id: &RoomId) -> Result<Option<Room>, Error> {
+        if let Some(room) = self.loaded.get(id) {
+            return Ok(Some(room.clone()));
+        }
+        let Some(key) = hearth_storage::entity(self.reader(), EntityKind::Room, id.as_str())? else {
+            return Ok(None);
+        };
+        if self.loaded.len() > LOADED_ROOMS_MAX {
+            self.drop_unused();
+        }
+        match self.loaded.entry(id.to_owned()) {
+            dashmap::Entry::Occupied(found) => Ok(Some(found.get().clone())),
+            dashmap::Entry::Vacant(place) => {
+                let Some(room) = self.load(id, key)? else { return Ok(None) };
+                place.insert(room.clone());
+                Ok(Some(room))
+            }
+        }
+    }
+
+    /// The room with an id; an error that says so where there is none.
+    pub fn require(self: &Arc<Self>, id: &RoomId) -> Result<Room, Error> {
+        self.get(id)?.ok_or_else(|| Error::NotFound(format!("room {id} is not known here")))
+    }
+
+    /// Drops rooms that nobody holds and that have nothing under way.
+    fn drop_unused(&self) {
+        self.loaded.retain(|_, room| {
+            let settled = || {
+                let head = room.0.head.lock();
+                head.record.position <= self.log.published(room.0.shard)
+            };
+            let typing = || !room.0.typing.lock().is_empty();
+            Arc::strong_count(&room.0) > 1 || !settled() || typing()
+        });
+    }
+
+    pub(crate) fn reader(&self) -> &dyn Reader {
+        &**self.log.engine()
+    }
+
+    pub(crate) fn node_store(&self, key: EntityKey) -> state_tree::CachedStore<'_> {
+        state_tree::CachedStore::new(self.reader(), &self.nodes, key)
+    }
+
+    pub(crate) fn cached_event(&self, room: &Room, short: Short) -> Result<Option<Arc<Event>>, Error> {
+        let key = room.0.key;
+        if let Some(event) = self.events.get(&(key, short)) {
+            return Ok(Some(event));
+        }
+        let Some(bytes) = self.reader().get(Family::RoomEvent, &keys::event(key, short))? else {
+            return Ok(None);
+        };
+        self.keep_event(room, short, &bytes).map(Some)
+    }
+
+    pub(crate) fn cached_events(&self, room: &Room, shorts: &[Short]) -> Result<Vec<Arc<Event>>, Error> {
+        let key = room.0.key;
+        let mut out: Vec<_> = shorts.iter().map(|short| self.events.get(&(key, *short))).collect();
+        let missing: Vec<usize> = (0..out.len()).filter(|at| out[*at].is_none()).collect();
+        if !missing.is_empty() {
+            let rows: Vec<_> = missing.iter().map(|at| keys::event(key, shorts[*at])).collect();
+            let values = self.reader().multi_get(Family::RoomEvent, &rows)?;
+            for (at, value) in missing.into_iter().zip(values) {
+                if let Some(bytes) = value {
+                    out[at] = Some(self.keep_event(room, shorts[at], &bytes)?);
+                }
+            }
+        }
+        Ok(out.into_iter().flatten().collect())
+    }
+
+    /// Caches a decoded event unless the cache has it: a reader that read before a redaction must
+    /// not put the old bytes over the new ones.
+    fn keep_event(&self, room: &Room, short: Short, bytes: &[u8]) -> Result<Arc<Event>, Error> {
+        let key = room.0.key;
+        let event = Arc::new(Event::decode(room.rules(), short, bytes)?);
+        match self.events.get_value_or_guard(&(key, short), Some(std::time::Duration::ZERO)) {
+            quick_cache::sync::GuardResult::Value(found) => return Ok(found),
+            quick_cache::sync::GuardResult::Guard(guard) => drop(guard.insert(event.clone())),
+            quick_cache::sync::GuardResult::Timeout => {}
+        }
+        Ok(event)
+    }
+
+    /// Called by the log's writer when a batch is durable and before its position is published:
+    /// who reads at a published position finds the view that belongs to it.
+    fn move_view(&self, note: &input::RoomNote, position: Position) {
+        for event in note.replaced.iter().chain(&note.added) {
+            self.events.insert((note.room.0.key, event.short), event.clone());
+        }
+        if let Some(view) = &note.view {
+            *note.room.0.view.write() = view.clone();
+        }
+        if note.change.receipts {
+            note.room.0.receipts_position.store(position, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn notify(&self, room: &Room, change: &Change, position: Position, added: &[Arc<Event>]) {
+        let changed = Changed { room, change, position, added };
+        for listener in self.listeners.read().iter() {
+            listener(&changed);
+        }
+    }
+}
+
+fn note_of(published: &Published) -> Option<&input::RoomNote> {
+    published.note.as_ref()?.downcast_ref()
+}

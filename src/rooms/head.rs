@@ -1,0 +1,386 @@
+//! A room's heads. The writer's head moves on as soon as an event is numbered; the published view
+//! is what readers see, and follows when the batch is durable.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use hearth_events::{CreateInfo, JoinRuleInfo, MemberInfo, PowerLevels, ThirdPartyInviteInfo};
+use hearth_storage::Position;
+use ruma::{OwnedEventId, OwnedUserId};
+use smallvec::SmallVec;
+
+use crate::{
+    Error,
+    codec::{Cursor, put_bytes, put_varint},
+    event::{Short, decode_event_id, encode_event_id},
+    state_tree::{NodeId, PendingNodes},
+};
+
+/// The tag of the head record's first encoding.
+const HEAD_V1: u8 = 1;
+
+/// How many members' parsed events the writer keeps; beyond it the cache starts afresh.
+const CACHED_MEMBERS_MAX: usize = 4096;
+
+/// How many threads the writer keeps beyond those that storage does not show yet.
+const CACHED_THREADS_MAX: usize = 1024;
+
+/// An event that later events cite: a forward extremity, or a member of the auth state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventRef {
+    pub(crate) short: Short,
+    pub(crate) id: OwnedEventId,
+}
+
+/// A forward extremity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tip {
+    pub(crate) event: EventRef,
+    pub(crate) depth: u64,
+}
+
+/// The stored part of the writer's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeadRecord {
+    /// The greatest short id given out.
+    pub(crate) last_short: Short,
+    /// The greatest short state key given out.
+    pub(crate) last_state_key: u32,
+    /// The greatest sequence number given out.
+    pub(crate) last_n: u64,
+    /// The greatest depth of any event.
+    pub(crate) depth: u64,
+    /// Position of the last batch that changed the room.
+    pub(crate) position: Position,
+    /// Position of the last batch that added to the timeline.
+    pub(crate) timeline_position: Position,
+    /// Root of the current state.
+    pub(crate) root: NodeId,
+    /// Joined and invited members.
+    pub(crate) joined: u32,
+    pub(crate) invited: u32,
+    /// The forward extremities.
+    pub(crate) tips: SmallVec<[Tip; 2]>,
+}
+
+impl Default for HeadRecord {
+    fn default() -> Self {
+        Self {
+            last_short: 0,
+            last_state_key: 0,
+            last_n: 0,
+            depth: 0,
+            position: 0,
+            timeline_position: 0,
+            root: NodeId::EMPTY,
+            joined: 0,
+            invited: 0,
+            tips: SmallVec::new(),
+        }
+    }
+}
+
+impl HeadRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(100);
+        out.push(HEAD_V1);
+        for value in [
+            u64::from(self.last_short),
+            u64::from(self.last_state_key),
+            self.last_n,
+            self.depth,
+            self.position,
+            self.timeline_position,
+            u64::from(self.joined),
+            u64::from(self.invited),
+            self.tips.len() as u64,
+        ] {
+            put_varint(&mut out, value);
+        }
+        out.extend_from_slice(&self.root.0);
+        for tip in &self.tips {
+            put_varint(&mut out, u64::from(tip.event.short));
+            put_varint(&mut out, tip.depth);
+            put_bytes(&mut out, &encode_event_id(&tip.event.id));
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(bytes, "room head");
+        if cursor.u8()? != HEAD_V1 {
+            return Err(cursor.damaged());
+        }
+        let mut head = HeadRecord {
+            last_short: cursor.u32()?,
+            last_state_key: cursor.u32()?,
+            last_n: cursor.varint()?,
+            depth: cursor.varint()?,
+            position: cursor.varint()?,
+            timeline_position: cursor.varint()?,
+            joined: cursor.u32()?,
+            invited: cursor.u32()?,
+            ..HeadRecord::default()
+        };
+        let tips = cursor.varint()?;
+        head.root = NodeId(cursor.take(16)?.try_into().map_err(|_| cursor.damaged())?);
+        for _ in 0..tips {
+            let short = cursor.u32()?;
+            let depth = cursor.varint()?;
+            let id = decode_event_id(cursor.bytes()?).ok_or_else(|| cursor.damaged())?;
+            head.tips.push(Tip { event: EventRef { short, id }, depth });
+        }
+        Ok(head)
+    }
+}
+
+/// What readers see of a room: everything up to `position` is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Position of the last published batch that changed the room in any way.
+    pub position: Position,
+    /// Position of the last published batch that added to the timeline or changed the state.
+    pub timeline_position: Position,
+    /// The newest sequence number.
+    pub last_n: u64,
+    /// Root of the current state.
+    pub root: NodeId,
+    /// How many members are joined.
+    pub joined: u32,
+    /// How many members are invited.
+    pub invited: u32,
+}
+
+/// The state that authorization reads, parsed once and replaced as events change it.
+#[derive(Default)]
+pub(crate) struct AuthCache {
+    pub(crate) create: Option<(EventRef, Arc<CreateInfo>)>,
+    pub(crate) power: Option<(EventRef, Arc<PowerLevels>)>,
+    pub(crate) join_rules: Option<(EventRef, JoinRuleInfo)>,
+    pub(crate) members: HashMap<OwnedUserId, Option<(EventRef, MemberInfo)>>,
+    pub(crate) invites_3pid: HashMap<String, Option<(EventRef, Arc<ThirdPartyInviteInfo>)>>,
+}
+
+impl AuthCache {
+    /// Makes room for another member.
+    pub(crate) fn bound(&mut self) {
+        if self.members.len() >= CACHED_MEMBERS_MAX {
+            self.members.clear();
+        }
+        if self.invites_3pid.len() >= CACHED_MEMBERS_MAX {
+            self.invites_3pid.clear();
+        }
+    }
+}
+
+/// A current-state entry: the event, and for `m.room.member` the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateEntry {
+    pub(crate) short: Short,
+    pub(crate) membership: Membership,
+}
+
+/// A membership as stored beside a state entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Membership {
+    /// Not a member event, or no membership was ever set.
+    #[default]
+    None = 0,
+    /// `join`
+    Join = 1,
+    /// `invite`
+    Invite = 2,
+    /// `leave`
+    Leave = 3,
+    /// `ban`
+    Ban = 4,
+    /// `knock`
+    Knock = 5,
+}
+
+impl Membership {
+    /// Reads the stored byte.
+    pub fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Join,
+            2 => Self::Invite,
+            3 => Self::Leave,
+            4 => Self::Ban,
+            5 => Self::Knock,
+            _ => Self::None,
+        }
+    }
+
+    /// Reads the specification's word; an unknown one is [`Membership::None`].
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "join" => Self::Join,
+            "invite" => Self::Invite,
+            "leave" => Self::Leave,
+            "ban" => Self::Ban,
+            "knock" => Self::Knock,
+            _ => Self::None,
+        }
+    }
+
+    /// As the user's room list has it.
+    pub(crate) fn of_user(self) -> hearth_users::Membership {
+        match self {
+            Self::Join => hearth_users::Membership::Join,
+            Self::Invite => hearth_users::Membership::Invite,
+            Self::Knock => hearth_users::Membership::Knock,
+            Self::Ban => hearth_users::Membership::Ban,
+            Self::None | Self::Leave => hearth_users::Membership::Leave,
+        }
+    }
+
+    /// The specification's word; `leave` where there never was a membership.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None | Self::Leave => "leave",
+            Self::Join => "join",
+            Self::Invite => "invite",
+            Self::Ban => "ban",
+            Self::Knock => "knock",
+        }
+    }
+}
+
+/// What the writer has decided and storage does not show yet, each with the position at which
+/// it becomes durable.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) state: HashMap<(String, String), (Position, StateEntry)>,
+    pub(crate) keys: HashMap<(String, String), (Position, u32)>,
+    pub(crate) ids: HashMap<OwnedEventId, (Position, Short)>,
+    pub(crate) txns: HashMap<[u8; 16], (Position, OwnedEventId)>,
+    pub(crate) nodes: PendingNodes,
+    order: VecDeque<(Position, PendingKey)>,
+}
+
+enum PendingKey {
+    State((String, String)),
+    Key((String, String)),
+    Id(OwnedEventId),
+    Txn([u8; 16]),
+}
+
+impl Pending {
+    pub(crate) fn add_state(&mut self, at: Position, key: (String, String), entry: StateEntry) {
+        self.order.push_back((at, PendingKey::State(key.clone())));
+        self.state.insert(key, (at, entry));
+    }
+
+    pub(crate) fn add_key(&mut self, at: Position, key: (String, String), short: u32) {
+        self.order.push_back((at, PendingKey::Key(key.clone())));
+        self.keys.insert(key, (at, short));
+    }
+
+    pub(crate) fn add_id(&mut self, at: Position, id: OwnedEventId, short: Short) {
+        self.order.push_back((at, PendingKey::Id(id.clone())));
+        self.ids.insert(id, (at, short));
+    }
+
+    pub(crate) fn add_txn(&mut self, at: Position, key: [u8; 16], id: OwnedEventId) {
+        self.order.push_back((at, PendingKey::Txn(key)));
+        self.txns.insert(key, (at, id));
+    }
+
+    /// Forgets what is durable by now.
+    pub(crate) fn prune(&mut self, published: Position) {
+        while self.order.front().is_some_and(|(at, _)| *at <= published) {
+            let Some((at, key)) = self.order.pop_front() else { return };
+            match key {
+                PendingKey::State(key) => remove_if(&mut self.state, &key, at),
+                PendingKey::Key(key) => remove_if(&mut self.keys, &key, at),
+                PendingKey::Id(key) => remove_if(&mut self.ids, &key, at),
+                PendingKey::Txn(key) => remove_if(&mut self.txns, &key, at),
+            }
+        }
+        self.nodes.prune(published);
+    }
+}
+
+fn remove_if<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, (Position, V)>, key: &K, at: Position) {
+    if map.get(key).is_some_and(|(newest, _)| *newest <= at) {
+        map.remove(key);
+    }
+}
+
+/// The writer's head.
+pub(crate) struct Head {
+    pub(crate) record: HeadRecord,
+    /// Joined members of each server; zero entries are removed.
+    pub(crate) servers: BTreeMap<String, u32>,
+    pub(crate) auth: AuthCache,
+    pub(crate) pending: Pending,
+    /// Threads as the writer knows them, ahead of storage.
+    pub(crate) threads: HashMap<Short, crate::relations::Thread>,
+    /// Until this is durable, stored bytes that authorization reads are changing.
+    pub(crate) barrier: Position,
+}
+
+impl Head {
+    /// Forgets what storage shows by now.
+    pub(crate) fn prune(&mut self, published: Position) {
+        self.pending.prune(published);
+        if self.threads.len() > CACHED_THREADS_MAX && self.record.position <= published {
+            self.threads.clear();
+        }
+    }
+
+    /// What readers will see once everything decided so far is durable.
+    pub(crate) fn view(&self) -> View {
+        View {
+            position: self.record.position,
+            timeline_position: self.record.timeline_position,
+            last_n: self.record.last_n,
+            root: self.record.root,
+            joined: self.record.joined,
+            invited: self.record.invited,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_record_round_trips() {
+        let id = OwnedEventId::try_from("$Rqnc-F-dvnEYJTyHq_iKxU2bZ1CI92-kuZq3a5lr5Zg").unwrap();
+        let head = HeadRecord {
+            last_short: 9,
+            last_state_key: 7,
+            last_n: 300,
+            depth: 301,
+            position: 12345,
+            timeline_position: 12344,
+            root: NodeId([7; 16]),
+            joined: 3,
+            invited: 1,
+            tips: SmallVec::from_vec(vec![Tip { event: EventRef { short: 9, id }, depth: 301 }]),
+        };
+        let bytes = head.encode();
+        assert_eq!(HeadRecord::decode(&bytes).unwrap(), head);
+        for cut in 0..bytes.len() {
+            assert!(HeadRecord::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn pending_forgets_only_what_is_durable() {
+        let mut pending = Pending::default();
+        let key = ("m.room.topic".to_owned(), String::new());
+        let entry = |short| StateEntry { short, membership: Membership::None };
+        pending.add_state(1, key.clone(), entry(1));
+        pending.add_state(3, key.clone(), entry(2));
+        pending.prune(2);
+        assert_eq!(pending.state[&key].1.short, 2);
+        pending.prune(3);
+        assert!(pending.state.is_empty());
+    }
+}

@@ -1,0 +1,226 @@
+//! How an event of this server enters a room.
+//!
+//! The phases are: format (outside the lock), then, under the room's lock, transaction, gather,
+//! authorize, number, hash and apply; then, outside it again, sign, store, publish, deliver.
+//! Only what needs the order of events is under the lock.
+
+use std::sync::Arc;
+
+use hearth_events::canonical;
+use hearth_storage::Position;
+use ruma::{OwnedEventId, OwnedUserId, UserId};
+
+use crate::{
+    Error, Room,
+    event::{Origin, Short},
+    relations::Relation,
+    staging::{Staged, Staging},
+};
+
+/// What a client, or this server itself, wants to add to a room.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Who sends it; must be a user of this server.
+    pub sender: OwnedUserId,
+    /// The event's type.
+    pub kind: String,
+    /// The state key, where it is a state event.
+    pub state_key: Option<String>,
+    /// The content, a JSON object in any form.
+    pub content: Vec<u8>,
+    /// The event to redact.
+    pub redacts: Option<OwnedEventId>,
+    /// The time to claim, in milliseconds since 1970; only application services set it.
+    pub timestamp_ms: Option<u64>,
+}
+
+impl NewEvent {
+    /// A state event with content made by this server.
+    pub fn state(sender: &UserId, kind: &str, state_key: &str, content: &serde_json::Value) -> Self {
+        Self {
+            sender: sender.to_owned(),
+            kind: kind.to_owned(),
+            state_key: Some(state_key.to_owned()),
+            content: content.to_string().into_bytes(),
+            redacts: None,
+            timestamp_ms: None,
+        }
+    }
+}
+
+/// A client's transaction: the same one gives the same event again.
+#[derive(Clone, Debug)]
+pub struct Txn {
+    /// The sending device.
+    pub device: String,
+    /// The endpoint and event type that the transaction id belongs to.
+    pub scope: String,
+    /// The client's transaction id.
+    pub id: String,
+}
+
+impl Txn {
+    fn key(&self, user: &UserId) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        for part in [user.as_str(), &self.device, &self.scope, &self.id] {
+            hasher.update(&(part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let mut out = [0; 16];
+        out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        out
+    }
+}
+
+/// What became of a sent event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The event's id.
+    pub event_id: OwnedEventId,
+    /// The batch's position in the room's shard.
+    pub position: Position,
+}
+
+/// An event whose form was checked, ready for the lock.
+pub(crate) struct Prepared {
+    pub(crate) event: NewEvent,
+    pub(crate) relation: Option<Relation>,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// What the section under the lock ends in.
+pub(crate) enum Outcome {
+    /// Numbered and on its way.
+    Staged(Box<Staged>),
+    /// The transaction's event exists; it counts once `1` is durable.
+    Repeat(OwnedEventId, Position),
+    /// Something the decision needs is not durable yet: wait for it and try again.
+    Wait(Position),
+    /// Refused on a head that may be ahead of the disk.
+    Refused(Error, Position),
+}
+
+impl Room {
+    /// Adds an event to the room; returns when it is on disk and its effects on users of this
+    /// server are applied. Refusals carry the sentence of the authorization rules.
+    pub async fn send(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
+        let prepared = self.prepare(event, txn.as_ref())?;
+        let txn_key = txn.as_ref().map(|txn| txn.key(&prepared.event.sender));
+        loop {
+            match self.stage(std::slice::from_ref(&prepared), txn_key) {
+                Outcome::Staged(staged) => return self.finish(*staged).await,
+                Outcome::Repeat(event_id, position) => {
+                    self.wait_durable(position).await?;
+                    return Ok(Sent { event_id, position });
+                }
+                Outcome::Wait(position) => self.wait_durable(position).await?,
+                Outcome::Refused(error, position) => {
+                    self.wait_durable(position).await?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Checks what can be checked without the room's state.
+    pub(crate) fn prepare(&self, mut event: NewEvent, txn: Option<&Txn>) -> Result<Prepared, Error> {
+        let strict = self.0.rules.strict_json();
+        event.content = canonical::canonicalize(&event.content, strict)?.into_owned();
+        if event.content.first() != Some(&b'{') {
+            return Err(Error::Invalid("the content is not a JSON object".to_owned()));
+        }
+        let relation = Relation::of_content(&event.content);
+        let origin = txn.map(|txn| Origin { device: txn.device.clone(), txn: txn.id.clone() });
+        Ok(Prepared { event, relation, origin })
+    }
+
+    /// The section under the lock: decides, numbers and hashes all of `events` or none.
+    pub(crate) fn stage(&self, events: &[Prepared], txn: Option<[u8; 16]>) -> Outcome {
+        let log = &self.0.rooms.log;
+        let mut head = self.0.head.lock();
+        head.prune(log.published(self.0.shard));
+        let settled = head.record.position;
+        if let Some(key) = txn {
+            if let Some((position, id)) = head.pending.txns.get(&key) {
+                return Outcome::Repeat(id.clone(), *position);
+            }
+            match self.stored_txn(&key) {
+                Ok(Some(id)) => return Outcome::Repeat(id, 0),
+                Ok(None) => {}
+                Err(error) => return Outcome::Refused(error, settled),
+            }
+        }
+        let mut staging = Staging::new(self, head);
+        if let Some(barrier) = staging.barrier() {
+            return Outcome::Wait(barrier);
+        }
+        for event in events {
+            match staging.add(event) {
+                Ok(()) => {}
+                Err(crate::staging::Stop::Wait(position)) => return Outcome::Wait(position),
+                Err(crate::staging::Stop::Refuse(error)) => return Outcome::Refused(error, settled),
+            }
+        }
+        Outcome::Staged(Box::new(staging.seal(txn)))
+    }
+
+    /// Signs, stores and publishes what was staged, and waits for its effects on others.
+    pub(crate) async fn finish(&self, staged: Staged) -> Result<Sent, Error> {
+        let event_id = staged.last_event_id();
+        let (ticket, record) = staged.sign(self);
+        let delivers = !record.outbox.is_empty();
+        let position = ticket.submit(record).await?;
+        if delivers {
+            self.0.rooms.cluster.delivered(self.0.shard, position).await;
+        }
+        Ok(Sent { event_id, position })
+    }
+
+    pub(crate) async fn wait_durable(&self, position: Position) -> Result<(), Error> {
+        self.0.rooms.log.wait_durable(self.0.shard, position).await?;
+        Ok(())
+    }
+
+    fn stored_txn(&self, key: &[u8; 16]) -> Result<Option<OwnedEventId>, Error> {
+        let row = self.reader().get(hearth_storage::Family::RoomTxn, &crate::keys::txn(self.0.key, key))?;
+        let Some(row) = row else { return Ok(None) };
+        let short: Short = crate::keys::read_u32(&row, "transaction")?;
+        let event = self.event(short)?.ok_or(Error::Damaged("transaction"))?;
+        Ok(Some(event.id().to_owned()))
+    }
+}
+
+/// Sends several events in one batch; used where one action of a client makes several events.
+impl Room {
+    /// Adds several events as one operation: all of them or none.
+    pub async fn send_all(&self, events: Vec<NewEvent>) -> Result<Vec<OwnedEventId>, Error> {
+        let prepared =
+            events.into_iter().map(|event| self.prepare(event, None)).collect::<Result<Vec<_>, _>>()?;
+        loop {
+            match self.stage(&prepared, None) {
+                Outcome::Staged(staged) => {
+                    let ids = staged.event_ids();
+                    self.finish(*staged).await?;
+                    return Ok(ids);
+                }
+                Outcome::Repeat(_, position) | Outcome::Wait(position) => self.wait_durable(position).await?,
+                Outcome::Refused(error, position) => {
+                    self.wait_durable(position).await?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// A room's readers get the new view, and the engine of `/sync` its notice, from this note.
+pub(crate) struct RoomNote {
+    pub(crate) room: Room,
+    /// The room's new head, where the batch moved it.
+    pub(crate) view: Option<Arc<crate::View>>,
+    pub(crate) change: crate::Change,
+    /// Events whose stored bytes the batch replaced.
+    pub(crate) replaced: Vec<Arc<crate::Event>>,
+    /// Events that the batch added.
+    pub(crate) added: Vec<Arc<crate::Event>>,
+}

@@ -1,0 +1,171 @@
+//! The keys and small values of this crate's column families, by the key structs of the schema.
+
+use hearth_storage::{EntityKey, Position, prefix_end};
+use ruma::EventId;
+
+use crate::{
+    Error,
+    event::{Place, Short, encode_event_id},
+    head::{Membership, StateEntry},
+    state_tree::NodeId,
+};
+
+/// What the parts of a room's own record are called (family `room`).
+pub(crate) const ROOM_RECORD: u8 = 0;
+pub(crate) const ROOM_HEAD: u8 = 1;
+pub(crate) const ROOM_RECEIPTS: u8 = 2;
+pub(crate) const ROOM_LISTED: u8 = 3;
+
+/// Kinds of rows in family `room_index`.
+pub(crate) const INDEX_RELATION: u8 = b'r';
+pub(crate) const INDEX_THREAD: u8 = b't';
+pub(crate) const INDEX_THREAD_ORDER: u8 = b'o';
+pub(crate) const INDEX_THREAD_USER: u8 = b'u';
+pub(crate) const INDEX_SERVER: u8 = b's';
+pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
+pub(crate) const INDEX_ALIAS: u8 = b'a';
+
+fn with(key: EntityKey, parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(6 + parts.iter().map(|part| part.len()).sum::<usize>());
+    out.extend_from_slice(&key.to_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+pub(crate) fn entity_range(key: EntityKey) -> (Vec<u8>, Vec<u8>) {
+    range(key.to_bytes().to_vec())
+}
+
+pub(crate) fn range(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let end = prefix_end(&prefix);
+    (prefix, end)
+}
+
+pub(crate) fn room(key: EntityKey, field: u8) -> Vec<u8> {
+    with(key, &[&[field]])
+}
+
+pub(crate) fn event(key: EntityKey, short: Short) -> Vec<u8> {
+    with(key, &[&short.to_be_bytes()])
+}
+
+pub(crate) fn event_id(key: EntityKey, id: &EventId) -> Vec<u8> {
+    with(key, &[&encode_event_id(id)])
+}
+
+/// The order-preserving form of a place.
+pub(crate) fn place_bytes(place: Place) -> [u8; 12] {
+    let mut out = [0; 12];
+    out[..8].copy_from_slice(&place.anchor.to_be_bytes());
+    let offset = (i64::from(place.offset) + 0x8000_0000) as u32;
+    out[8..].copy_from_slice(&offset.to_be_bytes());
+    out
+}
+
+pub(crate) fn read_place(bytes: &[u8]) -> Option<Place> {
+    let anchor = u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
+    let offset = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+    Some(Place { anchor, offset: (i64::from(offset) - 0x8000_0000) as i32 })
+}
+
+pub(crate) fn timeline(key: EntityKey, place: Place) -> Vec<u8> {
+    with(key, &[&place_bytes(place)])
+}
+
+pub(crate) fn timeline_value(short: Short, position: Position) -> Vec<u8> {
+    let mut out = Vec::with_capacity(12);
+    out.extend_from_slice(&short.to_be_bytes());
+    out.extend_from_slice(&position.to_be_bytes());
+    out
+}
+
+pub(crate) fn read_timeline_value(bytes: &[u8]) -> Option<(Short, Position)> {
+    let short = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
+    let position = u64::from_be_bytes(bytes.get(4..12)?.try_into().ok()?);
+    Some((short, position))
+}
+
+pub(crate) fn state(key: EntityKey, kind: &str, state_key: &str) -> Vec<u8> {
+    with(key, &[kind.as_bytes(), &[0], state_key.as_bytes()])
+}
+
+pub(crate) fn state_type_range(key: EntityKey, kind: &str) -> (Vec<u8>, Vec<u8>) {
+    range(with(key, &[kind.as_bytes(), &[0]]))
+}
+
+pub(crate) fn state_value(entry: StateEntry) -> Vec<u8> {
+    let mut out = entry.short.to_be_bytes().to_vec();
+    out.push(entry.membership as u8);
+    out
+}
+
+pub(crate) fn read_state_entry(bytes: &[u8]) -> Result<StateEntry, Error> {
+    let short = read_u32(bytes, "state entry")?;
+    let membership = bytes.get(4).copied().ok_or(Error::Damaged("state entry"))?;
+    Ok(StateEntry { short, membership: Membership::from_byte(membership) })
+}
+
+pub(crate) fn state_at(key: EntityKey, position: Position) -> Vec<u8> {
+    with(key, &[&position.to_be_bytes()])
+}
+
+pub(crate) fn read_node_id(bytes: &[u8]) -> Result<NodeId, Error> {
+    let id = bytes.get(..16).and_then(|id| id.try_into().ok()).ok_or(Error::Damaged("state root"))?;
+    Ok(NodeId(id))
+}
+
+pub(crate) fn txn(key: EntityKey, hash: &[u8; 16]) -> Vec<u8> {
+    with(key, &[hash])
+}
+
+pub(crate) fn index(key: EntityKey, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = with(key, &[&[kind]]);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+pub(crate) fn relation(key: EntityKey, parent: Short, place: Place, child: Short) -> Vec<u8> {
+    index(key, INDEX_RELATION, &[&parent.to_be_bytes(), &place_bytes(place), &child.to_be_bytes()])
+}
+
+pub(crate) fn receipt(key: EntityKey, user: &str, kind: &str, thread: &str) -> Vec<u8> {
+    with(key, &[b"r", user.as_bytes(), &[0], kind.as_bytes(), &[0], thread.as_bytes()])
+}
+
+pub(crate) fn receipt_prefix(key: EntityKey) -> Vec<u8> {
+    with(key, &[b"r"])
+}
+
+/// The key of the receipt whose user, kind and thread are `tail`.
+pub(crate) fn receipt_of(key: EntityKey, tail: &[u8]) -> Vec<u8> {
+    with(key, &[b"r", tail])
+}
+
+pub(crate) fn receipt_position(key: EntityKey, position: Position) -> Vec<u8> {
+    with(key, &[b"p", &position.to_be_bytes()])
+}
+
+pub(crate) fn read_u32(bytes: &[u8], what: &'static str) -> Result<u32, Error> {
+    let bytes = bytes.get(..4).and_then(|four| four.try_into().ok()).ok_or(Error::Damaged(what))?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filled_in_history_sorts_before_its_anchor() {
+        let places = [(1, -2), (1, -1), (1, 0), (2, i32::MIN), (2, -1), (2, 0), (3, 0)];
+        let keys: Vec<_> =
+            places.iter().map(|&(anchor, offset)| place_bytes(Place { anchor, offset })).collect();
+        assert!(keys.is_sorted());
+        for (key, (anchor, offset)) in keys.iter().zip(places) {
+            assert_eq!(read_place(key), Some(Place { anchor, offset }));
+        }
+    }
+}

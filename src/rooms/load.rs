@@ -1,0 +1,98 @@
+//! Bringing a room into memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hearth_events::CreateInfo;
+use hearth_storage::{EntityKey, Family, record};
+use parking_lot::{Mutex, RwLock};
+use ruma::{RoomId, RoomVersionId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Room, Rooms,
+    head::{AuthCache, Head, HeadRecord, Pending},
+    keys,
+    room::RoomInner,
+    typing::Typing,
+};
+
+/// What never changes about a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomRecord {
+    pub(crate) room_id: String,
+    pub(crate) version: String,
+}
+
+impl Rooms {
+    /// Reads a room's records; none where the room was numbered and never created.
+    pub(crate) fn load(self: &Arc<Self>, id: &RoomId, key: EntityKey) -> Result<Option<Room>, Error> {
+        let reader = self.reader();
+        let rows = [keys::ROOM_RECORD, keys::ROOM_HEAD, keys::ROOM_RECEIPTS];
+        let rows = rows.map(|field| keys::room(key, field));
+        let values = reader.multi_get(Family::Room, &rows)?;
+        let [Some(record), Some(head), receipts] = values.as_slice() else { return Ok(None) };
+        let receipts = receipts.as_ref().and_then(|bytes| bytes.as_slice().try_into().ok());
+        let receipts = receipts.map_or(0, u64::from_be_bytes);
+        let record: RoomRecord = record::decode(record)?;
+        let version = RoomVersionId::try_from(record.version.as_str())
+            .map_err(|_| Error::UnsupportedVersion(record.version.clone()))?;
+        let head = HeadRecord::decode(head)?;
+        let mut servers = BTreeMap::new();
+        let (start, end) = keys::range(keys::index(key, keys::INDEX_SERVER, &[]));
+        reader.scan(Family::RoomIndex, &start, &end, false, &mut |row, value| {
+            if let (Ok(server), Ok(count)) =
+                (std::str::from_utf8(&row[start.len()..]), keys::read_u32(value, "server count"))
+            {
+                servers.insert(server.to_owned(), count);
+            }
+            true
+        })?;
+        let room = self.assemble(id, key, &version, head, servers)?;
+        let create = room.state("m.room.create", "")?.ok_or(Error::Damaged("create event"))?;
+        let sender = create.pdu.sender();
+        let info = CreateInfo::parse(room.rules(), create.id(), sender, create.pdu.content())?;
+        drop(room.0.create.set(Arc::new(info)));
+        room.0.receipts_position.store(receipts, Ordering::Release);
+        Ok(Some(room))
+    }
+
+    /// Puts a room's handle together.
+    pub(crate) fn assemble(
+        self: &Arc<Self>,
+        id: &RoomId,
+        key: EntityKey,
+        version: &RoomVersionId,
+        record: HeadRecord,
+        servers: BTreeMap<String, u32>,
+    ) -> Result<Room, Error> {
+        let rules = hearth_events::rules(version)
+            .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
+        let head = Head {
+            record,
+            servers,
+            auth: AuthCache::default(),
+            pending: Pending::default(),
+            threads: HashMap::new(),
+            barrier: 0,
+        };
+        let view = Arc::new(head.view());
+        Ok(Room(Arc::new(RoomInner {
+            id: id.to_owned(),
+            key,
+            shard: self.log.shard_of(key.slot),
+            rules,
+            rooms: self.clone(),
+            head: Mutex::new(head),
+            view: RwLock::new(view),
+            receipts_position: AtomicU64::new(0),
+            create: OnceLock::new(),
+            typing: Mutex::new(Typing::default()),
+        })))
+    }
+}

@@ -1,0 +1,256 @@
+//! The handle of one room, and what readers do with it.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use hearth_events::{CreateInfo, Rules};
+use hearth_storage::{EntityKey, Family, Position, Reader, ShardId};
+use parking_lot::{Mutex, RwLock};
+use ruma::{EventId, OwnedRoomId, RoomId, UserId};
+
+use crate::{
+    Error, Rooms,
+    event::{Event, Short},
+    head::{Head, Membership, StateEntry, View},
+    keys,
+    state_tree::{self, NodeId},
+    typing::Typing,
+};
+
+/// A room of this server. Cheap to clone; its methods do not show where the room's shard is.
+#[derive(Clone)]
+pub struct Room(pub(crate) Arc<RoomInner>);
+
+pub(crate) struct RoomInner {
+    pub(crate) id: OwnedRoomId,
+    pub(crate) key: EntityKey,
+    pub(crate) shard: ShardId,
+    pub(crate) rules: &'static Rules,
+    pub(crate) rooms: Arc<Rooms>,
+    /// Lock order: nothing else is locked while this is held but the log's own lock.
+    pub(crate) head: Mutex<Head>,
+    pub(crate) view: RwLock<Arc<View>>,
+    /// Position of the last published receipt.
+    pub(crate) receipts_position: AtomicU64,
+    pub(crate) create: OnceLock<Arc<CreateInfo>>,
+    pub(crate) typing: Mutex<Typing>,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Room").field(&self.0.id).finish()
+    }
+}
+
+impl Room {
+    /// The room's id.
+    pub fn id(&self) -> &RoomId {
+        &self.0.id
+    }
+
+    /// The room's number in its slot.
+    pub fn key(&self) -> EntityKey {
+        self.0.key
+    }
+
+    /// The shard that orders the room's batches.
+    pub fn shard(&self) -> ShardId {
+        self.0.shard
+    }
+
+    /// The rules of the room's version.
+    pub fn rules(&self) -> &'static Rules {
+        self.0.rules
+    }
+
+    /// What the create event says.
+    pub fn create_info(&self) -> Arc<CreateInfo> {
+        self.0.create.get().expect("set before the room is handed out").clone()
+    }
+
+    /// Takes what the create event says from the writer's head.
+    pub(crate) fn learn_create(&self) -> Result<(), Error> {
+        let head = self.0.head.lock();
+        let (_, info) = head.auth.create.as_ref().ok_or(Error::Damaged("create event"))?;
+        drop(self.0.create.set(info.clone()));
+        Ok(())
+    }
+
+    /// The published head.
+    pub fn view(&self) -> Arc<View> {
+        self.0.view.read().clone()
+    }
+
+    /// Position of the last published batch that changed anything that `/sync` shows of the room.
+    pub fn changed_position(&self) -> Position {
+        self.view().position.max(self.0.receipts_position.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn reader(&self) -> &dyn Reader {
+        self.0.rooms.reader()
+    }
+
+    /// The event with a short id.
+    pub fn event(&self, short: Short) -> Result<Option<Arc<Event>>, Error> {
+        self.0.rooms.cached_event(self, short)
+    }
+
+    /// The event with an id, if the room has it.
+    pub fn event_by_id(&self, id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+        match self.short_of(id)? {
+            Some(short) => self.event(short),
+            None => Ok(None),
+        }
+    }
+
+    /// The short id of an event id.
+    pub fn short_of(&self, id: &EventId) -> Result<Option<Short>, Error> {
+        let value = self.reader().get(Family::RoomEventId, &keys::event_id(self.0.key, id))?;
+        value.map(|bytes| keys::read_u32(&bytes, "event id")).transpose()
+    }
+
+    /// The current state event of a type and state key.
+    pub fn state(&self, kind: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {
+        match self.state_entry(kind, state_key)? {
+            Some(entry) => self.event(entry.short),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn state_entry(&self, kind: &str, state_key: &str) -> Result<Option<StateEntry>, Error> {
+        let value = self.reader().get(Family::RoomState, &keys::state(self.0.key, kind, state_key))?;
+        value.map(|bytes| keys::read_state_entry(&bytes)).transpose()
+    }
+
+    /// All events of the current state.
+    pub fn full_state(&self) -> Result<Vec<Arc<Event>>, Error> {
+        let (start, end) = keys::entity_range(self.0.key);
+        self.state_range(&start, &end)
+    }
+
+    /// The current state events of one type.
+    pub fn state_of_type(&self, kind: &str) -> Result<Vec<Arc<Event>>, Error> {
+        let (start, end) = keys::state_type_range(self.0.key, kind);
+        self.state_range(&start, &end)
+    }
+
+    fn state_range(&self, start: &[u8], end: &[u8]) -> Result<Vec<Arc<Event>>, Error> {
+        let mut shorts = Vec::new();
+        let mut failure = None;
+        self.reader().scan(Family::RoomState, start, end, false, &mut |_, value| {
+            match keys::read_state_entry(value) {
+                Ok(entry) => shorts.push(entry.short),
+                Err(error) => failure = Some(error),
+            }
+            failure.is_none()
+        })?;
+        match failure {
+            Some(error) => Err(error),
+            None => self.events(&shorts),
+        }
+    }
+
+    /// Events by short id, in the order asked; unknown ones are left out.
+    pub fn events(&self, shorts: &[Short]) -> Result<Vec<Arc<Event>>, Error> {
+        self.0.rooms.cached_events(self, shorts)
+    }
+
+    /// Visits the current members in the order of their ids; stop by returning false.
+    pub fn visit_members(
+        &self,
+        visit: &mut dyn FnMut(&UserId, Membership, Short) -> bool,
+    ) -> Result<(), Error> {
+        let (start, end) = keys::state_type_range(self.0.key, "m.room.member");
+        let skip = start.len();
+        self.reader().scan(Family::RoomState, &start, &end, false, &mut |key, value| {
+            let user = std::str::from_utf8(&key[skip..]).ok().and_then(|id| <&UserId>::try_from(id).ok());
+            match (user, keys::read_state_entry(value)) {
+                (Some(user), Ok(entry)) => visit(user, entry.membership, entry.short),
+                _ => true,
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The current membership of a user.
+    pub fn membership(&self, user: &UserId) -> Result<Membership, Error> {
+        let entry = self.state_entry("m.room.member", user.as_str())?;
+        Ok(entry.map_or(Membership::None, |entry| entry.membership))
+    }
+
+    /// The room's short number for a state key, if any event ever had it.
+    pub fn state_key_short(&self, kind: &str, state_key: &str) -> Result<Option<u32>, Error> {
+        let value = self.reader().get(Family::RoomStateKey, &keys::state(self.0.key, kind, state_key))?;
+        value.map(|bytes| keys::read_u32(&bytes, "state key")).transpose()
+    }
+
+    /// The state event of a type and key in the state with the given root.
+    pub fn state_at(&self, root: NodeId, kind: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {
+        let Some(key) = self.state_key_short(kind, state_key)? else { return Ok(None) };
+        match self.state_short_at(root, key)? {
+            Some(short) => self.event(short),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn state_short_at(&self, root: NodeId, key: u32) -> Result<Option<Short>, Error> {
+        Ok(state_tree::get(&self.nodes(), root, key)?)
+    }
+
+    /// All state events of the state with the given root.
+    pub fn full_state_at(&self, root: NodeId) -> Result<Vec<Arc<Event>>, Error> {
+        let mut shorts = Vec::new();
+        state_tree::iter(&self.nodes(), root, &mut |_, short| shorts.push(short))?;
+        self.events(&shorts)
+    }
+
+    /// The events of state `new` whose entries differ from state `old`; entries that are gone
+    /// from `new` are not named. Costs what differs.
+    pub fn state_diff(&self, old: NodeId, new: NodeId) -> Result<Vec<Short>, Error> {
+        let mut changed = Vec::new();
+        state_tree::diff(&self.nodes(), old, new, &mut |_, _, after| changed.extend(after))?;
+        Ok(changed)
+    }
+
+    /// The root of the state after an event.
+    pub fn state_after(&self, event: &Event) -> Result<NodeId, Error> {
+        let before = event.header.state_before;
+        let Some(state_key) = event.pdu.state_key() else { return Ok(before) };
+        if !event.is_visible_kind() {
+            return Ok(before);
+        }
+        let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? else { return Ok(before) };
+        let mut new = state_tree::NewNodes::default();
+        let root = state_tree::apply(&self.nodes(), before, &[(key, Some(event.short))], &mut new)?;
+        // The nodes stand in storage already: they were written when the event was accepted.
+        Ok(root)
+    }
+
+    /// The root of the room's current state as it was at a log position; the empty state before
+    /// the first.
+    pub fn state_root_at(&self, position: Position) -> Result<NodeId, Error> {
+        let view = self.view();
+        if view.timeline_position <= position {
+            return Ok(view.root);
+        }
+        let start = keys::state_at(self.0.key, 0);
+        let end = keys::state_at(self.0.key, position.saturating_add(1));
+        let mut root = Ok(NodeId::EMPTY);
+        self.reader().scan(Family::RoomStateAt, &start, &end, true, &mut |_, value| {
+            root = keys::read_node_id(value);
+            false
+        })?;
+        root
+    }
+
+    pub(crate) fn nodes(&self) -> state_tree::CachedStore<'_> {
+        self.0.rooms.node_store(self.0.key)
+    }
+
+    /// Whether a server has a joined member in the room.
+    pub fn has_server(&self, server: &str) -> bool {
+        self.0.head.lock().servers.contains_key(server)
+    }
+}

@@ -1,0 +1,369 @@
+//! The section under a room's lock: one operation's events are decided, numbered and hashed on a
+//! copy of the head, which replaces the head when all of them passed.
+
+use std::collections::HashMap;
+
+use hearth_events::{AuthInput, Draft, MemberInfo, StateView, Unsigned};
+use hearth_storage::Position;
+use parking_lot::MutexGuard;
+use ruma::{OwnedEventId, OwnedUserId, UserId};
+use smallvec::SmallVec;
+
+use crate::{
+    Error, Event, Membership, Room,
+    event::{Flags, Header, Place, Short},
+    head::{EventRef, Head, HeadRecord, StateEntry, Tip},
+    input::Prepared,
+    keys,
+    relations::Relation,
+    state_tree::{self, NewNodes, Overlay},
+};
+
+mod auth;
+mod seal;
+
+pub(crate) use seal::Staged;
+
+/// Length of the opaque part of event ids in room versions 1 and 2.
+const EVENT_ID_CHARS: usize = 24;
+
+/// Why an event cannot be staged now.
+pub(crate) enum Stop {
+    /// What it needs is not durable yet.
+    Wait(Position),
+    /// It is refused.
+    Refuse(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Refuse(error.into())
+    }
+}
+
+/// An event that has passed.
+pub(crate) struct StagedEvent {
+    pub(crate) short: Short,
+    pub(crate) unsigned: Unsigned,
+    pub(crate) header: Header,
+    pub(crate) state: Option<(String, String, StateEntry)>,
+    pub(crate) relation: Option<(Short, Relation)>,
+    pub(crate) kind: String,
+    pub(crate) sender: OwnedUserId,
+}
+
+/// A membership that an operation changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Whose.
+    pub user: OwnedUserId,
+    /// What it was.
+    pub before: Membership,
+    /// What it is now.
+    pub after: Membership,
+    /// The member event.
+    pub event_id: OwnedEventId,
+    /// Who made the change.
+    pub sender: OwnedUserId,
+    /// Whether the event says that the invitation is to a direct chat.
+    pub is_direct: bool,
+    /// The event's sequence number.
+    pub n: u64,
+}
+
+/// One operation on a room, while its lock is held.
+pub(crate) struct Staging<'a> {
+    room: &'a Room,
+    head: MutexGuard<'a, Head>,
+    record: HeadRecord,
+    state: HashMap<(String, String), StateEntry>,
+    new_keys: HashMap<(String, String), u32>,
+    ids: HashMap<OwnedEventId, Short>,
+    nodes: NewNodes,
+    patch: auth::Patch,
+    events: Vec<StagedEvent>,
+    members: Vec<MemberChange>,
+    replaced: Vec<Event>,
+    unlinked: Vec<(Short, Place, Short, Relation)>,
+    server_delta: HashMap<String, i64>,
+}
+
+impl<'a> Staging<'a> {
+    pub(crate) fn new(room: &'a Room, head: MutexGuard<'a, Head>) -> Self {
+        Self {
+            room,
+            record: head.record.clone(),
+            head,
+            state: HashMap::new(),
+            new_keys: HashMap::new(),
+            ids: HashMap::new(),
+            nodes: NewNodes::default(),
+            patch: auth::Patch::default(),
+            events: Vec::new(),
+            members: Vec::new(),
+            replaced: Vec::new(),
+            unlinked: Vec::new(),
+            server_delta: HashMap::new(),
+        }
+    }
+
+    /// Decides one event and numbers it.
+    pub(crate) fn add(&mut self, prepared: &Prepared) -> Result<(), Stop> {
+        let event = &prepared.event;
+        self.gather(event)?;
+        let auth_events = self.select_auth_events(event)?;
+        self.authorize(event)?;
+        let redacted = match &event.redacts {
+            Some(target) => self.redaction_target(&event.sender, target)?,
+            None => None,
+        };
+        let unsigned = self.build(prepared, &auth_events)?;
+        let short = self.record.last_short + 1;
+        let relation = self.resolve_relation(prepared)?;
+        let state_before = self.record.root;
+        let state = self.apply_state(event, &unsigned, short)?;
+        self.number(&unsigned, short);
+        if let Some(target) = redacted {
+            self.apply_redaction(target, short)?;
+        }
+        let header = Header {
+            flags: Flags::default(),
+            place: Place { anchor: self.record.last_n, offset: 0 },
+            position: 0,
+            state_before,
+            prev: self.events.last().map_or_else(
+                || self.head.record.tips.iter().map(|tip| tip.event.short).collect(),
+                |last| SmallVec::from_slice(&[last.short]),
+            ),
+            auth: auth_events.iter().map(|event| event.short).collect(),
+            redacted_by: None,
+            origin: prepared.origin.clone(),
+        };
+        self.events.push(StagedEvent {
+            short,
+            unsigned,
+            header,
+            state,
+            relation,
+            kind: event.kind.clone(),
+            sender: event.sender.clone(),
+        });
+        Ok(())
+    }
+
+    /// Hashes the event on top of the current extremities.
+    fn build(&self, prepared: &Prepared, auth_events: &[EventRef]) -> Result<Unsigned, Stop> {
+        let event = &prepared.event;
+        let rooms = &self.room.0.rooms;
+        let prev: Vec<OwnedEventId> = self.record.tips.iter().map(|tip| tip.event.id.clone()).collect();
+        let auth: Vec<OwnedEventId> = auth_events.iter().map(|event| event.id.clone()).collect();
+        let is_create = event.kind == "m.room.create" && event.state_key.is_some();
+        let without_id = is_create && self.room.0.rules.room_id_is_create_hash();
+        let draft = Draft {
+            room_id: (!without_id).then_some(&*self.room.0.id),
+            sender: &event.sender,
+            kind: &event.kind,
+            state_key: event.state_key.as_deref(),
+            content: &event.content,
+            origin_server_ts: event.timestamp_ms.unwrap_or_else(|| rooms.clock.now_ms()),
+            depth: self.record.depth + 1,
+            prev_events: &prev,
+            auth_events: &auth,
+            redacts: event.redacts.as_deref(),
+        };
+        let rules = self.room.0.rules;
+        let opaque = rules
+            .explicit_event_ids()
+            .then(|| hearth_core::random::alphanumeric(&*rooms.random, EVENT_ID_CHARS));
+        Ok(hearth_events::build(rules, &draft, opaque.as_deref())?)
+    }
+
+    /// Gives the event its place in the graph and in the timeline.
+    fn number(&mut self, unsigned: &Unsigned, short: Short) {
+        let id = unsigned.event_id.clone();
+        self.record.last_short = short;
+        self.record.last_n += 1;
+        self.record.depth += 1;
+        let tip = Tip { event: EventRef { short, id: id.clone() }, depth: self.record.depth };
+        self.record.tips = SmallVec::from_vec(vec![tip]);
+        self.ids.insert(id, short);
+    }
+
+    /// The event that a redaction names, if it is here and the sender may redact it.
+    fn redaction_target(
+        &mut self,
+        sender: &UserId,
+        target: &ruma::EventId,
+    ) -> Result<Option<std::sync::Arc<Event>>, Stop> {
+        if let Some((position, _)) = self.head.pending.ids.get(target) {
+            return Err(Stop::Wait(*position));
+        }
+        let Some(event) = self.room.event_by_id(target)? else {
+            return Err(Error::NotFound(format!("event {target} is not in this room")).into());
+        };
+        let own = event.pdu.sender() == sender;
+        if !own && !self.may_redact(sender) {
+            let message = "You need the power level to redact the events of others".to_owned();
+            return Err(Error::Forbidden(message).into());
+        }
+        Ok((!event.is_redacted()).then_some(event))
+    }
+
+    /// Replaces the stored bytes of a redacted event.
+    fn apply_redaction(&mut self, target: std::sync::Arc<Event>, by: Short) -> Result<(), Stop> {
+        let mut redacted = (*target).clone();
+        redacted.pdu = hearth_events::redact(self.room.0.rules, &target.pdu)?;
+        redacted.header.flags.0 |= Flags::REDACTED;
+        redacted.header.redacted_by = Some(by);
+        if let Some(relation) = Relation::of_content(target.pdu.content())
+            && let Some(parent) = self.short_of(&relation.event_id)?
+        {
+            self.unlinked.push((parent, target.header.place, target.short, relation));
+        }
+        if let Some(state_key) = target.pdu.state_key() {
+            self.patch.forget(target.pdu.kind(), state_key);
+        }
+        self.replaced.push(redacted);
+        Ok(())
+    }
+
+    fn resolve_relation(&self, prepared: &Prepared) -> Result<Option<(Short, Relation)>, Stop> {
+        let Some(relation) = &prepared.relation else { return Ok(None) };
+        if prepared.event.state_key.is_some() && relation.rel_type == "m.replace" {
+            return Ok(None);
+        }
+        Ok(self.short_of(&relation.event_id)?.map(|parent| (parent, relation.clone())))
+    }
+
+    /// The short id of an event, staged, pending or stored.
+    fn short_of(&self, id: &ruma::EventId) -> Result<Option<Short>, Error> {
+        if let Some(short) = self.ids.get(id) {
+            return Ok(Some(*short));
+        }
+        if let Some((_, short)) = self.head.pending.ids.get(id) {
+            return Ok(Some(*short));
+        }
+        self.room.short_of(id)
+    }
+
+    /// Puts a state event into the current state.
+    fn apply_state(
+        &mut self,
+        event: &crate::NewEvent,
+        unsigned: &Unsigned,
+        short: Short,
+    ) -> Result<Option<(String, String, StateEntry)>, Stop> {
+        let Some(state_key) = &event.state_key else { return Ok(None) };
+        let key = (event.kind.clone(), state_key.clone());
+        let before = self.entry(&key)?;
+        let number = self.key_short(&key)?;
+        let store = self.room.nodes();
+        let base = Overlay { base: &store, new: &self.head.pending.nodes };
+        self.record.root =
+            state_tree::apply(&base, self.record.root, &[(number, Some(short))], &mut self.nodes)?;
+        let mut entry = StateEntry { short, membership: Membership::None };
+        if event.kind == "m.room.member" {
+            let info = MemberInfo::parse(&event.content)?;
+            entry.membership = Membership::from_word(info.membership.as_str());
+            let before = before.map_or(Membership::None, |entry| entry.membership);
+            self.count_member(state_key, before, entry.membership, event, &unsigned.event_id);
+        }
+        self.patch.learn(self.room.0.rules, event, EventRef { short, id: unsigned.event_id.clone() })?;
+        self.state.insert(key, entry);
+        Ok(Some((event.kind.clone(), state_key.clone(), entry)))
+    }
+
+    fn count_member(
+        &mut self,
+        state_key: &str,
+        before: Membership,
+        after: Membership,
+        event: &crate::NewEvent,
+        event_id: &ruma::EventId,
+    ) {
+        let Ok(user) = OwnedUserId::try_from(state_key) else { return };
+        for (membership, step) in [(before, -1i64), (after, 1)] {
+            match membership {
+                Membership::Join => {
+                    self.record.joined = self.record.joined.saturating_add_signed(step as i32);
+                    *self.server_delta.entry(user.server_name().to_string()).or_default() += step;
+                }
+                Membership::Invite => {
+                    self.record.invited = self.record.invited.saturating_add_signed(step as i32);
+                }
+                _ => {}
+            }
+        }
+        #[derive(serde::Deserialize)]
+        struct Direct {
+            #[serde(default)]
+            is_direct: bool,
+        }
+        let direct = serde_json::from_slice::<Direct>(&event.content).is_ok_and(|found| found.is_direct);
+        self.members.push(MemberChange {
+            user,
+            before,
+            after,
+            event_id: event_id.to_owned(),
+            sender: event.sender.clone(),
+            is_direct: direct,
+            n: self.record.last_n + 1,
+        });
+    }
+
+    /// The current entry of a state key: staged, pending or stored.
+    fn entry(&self, key: &(String, String)) -> Result<Option<StateEntry>, Error> {
+        if let Some(entry) = self.state.get(key) {
+            return Ok(Some(*entry));
+        }
+        if let Some((_, entry)) = self.head.pending.state.get(key) {
+            return Ok(Some(*entry));
+        }
+        self.room.state_entry(&key.0, &key.1)
+    }
+
+    /// The room's number for a state key, a new one where there is none yet.
+    fn key_short(&mut self, key: &(String, String)) -> Result<u32, Error> {
+        if let Some(short) = self.new_keys.get(key) {
+            return Ok(*short);
+        }
+        if let Some((_, short)) = self.head.pending.keys.get(key) {
+            return Ok(*short);
+        }
+        if let Some(short) = self.room.state_key_short(&key.0, &key.1)? {
+            return Ok(short);
+        }
+        self.record.last_state_key += 1;
+        self.new_keys.insert(key.clone(), self.record.last_state_key);
+        Ok(self.record.last_state_key)
+    }
+
+    /// Until when this operation must wait because stored bytes that it may read are changing.
+    pub(crate) fn barrier(&self) -> Option<Position> {
+        let published = self.room.0.rooms.log.published(self.room.0.shard);
+        Some(self.head.barrier).filter(|barrier| *barrier > published)
+    }
+
+    fn authorize(&self, event: &crate::NewEvent) -> Result<(), Stop> {
+        let prev: Vec<OwnedEventId> = self.record.tips.iter().map(|tip| tip.event.id.clone()).collect();
+        let is_create = event.kind == "m.room.create" && event.state_key.is_some();
+        let without_id = is_create && self.room.0.rules.room_id_is_create_hash();
+        let input = AuthInput {
+            sender: &event.sender,
+            kind: &event.kind,
+            state_key: event.state_key.as_deref(),
+            content: &event.content,
+            room_id: (!without_id).then_some(&*self.room.0.id),
+            redacts: event.redacts.as_deref(),
+            prev_events: &prev,
+            event_id: None,
+        };
+        hearth_events::authorize(self.room.0.rules, &input, self as &dyn StateView)
+            .map_err(|denied| Stop::Refuse(Error::Forbidden(denied.to_string())))
+    }
+}
+
+/// The row of a stored event.
+pub(crate) fn put_event(batch: &mut hearth_storage::Batch, room: &Room, event: &Event) {
+    batch.put(hearth_storage::Family::RoomEvent, keys::event(room.0.key, event.short), event.encode());
+}

@@ -1,0 +1,235 @@
+//! The end of the section under the lock, and what follows outside it: signing and the batch.
+
+use std::sync::Arc;
+
+use hearth_storage::{
+    Batch, Family, FeedItem, FeedKind, OutboxRow, Position, Record, Ticket,
+};
+use ruma::OwnedEventId;
+
+use super::{MemberChange, StagedEvent, Staging, put_event};
+use crate::{
+    Change, Event, Membership, Room,
+    event::{Place, Short},
+    head::{HeadRecord, View},
+    input::RoomNote,
+    keys,
+    relations::{self, Relation},
+    state_tree::NewNodes,
+};
+
+/// An operation that is numbered, in the order of the room, and not signed yet.
+pub(crate) struct Staged {
+    ticket: Ticket,
+    record: HeadRecord,
+    view: View,
+    events: Vec<StagedEvent>,
+    nodes: NewNodes,
+    new_keys: Vec<(String, String, u32)>,
+    members: Vec<MemberChange>,
+    replaced: Vec<Event>,
+    unlinked: Vec<(Short, Place, Short, Relation)>,
+    servers: Vec<(String, u32)>,
+    threads: relations::ThreadRows,
+    txn: Option<[u8; 16]>,
+    extra: Batch,
+}
+
+impl Staging<'_> {
+    /// Makes the operation's head the room's head and takes the log's next position.
+    pub(crate) fn seal(mut self, txn: Option<[u8; 16]>) -> Staged {
+        let ticket = self.room.0.rooms.log.reserve(self.room.0.shard);
+        let position = ticket.position();
+        self.record.position = position;
+        if !self.events.is_empty() {
+            self.record.timeline_position = position;
+        }
+        for event in &mut self.events {
+            event.header.position = position;
+        }
+        self.keep_auth();
+        let threads = self.count_threads(position);
+        let servers = self.count_servers();
+        let head = &mut *self.head;
+        for (key, entry) in self.state {
+            head.pending.add_state(position, key, entry);
+        }
+        let mut new_keys = Vec::with_capacity(self.new_keys.len());
+        for ((kind, state_key), short) in self.new_keys {
+            head.pending.add_key(position, (kind.clone(), state_key.clone()), short);
+            new_keys.push((kind, state_key, short));
+        }
+        for (id, short) in self.ids {
+            head.pending.add_id(position, id, short);
+        }
+        if let (Some(key), Some(last)) = (txn, self.events.last()) {
+            head.pending.add_txn(position, key, last.unsigned.event_id.clone());
+        }
+        if self.replaced.iter().any(|event| event.pdu.state_key().is_some()) {
+            head.barrier = position;
+        }
+        head.pending.nodes.add(position, &self.nodes);
+        head.record = self.record.clone();
+        Staged {
+            ticket,
+            view: head.view(),
+            record: self.record,
+            events: self.events,
+            nodes: self.nodes,
+            new_keys,
+            members: self.members,
+            replaced: self.replaced,
+            unlinked: self.unlinked,
+            servers,
+            threads,
+            txn,
+            extra: Batch::new(),
+        }
+    }
+
+    fn count_servers(&mut self) -> Vec<(String, u32)> {
+        let mut out = Vec::new();
+        for (server, delta) in std::mem::take(&mut self.server_delta) {
+            let before = self.head.servers.get(&server).copied().unwrap_or(0);
+            let after = u32::try_from(i64::from(before) + delta).unwrap_or(0);
+            if after == 0 {
+                self.head.servers.remove(&server);
+            } else {
+                self.head.servers.insert(server.clone(), after);
+            }
+            if after != before {
+                out.push((server, after));
+            }
+        }
+        out
+    }
+
+    /// Counts the operation's thread replies and the redacted ones.
+    fn count_threads(&mut self, position: Position) -> relations::ThreadRows {
+        let mut rows = relations::ThreadRows::default();
+        let room = self.room;
+        let threads = &mut self.head.threads;
+        for event in &self.events {
+            if let Some((root, relation)) = &event.relation
+                && relation.rel_type == "m.thread"
+            {
+                rows.reply(room, threads, *root, event.short, event.header.place, &event.sender, position);
+            }
+        }
+        for (root, place, short, relation) in &self.unlinked {
+            if relation.rel_type == "m.thread" {
+                rows.unlink(room, threads, *root, *place, *short, position);
+            }
+        }
+        rows
+    }
+}
+
+impl Staged {
+    pub(crate) fn last_event_id(&self) -> OwnedEventId {
+        self.events.last().expect("an operation has events").unsigned.event_id.clone()
+    }
+
+    pub(crate) fn event_ids(&self) -> Vec<OwnedEventId> {
+        self.events.iter().map(|event| event.unsigned.event_id.clone()).collect()
+    }
+
+    /// Adds rows of the room's own entity to the operation's batch.
+    pub(crate) fn with_rows(mut self, rows: Batch) -> Self {
+        self.extra.ops.extend(rows.ops);
+        self
+    }
+
+    /// Signs the events and writes the batch down.
+    pub(crate) fn sign(self, room: &Room) -> (Ticket, Record) {
+        let key = room.0.key;
+        let rooms = &room.0.rooms;
+        let position = self.ticket.position();
+        let mut batch = self.extra;
+        let mut added = Vec::with_capacity(self.events.len());
+        let mut feed = Vec::with_capacity(self.events.len());
+        let root_changed = self.events.iter().any(|event| event.state.is_some());
+        for staged in self.events {
+            let pdu = staged.unsigned.sign(&rooms.signing_key, &rooms.server_name);
+            let event = Event { short: staged.short, header: staged.header, pdu };
+            put_event(&mut batch, room, &event);
+            batch.put(Family::RoomEventId, keys::event_id(key, event.id()), event.short.to_be_bytes().to_vec());
+            let value = keys::timeline_value(event.short, position);
+            batch.put(Family::RoomTimeline, keys::timeline(key, event.header.place), value);
+            if let Some((kind, state_key, entry)) = &staged.state {
+                batch.put(Family::RoomState, keys::state(key, kind, state_key), keys::state_value(*entry));
+            }
+            if let Some((parent, relation)) = &staged.relation {
+                let row = keys::relation(key, *parent, event.header.place, event.short);
+                batch.put(Family::RoomIndex, row, relation.row(&staged.kind));
+            }
+            feed.push(FeedItem { entity: key, kind: FeedKind::RoomEvent, reference: u64::from(event.short) });
+            added.push(Arc::new(event));
+        }
+        if let (Some(txn), Some(last)) = (self.txn, added.last()) {
+            batch.put(Family::RoomTxn, keys::txn(key, &txn), last.short.to_be_bytes().to_vec());
+        }
+        for (kind, state_key, short) in &self.new_keys {
+            batch.put(Family::RoomStateKey, keys::state(key, kind, state_key), short.to_be_bytes().to_vec());
+        }
+        room.nodes().put(&self.nodes, &mut batch);
+        if root_changed {
+            batch.put(Family::RoomStateAt, keys::state_at(key, position), self.record.root.0.to_vec());
+        }
+        for (server, count) in &self.servers {
+            let row = keys::index(key, keys::INDEX_SERVER, &[server.as_bytes()]);
+            match count {
+                0 => batch.delete(Family::RoomIndex, row),
+                count => batch.put(Family::RoomIndex, row, count.to_be_bytes().to_vec()),
+            }
+        }
+        for event in &self.replaced {
+            put_event(&mut batch, room, event);
+        }
+        for (parent, place, short, _) in &self.unlinked {
+            batch.delete(Family::RoomIndex, keys::relation(key, *parent, *place, *short));
+        }
+        self.threads.write(key, &mut batch);
+        batch.put(Family::Room, keys::room(key, keys::ROOM_HEAD), self.record.encode());
+        let outbox = member_effects(room, &self.members, &mut batch);
+        let change = Change { timeline: true, members: self.members, ..Change::default() };
+        let note = RoomNote {
+            room: room.clone(),
+            view: Some(Arc::new(self.view)),
+            change,
+            replaced: self.replaced.into_iter().map(Arc::new).collect(),
+            added,
+        };
+        (self.ticket, Record { batch, feed, outbox, note: Some(Arc::new(note)) })
+    }
+}
+
+/// What changed memberships mean for the users of this server: a row of the index of local
+/// members, and a message to the user's own entity.
+fn member_effects(room: &Room, members: &[MemberChange], batch: &mut Batch) -> Vec<OutboxRow> {
+    let mut outbox = Vec::new();
+    for change in members {
+        if change.user.server_name() != room.0.rooms.server_name {
+            continue;
+        }
+        let row = keys::index(room.0.key, keys::INDEX_LOCAL_MEMBER, &[change.user.as_bytes()]);
+        match change.after {
+            Membership::Join => batch.put(Family::RoomIndex, row, Vec::new()),
+            _ => batch.delete(Family::RoomIndex, row),
+        }
+        let joins = change.after == Membership::Join && change.before != Membership::Join;
+        let update = hearth_users::MembershipUpdate {
+            room_id: room.id().to_owned(),
+            membership: change.after.of_user(),
+            event_id: change.event_id.clone(),
+            sender: change.sender.clone(),
+            anchor: change.n,
+            ts: room.0.rooms.clock.now_ms(),
+            is_direct: change.is_direct,
+            stripped_state: Vec::new(),
+            predecessor: joins.then(|| room.create_info().predecessor.clone()).flatten(),
+        };
+        outbox.push(update.row(&change.user));
+    }
+    outbox
+}

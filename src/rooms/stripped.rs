@@ -1,0 +1,136 @@
+//! What somebody who is not in a room is shown of it: stripped state, summaries.
+
+use std::sync::Arc;
+
+use ruma::{OwnedRoomAliasId, UserId};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{Error, Event, Membership, Room, Visibility};
+
+/// The state that an invitation or a knock carries (client-server API, "Stripped state").
+const STRIPPED_TYPES: [&str; 8] = [
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+    "m.room.history_visibility",
+];
+
+/// How many members are looked at to name a room's heroes.
+const HERO_ROWS_MAX: usize = 2_000;
+
+/// How many heroes a summary names.
+const HEROES_MAX: usize = 5;
+
+impl Room {
+    /// The stripped state for a user who is invited or knocks: with the user's own member event
+    /// and that of whoever sent it.
+    pub fn stripped_state(&self, user: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
+        let mut events = Vec::new();
+        for kind in STRIPPED_TYPES {
+            events.extend(self.state(kind, "")?);
+        }
+        if let Some(own) = self.state("m.room.member", user.as_str())? {
+            if *own.pdu.sender() != *user {
+                events.extend(self.state("m.room.member", own.pdu.sender().as_str())?);
+            }
+            events.push(own);
+        }
+        events.iter().map(|event| stripped(event)).collect()
+    }
+
+    /// A text field of a state event with an empty key.
+    pub fn state_text(&self, kind: &str, field: &str) -> Result<Option<String>, Error> {
+        let Some(event) = self.state(kind, "")? else { return Ok(None) };
+        let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
+        Ok(content.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    /// The canonical alias.
+    pub fn canonical_alias(&self) -> Result<Option<OwnedRoomAliasId>, Error> {
+        let alias = self.state_text("m.room.canonical_alias", "alias")?;
+        Ok(alias.and_then(|alias| OwnedRoomAliasId::try_from(alias).ok()))
+    }
+
+    /// The room's current history visibility.
+    pub fn history_visibility(&self) -> Result<Visibility, Error> {
+        let event = self.state("m.room.history_visibility", "")?;
+        Ok(event.map_or(Visibility::default(), |event| Visibility::of_content(event.pdu.content())))
+    }
+
+    /// Whether guests may join.
+    pub fn guests_can_join(&self) -> Result<bool, Error> {
+        Ok(self.state_text("m.room.guest_access", "guest_access")?.as_deref() == Some("can_join"))
+    }
+
+    /// The members who name a room that has no name: up to five others, joined or invited, else
+    /// who left, in the order of their ids.
+    pub fn heroes(&self, user: &UserId) -> Result<Vec<(ruma::OwnedUserId, Membership)>, Error> {
+        let mut present = Vec::new();
+        let mut gone = Vec::new();
+        let mut looked_at = 0;
+        self.visit_members(&mut |member, membership, _| {
+            looked_at += 1;
+            if member != user {
+                match membership {
+                    Membership::Join | Membership::Invite => present.push((member.to_owned(), membership)),
+                    Membership::Leave | Membership::Ban if gone.len() < HEROES_MAX => {
+                        gone.push((member.to_owned(), membership));
+                    }
+                    _ => {}
+                }
+            }
+            present.len() < HEROES_MAX && looked_at < HERO_ROWS_MAX
+        })?;
+        Ok(if present.is_empty() { gone } else { present })
+    }
+
+    /// The room as the public directory and `room_summary` show it.
+    pub fn summary(&self) -> Result<Value, Error> {
+        let view = self.view();
+        let create = self.create_info();
+        let mut out = json!({
+            "room_id": self.id(),
+            "num_joined_members": view.joined,
+            "world_readable": self.history_visibility()? == Visibility::WorldReadable,
+            "guest_can_join": self.guests_can_join()?,
+            "join_rule": self.join_rule()?.rule.as_str(),
+        });
+        for (name, value) in [
+            ("name", self.state_text("m.room.name", "name")?),
+            ("topic", self.state_text("m.room.topic", "topic")?),
+            ("avatar_url", self.state_text("m.room.avatar", "url")?),
+            ("canonical_alias", self.canonical_alias()?.map(|alias| alias.to_string())),
+            ("room_type", create.room_type.clone()),
+        ] {
+            if let Some(value) = value {
+                out[name] = json!(value);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// An event with nothing but type, state key, sender and content.
+fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
+    let content: &RawValue =
+        serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
+    #[derive(serde::Serialize)]
+    struct Stripped<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+        state_key: &'a str,
+        sender: &'a UserId,
+        content: &'a RawValue,
+    }
+    serde_json::value::to_raw_value(&Stripped {
+        kind: event.pdu.kind(),
+        state_key: event.pdu.state_key().unwrap_or_default(),
+        sender: event.pdu.sender(),
+        content,
+    })
+    .map_err(|_| Error::Damaged("event"))
+}

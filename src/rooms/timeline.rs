@@ -1,0 +1,182 @@
+//! Reading the timeline, page by page.
+
+use std::sync::Arc;
+
+use hearth_storage::{Family, Position};
+
+use crate::{
+    Error, Event, Place, Room, Viewer,
+    event::Short,
+    keys,
+};
+
+/// How many rows are read at once.
+const CHUNK_ROWS: usize = 64;
+
+/// How many events a page may look at when a filter leaves most of them out.
+const PAGE_LOOKED_AT_MAX: usize = 5_000;
+
+/// A page of the timeline.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The events, in the direction of reading.
+    pub events: Vec<Arc<Event>>,
+    /// The gap where the next page begins; none at the end.
+    pub next: Option<Place>,
+}
+
+/// A row of the timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Where the event stands.
+    pub place: Place,
+    /// Which it is.
+    pub short: Short,
+    /// The batch that put it there.
+    pub position: Position,
+}
+
+impl Place {
+    /// The gap before every event.
+    pub const START: Place = Place { anchor: 0, offset: 0 };
+    /// The gap after every event.
+    pub const END: Place = Place { anchor: u64::MAX, offset: i32::MAX };
+
+    /// The gap right before the event at this place. A gap is named by the last place before it.
+    pub fn before(self) -> Place {
+        Place { anchor: self.anchor, offset: self.offset.saturating_sub(1) }
+    }
+}
+
+impl Room {
+    /// Timeline rows after gap `after` up to gap `until`, or the same backwards; stop by
+    /// returning false.
+    pub fn visit_timeline(
+        &self,
+        after: Place,
+        until: Place,
+        backward: bool,
+        visit: &mut dyn FnMut(Row) -> bool,
+    ) -> Result<(), Error> {
+        let start = hearth_storage::prefix_end(&keys::timeline(self.0.key, after));
+        let end = match until {
+            Place::END => keys::entity_range(self.0.key).1,
+            until => hearth_storage::prefix_end(&keys::timeline(self.0.key, until)),
+        };
+        if start >= end {
+            return Ok(());
+        }
+        let mut damaged = false;
+        self.reader().scan(Family::RoomTimeline, &start, &end, backward, &mut |key, value| {
+            match (keys::read_place(&key[6..]), keys::read_timeline_value(value)) {
+                (Some(place), Some((short, position))) => visit(Row { place, short, position }),
+                _ => {
+                    damaged = true;
+                    false
+                }
+            }
+        })?;
+        if damaged { Err(Error::Damaged("timeline row")) } else { Ok(()) }
+    }
+
+    /// Up to `limit` events that `viewer` may see and `keep` keeps, from gap `from` towards gap
+    /// `to`.
+    pub fn page(
+        &self,
+        from: Place,
+        to: Option<Place>,
+        backward: bool,
+        limit: usize,
+        viewer: &mut Viewer,
+        keep: &dyn Fn(&Event) -> bool,
+    ) -> Result<Page, Error> {
+        let mut page = Page::default();
+        let mut at = from;
+        let mut looked_at = 0;
+        loop {
+            let (after, until) = match backward {
+                true => (to.unwrap_or(Place::START), at),
+                false => (at, to.unwrap_or(Place::END)),
+            };
+            let mut rows = Vec::with_capacity(CHUNK_ROWS);
+            self.visit_timeline(after, until, backward, &mut |row| {
+                rows.push(row);
+                rows.len() < CHUNK_ROWS
+            })?;
+            let shorts: Vec<_> = rows.iter().map(|row| row.short).collect();
+            for event in self.events(&shorts)? {
+                if page.events.len() >= limit || looked_at >= PAGE_LOOKED_AT_MAX {
+                    page.next = Some(at);
+                    return Ok(page);
+                }
+                looked_at += 1;
+                at = if backward { event.header.place.before() } else { event.header.place };
+                if keep(&event) && viewer.may_see(&event)? {
+                    page.events.push(event);
+                }
+            }
+            if rows.len() < CHUNK_ROWS {
+                if !backward && page.events.len() >= limit {
+                    page.next = Some(at);
+                }
+                return Ok(page);
+            }
+        }
+    }
+
+    /// The gap after everything that log position `position` shows.
+    pub fn place_at(&self, position: Position) -> Result<Place, Error> {
+        let view = self.view();
+        if view.timeline_position <= position {
+            return Ok(Place { anchor: view.last_n, offset: 0 });
+        }
+        let (mut low, mut high) = (0, view.last_n);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let row = self
+                .reader()
+                .get(Family::RoomTimeline, &keys::timeline(self.0.key, Place { anchor: middle, offset: 0 }))?;
+            let at = row.and_then(|value| keys::read_timeline_value(&value)).map(|(_, position)| position);
+            match at {
+                Some(at) if at <= position => low = middle,
+                Some(_) => high = middle - 1,
+                None => return Err(Error::Damaged("timeline row")),
+            }
+        }
+        Ok(Place { anchor: low, offset: 0 })
+    }
+
+    /// The event at or nearest to a time: the first at or after it, or the last at or before it
+    /// (`timestamp_to_event`). Looks at origin_server_ts in the order of the timeline.
+    pub fn event_near(
+        &self,
+        timestamp_ms: u64,
+        backward: bool,
+        viewer: &mut Viewer,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let view = self.view();
+        // Times mostly rise with n: search by halves for the neighborhood, then walk.
+        let (mut low, mut high) = (0, view.last_n);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let row = self
+                .reader()
+                .get(Family::RoomTimeline, &keys::timeline(self.0.key, Place { anchor: middle, offset: 0 }))?;
+            let short = row.and_then(|value| keys::read_timeline_value(&value)).map(|(short, _)| short);
+            let event = short.map(|short| self.event(short)).transpose()?.flatten();
+            match event {
+                Some(event) if event.pdu.origin_server_ts() < timestamp_ms => low = middle,
+                Some(_) => high = middle - 1,
+                None => return Err(Error::Damaged("timeline row")),
+            }
+        }
+        let at = Place { anchor: low, offset: 0 };
+        let keep = |event: &Event| match backward {
+            true => event.pdu.origin_server_ts() <= timestamp_ms,
+            false => event.pdu.origin_server_ts() >= timestamp_ms,
+        };
+        let from = if backward { Place { anchor: low + 1, offset: 0 } } else { at };
+        let page = self.page(from, None, backward, 1, viewer, &keep)?;
+        Ok(page.events.into_iter().next())
+    }
+}

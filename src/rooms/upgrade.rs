@@ -1,0 +1,189 @@
+//! Upgrading a room to another version (client-server API, "Room upgrades").
+
+use std::sync::Arc;
+
+use ruma::{OwnedUserId, RoomVersionId, UserId};
+use serde_json::{Map, Value, json};
+
+use crate::{CreateRoom, Error, Membership, NewEvent, Preset, Room, Rooms};
+
+/// The state that is carried over, where the old room has it.
+const CARRIED_TYPES: [&str; 10] = [
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+    "m.room.power_levels",
+    "m.room.policy",
+];
+
+/// The most bans that are carried over in the new room's first batch.
+const BANS_CARRIED_MAX: usize = 1000;
+
+impl Rooms {
+    /// Replaces a room by a new one of another version, and closes the old.
+    pub async fn upgrade(
+        self: &Arc<Self>,
+        old: &Room,
+        sender: &UserId,
+        profile: Map<String, Value>,
+        version: RoomVersionId,
+        additional_creators: Vec<OwnedUserId>,
+    ) -> Result<Room, Error> {
+        let rules = hearth_events::rules(&version)
+            .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
+        if old.membership(sender)? != Membership::Join {
+            return Err(Error::Forbidden("You are not in this room".to_owned()));
+        }
+        old.check_may_send_state(sender, "m.room.tombstone")?;
+        let create = old.state("m.room.create", "")?.ok_or(Error::Damaged("create event"))?;
+        let mut creation_content: Map<String, Value> =
+            serde_json::from_slice(create.pdu.content()).map_err(|_| Error::Damaged("create event"))?;
+        for name in ["creator", "room_version", "additional_creators"] {
+            creation_content.remove(name);
+        }
+        let last = old.last_event_id()?;
+        creation_content
+            .insert("predecessor".to_owned(), json!({ "room_id": old.id(), "event_id": last }));
+        if !additional_creators.is_empty() {
+            if !rules.authorization.additional_room_creators {
+                return Err(Error::Invalid(format!("room version {version} has no additional creators")));
+            }
+            creation_content.insert("additional_creators".to_owned(), json!(additional_creators));
+        }
+        let privileged = rules.authorization.explicitly_privilege_room_creators;
+        let mut spec = CreateRoom {
+            version: Some(version),
+            creator_profile: profile,
+            creation_content,
+            ..CreateRoom::new(sender.to_owned(), Preset::PrivateChat)
+        };
+        for kind in CARRIED_TYPES {
+            let Some(event) = old.state(kind, "")? else { continue };
+            let mut content: Value =
+                serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
+            if kind == "m.room.power_levels" {
+                carry_power(&mut content, sender, &additional_creators, privileged);
+                spec.power_levels = content.as_object().cloned();
+                continue;
+            }
+            spec.initial_state.push((kind.to_owned(), String::new(), content));
+        }
+        spec.extra_bans = old.bans()?;
+        let new = self.create(spec).await?;
+        self.move_aliases(old, &new, sender).await?;
+        self.close_upgraded(old, &new, sender).await?;
+        Ok(new)
+    }
+
+    /// Points the old room's aliases to the new one, and says which is canonical.
+    async fn move_aliases(&self, old: &Room, new: &Room, sender: &UserId) -> Result<(), Error> {
+        for alias in old.aliases()? {
+            let Some(record) = self.alias(&alias)? else { continue };
+            self.delete_alias(&alias).await?;
+            self.set_alias(&alias, new.id(), &record.creator).await?;
+        }
+        let Some(canonical) = old.state("m.room.canonical_alias", "")? else { return Ok(()) };
+        let content: Value =
+            serde_json::from_slice(canonical.pdu.content()).map_err(|_| Error::Damaged("event"))?;
+        new.send(NewEvent::state(sender, "m.room.canonical_alias", "", &content), None).await?;
+        // Not having the power to take it out of the old room is no reason to fail.
+        let emptied = NewEvent::state(sender, "m.room.canonical_alias", "", &json!({}));
+        drop(old.send(emptied, None).await);
+        if self.is_listed(old)? {
+            self.set_listed(old, false).await?;
+            self.set_listed(new, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the tombstone and, where the sender's power suffices, keeps people from talking on.
+    async fn close_upgraded(&self, old: &Room, new: &Room, sender: &UserId) -> Result<(), Error> {
+        let content = json!({
+            "body": "This room has been replaced",
+            "replacement_room": new.id(),
+        });
+        old.send(NewEvent::state(sender, "m.room.tombstone", "", &content), None).await?;
+        let Some(event) = old.state("m.room.power_levels", "")? else { return Ok(()) };
+        let mut levels: Map<String, Value> =
+            serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
+        let level = |levels: &Map<String, Value>, name: &str| levels.get(name).and_then(Value::as_i64).unwrap_or(0);
+        let closed = 50.max(level(&levels, "users_default") + 1);
+        for name in ["events_default", "invite"] {
+            let now = level(&levels, name);
+            levels.insert(name.to_owned(), json!(closed.max(now)));
+        }
+        let event = NewEvent::state(sender, "m.room.power_levels", "", &Value::Object(levels));
+        match old.send(event, None).await {
+            Ok(_) | Err(Error::Forbidden(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Fits the old power levels to the new room: whoever creates it must be able to set it up, and
+/// creators with power by their position are not listed.
+fn carry_power(content: &mut Value, sender: &UserId, creators: &[OwnedUserId], privileged: bool) {
+    let Some(levels) = content.as_object_mut() else { return };
+    let users = levels.entry("users").or_insert_with(|| json!({}));
+    let Some(users) = users.as_object_mut() else { return };
+    if privileged {
+        users.remove(sender.as_str());
+        for creator in creators {
+            users.remove(creator.as_str());
+        }
+        let events = levels.entry("events").or_insert_with(|| json!({}));
+        if let Some(events) = events.as_object_mut() {
+            events.insert("m.room.tombstone".to_owned(), json!(150));
+        }
+    } else {
+        users.entry(sender.to_string()).or_insert(json!(100));
+    }
+}
+
+impl Room {
+    /// The id of the newest event.
+    pub fn last_event_id(&self) -> Result<Option<ruma::OwnedEventId>, Error> {
+        let mut last = None;
+        self.visit_timeline(crate::Place::START, crate::Place::END, true, &mut |row| {
+            last = Some(row.short);
+            false
+        })?;
+        match last {
+            Some(short) => Ok(self.event(short)?.map(|event| event.id().to_owned())),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses, with the sentence a client is shown, what the user has no power for.
+    pub fn check_may_send_state(&self, user: &UserId, kind: &str) -> Result<(), Error> {
+        let create = self.create_info();
+        let levels = self.power_levels()?;
+        let view = hearth_events::PowerView::new(&create, levels.as_ref());
+        let needed = view.needed_for(kind, true);
+        if view.user(user).reaches(needed) {
+            return Ok(());
+        }
+        Err(Error::Forbidden(format!("You need power level {needed} to send {kind}")))
+    }
+
+    fn bans(&self) -> Result<Vec<(OwnedUserId, Value)>, Error> {
+        let mut banned = Vec::new();
+        self.visit_members(&mut |user, membership, short| {
+            if membership == Membership::Ban {
+                banned.push((user.to_owned(), short));
+            }
+            banned.len() < BANS_CARRIED_MAX
+        })?;
+        let mut out = Vec::with_capacity(banned.len());
+        for (user, short) in banned {
+            let Some(event) = self.event(short)? else { continue };
+            out.push((user, serde_json::from_slice(event.pdu.content()).unwrap_or_default()));
+        }
+        Ok(out)
+    }
+}
