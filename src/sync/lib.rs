@@ -1,1 +1,27 @@
-//! The sync engine: notifier, tokens, what a user may see since a token, and its renderings.
+//! The sync engine: notifier, token, what may this user see, and renderings.
+//!
+//! [`SyncEngine::sync`] computes a [`SyncView`], the news of a user since a [`SyncToken`], as plain data;
+//! [`v3`] writes it out as the `/sync` of the client-server API. Batch tokens of all endpoints are made
+//! and read by [`BatchToken`] alone.
+
+mod account_data;
+mod engine;
+mod error;
+mod filter;
+mod index;
+mod lazy;
+pub mod legacy;
+mod notifier;
+mod presence;
+mod room;
+#[cfg(test)]
+mod tests;
+mod token;
+pub mod v3;
+mod view;
+
+pub use engine::{SyncEngine, SyncRequest};
+pub use error::Error;
+pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
+pub use token::{BatchToken, SyncToken};
+pub use view::{DataEvent, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, Unread};

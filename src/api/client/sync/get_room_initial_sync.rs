@@ -1,0 +1,31 @@
+//! GET /_matrix/client/v3/rooms/{roomId}/initialSync — Client-Server API, "Syncing" (deprecated).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::limits;
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path, Query};
+
+/// What the query says.
+#[derive(Deserialize)]
+pub struct RoomInitialSyncQuery {
+    limit: Option<usize>,
+}
+
+/// One room, whole.
+pub async fn get_room_initial_sync(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path(room): Path<OwnedRoomId>,
+    Query(query): Query<RoomInitialSyncQuery>,
+) -> Result<Json<Value>> {
+    let room = app.sync.rooms().require(&room)?;
+    let limit = query.limit.unwrap_or(limits::PAGE_DEFAULT_EVENTS).min(limits::SYNC_TIMELINE_MAX_EVENTS);
+    Ok(Json(app.sync.room_snapshot(&auth.handle, auth.device.as_deref(), &room, limit)?))
+}

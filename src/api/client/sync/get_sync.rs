@@ -1,0 +1,50 @@
+//! GET /_matrix/client/v3/sync — Client-Server API, "Syncing".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use hearth_sync::{SyncRequest, SyncToken, v3};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Query};
+
+/// What the query says.
+#[derive(Deserialize)]
+pub struct SyncQuery {
+    filter: Option<String>,
+    since: Option<String>,
+    #[serde(default)]
+    full_state: bool,
+    set_presence: Option<String>,
+    #[serde(default)]
+    timeout: u64,
+    use_state_after: Option<bool>,
+    /// The name that clients used before the parameter was in the specification.
+    #[serde(rename = "org.matrix.msc4222.use_state_after")]
+    use_state_after_unstable: Option<bool>,
+}
+
+/// The user's news since a token; waits for some.
+pub async fn get_sync(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Query(query): Query<SyncQuery>,
+) -> Result<Response> {
+    let since = query.since.as_deref().filter(|since| !since.is_empty());
+    let request = SyncRequest {
+        filter: Arc::new(super::filter(&auth.handle, query.filter.as_deref())?),
+        user: auth.handle,
+        device: auth.device,
+        since: since.map(SyncToken::parse).transpose()?,
+        full_state: query.full_state,
+        state_after: query.use_state_after.or(query.use_state_after_unstable).unwrap_or(false),
+        timeout: Duration::from_millis(query.timeout),
+        set_presence: super::presence(query.set_presence.as_deref())?,
+    };
+    let mut view = app.sync.sync(&request).await?;
+    Ok(super::json_text(v3::render(&request, &mut view)?))
+}

@@ -1,0 +1,360 @@
+//! The sync engine: what may this user see since this token?
+//!
+//! The order of reading is the whole point (design, section 9): register for wake-ups; take the
+//! published positions of all shards; then read the user's own shard; then read the rooms up to the
+//! positions taken. What is beyond them waits for the next sync.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_core::{Shutdown, clock::SharedClock, limits, metrics as names, random::SharedRandom, tasks};
+use hearth_rooms::{Rooms, Viewer};
+use hearth_storage::{Position, ShardId};
+use hearth_users::{Change, Membership, PresenceState, RoomEntry, User, Users};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
+
+use crate::{
+    Error, Filter, SyncToken, SyncView,
+    index::JoinedEntry,
+    notifier::{IndexGuard, Notifier},
+    view::{DataEvent, StrippedRoom},
+};
+
+/// How often idle indexes are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a client asks of `/sync`.
+#[derive(Clone)]
+pub struct SyncRequest {
+    /// Who asks.
+    pub user: User,
+    /// With which device; application services may have none.
+    pub device: Option<OwnedDeviceId>,
+    /// What is wanted.
+    pub filter: Arc<Filter>,
+    /// What the client has seen.
+    pub since: Option<SyncToken>,
+    /// Whether all state is wanted again.
+    pub full_state: bool,
+    /// Whether `state` is to go to the end of the timeline.
+    pub state_after: bool,
+    /// How long to wait for news.
+    pub timeout: Duration,
+    /// The presence that syncing gives the user.
+    pub set_presence: PresenceState,
+}
+
+/// The engine.
+pub struct SyncEngine {
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) users: Arc<Users>,
+    pub(crate) notifier: Arc<Notifier>,
+    /// Until a shutdown, syncs wait; then they are answered at once.
+    shutdown: Shutdown,
+}
+
+/// One look at the user's news.
+pub(crate) struct Look<'a> {
+    pub(crate) engine: &'a SyncEngine,
+    pub(crate) request: &'a SyncRequest,
+    pub(crate) since: Option<&'a SyncToken>,
+    pub(crate) index: &'a IndexGuard,
+    /// The positions up to which rooms are read.
+    pub(crate) positions: Vec<(ShardId, Position)>,
+    /// The position up to which the user's own shard is read.
+    pub(crate) user_position: Position,
+    pub(crate) ignored: Arc<BTreeSet<OwnedUserId>>,
+}
+
+/// The user's own changes since the token.
+#[derive(Default)]
+struct OwnNews {
+    entries: Vec<RoomEntry>,
+    global: Vec<DataEvent>,
+    of_rooms: BTreeMap<OwnedRoomId, Vec<DataEvent>>,
+}
+
+/// Counts a sync that waits for as long as it lives.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Self {
+        metrics::gauge!(names::SYNC_CONNECTIONS).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        metrics::gauge!(names::SYNC_CONNECTIONS).decrement(1.0);
+    }
+}
+
+impl SyncEngine {
+    /// The engine over the rooms and users of a server. Listens to their changes from now on.
+    pub fn new(rooms: Arc<Rooms>, users: Arc<Users>, clock: SharedClock, random: SharedRandom, shutdown: Shutdown) -> Arc<Self> {
+        // The numbers of indexes begin at a place of each start's own, so that a token of an earlier
+        // start names none of this one's. 48 bits keep the token short.
+        let start = hearth_core::random::u64(random.as_ref()) >> 16;
+        let notifier = Notifier::new(rooms.clone(), users.clone(), clock, start);
+        Arc::new(Self { rooms, users, notifier, shutdown })
+    }
+
+    /// Starts the task that drops the indexes of users who have stopped syncing.
+    pub fn start(&self) {
+        let (notifier, shutdown) = (Arc::downgrade(&self.notifier), self.shutdown.clone());
+        tasks::spawn("sync indexes", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.wait() => return,
+                    () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+                }
+                let Some(notifier) = notifier.upgrade() else { return };
+                notifier.drop_idle();
+            }
+        });
+    }
+
+    /// The rooms of the server.
+    pub fn rooms(&self) -> &Arc<Rooms> {
+        &self.rooms
+    }
+
+    /// What a user may see since a token: waits until there is something, or the time is over.
+    pub async fn sync(&self, request: &SyncRequest) -> Result<SyncView, Error> {
+        let presence = request.device.as_ref().and_then(|device| {
+            self.users.presence().sync(request.user.id(), device, request.set_presence)
+        });
+        let index = self.notifier.index(&request.user);
+        if let Some(device) = &request.device {
+            index.state.lock().lazy.resume(device.as_str(), request.since.as_ref());
+        }
+        let timeout = request.timeout.min(Duration::from_millis(limits::SYNC_MAX_TIMEOUT_MS));
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut since = request.since.clone();
+        let mut waiting = None;
+        let view = loop {
+            let woken = index.notify.notified();
+            tokio::pin!(woken);
+            // Registered before anything is looked at, so that no wake-up is lost.
+            woken.as_mut().enable();
+            let view = self.look(request, since.as_ref(), &index).await?;
+            let answers_at_once = since.is_none() || request.full_state || self.shutdown.is_triggered();
+            if !view.is_empty() || answers_at_once || tokio::time::Instant::now() >= deadline {
+                break view;
+            }
+            // Nothing of what was looked at concerns the client: it need not be looked at again.
+            since = Some(view.next);
+            waiting.get_or_insert_with(Waiting::begin);
+            tokio::select! {
+                biased;
+                () = &mut woken => {}
+                () = self.shutdown.wait() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        };
+        self.remember(request, &index, &view, waiting.is_some());
+        drop(presence);
+        Ok(view)
+    }
+
+    /// Notes what an answer tells of.
+    fn remember(&self, request: &SyncRequest, index: &IndexGuard, view: &SyncView, waited: bool) {
+        let mut state = index.state.lock();
+        if let Some(device) = &request.device {
+            state.lazy.sent(device.as_str(), &view.next, view.members.clone());
+        }
+        let news = state.first_news.take();
+        if waited && let Some(news) = news.filter(|_| !view.joined.is_empty()) {
+            metrics::histogram!(names::MESSAGE_LATENCY).record(news.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Takes the positions in their order and looks once.
+    async fn look(
+        &self,
+        request: &SyncRequest,
+        since: Option<&SyncToken>,
+        index: &IndexGuard,
+    ) -> Result<SyncView, Error> {
+        let user = &request.user;
+        let log = self.rooms.log();
+        let positions = log.published_all();
+        let user_position = loop {
+            let position = user.position();
+            let read = self.notifier.refresh(index)?;
+            if read <= position {
+                break position;
+            }
+            // A room entry was read that is on disk and not yet published: the token must include it.
+            log.wait_durable(user.shard(), read).await?;
+        };
+        let ignored = user.ignored_users()?;
+        let look = Look { engine: self, request, since, index, positions, user_position, ignored };
+        look.view()
+    }
+}
+
+impl Look<'_> {
+    /// The position up to which rooms of a shard are read.
+    pub(crate) fn until(&self, shard: ShardId) -> Position {
+        self.positions.iter().find(|(one, _)| *one == shard).map_or(0, |(_, position)| *position)
+    }
+
+    /// What the client has seen of the user's own shard.
+    fn user_since(&self) -> Position {
+        self.since.map_or(0, |since| since.user)
+    }
+
+    /// Whether the client has been told that the user is joined to a room.
+    pub(crate) fn knows_joined(&self, entry: &JoinedEntry) -> bool {
+        self.since.is_some_and(|since| entry.began <= since.user && entry.room_began <= since.shard(entry.shard))
+    }
+
+    fn view(&self) -> Result<SyncView, Error> {
+        let (typing_count, shards) = {
+            let state = self.index.state.lock();
+            (state.typing_count(), state.shards().collect::<Vec<_>>())
+        };
+        let presence = self.engine.users.presence().counter();
+        let mut view = SyncView {
+            next: SyncToken {
+                shards: shards.into_iter().map(|shard| (shard, self.until(shard))).collect(),
+                user: self.user_position,
+                ephemeral: (self.index.start, typing_count),
+                presence: (presence.start, presence.value),
+            },
+            ..SyncView::default()
+        };
+        let mut own = self.own_news()?;
+        view.account_data = std::mem::take(&mut own.global);
+        for entry in std::mem::take(&mut own.entries) {
+            self.entry_news(&entry, &mut own.of_rooms, &mut view)?;
+        }
+        for entry in self.candidates(&own.of_rooms) {
+            let account_data = own.of_rooms.remove(&entry.room_id).unwrap_or_default();
+            if let Some(room) = self.joined_room(&entry, account_data, &mut view.members)? {
+                view.joined.push(room);
+            }
+        }
+        self.presence_news(&mut view)?;
+        Ok(view)
+    }
+
+    /// The joined rooms that may have news, in the order of their ids.
+    fn candidates(&self, with_data: &BTreeMap<OwnedRoomId, Vec<DataEvent>>) -> Vec<JoinedEntry> {
+        let filter = &self.request.filter.room;
+        let state = self.index.state.lock();
+        let mut found: BTreeMap<OwnedRoomId, JoinedEntry> = BTreeMap::new();
+        let mut add = |entry: JoinedEntry| {
+            if filter.has_room(&entry.room_id) {
+                found.insert(entry.room_id.clone(), entry);
+            }
+        };
+        match self.since.filter(|_| !self.request.full_state) {
+            None => state.rooms().cloned().for_each(&mut add),
+            Some(since) => {
+                state.changed_rooms(|shard| since.shard(shard)).into_iter().for_each(&mut add);
+                state.changed_typing(self.typing_since()).into_iter().for_each(&mut add);
+                with_data.keys().filter_map(|id| state.room(id)).cloned().for_each(&mut add);
+                state.begun_after(since.user).into_iter().for_each(&mut add);
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// The count of typing that the client has seen; 0 where it saw another index.
+    pub(crate) fn typing_since(&self) -> u64 {
+        self.since.map(|since| since.ephemeral).filter(|(start, _)| *start == self.index.start).map_or(0, |(_, count)| count)
+    }
+
+    /// What changed in the user's own shard.
+    fn own_news(&self) -> Result<OwnNews, Error> {
+        match self.since {
+            None => self.own_everything(),
+            Some(since) if since.user >= self.user_position => Ok(OwnNews::default()),
+            Some(since) => self.own_changes(since.user),
+        }
+    }
+
+    fn own_everything(&self) -> Result<OwnNews, Error> {
+        let user = self.request.user.now();
+        let mut own = OwnNews::default();
+        let mut wanted = vec![Membership::Invite, Membership::Knock];
+        if self.request.filter.room.include_leave {
+            wanted.extend([Membership::Leave, Membership::Ban]);
+        }
+        own.entries = user.rooms(&wanted)?;
+        let filter = &self.request.filter.account_data;
+        let data = crate::account_data::all_global(&self.request.user)?;
+        own.global = data.into_iter().filter(|event| filter.has_type(&event.kind)).collect();
+        Ok(own)
+    }
+
+    fn own_changes(&self, since: Position) -> Result<OwnNews, Error> {
+        let user = self.request.user.now();
+        let mut own = OwnNews::default();
+        for (_, change) in user.changes_between(since, self.user_position)? {
+            match change {
+                Change::Room(room_id) => own.entries.extend(user.room(&room_id)?),
+                Change::AccountData { room, kind } => {
+                    let Some(data) = user.account_data(room.as_deref(), &kind)? else { continue };
+                    match room {
+                        None => {
+                            if self.request.filter.account_data.has_type(&kind) {
+                                own.global.push(crate::account_data::event(&self.request.user, data));
+                            }
+                        }
+                        Some(room) => {
+                            let event = crate::account_data::event(&self.request.user, data);
+                            own.of_rooms.entry(room).or_default().push(event);
+                        }
+                    }
+                }
+                Change::Devices | Change::Profile | Change::Account => {}
+            }
+        }
+        Ok(own)
+    }
+
+    /// What an entry of the room list that changed tells, where the user is not joined.
+    fn entry_news(
+        &self,
+        entry: &RoomEntry,
+        data: &mut BTreeMap<OwnedRoomId, Vec<DataEvent>>,
+        view: &mut SyncView,
+    ) -> Result<(), Error> {
+        if !self.request.filter.room.has_room(&entry.room_id) {
+            return Ok(());
+        }
+        let stripped = || StrippedRoom { room_id: entry.room_id.clone(), state: entry.stripped_state.clone() };
+        match entry.membership {
+            Membership::Join => {}
+            Membership::Invite if self.ignored.contains(&entry.sender) => {}
+            Membership::Invite => view.invited.push(stripped()),
+            Membership::Knock => view.knocked.push(stripped()),
+            Membership::Leave | Membership::Ban => {
+                if self.since.is_some() && entry.began <= self.user_since() {
+                    return Ok(());
+                }
+                let account_data = data.remove(&entry.room_id).unwrap_or_default();
+                view.left.extend(self.left_room(entry, account_data)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an event is one that the user does not want to see: state events of ignored users
+    /// still count.
+    pub(crate) fn is_ignored(&self, event: &hearth_rooms::Event) -> bool {
+        event.pdu.state_key().is_none() && self.ignored.contains(event.pdu.sender())
+    }
+
+    pub(crate) fn viewer(&self, room: &hearth_rooms::Room) -> Result<Viewer, Error> {
+        Ok(room.viewer(self.request.user.id())?)
+    }
+}

@@ -1,0 +1,296 @@
+//! Filters (client-server API, "Filtering"): which events a client wants to be sent.
+
+use hearth_rooms::Event;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use serde::Deserialize;
+
+use crate::Error;
+
+/// A whole filter.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Filter {
+    /// The fields that events are cut down to.
+    pub event_fields: Option<Vec<String>>,
+    /// The form of events.
+    pub event_format: EventFormat,
+    /// What of presence.
+    pub presence: EventFilter,
+    /// What of the global account data.
+    pub account_data: EventFilter,
+    /// What of rooms.
+    pub room: RoomFilter,
+}
+
+/// The form of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventFormat {
+    /// As clients know them.
+    #[default]
+    Client,
+    /// As servers exchange them.
+    Federation,
+}
+
+/// What of rooms.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RoomFilter {
+    /// Only these rooms.
+    pub rooms: Option<Vec<OwnedRoomId>>,
+    /// Not these rooms.
+    pub not_rooms: Vec<OwnedRoomId>,
+    /// Whether rooms that were left before are told of.
+    pub include_leave: bool,
+    /// What of the timeline.
+    pub timeline: EventFilter,
+    /// What of the state.
+    pub state: EventFilter,
+    /// What of typing and receipts.
+    pub ephemeral: EventFilter,
+    /// What of the account data of rooms.
+    pub account_data: EventFilter,
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EventFilter {
+    /// At most so many.
+    pub limit: Option<u64>,
+    /// Only of these senders.
+    pub senders: Option<Vec<OwnedUserId>>,
+    /// Not of these senders.
+    pub not_senders: Vec<OwnedUserId>,
+    /// Only of these types; `*` stands for anything.
+    pub types: Option<Vec<String>>,
+    /// Not of these types.
+    pub not_types: Vec<String>,
+    /// Only in these rooms.
+    pub rooms: Option<Vec<OwnedRoomId>>,
+    /// Not in these rooms.
+    pub not_rooms: Vec<OwnedRoomId>,
+    /// Only with, or only without, a `url` in the content.
+    pub contains_url: Option<bool>,
+    /// Whether members are sent only as they are needed.
+    pub lazy_load_members: bool,
+    /// Whether members are sent again that the client knows.
+    pub include_redundant_members: bool,
+    /// Whether unread counts are told by thread.
+    pub unread_thread_notifications: bool,
+}
+
+impl Filter {
+    /// Reads a filter from JSON text.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        serde_json::from_str(text).map_err(|error| Error::BadFilter(error.to_string()))
+    }
+
+    /// Reads a stored filter.
+    pub fn from_value(value: serde_json::Value) -> Result<Self, Error> {
+        serde_json::from_value(value).map_err(|error| Error::BadFilter(error.to_string()))
+    }
+}
+
+impl RoomFilter {
+    /// Whether a room is told of at all.
+    pub fn has_room(&self, room: &RoomId) -> bool {
+        let named = |list: &[OwnedRoomId]| list.iter().any(|one| one == room);
+        self.rooms.as_deref().is_none_or(named) && !named(&self.not_rooms)
+    }
+
+    /// How many timeline events a room is sent.
+    pub fn timeline_limit(&self) -> usize {
+        use hearth_core::limits::{SYNC_TIMELINE_DEFAULT_EVENTS, SYNC_TIMELINE_MAX_EVENTS};
+        let asked = self.timeline.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        asked.unwrap_or(SYNC_TIMELINE_DEFAULT_EVENTS).min(SYNC_TIMELINE_MAX_EVENTS)
+    }
+
+    /// Whether members are loaded lazily: the setting belongs to the state, old clients have it
+    /// with the timeline.
+    pub fn is_lazy(&self) -> bool {
+        self.state.lazy_load_members || self.timeline.lazy_load_members
+    }
+
+    /// Whether members are sent again that the client knows.
+    pub fn is_redundant(&self) -> bool {
+        self.state.include_redundant_members || self.timeline.include_redundant_members
+    }
+}
+
+impl EventFilter {
+    /// Whether anything in a room can pass.
+    pub fn has_room(&self, room: &RoomId) -> bool {
+        let named = |list: &[OwnedRoomId]| list.iter().any(|one| one == room);
+        self.rooms.as_deref().is_none_or(named) && !named(&self.not_rooms)
+    }
+
+    /// Whether an event type passes.
+    pub fn has_type(&self, kind: &str) -> bool {
+        let named = |list: &[String]| list.iter().any(|pattern| matches(pattern, kind));
+        self.types.as_deref().is_none_or(named) && !named(&self.not_types)
+    }
+
+    /// Whether a sender passes.
+    pub fn has_sender(&self, sender: &UserId) -> bool {
+        let named = |list: &[OwnedUserId]| list.iter().any(|one| one == sender);
+        self.senders.as_deref().is_none_or(named) && !named(&self.not_senders)
+    }
+
+    /// Whether an event of a room that passes is wanted.
+    pub fn has_event(&self, event: &Event) -> bool {
+        self.has_type(event.pdu.kind())
+            && self.has_sender(event.pdu.sender())
+            && self.contains_url.is_none_or(|wanted| wanted == has_url(event.pdu.content()))
+    }
+}
+
+/// Whether the content has a `url` that is a string.
+fn has_url(content: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Content {
+        url: Option<serde_json::Value>,
+    }
+    let content: Option<Content> = serde_json::from_slice(content).ok();
+    content.and_then(|content| content.url).is_some_and(|url| url.is_string())
+}
+
+/// Whether a text fits a pattern in which `*` stands for any sequence of characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// The fields that `event_fields` leaves of an event. Fields that are needed to place the event at
+/// all are kept: a server may send more than was asked for.
+pub fn cut(event: &serde_json::Value, fields: &[String]) -> serde_json::Value {
+    let mut out = serde_json::Map::new();
+    for always in ["type", "event_id"] {
+        if let Some(value) = event.get(always) {
+            out.insert(always.to_owned(), value.clone());
+        }
+    }
+    for field in fields {
+        copy(event, &mut out, &split_path(field));
+    }
+    serde_json::Value::Object(out)
+}
+
+fn copy(from: &serde_json::Value, to: &mut serde_json::Map<String, serde_json::Value>, path: &[String]) {
+    let Some((first, rest)) = path.split_first() else { return };
+    let Some(value) = from.get(first) else { return };
+    if rest.is_empty() {
+        to.insert(first.clone(), value.clone());
+        return;
+    }
+    let inner = to.entry(first.clone()).or_insert_with(|| serde_json::json!({}));
+    if let Some(inner) = inner.as_object_mut() {
+        copy(value, inner, rest);
+    }
+}
+
+/// Splits a dot-separated path, in which a backslash keeps the next dot or backslash as it is.
+fn split_path(path: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = path.chars();
+    while let Some(char) = chars.next() {
+        let last = parts.len() - 1;
+        match char {
+            '.' => parts.push(String::new()),
+            '\\' => match chars.next() {
+                Some(escaped @ ('.' | '\\')) => parts[last].push(escaped),
+                Some(other) => parts[last].extend(['\\', other]),
+                None => parts[last].push('\\'),
+            },
+            other => parts[last].push(other),
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{room_id, user_id};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, expected) in [
+            ("m.room.message", "m.room.message", true),
+            ("m.room.message", "m.room.messages", false),
+            ("m.room.*", "m.room.message", true),
+            ("m.room.*", "m.roo", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("*.message", "m.room.message", true),
+            ("*.message", "m.room.message.x", false),
+            ("m.*.message", "m.room.message", true),
+            ("m.*.message", "m.message", false),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("a*a", "a", false),
+            ("a**a", "aa", true),
+            ("", "", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn lists() {
+        let filter: EventFilter = serde_json::from_value(json!({
+            "types": ["m.room.*"], "not_types": ["m.room.topic"],
+            "senders": ["@a:x", "@b:x"], "not_senders": ["@b:x"],
+            "rooms": ["!r:x"], "not_rooms": ["!s:x"],
+        }))
+        .unwrap();
+        assert!(filter.has_type("m.room.name") && !filter.has_type("m.room.topic") && !filter.has_type("m.x"));
+        assert!(filter.has_sender(user_id!("@a:x")) && !filter.has_sender(user_id!("@b:x")));
+        assert!(!filter.has_sender(user_id!("@c:x")));
+        assert!(filter.has_room(room_id!("!r:x")) && !filter.has_room(room_id!("!s:x")));
+        let none: EventFilter = serde_json::from_value(json!({ "types": [] })).unwrap();
+        assert!(!none.has_type("m.room.name"), "an empty list lets nothing pass");
+    }
+
+    #[test]
+    fn limits() {
+        let limit = |value: serde_json::Value| {
+            Filter::from_value(json!({ "room": { "timeline": value } })).unwrap().room.timeline_limit()
+        };
+        assert_eq!(limit(json!({})), 10);
+        assert_eq!(limit(json!({ "limit": 3 })), 3);
+        assert_eq!(limit(json!({ "limit": 0 })), 0);
+        assert_eq!(limit(json!({ "limit": 100_000 })), 100);
+        assert!(Filter::parse("{\"room\": 7}").is_err());
+        assert!(Filter::parse("{\"event_format\": \"other\"}").is_err());
+        assert!(Filter::parse("nothing").is_err());
+    }
+
+    #[test]
+    fn urls() {
+        assert!(has_url(br#"{"url":"mxc://a/b"}"#));
+        assert!(!has_url(br#"{"url":7}"#));
+        assert!(!has_url(br#"{"body":"url"}"#));
+    }
+
+    #[test]
+    fn fields() {
+        let event = json!({"type": "t", "event_id": "$e", "sender": "@a:x", "content": {"body": "b", "a.b": 1, "c": 2}});
+        let fields = ["content.body".to_owned(), "content.a\\.b".to_owned(), "nothing.there".to_owned()];
+        let expected = json!({"type": "t", "event_id": "$e", "content": {"body": "b", "a.b": 1}});
+        assert_eq!(cut(&event, &fields), expected);
+    }
+}

@@ -1,0 +1,305 @@
+//! Who must be told of what: rooms and the indexes of the users who watch them.
+//!
+//! A change is noted in the indexes before its position is published, and waiting syncs are woken
+//! after: so a sync that samples positions finds in its index whatever they include, and one that is
+//! woken finds it published.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dashmap::DashMap;
+use hearth_core::clock::SharedClock;
+use hearth_rooms::{Changed, Rooms};
+use hearth_storage::{EntityKey, Position};
+use hearth_users::{Change, Membership, RoomEntry, User, UserNote, Users};
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    Error,
+    index::{JoinedEntry, UserIndex},
+};
+
+/// An index that nobody used for so long is dropped; the next sync builds it again.
+const INDEX_IDLE_MS: u64 = 5 * 60 * 1000;
+
+/// The indexes of the users who sync.
+pub(crate) struct Notifier {
+    rooms: Arc<Rooms>,
+    users: Arc<Users>,
+    clock: SharedClock,
+    indexes: DashMap<OwnedUserId, Arc<UserIndex>>,
+    watchers: DashMap<EntityKey, Vec<Arc<UserIndex>>>,
+    /// Indexes that were touched by batches that are about to be published.
+    touched: Mutex<Vec<Arc<UserIndex>>>,
+    next_start: AtomicU64,
+}
+
+/// An index in use; it is not dropped meanwhile.
+pub(crate) struct IndexGuard {
+    index: Arc<UserIndex>,
+    clock: SharedClock,
+}
+
+impl std::ops::Deref for IndexGuard {
+    type Target = UserIndex;
+
+    fn deref(&self) -> &UserIndex {
+        &self.index
+    }
+}
+
+impl Drop for IndexGuard {
+    fn drop(&mut self) {
+        self.index.used_at_ms.store(self.clock.now_ms(), Ordering::Release);
+        self.index.active.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Notifier {
+    pub(crate) fn new(rooms: Arc<Rooms>, users: Arc<Users>, clock: SharedClock, start: u64) -> Arc<Self> {
+        let notifier = Arc::new(Self {
+            rooms: rooms.clone(),
+            users: users.clone(),
+            clock,
+            indexes: DashMap::new(),
+            watchers: DashMap::new(),
+            touched: Mutex::default(),
+            next_start: AtomicU64::new(start),
+        });
+        let weak = Arc::downgrade(&notifier);
+        rooms.on_change(Box::new(move |changed| upgraded(&weak, |notifier| notifier.room_changed(changed))));
+        let weak = Arc::downgrade(&notifier);
+        rooms.log().before_publish(Box::new(move |published| {
+            let note = published.note.as_ref().and_then(|note| note.downcast_ref::<UserNote>());
+            if let Some(note) = note {
+                upgraded(&weak, |notifier| notifier.user_changed(note));
+            }
+        }));
+        let weak = Arc::downgrade(&notifier);
+        rooms.log().on_publish(Box::new(move |_| upgraded(&weak, Notifier::wake)));
+        let weak = Arc::downgrade(&notifier);
+        users.presence().on_change(Box::new(move |user, _| upgraded(&weak, |notifier| notifier.presence_changed(user))));
+        notifier
+    }
+
+    /// A room changed: called before its batch is published, or at once for typing.
+    fn room_changed(&self, changed: &Changed<'_>) {
+        let Some(watchers) = self.watchers.get(&changed.room.key()) else { return };
+        let typing = changed.change.typing;
+        for index in watchers.iter() {
+            index.touch(changed.room.key(), changed.position, typing);
+            if typing {
+                index.notify.notify_waiters();
+            }
+        }
+        if !typing {
+            self.touched.lock().extend(watchers.iter().cloned());
+        }
+    }
+
+    /// A user's own data changed: called before its batch is published.
+    fn user_changed(&self, note: &UserNote) {
+        let Some(index) = self.indexes.get(&note.user_id).map(|index| index.clone()) else { return };
+        {
+            let mut state = index.state.lock();
+            for change in &note.changes {
+                if let Change::Room(room_id) = change {
+                    state.stale.insert(room_id.clone());
+                }
+            }
+        }
+        self.touched.lock().push(index);
+    }
+
+    /// Wakes whoever waits for what was touched: it is published now.
+    fn wake(&self) {
+        let touched = std::mem::take(&mut *self.touched.lock());
+        for index in touched {
+            index.notify.notify_waiters();
+        }
+    }
+
+    /// Wakes those who share a room with a user whose presence changed, and the user.
+    fn presence_changed(&self, user: &UserId) {
+        let keys = match self.room_keys_of(user) {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::warn!(%error, "a change of presence could not be told");
+                return;
+            }
+        };
+        if let Some(index) = self.indexes.get(user) {
+            index.notify.notify_waiters();
+        }
+        for key in keys {
+            let Some(watchers) = self.watchers.get(&key) else { continue };
+            watchers.iter().for_each(|index| index.notify.notify_waiters());
+        }
+    }
+
+    /// The rooms a user is joined to: from the index where there is one.
+    fn room_keys_of(&self, user: &UserId) -> Result<Vec<EntityKey>, Error> {
+        if let Some(index) = self.indexes.get(user).map(|index| index.clone()) {
+            let state = index.state.lock();
+            if state.built {
+                return Ok(state.room_keys());
+            }
+        }
+        let Some(user) = self.users.get(user)? else { return Ok(Vec::new()) };
+        let mut keys = Vec::new();
+        for entry in user.rooms(&[Membership::Join])? {
+            keys.extend(self.rooms.get(&entry.room_id)?.map(|room| room.key()));
+        }
+        Ok(keys)
+    }
+
+    /// Whether another user is joined to one of the rooms of an index.
+    pub(crate) fn share_a_room(&self, index: &UserIndex, other: &UserId) -> Result<bool, Error> {
+        if index.user.id() == other {
+            return Ok(true);
+        }
+        let keys = self.room_keys_of(other)?;
+        let state = index.state.lock();
+        Ok(keys.into_iter().any(|key| state.has(key)))
+    }
+
+    /// The index of a user, built if need be.
+    pub(crate) fn index(&self, user: &User) -> IndexGuard {
+        loop {
+            let index = self
+                .indexes
+                .entry(user.id().to_owned())
+                .or_insert_with(|| {
+                    let start = self.next_start.fetch_add(1, Ordering::AcqRel);
+                    Arc::new(UserIndex::new(user.clone(), start, self.clock.now_ms()))
+                })
+                .clone();
+            index.active.fetch_add(1, Ordering::AcqRel);
+            let guard = IndexGuard { index, clock: self.clock.clone() };
+            if !guard.state.lock().closed {
+                return guard;
+            }
+        }
+    }
+
+    /// Brings the joined rooms of an index up to date. Gives the greatest position in the user's shard
+    /// of what was read: it may not be published yet.
+    pub(crate) fn refresh(&self, guard: &IndexGuard) -> Result<Position, Error> {
+        let index = &guard.index;
+        {
+            let state = index.state.lock();
+            if state.built && state.stale.is_empty() {
+                return Ok(0);
+            }
+        }
+        let _refresh = index.refresh.lock();
+        let (built, stale) = {
+            let mut state = index.state.lock();
+            (state.built, std::mem::take(&mut state.stale))
+        };
+        let read = if built { self.read_stale(index, &stale) } else { self.build(index) };
+        if read.is_err() {
+            // What was not read stays to be read.
+            index.state.lock().stale.extend(stale);
+        }
+        read
+    }
+
+    /// Reads the whole room list, once.
+    fn build(&self, index: &Arc<UserIndex>) -> Result<Position, Error> {
+        let entries = index.user.rooms(&[Membership::Join])?;
+        let mut last = 0;
+        let mut rooms = Vec::with_capacity(entries.len());
+        for entry in entries {
+            last = last.max(entry.position);
+            rooms.extend(self.rooms.get(&entry.room_id)?.map(|room| (room, entry)));
+        }
+        for (room, _) in &rooms {
+            self.watch(room.key(), index);
+        }
+        let mut state = index.state.lock();
+        for (room, entry) in &rooms {
+            state.add(room, entry);
+        }
+        state.built = true;
+        Ok(last)
+    }
+
+    /// Reads the entries of some rooms again.
+    fn read_stale(
+        &self,
+        index: &Arc<UserIndex>,
+        stale: &std::collections::BTreeSet<ruma::OwnedRoomId>,
+    ) -> Result<Position, Error> {
+        let mut last = 0;
+        for room_id in stale {
+            let entry = index.user.room(room_id)?;
+            last = last.max(entry.as_ref().map_or(0, |entry| entry.position));
+            match entry {
+                Some(entry) if entry.membership == Membership::Join => self.add(index, &entry)?,
+                _ => {
+                    let removed = index.state.lock().remove(room_id);
+                    if let Some(key) = removed {
+                        self.unwatch(key, index);
+                    }
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    fn add(&self, index: &Arc<UserIndex>, entry: &RoomEntry) -> Result<(), Error> {
+        let Some(room) = self.rooms.get(&entry.room_id)? else { return Ok(()) };
+        self.watch(room.key(), index);
+        index.state.lock().add(&room, entry);
+        Ok(())
+    }
+
+    fn watch(&self, key: EntityKey, index: &Arc<UserIndex>) {
+        let mut watchers = self.watchers.entry(key).or_default();
+        if !watchers.iter().any(|one| Arc::ptr_eq(one, index)) {
+            watchers.push(index.clone());
+        }
+    }
+
+    fn unwatch(&self, key: EntityKey, index: &Arc<UserIndex>) {
+        if let Some(mut watchers) = self.watchers.get_mut(&key) {
+            watchers.retain(|one| !Arc::ptr_eq(one, index));
+        }
+        self.watchers.remove_if(&key, |_, watchers| watchers.is_empty());
+    }
+
+    /// Drops the indexes that nobody has used for a while.
+    pub(crate) fn drop_idle(&self) {
+        let now = self.clock.now_ms();
+        let is_old = |index: &UserIndex| index.idle_since_ms().is_some_and(|since| now >= since + INDEX_IDLE_MS);
+        let old: Vec<_> = self.indexes.iter().filter(|index| is_old(index)).map(|index| index.clone()).collect();
+        for index in old {
+            let keys: Vec<EntityKey> = {
+                let mut state = index.state.lock();
+                if !is_old(&index) {
+                    continue;
+                }
+                state.closed = true;
+                state.rooms().map(|room: &JoinedEntry| room.key).collect()
+            };
+            self.indexes.remove_if(index.user.id(), |_, one| Arc::ptr_eq(one, &index));
+            keys.into_iter().for_each(|key| self.unwatch(key, &index));
+        }
+    }
+
+    /// How many indexes there are, and how many rooms are watched: for tests.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.indexes.len(), self.watchers.len())
+    }
+}
+
+fn upgraded(weak: &Weak<Notifier>, act: impl FnOnce(&Notifier)) {
+    if let Some(notifier) = weak.upgrade() {
+        act(&notifier);
+    }
+}

@@ -1,0 +1,330 @@
+//! The news of one room.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use hearth_rooms::{Event, NodeId, Place, Room, Viewer};
+use hearth_storage::Position;
+use hearth_users::RoomEntry;
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    Error,
+    engine::Look,
+    index::JoinedEntry,
+    lazy::SentMember,
+    view::{DataEvent, JoinedRoom, LeftRoom, Summary, Timeline, Unread},
+};
+
+/// The stretch of a room's history that is news.
+struct Stretch {
+    /// What the client has seen; none where it is told of the room anew.
+    seen: Option<Position>,
+    /// The gap after what it has seen, and the gap where the news end.
+    after: Option<Place>,
+    until: Place,
+    /// The states at both ends; the first is empty where the client is told anew.
+    old_root: NodeId,
+    new_root: NodeId,
+}
+
+impl Look<'_> {
+    /// The news of a joined room, if there are any.
+    pub(crate) fn joined_room(
+        &self,
+        entry: &JoinedEntry,
+        data: Vec<DataEvent>,
+        members: &mut Vec<SentMember>,
+    ) -> Result<Option<JoinedRoom>, Error> {
+        let until = self.until(entry.shard);
+        if entry.room_began > until || entry.began > self.user_position {
+            // Joined after the positions were taken: the next sync tells of it.
+            return Ok(None);
+        }
+        let Some(room) = self.engine.rooms.get(&entry.room_id)? else { return Ok(None) };
+        let known = self.knows_joined(entry);
+        let initial = !known || self.request.full_state;
+        let seen = self.since.filter(|_| known).map(|since| since.shard(entry.shard));
+        let mut viewer = self.viewer(&room)?;
+        let mut news = JoinedRoom {
+            initial,
+            timeline: Timeline { events: Vec::new(), limited: false, start: Place::START },
+            state: Vec::new(),
+            typing: self.typing(&room, known),
+            receipts: self.receipts(&room, seen, until)?,
+            account_data: self.room_data(&room, known, data)?,
+            summary: None,
+            unread: Unread::default(),
+            viewer: self.viewer(&room)?,
+            room: room.clone(),
+        };
+        if initial || room.view().timeline_position > seen.unwrap_or(0) {
+            let stretch = self.stretch(&room, seen, until)?;
+            news.timeline = self.timeline(&room, &mut viewer, &stretch)?;
+            let state = self.state(&room, &stretch, &news.timeline.events)?;
+            news.summary = self.summary(&room, initial, &news.timeline.events, &state)?;
+            news.state = self.wanted_state(&room, &stretch, &news, state, members)?;
+        }
+        news.viewer = viewer;
+        Ok(Some(news).filter(|news| !news.is_empty()))
+    }
+
+    /// The news of a room that the user has left, or was removed from, since the token.
+    pub(crate) fn left_room(&self, entry: &RoomEntry, data: Vec<DataEvent>) -> Result<Option<LeftRoom>, Error> {
+        let Some(room) = self.engine.rooms.get(&entry.room_id)? else { return Ok(None) };
+        let mut viewer = self.viewer(&room)?;
+        let end = Place { anchor: entry.anchor, offset: 0 };
+        let Some(own) = room.event_by_id(&entry.event_id)? else { return Ok(None) };
+        let mut left = LeftRoom {
+            timeline: Timeline { events: vec![own.clone()], limited: false, start: end.before() },
+            state: Vec::new(),
+            account_data: data,
+            viewer: self.viewer(&room)?,
+            room: room.clone(),
+        };
+        if viewer.left() == Some(end) {
+            let seen = self.since.map(|since| since.shard(room.shard())).filter(|seen| *seen > 0);
+            let seen = match seen {
+                Some(seen) if self.was_joined_at(&room, seen)? => Some(seen),
+                _ => None,
+            };
+            let stretch = Stretch {
+                seen,
+                after: seen.map(|seen| room.place_at(seen)).transpose()?,
+                until: end,
+                old_root: seen.map_or(Ok(NodeId::EMPTY), |seen| room.state_root_at(seen))?,
+                new_root: room.state_after(&own)?,
+            };
+            left.timeline = self.timeline(&room, &mut viewer, &stretch)?;
+            left.state = self.state(&room, &stretch, &left.timeline.events)?;
+            let filter = &self.request.filter.room.state;
+            left.state.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
+        }
+        // The user's own leaving is told of whatever the history visibility says, unless the filter
+        // leaves it out.
+        let filter = &self.request.filter.room.timeline;
+        left.timeline.events.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
+        left.viewer = viewer;
+        Ok(Some(left))
+    }
+
+    fn was_joined_at(&self, room: &Room, position: Position) -> Result<bool, Error> {
+        let root = room.state_root_at(position)?;
+        let own = room.state_at(root, "m.room.member", self.request.user.id().as_str())?;
+        #[derive(serde::Deserialize)]
+        struct Content {
+            membership: String,
+        }
+        let content: Option<Content> = own.and_then(|own| serde_json::from_slice(own.pdu.content()).ok());
+        Ok(content.is_some_and(|content| content.membership == "join"))
+    }
+
+    fn stretch(&self, room: &Room, seen: Option<Position>, until: Position) -> Result<Stretch, Error> {
+        let whole = seen.is_none() || self.request.full_state;
+        Ok(Stretch {
+            seen,
+            after: seen.map(|seen| room.place_at(seen)).transpose()?,
+            until: room.place_at(until)?,
+            old_root: if whole { NodeId::EMPTY } else { room.state_root_at(seen.unwrap_or(0))? },
+            new_root: room.state_root_at(until)?,
+        })
+    }
+
+    /// The newest events of the stretch that the user may see and wants to see.
+    fn timeline(&self, room: &Room, viewer: &mut Viewer, stretch: &Stretch) -> Result<Timeline, Error> {
+        let filter = &self.request.filter.room;
+        if !filter.timeline.has_room(room.id()) || stretch.after == Some(stretch.until) {
+            return Ok(Timeline { events: Vec::new(), limited: false, start: stretch.until });
+        }
+        let limit = filter.timeline_limit();
+        let keep = |event: &Event| filter.timeline.has_event(event) && !self.is_ignored(event);
+        // One more than is sent, to know whether there is more.
+        let page = room.page(stretch.until, stretch.after, true, limit + 1, viewer, &keep)?;
+        let mut events = page.events;
+        let too_many = events.len() > limit;
+        events.truncate(limit);
+        let start = match (events.last(), page.next) {
+            (_, Some(next)) if !too_many => next,
+            (Some(first), _) => first.header.place.before(),
+            (None, _) => stretch.after.filter(|_| !too_many).unwrap_or(stretch.until),
+        };
+        events.reverse();
+        Ok(Timeline { events, limited: too_many || page.next.is_some(), start })
+    }
+
+    /// The state that changed over the stretch and that the timeline does not show: as it was at the
+    /// start of the timeline, and where it changed later without showing (because a filter or the
+    /// history visibility hides it) as it is at the end. For `state_after`, all that changed.
+    fn state(&self, room: &Room, stretch: &Stretch, timeline: &[Arc<Event>]) -> Result<Vec<Arc<Event>>, Error> {
+        let at_end = room.state_diff(stretch.old_root, stretch.new_root)?;
+        if self.request.state_after {
+            return Ok(room.events(&at_end)?);
+        }
+        let shown: HashSet<_> = timeline.iter().map(|event| event.short).collect();
+        let start_root = timeline.first().map_or(stretch.new_root, |event| event.header.state_before);
+        if shown.is_empty() || start_root == stretch.new_root {
+            return Ok(room.events(&at_end)?);
+        }
+        let at_start = room.state_diff(stretch.old_root, start_root)?;
+        let wanted = |shorts: Vec<u32>| shorts.into_iter().filter(|short| !shown.contains(short)).collect::<Vec<_>>();
+        let mut state: BTreeMap<(String, String), Arc<Event>> = BTreeMap::new();
+        for event in room.events(&wanted(at_start))?.into_iter().chain(room.events(&wanted(at_end))?) {
+            let key = (event.pdu.kind().to_owned(), event.pdu.state_key().unwrap_or_default().to_owned());
+            state.insert(key, event);
+        }
+        Ok(state.into_values().collect())
+    }
+
+    /// What the filter leaves of the state, with members as they are needed.
+    fn wanted_state(
+        &self,
+        room: &Room,
+        stretch: &Stretch,
+        news: &JoinedRoom,
+        mut state: Vec<Arc<Event>>,
+        members: &mut Vec<SentMember>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        let filter = &self.request.filter.room;
+        if !filter.state.has_room(room.id()) {
+            return Ok(Vec::new());
+        }
+        if filter.is_lazy() {
+            self.load_members(room, stretch, news, &mut state, members)?;
+        }
+        state.retain(|event| filter.state.has_event(event));
+        Ok(state)
+    }
+
+    /// Leaves of the members those who are needed: senders in the timeline, heroes and the user where
+    /// the room is told of anew, and whoever changed; adds senders whom the client may not know.
+    fn load_members(
+        &self,
+        room: &Room,
+        stretch: &Stretch,
+        news: &JoinedRoom,
+        state: &mut Vec<Arc<Event>>,
+        members: &mut Vec<SentMember>,
+    ) -> Result<(), Error> {
+        let own = self.request.user.id();
+        let events = &news.timeline.events;
+        let mut needed: BTreeSet<OwnedUserId> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+        if let Some(heroes) = news.summary.as_ref().and_then(|summary| summary.heroes.as_ref()) {
+            needed.extend(heroes.iter().cloned());
+        }
+        let is_member = |event: &Event| event.pdu.kind() == "m.room.member";
+        if news.initial {
+            needed.insert(own.to_owned());
+            let wanted = |event: &Event| event.pdu.state_key().is_some_and(|id| contains(&needed, id));
+            state.retain(|event| !is_member(event) || wanted(event));
+        }
+        let sent: HashMap<&str, u32> =
+            state.iter().filter(|event| is_member(event)).filter_map(|event| Some((event.pdu.state_key()?, event.short))).collect();
+        let root = match events.first().filter(|_| !self.request.state_after) {
+            Some(first) => first.header.state_before,
+            None => stretch.new_root,
+        };
+        let mut added = Vec::new();
+        for user in &needed {
+            if sent.contains_key(user.as_str()) {
+                continue;
+            }
+            let Some(event) = room.state_at(root, "m.room.member", user.as_str())? else { continue };
+            if !self.knows_member(room, user, event.short) && !events.iter().any(|shown| shown.short == event.short) {
+                added.push(event);
+            }
+        }
+        state.extend(added);
+        for event in state.iter().chain(events).filter(|event| is_member(event)) {
+            let user = event.pdu.state_key().and_then(|id| OwnedUserId::try_from(id).ok());
+            members.extend(user.map(|user| (room.key(), user, event.short)));
+        }
+        Ok(())
+    }
+
+    fn knows_member(&self, room: &Room, user: &UserId, short: u32) -> bool {
+        if self.request.filter.room.is_redundant() {
+            return false;
+        }
+        let Some(device) = &self.request.device else { return false };
+        let member = (room.key(), user.to_owned(), short);
+        self.index.state.lock().lazy.knows(device.as_str(), &member)
+    }
+
+    /// Counts and names, where the room is told of anew or its members or name changed.
+    fn summary(
+        &self,
+        room: &Room,
+        initial: bool,
+        timeline: &[Arc<Event>],
+        state: &[Arc<Event>],
+    ) -> Result<Option<Summary>, Error> {
+        let names = |event: &Arc<Event>| {
+            event.pdu.state_key().is_some()
+                && matches!(event.pdu.kind(), "m.room.member" | "m.room.name" | "m.room.canonical_alias")
+        };
+        if !initial && !timeline.iter().chain(state).any(names) {
+            return Ok(None);
+        }
+        let named = room.state_text("m.room.name", "name")?.is_some() || room.canonical_alias()?.is_some();
+        let heroes = match named {
+            true => None,
+            false => {
+                let heroes = room.heroes(self.request.user.id())?;
+                Some(heroes.into_iter().map(|(user, _)| user).collect())
+            }
+        };
+        let view = room.view();
+        Ok(Some(Summary { heroes, joined: view.joined, invited: view.invited }))
+    }
+
+    /// Who types, if that changed since the token.
+    fn typing(&self, room: &Room, known: bool) -> Option<Vec<OwnedUserId>> {
+        let filter = &self.request.filter.room.ephemeral;
+        if !filter.has_room(room.id()) || !filter.has_type("m.typing") {
+            return None;
+        }
+        let changed = {
+            let state = self.index.state.lock();
+            state.room(room.id()).is_some_and(|entry| entry.typed_after(self.typing_since()))
+        };
+        let (mut users, _) = if changed || !known { room.typing() } else { return None };
+        users.retain(|user| !self.ignored.contains(user));
+        // Where nobody types, that is news only to who was told otherwise.
+        Some(users).filter(|users| known && changed && self.since.is_some() || !users.is_empty())
+    }
+
+    /// The receipts set since the token.
+    fn receipts(&self, room: &Room, seen: Option<Position>, until: Position) -> Result<Vec<hearth_rooms::Receipt>, Error> {
+        let filter = &self.request.filter.room.ephemeral;
+        if !filter.has_room(room.id()) || !filter.has_type("m.receipt") {
+            return Ok(Vec::new());
+        }
+        let user = self.request.user.id();
+        let mut receipts = match seen {
+            Some(seen) if seen >= until => return Ok(Vec::new()),
+            Some(seen) => room.receipts_between(user, seen, until)?,
+            None => room.receipts(user)?,
+        };
+        receipts.retain(|receipt| !self.ignored.contains(&receipt.user));
+        Ok(receipts)
+    }
+
+    fn room_data(&self, room: &Room, known: bool, changed: Vec<DataEvent>) -> Result<Vec<DataEvent>, Error> {
+        let filter = &self.request.filter.room.account_data;
+        if !filter.has_room(room.id()) {
+            return Ok(Vec::new());
+        }
+        let mut data = match known {
+            true => changed,
+            false => crate::account_data::all_of_room(&self.request.user, room.id())?,
+        };
+        data.retain(|event| filter.has_type(&event.kind));
+        Ok(data)
+    }
+}
+
+fn contains(users: &BTreeSet<OwnedUserId>, id: &str) -> bool {
+    <&UserId>::try_from(id).is_ok_and(|id| users.contains(id))
+}

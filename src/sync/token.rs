@@ -1,0 +1,254 @@
+//! The one token grammar: every batch token that a client gets or sends is made and read here.
+//!
+//! | text | what it is |
+//! |---|---|
+//! | `s1_…` | a [`SyncToken`]: how far a client has seen everything |
+//! | `t1_…` | a [`Place`]: a gap in one room's timeline |
+//! | `n1_…` | reserved: the name of a sync token that is too long for a URL, stored in the user's shard |
+//!
+//! After the prefix stand variable-length integers in base64url without padding.
+//! **Invariant:** no other module knows what is inside.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hearth_rooms::{Place, Room};
+use hearth_storage::{Position, ShardId};
+
+use crate::Error;
+
+const SYNC_PREFIX: &str = "s1_";
+const PLACE_PREFIX: &str = "t1_";
+
+/// The longest text that is looked at: twice what a token in a URL may have.
+const TEXT_MAX_BYTES: usize = 2 * hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
+
+/// How far a client has seen what it may see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncToken {
+    /// The positions of the shards that hold the user's rooms, ordered by shard. Nothing has been
+    /// seen of a shard that is missing.
+    pub shards: Vec<(ShardId, Position)>,
+    /// The position in the user's own shard.
+    pub user: Position,
+    /// What was seen of typing: the number of the index that counted, and its count.
+    pub ephemeral: (u64, u64),
+    /// What was seen of presence: the number of the process's start, and its count.
+    pub presence: (u64, u64),
+}
+
+/// A token as endpoints that take a point in a room's history accept it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchToken {
+    /// From `/sync`.
+    Sync(SyncToken),
+    /// From `/messages`, `/context`, `/relations`, `/threads` and the timelines of `/sync`.
+    Place(Place),
+}
+
+impl SyncToken {
+    /// What was seen of a shard; 0 where nothing was.
+    pub fn shard(&self, shard: ShardId) -> Position {
+        let at = self.shards.binary_search_by_key(&shard, |(shard, _)| *shard);
+        at.map_or(0, |at| self.shards[at].1)
+    }
+
+    /// Reads a token that must be one of `/sync`.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match BatchToken::parse(text)? {
+            BatchToken::Sync(token) => Ok(token),
+            BatchToken::Place(_) => Err(Error::BadToken("it is not a token of /sync")),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32 + 6 * self.shards.len());
+        put(&mut out, self.user);
+        for value in [self.ephemeral.0, self.ephemeral.1, self.presence.0, self.presence.1] {
+            put(&mut out, value);
+        }
+        // Shards are told by the step from the one before: most lie side by side.
+        let mut next = 0;
+        for (shard, position) in &self.shards {
+            put(&mut out, u64::from(shard.0) - next);
+            put(&mut out, *position);
+            next = u64::from(shard.0) + 1;
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut token = SyncToken {
+            user: take(&mut rest)?,
+            ephemeral: (take(&mut rest)?, take(&mut rest)?),
+            presence: (take(&mut rest)?, take(&mut rest)?),
+            shards: Vec::new(),
+        };
+        let mut next: u64 = 0;
+        while !rest.is_empty() {
+            let shard = u16::try_from(next.checked_add(take(&mut rest)?)?).ok()?;
+            token.shards.push((ShardId(shard), take(&mut rest)?));
+            next = u64::from(shard) + 1;
+        }
+        Some(token)
+    }
+}
+
+impl BatchToken {
+    /// Reads any batch token.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if text.len() > TEXT_MAX_BYTES {
+            return Err(Error::BadToken("it is too long"));
+        }
+        let inside = |prefix: &str| text.strip_prefix(prefix).map(|rest| URL_SAFE_NO_PAD.decode(rest));
+        if let Some(bytes) = inside(SYNC_PREFIX) {
+            let token = bytes.ok().and_then(|bytes| SyncToken::decode(&bytes));
+            return token.map(Self::Sync).ok_or(Error::BadToken("it is damaged"));
+        }
+        if let Some(bytes) = inside(PLACE_PREFIX) {
+            let place = bytes.ok().and_then(|bytes| decode_place(&bytes));
+            return place.map(Self::Place).ok_or(Error::BadToken("it is damaged"));
+        }
+        Err(Error::BadToken("it is of no kind that this server gives out"))
+    }
+
+    /// The gap in a room's timeline that the token stands for.
+    pub fn place_in(&self, room: &Room) -> Result<Place, Error> {
+        match self {
+            Self::Place(place) => Ok(*place),
+            Self::Sync(token) => match token.shard(room.shard()) {
+                0 => Ok(Place::START),
+                position => Ok(room.place_at(position)?),
+            },
+        }
+    }
+}
+
+impl fmt::Display for SyncToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SYNC_PREFIX)?;
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.encode()))
+    }
+}
+
+impl fmt::Display for BatchToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sync(token) => token.fmt(f),
+            Self::Place(place) => {
+                let mut bytes = Vec::with_capacity(12);
+                put(&mut bytes, place.anchor);
+                put(&mut bytes, zigzag(place.offset));
+                f.write_str(PLACE_PREFIX)?;
+                f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+            }
+        }
+    }
+}
+
+impl From<Place> for BatchToken {
+    fn from(place: Place) -> Self {
+        Self::Place(place)
+    }
+}
+
+fn decode_place(bytes: &[u8]) -> Option<Place> {
+    let mut rest = bytes;
+    let anchor = take(&mut rest)?;
+    let zigzag = u32::try_from(take(&mut rest)?).ok()?;
+    let offset = (zigzag >> 1) as i32 ^ -((zigzag & 1) as i32);
+    rest.is_empty().then_some(Place { anchor, offset })
+}
+
+fn zigzag(value: i32) -> u64 {
+    u64::from(((value << 1) ^ (value >> 31)) as u32)
+}
+
+/// Appends a number in LEB128.
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes a number in LEB128 off the front.
+fn take(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_texts() {
+        let token = SyncToken {
+            shards: vec![(ShardId(0), 5), (ShardId(3), 300)],
+            user: 7,
+            ephemeral: (1, 2),
+            presence: (3, 4),
+        };
+        assert_eq!(token.to_string(), "s1_BwECAwQABQKsAg");
+        let place = BatchToken::Place(Place { anchor: 9, offset: -1 });
+        assert_eq!(place.to_string(), "t1_CQE");
+        assert_eq!(token.shard(ShardId(3)), 300);
+        assert_eq!(token.shard(ShardId(1)), 0);
+    }
+
+    #[test]
+    fn malformed_texts_are_refused() {
+        for text in [
+            "", "s", "s1", "s1_", "s1_!", "s1_BwECAwQAB", "s1_BwECAwQABQI", "s1_////", "t1_", "t1_CQ", "t1_CQEB",
+            "n1_abc", "s72594_4483_1934", "s2_BwECAwQ", "\u{1f600}", "t1_gICAgICAgICAgICAAQ",
+        ] {
+            assert!(BatchToken::parse(text).is_err(), "{text}");
+        }
+        assert!(BatchToken::parse(&format!("s1_{}", "A".repeat(5000))).is_err());
+        assert!(SyncToken::parse("t1_CQE").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn sync_tokens_round_trip(
+            shards in proptest::collection::btree_map(any::<u16>(), any::<u64>(), 0..40),
+            user in any::<u64>(),
+            ephemeral in any::<(u64, u64)>(),
+            presence in any::<(u64, u64)>(),
+        ) {
+            let shards = shards.into_iter().map(|(shard, at)| (ShardId(shard), at)).collect();
+            let token = SyncToken { shards, user, ephemeral, presence };
+            prop_assert_eq!(SyncToken::parse(&token.to_string()).unwrap(), token);
+        }
+
+        #[test]
+        fn places_round_trip(anchor in any::<u64>(), offset in any::<i32>()) {
+            let token = BatchToken::Place(Place { anchor, offset });
+            prop_assert_eq!(BatchToken::parse(&token.to_string()).unwrap(), token);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "(s1_|t1_|n1_)?.{0,60}") {
+            if let Ok(token) = BatchToken::parse(&text) {
+                prop_assert_eq!(BatchToken::parse(&token.to_string()).unwrap(), token);
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `/sync` of the client-server API: a [`SyncView`] as JSON.
+
+use std::collections::BTreeMap;
+
+use hearth_rooms::{Event, Format, Receipt, Rendering, Room, Viewer};
+use hearth_users::PresenceInfo;
+use ruma::UserId;
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    BatchToken, Error, EventFormat, JoinedRoom, LeftRoom, StrippedRoom, SyncRequest, SyncView,
+    filter,
+    view::{DataEvent, Timeline},
+};
+
+/// The answer to a `/sync` request.
+pub fn render(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
+    let mut out = Object::new();
+    out.text("next_batch", &view.next.to_string());
+    if !view.account_data.is_empty() {
+        out.raw("account_data", &data_events(&view.account_data));
+    }
+    if !view.presence.is_empty() {
+        let events = view.presence.iter().map(|(user, info)| presence_event(user, info).to_string());
+        out.raw("presence", &events_object(events));
+    }
+    let rooms = rooms(request, view)?;
+    if rooms != "{}" {
+        out.raw("rooms", &rooms);
+    }
+    Ok(out.end())
+}
+
+fn rooms(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
+    let writer = Writer { request };
+    let mut out = Object::new();
+    let mut section = Object::new();
+    for room in &mut view.joined {
+        let id = room.room.id().to_owned();
+        section.raw(id.as_str(), &writer.joined(room)?);
+    }
+    out.section("join", section);
+    for (name, key, rooms) in [("invite", "invite_state", &view.invited), ("knock", "knock_state", &view.knocked)] {
+        let mut section = Object::new();
+        for room in rooms {
+            section.raw(room.room_id.as_str(), &stripped(key, room));
+        }
+        out.section(name, section);
+    }
+    let mut section = Object::new();
+    for room in &mut view.left {
+        let id = room.room.id().to_owned();
+        section.raw(id.as_str(), &writer.left(room)?);
+    }
+    out.section("leave", section);
+    Ok(out.end())
+}
+
+fn stripped(key: &str, room: &StrippedRoom) -> String {
+    let mut out = Object::new();
+    out.raw(key, &events_object(room.state.iter().map(|event| event.get().to_owned())));
+    out.end()
+}
+
+/// Writes rooms for one request.
+struct Writer<'a> {
+    request: &'a SyncRequest,
+}
+
+impl Writer<'_> {
+    fn joined(&self, news: &mut JoinedRoom) -> Result<String, Error> {
+        let mut out = Object::new();
+        self.history(&mut out, &news.room, &mut news.viewer, &news.timeline, &news.state, news.initial)?;
+        let mut ephemeral = Vec::new();
+        if let Some(users) = &news.typing {
+            ephemeral.push(json!({ "type": "m.typing", "content": { "user_ids": users } }).to_string());
+        }
+        if !news.receipts.is_empty() {
+            let content = receipt_content(&news.receipts);
+            ephemeral.push(json!({ "type": "m.receipt", "content": content }).to_string());
+        }
+        if !ephemeral.is_empty() {
+            out.raw("ephemeral", &events_object(ephemeral));
+        }
+        if !news.account_data.is_empty() {
+            out.raw("account_data", &data_events(&news.account_data));
+        }
+        if let Some(summary) = &news.summary {
+            let mut object = Object::new();
+            if let Some(heroes) = &summary.heroes {
+                object.raw("m.heroes", &json!(heroes).to_string());
+            }
+            object.raw("m.joined_member_count", &summary.joined.to_string());
+            object.raw("m.invited_member_count", &summary.invited.to_string());
+            out.raw("summary", &object.end());
+        }
+        let unread = json!({
+            "notification_count": news.unread.notifications,
+            "highlight_count": news.unread.highlights,
+        });
+        out.raw("unread_notifications", &unread.to_string());
+        Ok(out.end())
+    }
+
+    fn left(&self, left: &mut LeftRoom) -> Result<String, Error> {
+        let mut out = Object::new();
+        self.history(&mut out, &left.room, &mut left.viewer, &left.timeline, &left.state, false)?;
+        if !left.account_data.is_empty() {
+            out.raw("account_data", &data_events(&left.account_data));
+        }
+        Ok(out.end())
+    }
+
+    /// The timeline, and the state at the side of it that was asked for.
+    fn history(
+        &self,
+        out: &mut Object,
+        room: &Room,
+        viewer: &mut Viewer,
+        timeline: &Timeline,
+        state: &[std::sync::Arc<Event>],
+        always: bool,
+    ) -> Result<(), Error> {
+        if always || !timeline.events.is_empty() || timeline.limited {
+            let mut object = Object::new();
+            object.raw("events", &self.events(room, viewer, &timeline.events, true)?);
+            object.raw("limited", if timeline.limited { "true" } else { "false" });
+            object.text("prev_batch", &BatchToken::from(timeline.start).to_string());
+            out.raw("timeline", &object.end());
+        }
+        let name = if self.request.state_after { "state_after" } else { "state" };
+        if self.request.state_after || always || !state.is_empty() {
+            let mut object = Object::new();
+            object.raw("events", &self.events(room, viewer, state, false)?);
+            let object = object.end();
+            out.raw(name, &object);
+        }
+        Ok(())
+    }
+
+    fn events(
+        &self,
+        room: &Room,
+        viewer: &mut Viewer,
+        events: &[std::sync::Arc<Event>],
+        bundle: bool,
+    ) -> Result<String, Error> {
+        let filter = &self.request.filter;
+        let format = match filter.event_format {
+            EventFormat::Client => Format::Sync,
+            EventFormat::Federation => Format::Federation,
+        };
+        let device = self.request.device.as_ref().map(|device| device.as_str());
+        let rendering = Rendering { format, device, bundle };
+        let mut out = String::from("[");
+        for event in events {
+            if out.len() > 1 {
+                out.push(',');
+            }
+            let json = room.render(event, viewer, &rendering)?;
+            match &filter.event_fields {
+                Some(fields) => out.push_str(&cut(&json, fields)?),
+                None => out.push_str(json.get()),
+            }
+        }
+        out.push(']');
+        Ok(out)
+    }
+}
+
+fn cut(event: &RawValue, fields: &[String]) -> Result<String, Error> {
+    let event: Value = serde_json::from_str(event.get())?;
+    Ok(filter::cut(&event, fields).to_string())
+}
+
+/// The content of `m.receipt`: event, kind, user.
+pub fn receipt_content(receipts: &[Receipt]) -> Value {
+    let mut events: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Value>>> = BTreeMap::new();
+    for receipt in receipts {
+        let mut data = json!({ "ts": receipt.ts });
+        if let Some(thread) = &receipt.thread {
+            data["thread_id"] = json!(thread);
+        }
+        let users = events.entry(receipt.event_id.as_str()).or_default().entry(receipt.kind.word()).or_default();
+        users.insert(receipt.user.as_str(), data);
+    }
+    json!(events)
+}
+
+/// An `m.presence` event.
+pub fn presence_event(user: &UserId, info: &PresenceInfo) -> Value {
+    let mut content = json!({ "presence": info.state.name(), "currently_active": info.currently_active });
+    if let Some(ago) = info.last_active_ago_ms {
+        content["last_active_ago"] = json!(ago);
+    }
+    if let Some(status) = &info.status_msg {
+        content["status_msg"] = json!(status);
+    }
+    json!({ "type": "m.presence", "sender": user, "content": content })
+}
+
+/// `{"events": […]}` of account data.
+pub fn data_events(events: &[DataEvent]) -> String {
+    events_object(events.iter().map(data_event))
+}
+
+/// One account data event.
+pub fn data_event(event: &DataEvent) -> String {
+    let mut out = Object::new();
+    out.text("type", &event.kind);
+    out.raw("content", event.content.get());
+    out.end()
+}
+
+fn events_object(events: impl IntoIterator<Item = String>) -> String {
+    let events: Vec<String> = events.into_iter().collect();
+    format!("{{\"events\":[{}]}}", events.join(","))
+}
+
+/// A JSON object that is written member by member.
+struct Object(String);
+
+impl Object {
+    fn new() -> Self {
+        Self(String::from("{"))
+    }
+
+    /// A member whose value is JSON already.
+    fn raw(&mut self, name: &str, value: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        push_text(&mut self.0, name);
+        self.0.push(':');
+        self.0.push_str(value);
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        let mut quoted = String::with_capacity(value.len() + 2);
+        push_text(&mut quoted, value);
+        self.raw(name, &quoted);
+    }
+
+    /// A member that is left out where it is empty.
+    fn section(&mut self, name: &str, section: Object) {
+        if section.0.len() > 1 {
+            self.raw(name, &section.end());
+        }
+    }
+
+    fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+fn push_text(out: &mut String, text: &str) {
+    out.push_str(&Value::from(text).to_string());
+}

@@ -1,0 +1,140 @@
+//! What a user may see since a token, as plain data: `/sync` and later renderings write it out.
+
+use std::sync::Arc;
+
+use hearth_rooms::{Event, Place, Receipt, Room, Viewer};
+use hearth_users::PresenceInfo;
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde_json::value::RawValue;
+
+use crate::{SyncToken, lazy::SentMember};
+
+/// The news of one user.
+#[derive(Default)]
+pub struct SyncView {
+    /// How far this goes.
+    pub next: SyncToken,
+    /// News of joined rooms.
+    pub joined: Vec<JoinedRoom>,
+    /// New invitations.
+    pub invited: Vec<StrippedRoom>,
+    /// New knocks.
+    pub knocked: Vec<StrippedRoom>,
+    /// Rooms that were left.
+    pub left: Vec<LeftRoom>,
+    /// Account data that changed.
+    pub account_data: Vec<DataEvent>,
+    /// Presence that changed.
+    pub presence: Vec<(OwnedUserId, PresenceInfo)>,
+    /// Members that are sent lazily, to be remembered for the device.
+    pub(crate) members: Vec<SentMember>,
+}
+
+/// News of a joined room.
+pub struct JoinedRoom {
+    /// The room.
+    pub room: Room,
+    /// The user's view of it.
+    pub viewer: Viewer,
+    /// Whether the client is told of the room for the first time, or again in full.
+    pub initial: bool,
+    /// New events.
+    pub timeline: Timeline,
+    /// The state that changed outside the timeline; all of it where `initial`.
+    pub state: Vec<Arc<Event>>,
+    /// Who types, if that changed.
+    pub typing: Option<Vec<OwnedUserId>>,
+    /// Receipts that changed.
+    pub receipts: Vec<Receipt>,
+    /// Account data of the room that changed.
+    pub account_data: Vec<DataEvent>,
+    /// Counts and names, where members changed.
+    pub summary: Option<Summary>,
+    /// What is unread.
+    pub unread: Unread,
+}
+
+/// News of a room that the user is no longer in.
+pub struct LeftRoom {
+    /// The room.
+    pub room: Room,
+    /// The user's view of it.
+    pub viewer: Viewer,
+    /// Events up to the end of the stay.
+    pub timeline: Timeline,
+    /// The state that changed outside the timeline.
+    pub state: Vec<Arc<Event>>,
+    /// Account data of the room.
+    pub account_data: Vec<DataEvent>,
+}
+
+/// A room that the user sees from outside.
+pub struct StrippedRoom {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// What is shown of it.
+    pub state: Vec<Box<RawValue>>,
+}
+
+/// A stretch of a timeline.
+pub struct Timeline {
+    /// The events, oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// Whether there are older ones that the client has not got.
+    pub limited: bool,
+    /// The gap before the first event.
+    pub start: Place,
+}
+
+/// An account data event.
+pub struct DataEvent {
+    /// Its type.
+    pub kind: String,
+    /// Its content; empty where it was deleted.
+    pub content: Box<RawValue>,
+}
+
+/// A room in numbers, and the members who name it where nothing else does.
+pub struct Summary {
+    /// The members who name it; none where the room has a name or an alias.
+    pub heroes: Option<Vec<OwnedUserId>>,
+    /// How many are joined.
+    pub joined: u32,
+    /// How many are invited.
+    pub invited: u32,
+}
+
+/// What is unread in a room.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unread {
+    /// Events that notify.
+    pub notifications: u64,
+    /// Events that also highlight.
+    pub highlights: u64,
+}
+
+impl JoinedRoom {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        !self.initial
+            && self.timeline.events.is_empty()
+            && !self.timeline.limited
+            && self.state.is_empty()
+            && self.typing.is_none()
+            && self.receipts.is_empty()
+            && self.account_data.is_empty()
+            && self.summary.is_none()
+    }
+}
+
+impl SyncView {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty()
+            && self.invited.is_empty()
+            && self.knocked.is_empty()
+            && self.left.is_empty()
+            && self.account_data.is_empty()
+            && self.presence.is_empty()
+    }
+}
