@@ -5,12 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hearth_appservice::{Registration, Registrations};
 use hearth_core::error::MatrixError;
+use hearth_core::http::SharedOutbound;
 use hearth_core::{Config, SharedClock, SharedRandom};
+use hearth_media::MediaStore;
+use hearth_rooms::Rooms;
+use hearth_sync::SyncEngine;
 use hearth_users::{Account, NewAccount, ProfileChange, User, Users};
-use ruma::{OwnedServerName, OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
 
 use crate::admin::nonces::Nonces;
 use crate::error::Result;
+use crate::extract::Auth;
 use crate::ratelimit::RateLimits;
 
 /// What the server hands over when it builds the API.
@@ -25,8 +30,16 @@ pub struct Parts {
     pub random: SharedRandom,
     /// The local users.
     pub users: Arc<Users>,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The sync engine.
+    pub sync: Arc<SyncEngine>,
     /// The application services.
     pub appservices: Arc<Registrations>,
+    /// Requests to other machines.
+    pub outbound: SharedOutbound,
+    /// The media repository.
+    pub media: MediaStore,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
 }
@@ -43,8 +56,16 @@ pub struct App {
     pub random: SharedRandom,
     /// The local users.
     pub users: Arc<Users>,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The sync engine.
+    pub sync: Arc<SyncEngine>,
     /// The application services.
     pub appservices: Arc<Registrations>,
+    /// Requests to other machines.
+    pub outbound: SharedOutbound,
+    /// The media repository.
+    pub media: MediaStore,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
     /// How often who may call what.
@@ -93,7 +114,17 @@ impl RoomLinks for NoRooms {
 impl App {
     /// The state from its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, server_name, clock, random, users, appservices, room_links } = parts;
+        let Parts {
+            config,
+            server_name,
+            clock,
+            random,
+            users, rooms, sync,
+            appservices,
+            outbound,
+            media,
+            room_links,
+        } = parts;
         Arc::new(Self {
             limits: RateLimits::new(&config, clock.clone()),
             nonces: Nonces::new(clock.clone(), random.clone()),
@@ -102,7 +133,11 @@ impl App {
             clock,
             random,
             users,
+            rooms,
+            sync,
             appservices,
+            outbound,
+            media,
             room_links,
         })
     }
@@ -126,14 +161,43 @@ impl App {
     /// A user id of this server from what a person typed: a whole id or a localpart, in any case.
     pub fn local_user_id(&self, typed: &str) -> Result<OwnedUserId, MatrixError> {
         let lower = typed.to_lowercase();
-        let whole = if lower.starts_with('@') { lower } else { format!("@{lower}:{}", self.server_name) };
+        let whole = if lower.starts_with('@') {
+            lower
+        } else {
+            format!("@{lower}:{}", self.server_name)
+        };
         let invalid = |_| MatrixError::invalid_username("This is not a valid user name");
         UserId::parse(whole).map_err(invalid)
     }
 
+    /// The room that an id or an alias of this server names.
+    pub fn room_id_of(&self, target: &RoomOrAliasId) -> Result<OwnedRoomId> {
+        if let Ok(room_id) = <&RoomId>::try_from(target) {
+            return Ok(room_id.to_owned());
+        }
+        let alias = <&RoomAliasId>::try_from(target)
+            .map_err(|_| MatrixError::invalid_param("This is neither a room id nor a room alias"))?;
+        let found = self.rooms.alias(alias)?;
+        Ok(found.ok_or_else(|| MatrixError::not_found("There is no such alias"))?.room_id)
+    }
+
+    /// Whether the user has forgotten a room.
+    pub fn is_forgotten(&self, user: &UserId, room: &RoomId) -> Result<bool> {
+        let Some(user) = self.users.get(user)? else { return Ok(false) };
+        Ok(user.room(room)?.is_some_and(|entry| entry.forgotten))
+    }
+
+    /// Refuses aliases in the namespace of an application service that is not the one who asks.
+    pub fn check_alias_owner(&self, auth: &Auth, alias: &RoomAliasId) -> Result<(), MatrixError> {
+        self.appservices.check_alias(auth.appservice.as_deref(), alias)
+    }
+
     /// Makes the own user of an application service when it first acts.
     pub async fn make_appservice_sender(&self, appservice: &Registration) -> Result<User> {
-        let new = NewAccount { appservice: Some(appservice.id.clone()), ..NewAccount::default() };
+        let new = NewAccount {
+            appservice: Some(appservice.id.clone()),
+            ..NewAccount::default()
+        };
         match self.users.create(&appservice.sender, new).await {
             // Another request of the application service was quicker.
             Err(hearth_users::Error::UserInUse) => self.user(&appservice.sender),

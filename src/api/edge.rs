@@ -41,12 +41,17 @@ pub async fn edge(State(_app): State<Arc<App>>, request: Request, next: Next) ->
     let route = request
         .extensions()
         .get::<MatchedPath>()
-        .map_or("unmatched".into(), |path| metrics::SharedString::from(path.as_str().to_owned()));
+        .map_or("unmatched".into(), |path| {
+            metrics::SharedString::from(path.as_str().to_owned())
+        });
     let number = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed);
     let method = request.method().clone();
     let span = tracing::debug_span!("request", id = number, %method, route = &*route);
     let started = Instant::now();
-    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let outcome = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .instrument(span.clone())
+        .await;
     let mut response = outcome.unwrap_or_else(|panic| {
         let _in_span = span.enter();
         answer_panic(panic.as_ref())
@@ -105,7 +110,10 @@ fn add_cors(headers: &mut HeaderMap) {
         HeaderValue::from_static("X-Requested-With, Content-Type, Authorization"),
     );
     // A web client can read Retry-After only if it is exposed.
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Retry-After"),
+    );
 }
 
 /// The answer for a path that is no endpoint.

@@ -79,6 +79,87 @@ impl From<hearth_users::Error> for ApiError {
     }
 }
 
+impl From<hearth_media::Error> for ApiError {
+    fn from(error: hearth_media::Error) -> Self {
+        use hearth_media::Error;
+        let sentence = error.to_string();
+        match error {
+            Error::NotFound => MatrixError::not_found(sentence),
+            Error::NotYetUploaded => MatrixError::new(504, errcode::NOT_YET_UPLOADED, sentence),
+            Error::AlreadyUploaded => MatrixError::new(409, errcode::CANNOT_OVERWRITE_MEDIA, sentence),
+            Error::NotOwner => MatrixError::forbidden(sentence),
+            Error::TooLarge { .. } | Error::ImageTooLarge => MatrixError::too_large(sentence),
+            Error::RemoteTooLarge { .. } => MatrixError::new(502, errcode::TOO_LARGE, sentence),
+            Error::PendingLimit { retry_after_ms } => MatrixError::limit_exceeded(retry_after_ms),
+            Error::Invalid(_) => MatrixError::invalid_param(sentence),
+            Error::NotAnImage | Error::Interrupted => MatrixError::unknown(sentence),
+            Error::Remote(_) => MatrixError::new(502, errcode::UNKNOWN, sentence),
+            Error::Storage(error) => return error.into(),
+            Error::Io(cause) => return Self::internal(&cause),
+        }
+        .into()
+    }
+}
+
+impl From<hearth_rooms::Error> for ApiError {
+    fn from(error: hearth_rooms::Error) -> Self {
+        use hearth_rooms::Error;
+        let sentence = error.to_string();
+        let bad_request = |errcode| MatrixError::new(400, errcode, sentence.as_str());
+        match error {
+            Error::Forbidden(_) => MatrixError::forbidden(sentence),
+            Error::NotFound(_) => MatrixError::not_found(sentence),
+            Error::Invalid(_) => MatrixError::bad_json(sentence),
+            Error::InvalidParam(_) => MatrixError::invalid_param(sentence),
+            Error::TooLarge(_) => MatrixError::too_large(sentence),
+            Error::UnsupportedVersion(_) => MatrixError::unsupported_room_version(sentence),
+            Error::IncompatibleVersion(ref version) => {
+                bad_request(errcode::INCOMPATIBLE_ROOM_VERSION).with("room_version", version.as_str())
+            }
+            Error::InvalidRoomState(_) => bad_request(errcode::INVALID_ROOM_STATE),
+            Error::AliasInUse(_) => MatrixError::room_in_use(sentence),
+            Error::BadAlias(_) => bad_request(errcode::BAD_ALIAS),
+            Error::BadState(_) => MatrixError::new(403, errcode::BAD_STATE, sentence),
+            Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
+            Error::Damaged(_) => return Self::internal(&sentence),
+            Error::Storage(error) => return error.into(),
+            Error::Event(error) => return error.into(),
+        }
+        .into()
+    }
+}
+
+impl From<hearth_events::Error> for ApiError {
+    fn from(error: hearth_events::Error) -> Self {
+        use hearth_events::Error;
+        let sentence = error.to_string();
+        match error {
+            Error::Json(_) | Error::Format(_) => MatrixError::bad_json(sentence),
+            Error::TooLarge { .. } => MatrixError::too_large(sentence),
+            Error::Signature(_) => MatrixError::new(403, errcode::INVALID_SIGNATURE, sentence),
+            // A client sends no keys in events; one that cannot be used is the server's own.
+            Error::Key(_) => return Self::internal(&sentence),
+        }
+        .into()
+    }
+}
+
+impl From<hearth_sync::Error> for ApiError {
+    fn from(error: hearth_sync::Error) -> Self {
+        use hearth_sync::Error;
+        let sentence = error.to_string();
+        match error {
+            Error::BadToken(_) => MatrixError::invalid_param(sentence).into(),
+            Error::BadFilter(_) => MatrixError::bad_json(sentence).into(),
+            Error::NoFilter => MatrixError::not_found(sentence).into(),
+            Error::Room(error) => error.into(),
+            Error::User(error) => error.into(),
+            Error::Storage(error) => error.into(),
+            Error::Render(error) => Self::internal(&error),
+        }
+    }
+}
+
 impl From<hearth_storage::Error> for ApiError {
     fn from(error: hearth_storage::Error) -> Self {
         use hearth_storage::Error;

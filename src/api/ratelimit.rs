@@ -143,9 +143,16 @@ impl RateLimits {
         let clock = LimiterClock(clock);
         let limiters = |class: &Class| {
             let settings = &config.rate_limit;
-            (Limiter::new(*class, settings, &clock), Limiter::new(*class, settings, &clock))
+            (
+                Limiter::new(*class, settings, &clock),
+                Limiter::new(*class, settings, &clock),
+            )
         };
-        Self { classes: config.rate_limits.then(|| Class::ALL.iter().map(limiters).collect()) }
+        Self {
+            classes: config
+                .rate_limits
+                .then(|| Class::ALL.iter().map(limiters).collect()),
+        }
     }
 
     /// Whether limits hold at all.
@@ -155,13 +162,17 @@ impl RateLimits {
 
     /// Counts one call by a user, or one try at an account; M_LIMIT_EXCEEDED if that is too many.
     pub fn user(&self, class: Class, user: &UserId) -> Result<(), MatrixError> {
-        let Some(classes) = &self.classes else { return Ok(()) };
+        let Some(classes) = &self.classes else {
+            return Ok(());
+        };
         classes[class as usize].0.check(&user.to_owned())
     }
 
     /// Counts one call from an address; without a known address there is nothing to count.
     pub fn address(&self, class: Class, address: Option<IpAddr>) -> Result<(), MatrixError> {
-        let (Some(classes), Some(address)) = (&self.classes, address) else { return Ok(()) };
+        let (Some(classes), Some(address)) = (&self.classes, address) else {
+            return Ok(());
+        };
         classes[class as usize].1.check(&network_of(address))
     }
 }
@@ -189,7 +200,10 @@ mod tests {
     fn limits(clock: &Arc<ManualClock>, on: bool) -> RateLimits {
         let mut config = Config::for_tests("x");
         config.rate_limits = on;
-        config.rate_limit.login = RateLimit { per_second: 0.5, burst: 20 };
+        config.rate_limit.login = RateLimit {
+            per_second: 0.5,
+            burst: 20,
+        };
         RateLimits::new(&config, clock.clone())
     }
 
@@ -201,12 +215,18 @@ mod tests {
         for _ in 0..20 {
             limits.user(Class::Login, alice).expect("within the allowance");
         }
-        let refused = limits.user(Class::Login, alice).expect_err("beyond the allowance");
+        let refused = limits
+            .user(Class::Login, alice)
+            .expect_err("beyond the allowance");
         assert_eq!(refused.status, 429);
         let wait_ms = refused.retry_after_ms.expect("a time to wait");
         assert!((1..=2_000).contains(&wait_ms), "{wait_ms}");
-        limits.user(Class::Login, bob).expect("another user has an allowance of his own");
-        limits.user(Class::Send, alice).expect("another class has an allowance of its own");
+        limits
+            .user(Class::Login, bob)
+            .expect("another user has an allowance of his own");
+        limits
+            .user(Class::Send, alice)
+            .expect("another class has an allowance of its own");
         clock.advance(wait_ms);
         limits.user(Class::Login, alice).expect("after the wait");
     }

@@ -28,7 +28,8 @@ impl Routes {
 
     /// Lists an endpoint under `/_matrix/client/v3` and, for old clients, `/_matrix/client/r0`.
     pub fn v3(self, path: &str, methods: MethodRouter<Arc<App>>) -> Self {
-        self.at(&format!("{V3}{path}"), methods.clone()).at(&format!("{R0}{path}"), methods)
+        self.at(&format!("{V3}{path}"), methods.clone())
+            .at(&format!("{R0}{path}"), methods)
     }
 
     /// Lists an endpoint under `/_matrix/client/v1`.

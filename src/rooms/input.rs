@@ -122,6 +122,17 @@ impl Room {
         }
     }
 
+    /// The current state event that a new one would repeat: same type, key, sender and content. A
+    /// client that says the same again gets it instead of a new event.
+    pub fn same_state(&self, event: &NewEvent) -> Result<Option<OwnedEventId>, Error> {
+        let Some(state_key) = &event.state_key else { return Ok(None) };
+        let Some(current) = self.state(&event.kind, state_key)? else { return Ok(None) };
+        let content = canonical::canonicalize(&event.content, self.0.rules.strict_json())?;
+        let same = current.pdu.sender() == event.sender && *current.pdu.content() == *content;
+        let still_joined = self.membership(&event.sender)? == crate::Membership::Join;
+        Ok((same && still_joined).then(|| current.id().to_owned()))
+    }
+
     /// Checks what can be checked without the room's state.
     pub(crate) fn prepare(&self, mut event: NewEvent, txn: Option<&Txn>) -> Result<Prepared, Error> {
         let strict = self.0.rules.strict_json();

@@ -51,6 +51,7 @@ pub use receipts::{Receipt, ReceiptKind};
 pub use relations::{Bundle, Relation, RelationRow, Thread};
 pub use room::Room;
 pub use staging::MemberChange;
+pub use state_tree::NodeId;
 pub use timeline::Page;
 pub use visibility::{Viewer, Visibility};
 
@@ -122,6 +123,7 @@ pub struct Rooms {
     events: EventCache,
     nodes: state_tree::NodeCache,
     listeners: RwLock<Vec<Listener>>,
+    early_listeners: RwLock<Vec<Listener>>,
     pub(crate) alias_locks: locks::NameLocks,
     ephemeral: AtomicU64,
     ephemeral_start: u64,
@@ -155,6 +157,7 @@ impl Rooms {
             events,
             nodes: state_tree::NodeCache::new(config.node_cache_bytes),
             listeners: RwLock::new(Vec::new()),
+            early_listeners: RwLock::new(Vec::new()),
             alias_locks: locks::NameLocks::default(),
             ephemeral: AtomicU64::new(0),
             ephemeral_start: u64::from_be_bytes(start) >> 16,
@@ -163,11 +166,30 @@ impl Rooms {
         let weak = Arc::downgrade(&rooms);
         // Before, so that who reads at the published position finds the heads of rooms there.
         log.before_publish(Box::new(move |published| {
-            if let Some(rooms) = weak.upgrade() {
-                rooms.published(published);
+            if let (Some(rooms), Some(note)) = (weak.upgrade(), note_of(published)) {
+                rooms.move_view(note, published.position);
+                let note_of_change = Changed {
+                    room: &note.room,
+                    change: &note.change,
+                    position: published.position,
+                    added: &note.added,
+                };
+                rooms.early_listeners.read().iter().for_each(|listener| listener(&note_of_change));
+            }
+        }));
+        let weak = Arc::downgrade(&rooms);
+        log.on_publish(Box::new(move |published| {
+            if let (Some(rooms), Some(note)) = (weak.upgrade(), note_of(published)) {
+                rooms.notify(&note.room, &note.change, published.position, &note.added);
             }
         }));
         rooms
+    }
+
+    /// Calls `listener` for each durable batch of a room before its position is published: for what a
+    /// reader at that position must find in memory. It must be quick, and wake nobody.
+    pub fn before_change(&self, listener: Listener) {
+        self.early_listeners.write().push(listener);
     }
 
     /// Calls `listener` after each change of a room, once it is readable.

@@ -124,6 +124,28 @@ impl Room {
         }
     }
 
+    /// The event at a place.
+    pub fn event_at(&self, place: Place) -> Result<Option<Arc<Event>>, Error> {
+        let row = self.reader().get(Family::RoomTimeline, &keys::timeline(self.0.key, place))?;
+        match row.and_then(|value| keys::read_timeline_value(&value)) {
+            Some((short, _)) => self.event(short),
+            None => Ok(None),
+        }
+    }
+
+    /// The root of the state at a gap: after the last event before it.
+    pub fn state_root_after(&self, gap: Place) -> Result<crate::state_tree::NodeId, Error> {
+        let mut last = None;
+        self.visit_timeline(Place::START, gap, true, &mut |row| {
+            last = Some(row.short);
+            false
+        })?;
+        match last.map(|short| self.event(short)).transpose()?.flatten() {
+            Some(event) => self.state_after(&event),
+            None => Ok(crate::state_tree::NodeId::EMPTY),
+        }
+    }
+
     /// The gap after everything that log position `position` shows.
     pub fn place_at(&self, position: Position) -> Result<Place, Error> {
         let view = self.view();

@@ -89,17 +89,18 @@ impl UserIndex {
         }
     }
 
-    /// A room's last position moved, or who types in it changed.
-    pub(crate) fn touch(&self, key: EntityKey, position: Position, typing: bool) {
+    /// A room's last position moved.
+    pub(crate) fn touch(&self, key: EntityKey, position: Position) {
         let mut state = self.state.lock();
-        if !state.rooms.contains_key(&key) {
-            return;
+        if state.has(key) {
+            state.move_to(key, position);
+            state.first_news.get_or_insert_with(Instant::now);
         }
-        match typing {
-            true => state.move_typing(key),
-            false => state.move_to(key, position),
-        }
-        state.first_news.get_or_insert_with(Instant::now);
+    }
+
+    /// Who types in a room changed.
+    pub(crate) fn touch_typing(&self, key: EntityKey) {
+        self.state.lock().move_typing(key);
     }
 
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
@@ -196,11 +197,6 @@ impl IndexState {
     /// The keys of all joined rooms.
     pub(crate) fn room_keys(&self) -> Vec<EntityKey> {
         self.rooms.keys().copied().collect()
-    }
-
-    /// How many joined rooms there are.
-    pub(crate) fn len(&self) -> usize {
-        self.rooms.len()
     }
 
     /// The rooms whose last position is after what was seen of their shard.

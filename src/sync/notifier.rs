@@ -70,7 +70,13 @@ impl Notifier {
             next_start: AtomicU64::new(start),
         });
         let weak = Arc::downgrade(&notifier);
-        rooms.on_change(Box::new(move |changed| upgraded(&weak, |notifier| notifier.room_changed(changed))));
+        rooms.before_change(Box::new(move |changed| upgraded(&weak, |notifier| notifier.room_changed(changed))));
+        let weak = Arc::downgrade(&notifier);
+        rooms.on_change(Box::new(move |changed| {
+            if changed.change.typing {
+                upgraded(&weak, |notifier| notifier.typing_changed(changed.room.key()));
+            }
+        }));
         let weak = Arc::downgrade(&notifier);
         rooms.log().before_publish(Box::new(move |published| {
             let note = published.note.as_ref().and_then(|note| note.downcast_ref::<UserNote>());
@@ -85,18 +91,21 @@ impl Notifier {
         notifier
     }
 
-    /// A room changed: called before its batch is published, or at once for typing.
+    /// A batch changed a room: called before it is published.
     fn room_changed(&self, changed: &Changed<'_>) {
         let Some(watchers) = self.watchers.get(&changed.room.key()) else { return };
-        let typing = changed.change.typing;
         for index in watchers.iter() {
-            index.touch(changed.room.key(), changed.position, typing);
-            if typing {
-                index.notify.notify_waiters();
-            }
+            index.touch(changed.room.key(), changed.position);
         }
-        if !typing {
-            self.touched.lock().extend(watchers.iter().cloned());
+        self.touched.lock().extend(watchers.iter().cloned());
+    }
+
+    /// Who types in a room changed: that is in memory only, and readable at once.
+    fn typing_changed(&self, room: EntityKey) {
+        let Some(watchers) = self.watchers.get(&room) else { return };
+        for index in watchers.iter() {
+            index.touch_typing(room);
+            index.notify.notify_waiters();
         }
     }
 

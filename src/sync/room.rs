@@ -20,9 +20,7 @@ use crate::{
 
 /// The stretch of a room's history that is news.
 struct Stretch {
-    /// What the client has seen; none where it is told of the room anew.
-    seen: Option<Position>,
-    /// The gap after what it has seen, and the gap where the news end.
+    /// The gap after what the client has seen, if it knows the room, and the gap where the news end.
     after: Option<Place>,
     until: Place,
     /// The states at both ends; the first is empty where the client is told anew.
@@ -91,7 +89,6 @@ impl Look<'_> {
                 _ => None,
             };
             let stretch = Stretch {
-                seen,
                 after: seen.map(|seen| room.place_at(seen)).transpose()?,
                 until: end,
                 old_root: seen.map_or(Ok(NodeId::EMPTY), |seen| room.state_root_at(seen))?,
@@ -124,7 +121,6 @@ impl Look<'_> {
     fn stretch(&self, room: &Room, seen: Option<Position>, until: Position) -> Result<Stretch, Error> {
         let whole = seen.is_none() || self.request.full_state;
         Ok(Stretch {
-            seen,
             after: seen.map(|seen| room.place_at(seen)).transpose()?,
             until: room.place_at(until)?,
             old_root: if whole { NodeId::EMPTY } else { room.state_root_at(seen.unwrap_or(0))? },

@@ -21,7 +21,11 @@ pub struct Nonces {
 impl Nonces {
     /// None is open.
     pub fn new(clock: SharedClock, random: SharedRandom) -> Self {
-        Self { clock, random, open: Mutex::default() }
+        Self {
+            clock,
+            random,
+            open: Mutex::default(),
+        }
     }
 
     /// Gives out a nonce.
@@ -33,7 +37,10 @@ impl Nonces {
             open.retain(|_, expires| *expires > now);
         }
         if open.len() >= NONCES_MAX {
-            let oldest = open.iter().min_by_key(|(_, expires)| **expires).map(|(nonce, _)| nonce.clone());
+            let oldest = open
+                .iter()
+                .min_by_key(|(_, expires)| **expires)
+                .map(|(nonce, _)| nonce.clone());
             oldest.and_then(|nonce| open.remove(&nonce));
         }
         open.insert(nonce.clone(), now + NONCE_LIFETIME_MS);

@@ -60,7 +60,9 @@ pub async fn post_register(
         ..NewAccount::default()
     };
     let user = app.users.create(&id, new).await?;
-    Ok(Json(logged_in(&app, &user, Device::default(), address, &headers).await?))
+    Ok(Json(
+        logged_in(&app, &user, Device::default(), address, &headers).await?,
+    ))
 }
 
 /// Whether the MAC was made with the secret over the parts of the request, in their order.
@@ -84,8 +86,15 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     if digits.len() % 2 != 0 {
         return None;
     }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    digits.chunks(2).map(|pair| Some((digit(pair[0])? << 4) | digit(pair[1])?)).collect()
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    digits
+        .chunks(2)
+        .map(|pair| Some((digit(pair[0])? << 4) | digit(pair[1])?))
+        .collect()
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 pub mod account;
 pub mod account_data;
+pub mod appservice;
 pub mod devices;
 pub mod filters;
+pub mod media;
 pub mod openid;
 pub mod presence;
 pub mod profile;
@@ -13,6 +15,9 @@ pub mod reports;
 pub mod server;
 pub mod session;
 pub mod threepids;
+pub mod directory;
+pub mod rooms;
+pub mod sync;
 pub mod uia;
 pub mod user_directory;
 pub mod users_admin;
@@ -24,8 +29,10 @@ pub fn routes() -> Routes {
     [
         account::routes(),
         account_data::routes(),
+        appservice::routes(),
         devices::routes(),
         filters::routes(),
+        media::routes(),
         openid::routes(),
         presence::routes(),
         profile::routes(),
@@ -33,6 +40,9 @@ pub fn routes() -> Routes {
         registration::routes(),
         reports::routes(),
         server::routes(),
+        directory::routes(),
+        rooms::routes(),
+        sync::routes(),
         session::routes(),
         threepids::routes(),
         user_directory::routes(),

@@ -79,11 +79,16 @@ pub fn read<B: DeserializeOwned>(body: Map<String, Value>) -> Result<B> {
 /// be tried again but a refusal.
 fn refuse_other_user(app: &App, auth: &Auth, body: &Map<String, Value>) -> Result<(), MatrixError> {
     let named = body.get("auth").and_then(|auth| auth.get("identifier"));
-    let Some(name) = named.and_then(|identifier| identifier.get("user")).and_then(Value::as_str) else {
+    let Some(name) = named
+        .and_then(|identifier| identifier.get("user"))
+        .and_then(Value::as_str)
+    else {
         return Ok(());
     };
     match app.local_user_id(name) {
         Ok(user) if user == auth.user => Ok(()),
-        _ => Err(MatrixError::forbidden("The authentication is not of the user who makes the request")),
+        _ => Err(MatrixError::forbidden(
+            "The authentication is not of the user who makes the request",
+        )),
     }
 }

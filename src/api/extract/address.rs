@@ -24,7 +24,9 @@ impl FromRequestParts<Arc<App>> for Address {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-        Ok(Self(peer.map(|peer| forwarded(&parts.headers, peer, &app.config.trusted_proxies))))
+        Ok(Self(peer.map(|peer| {
+            forwarded(&parts.headers, peer, &app.config.trusted_proxies)
+        })))
     }
 }
 
@@ -33,7 +35,10 @@ fn forwarded(headers: &HeaderMap, peer: IpAddr, proxies: &[Network]) -> IpAddr {
     let trusted = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
     let mut nearest = peer;
     let chain = headers.get_all("x-forwarded-for").iter().rev();
-    for entry in chain.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(',')) {
+    for entry in chain
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.rsplit(','))
+    {
         let Some(address) = entry.trim().parse().ok().filter(|_| trusted(nearest)) else {
             break;
         };
@@ -55,7 +60,11 @@ mod tests {
                 headers.insert("x-forwarded-for", header.parse().expect("a header"));
             }
             let got = forwarded(&headers, peer.parse().expect("an address"), &proxies);
-            assert_eq!(got, expected.parse::<IpAddr>().expect("an address"), "{peer} {header:?}");
+            assert_eq!(
+                got,
+                expected.parse::<IpAddr>().expect("an address"),
+                "{peer} {header:?}"
+            );
         };
         check("127.0.0.1", None, "127.0.0.1");
         check("127.0.0.1", Some("198.51.100.4"), "198.51.100.4");

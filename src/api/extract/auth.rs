@@ -75,7 +75,11 @@ impl Auth {
     /// The device; M_UNKNOWN_DEVICE where an application service acts without one.
     pub fn device(&self) -> Result<&DeviceId, MatrixError> {
         self.device.as_deref().ok_or_else(|| {
-            MatrixError::new(400, errcode::UNKNOWN_DEVICE, "This needs a device: log in, or send device_id")
+            MatrixError::new(
+                400,
+                errcode::UNKNOWN_DEVICE,
+                "This needs a device: log in, or send device_id",
+            )
         })
     }
 
@@ -99,7 +103,9 @@ impl FromRequestParts<Arc<App>> for AuthEvenIfLocked {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let auth = authenticate(parts, app).await?.ok_or_else(MatrixError::missing_token)?;
+        let auth = authenticate(parts, app)
+            .await?
+            .ok_or_else(MatrixError::missing_token)?;
         Ok(Self(auth))
     }
 }
@@ -150,7 +156,9 @@ fn unlocked(auth: Auth) -> Result<Auth> {
         return Ok(auth);
     }
     let sentence = "This account has been locked";
-    Err(MatrixError::new(401, errcode::USER_LOCKED, sentence).with("soft_logout", true).into())
+    Err(MatrixError::new(401, errcode::USER_LOCKED, sentence)
+        .with("soft_logout", true)
+        .into())
 }
 
 /// Who the token belongs to; `None` without a token.
@@ -183,7 +191,10 @@ async fn authenticate(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Auth>>
 }
 
 fn of_session(session: Session, parts: &Parts, address: Option<IpAddr>) -> Auth {
-    let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let user_agent = parts
+        .headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok());
     let ip = address.map(|address| address.to_string());
     session.seen(ip.as_deref(), user_agent);
     Auth {
@@ -196,16 +207,11 @@ fn of_session(session: Session, parts: &Parts, address: Option<IpAddr>) -> Auth 
 }
 
 /// An application service acts as itself or, by `?user_id`, as one of its users.
-async fn as_appservice(
-    parts: &Parts,
-    app: &App,
-    appservice: Arc<Registration>,
-) -> Result<Auth> {
+async fn as_appservice(parts: &Parts, app: &App, appservice: Arc<Registration>) -> Result<Auth> {
     let query = parts.uri.query().unwrap_or_default();
     let user = match query_value(query, "user_id") {
-        Some(text) => UserId::parse(text).map_err(|error| {
-            MatrixError::invalid_param(format!("user_id is not a user id: {error}"))
-        })?,
+        Some(text) => UserId::parse(text)
+            .map_err(|error| MatrixError::invalid_param(format!("user_id is not a user id: {error}")))?,
         None => appservice.sender.clone(),
     };
     if !appservice.controls_user(&user) {
@@ -232,7 +238,13 @@ async fn as_appservice(
         let sentence = "The user is deactivated";
         return Err(MatrixError::new(403, errcode::USER_DEACTIVATED, sentence).into());
     }
-    Ok(Auth { user, device, appservice: Some(appservice), handle, account })
+    Ok(Auth {
+        user,
+        device,
+        appservice: Some(appservice),
+        handle,
+        account,
+    })
 }
 
 /// The token of the Authorization header or, as old clients send it, of the query.
@@ -256,7 +268,10 @@ fn query_value(query: &str, name: &str) -> Option<String> {
         return None;
     }
     let pairs: Vec<(String, String)> = serde_html_form::from_str(query).ok()?;
-    pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    pairs
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -44,7 +44,11 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for OptionalJson<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let bytes = body_bytes(request.into_body(), app.max_request_bytes()).await?;
-        let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+        let bytes = if bytes.is_empty() {
+            Bytes::from_static(b"{}")
+        } else {
+            bytes
+        };
         read_object(&bytes).map(Self)
     }
 }
@@ -85,8 +89,8 @@ pub async fn body_bytes(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 /// Reads a JSON object. What is no JSON at all is M_NOT_JSON; JSON of another shape M_BAD_JSON.
 fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde_json skips over fields that nobody wants without checking their UTF-8.
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| MatrixError::not_json("The body is not valid UTF-8"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| MatrixError::not_json("The body is not valid UTF-8"))?;
     if depth(bytes) > JSON_MAX_DEPTH {
         let sentence = format!("The JSON is nested deeper than {JSON_MAX_DEPTH} levels");
         return Err(MatrixError::bad_json(sentence).into());

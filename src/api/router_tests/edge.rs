@@ -12,8 +12,14 @@ async fn unknown_paths_and_methods() {
     let server = Server::new();
     let check = async |method: &str, path: &str, status: u16| {
         let answer = server.call(method, path, None, Value::Null).await;
-        assert_eq!(answer.headers["access-control-allow-origin"], "*", "{method} {path}");
-        assert_eq!(answer.headers["content-type"], "application/json", "{method} {path}");
+        assert_eq!(
+            answer.headers["access-control-allow-origin"], "*",
+            "{method} {path}"
+        );
+        assert_eq!(
+            answer.headers["content-type"], "application/json",
+            "{method} {path}"
+        );
         answer.refused(status, "M_UNRECOGNIZED");
     };
     check("GET", "/_matrix/client/v3/nothing", 404).await;
@@ -29,7 +35,11 @@ async fn unknown_paths_and_methods() {
 #[tokio::test]
 async fn options_are_answered_everywhere() {
     let server = Server::new();
-    for path in ["/_matrix/client/v3/login", "/_matrix/client/v3/account/whoami", "/nowhere"] {
+    for path in [
+        "/_matrix/client/v3/login",
+        "/_matrix/client/v3/account/whoami",
+        "/nowhere",
+    ] {
         let answer = server.call("OPTIONS", path, None, Value::Null).await;
         assert_eq!(answer.status, 200);
         let header = |name: &str| answer.headers[name].to_str().expect("text").to_owned();
@@ -44,20 +54,38 @@ async fn tokens() {
     let server = Server::new();
     let token = server.user("alice", "PHONE").await;
     let whoami = format!("{V3}/account/whoami");
-    server.call("GET", &whoami, None, Value::Null).await.refused(401, "M_MISSING_TOKEN");
-    server.get(&whoami, "nonsense").await.refused(401, "M_UNKNOWN_TOKEN");
+    server
+        .call("GET", &whoami, None, Value::Null)
+        .await
+        .refused(401, "M_MISSING_TOKEN");
+    server
+        .get(&whoami, "nonsense")
+        .await
+        .refused(401, "M_UNKNOWN_TOKEN");
     let answer = server.get(&whoami, &token).await.ok();
-    assert_eq!(answer, json!({ "user_id": "@alice:hs1", "device_id": "PHONE", "is_guest": false }));
-    for path in [format!("{whoami}?access_token={token}"), format!("/_matrix/client/r0/account/whoami?access_token={token}")] {
+    assert_eq!(
+        answer,
+        json!({ "user_id": "@alice:hs1", "device_id": "PHONE", "is_guest": false })
+    );
+    for path in [
+        format!("{whoami}?access_token={token}"),
+        format!("/_matrix/client/r0/account/whoami?access_token={token}"),
+    ] {
         server.call("GET", &path, None, Value::Null).await.ok();
     }
 }
 
 #[tokio::test]
 async fn large_bodies_are_refused() {
-    let server = Server::with(|config| config.max_request_bytes = 1_000, Registrations::default());
+    let server = Server::with(
+        |config| config.max_request_bytes = 1_000,
+        Registrations::default(),
+    );
     let body = json!({ "type": "m.login.password", "password": "x".repeat(1_000) });
-    server.call("POST", &format!("{V3}/login"), None, body).await.refused(413, "M_TOO_LARGE");
+    server
+        .call("POST", &format!("{V3}/login"), None, body)
+        .await
+        .refused(413, "M_TOO_LARGE");
 }
 
 #[tokio::test]
@@ -83,7 +111,10 @@ async fn limits_are_told_with_a_time_to_wait() {
     let json = refused.refused(429, "M_LIMIT_EXCEEDED");
     let wait = json["retry_after_ms"].as_u64().expect("a time");
     server.clock.advance(wait);
-    server.call("POST", &path, None, body).await.refused(403, "M_FORBIDDEN");
+    server
+        .call("POST", &path, None, body)
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 #[tokio::test]
@@ -91,7 +122,11 @@ async fn broken_bytes_are_no_json() {
     let server = Server::new();
     let body = Body::from(&b"{ \"test\":\"a\x81\" }"[..]);
     let uri = format!("{V3}/register");
-    let request = Request::builder().method("POST").uri(uri).body(body).expect("a request");
+    let request = Request::builder()
+        .method("POST")
+        .uri(uri)
+        .body(body)
+        .expect("a request");
     server.send(request).await.refused(400, "M_NOT_JSON");
 }
 
@@ -99,14 +134,22 @@ async fn broken_bytes_are_no_json() {
 async fn a_panic_is_an_answer() {
     let app = Server::new().app;
     let router = axum::Router::new()
-        .route("/panic", axum::routing::get(async || -> Json<()> { panic!("as the test wants") }))
+        .route(
+            "/panic",
+            axum::routing::get(async || -> Json<()> { panic!("as the test wants") }),
+        )
         .layer(axum::middleware::from_fn_with_state(app, crate::edge::edge));
-    let request = Request::builder().uri("/panic").body(Body::empty()).expect("a request");
-    let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+    let request = Request::builder()
+        .uri("/panic")
+        .body(Body::empty())
+        .expect("a request");
+    let answer = router
+        .oneshot(request)
+        .await
+        .unwrap_or_else(|never| match never {});
     assert_eq!(answer.status(), 500);
     let body = answer.into_body().collect().await.expect("a body").to_bytes();
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(body["errcode"], "M_UNKNOWN");
     assert!(!body.to_string().contains("as the test wants"));
 }
-

@@ -69,16 +69,25 @@ fn parameter() -> impl Strategy<Value = String> {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let filled = (0..PATHS.len(), proptest::collection::vec(parameter(), 3)).prop_map(|(index, parameters)| {
-        let mut path = format!("{V3}{}", PATHS[index]).replace("/v3/..", "");
-        for parameter in parameters {
-            path = path.replacen("{}", &parameter, 1);
-        }
-        path
-    });
-    (filled, prop_oneof![Just(String::new()), "[a-z_]{1,12}=[a-z0-9%@:!&=+]{0,40}"]).prop_map(|(path, query)| {
-        if query.is_empty() { path } else { format!("{path}?{query}") }
-    })
+    let filled =
+        (0..PATHS.len(), proptest::collection::vec(parameter(), 3)).prop_map(|(index, parameters)| {
+            let mut path = format!("{V3}{}", PATHS[index]).replace("/v3/..", "");
+            for parameter in parameters {
+                path = path.replacen("{}", &parameter, 1);
+            }
+            path
+        });
+    (
+        filled,
+        prop_oneof![Just(String::new()), "[a-z_]{1,12}=[a-z0-9%@:!&=+]{0,40}"],
+    )
+        .prop_map(|(path, query)| {
+            if query.is_empty() {
+                path
+            } else {
+                format!("{path}?{query}")
+            }
+        })
 }
 
 /// A value of any shape.
@@ -105,9 +114,31 @@ fn value() -> impl Strategy<Value = serde_json::Value> {
 /// Mostly keys that some endpoint reads.
 fn key() -> impl Strategy<Value = String> {
     let known = [
-        "actions", "auth", "conditions", "device_id", "devices", "displayname", "identifier", "kind", "limit",
-        "locked", "new_password", "order", "password", "pattern", "presence", "reason", "room", "search_term",
-        "session", "status_msg", "timeline", "token", "type", "user", "username",
+        "actions",
+        "auth",
+        "conditions",
+        "device_id",
+        "devices",
+        "displayname",
+        "identifier",
+        "kind",
+        "limit",
+        "locked",
+        "new_password",
+        "order",
+        "password",
+        "pattern",
+        "presence",
+        "reason",
+        "room",
+        "search_term",
+        "session",
+        "status_msg",
+        "timeline",
+        "token",
+        "type",
+        "user",
+        "username",
     ];
     prop_oneof![
         9 => proptest::sample::select(known.to_vec()).prop_map(str::to_owned),

@@ -3,6 +3,7 @@
 mod accounts;
 mod edge;
 mod malformed;
+mod media;
 mod settings;
 
 use std::sync::Arc;
@@ -13,8 +14,10 @@ use bytes::Bytes;
 use hearth_appservice::Registrations;
 use hearth_cluster::Cluster;
 use hearth_core::clock::ManualClock;
+use hearth_core::http::NoOutbound;
 use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool};
+use hearth_media::{MediaSettings, MediaStore};
 use hearth_storage::{Log, MemoryEngine};
 use hearth_users::{NewAccount, Settings, Users};
 use http::{HeaderMap, Request, StatusCode};
@@ -31,6 +34,7 @@ struct Server {
     app: Arc<App>,
     router: Router,
     clock: Arc<ManualClock>,
+    _media_folder: tempfile::TempDir,
 }
 
 /// An answer.
@@ -42,9 +46,8 @@ struct Answer {
 
 impl Answer {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!("{error} in the body {:?}", String::from_utf8_lossy(&self.body))
-        })
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in the body {:?}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The status and errcode.
@@ -88,7 +91,19 @@ impl Server {
             Pool::inline(),
             settings,
         );
-        cluster.start();
+        let media_folder = tempfile::tempdir().expect("a temporary folder");
+        let media = MediaStore::open(
+            MediaSettings {
+                directory: media_folder.path().to_owned(),
+                server_name: server_name.clone(),
+                max_upload_bytes: config.max_upload_bytes,
+            },
+            cluster.clone(),
+            clock.clone(),
+            random.clone(),
+            Pool::inline(),
+        );
+        cluster.start().expect("the cluster starts");
         let app = App::new(Parts {
             config: Arc::new(config),
             server_name,
@@ -96,9 +111,16 @@ impl Server {
             random,
             users,
             appservices: Arc::new(appservices),
+            outbound: Arc::new(NoOutbound),
+            media: media.expect("the media folder opens"),
             room_links: Arc::new(NoRooms),
         });
-        Self { router: crate::router(app.clone()), app, clock }
+        Self {
+            router: crate::router(app.clone()),
+            app,
+            clock,
+            _media_folder: media_folder,
+        }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -106,7 +128,11 @@ impl Server {
         let answer = answer.unwrap_or_else(|never| match never {});
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.expect("the body is whole").to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
     }
 
     /// A request without a body if `body` is null.
@@ -115,7 +141,11 @@ impl Server {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let body = if body.is_null() {
+            Body::empty()
+        } else {
+            Body::from(body.to_string())
+        };
         let mut request = request.body(body).expect("a request");
         let peer = "192.0.2.1".parse().expect("an address");
         request.extensions_mut().insert(PeerAddress(peer));
@@ -151,8 +181,14 @@ impl Server {
             "password": PASSWORD,
             "device_id": device,
         });
-        let answer = self.call("POST", "/_matrix/client/v3/login", None, body).await.ok();
-        answer["access_token"].as_str().expect("an access token").to_owned()
+        let answer = self
+            .call("POST", "/_matrix/client/v3/login", None, body)
+            .await
+            .ok();
+        answer["access_token"]
+            .as_str()
+            .expect("an access token")
+            .to_owned()
     }
 }
 

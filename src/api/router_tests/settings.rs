@@ -11,16 +11,35 @@ async fn profiles() {
     let profile = format!("{V3}/profile/@alice:hs1");
     let put = async |field: &str, body: Value| server.put(&format!("{profile}/{field}"), &alice, body).await;
     put("displayname", json!({ "displayname": "Alice" })).await.ok();
-    put("avatar_url", json!({ "avatar_url": "mxc://hs1/abc" })).await.ok();
-    put("org.example.job", json!({ "org.example.job": { "title": "baker" } })).await.ok();
-    put("avatar_url", json!({ "avatar_url": "http://x" })).await.refused(400, "M_INVALID_PARAM");
-    put("displayname", json!({ "displayname": 3 })).await.refused(400, "M_INVALID_PARAM");
-    put("displayname", json!({})).await.refused(400, "M_MISSING_PARAM");
-    put("Bad%20Key", json!({ "Bad Key": 1 })).await.refused(400, "M_INVALID_PARAM");
+    put("avatar_url", json!({ "avatar_url": "mxc://hs1/abc" }))
+        .await
+        .ok();
+    put(
+        "org.example.job",
+        json!({ "org.example.job": { "title": "baker" } }),
+    )
+    .await
+    .ok();
+    put("avatar_url", json!({ "avatar_url": "http://x" }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    put("displayname", json!({ "displayname": 3 }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    put("displayname", json!({}))
+        .await
+        .refused(400, "M_MISSING_PARAM");
+    put("Bad%20Key", json!({ "Bad Key": 1 }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let long = "a".repeat(256);
-    put(&long, json!({ long.as_str(): 1 })).await.refused(400, "M_KEY_TOO_LARGE");
+    put(&long, json!({ long.as_str(): 1 }))
+        .await
+        .refused(400, "M_KEY_TOO_LARGE");
     let large = "x".repeat(65 << 10);
-    put("org.example.large", json!({ "org.example.large": large })).await.refused(400, "M_PROFILE_TOO_LARGE");
+    put("org.example.large", json!({ "org.example.large": large }))
+        .await
+        .refused(400, "M_PROFILE_TOO_LARGE");
     let whole = server.call("GET", &profile, None, Value::Null).await.ok();
     let expected = json!({
         "displayname": "Alice",
@@ -29,14 +48,36 @@ async fn profiles() {
     });
     assert_eq!(whole, expected);
     let field = format!("{profile}/org.example.job");
-    assert_eq!(server.call("GET", &field, None, Value::Null).await.ok(), json!({ "org.example.job": { "title": "baker" } }));
-    server.call("DELETE", &field, Some(&alice), Value::Null).await.ok();
-    server.call("GET", &field, None, Value::Null).await.refused(404, "M_NOT_FOUND");
+    assert_eq!(
+        server.call("GET", &field, None, Value::Null).await.ok(),
+        json!({ "org.example.job": { "title": "baker" } })
+    );
+    server
+        .call("DELETE", &field, Some(&alice), Value::Null)
+        .await
+        .ok();
+    server
+        .call("GET", &field, None, Value::Null)
+        .await
+        .refused(404, "M_NOT_FOUND");
     let bob = server.user("bob", "B").await;
-    server.put(&format!("{profile}/displayname"), &bob, json!({ "displayname": "x" })).await.refused(403, "M_FORBIDDEN");
-    server.call("GET", &format!("{V3}/profile/@nobody:hs1"), None, Value::Null).await.refused(404, "M_NOT_FOUND");
+    server
+        .put(
+            &format!("{profile}/displayname"),
+            &bob,
+            json!({ "displayname": "x" }),
+        )
+        .await
+        .refused(403, "M_FORBIDDEN");
+    server
+        .call("GET", &format!("{V3}/profile/@nobody:hs1"), None, Value::Null)
+        .await
+        .refused(404, "M_NOT_FOUND");
     let search = json!({ "search_term": "alice", "limit": 5 });
-    let found = server.post(&format!("{V3}/user_directory/search"), &bob, search).await.ok();
+    let found = server
+        .post(&format!("{V3}/user_directory/search"), &bob, search)
+        .await
+        .ok();
     assert_eq!(found["results"][0]["user_id"], "@alice:hs1");
     assert_eq!(found["limited"], false);
 }
@@ -49,23 +90,69 @@ async fn account_data_and_tags() {
     for path in ["/account_data/test.key", "/rooms/!room:hs1/account_data/test.key"] {
         let path = format!("{base}{path}");
         server.get(&path, &alice).await.refused(404, "M_NOT_FOUND");
-        server.put(&path, &alice, json!({ "value": [1, { "a": "b" }] })).await.ok();
-        assert_eq!(server.get(&path, &alice).await.ok(), json!({ "value": [1, { "a": "b" }] }));
-        server.put(&path, &alice, json!([])).await.refused(400, "M_BAD_JSON");
+        server
+            .put(&path, &alice, json!({ "value": [1, { "a": "b" }] }))
+            .await
+            .ok();
+        assert_eq!(
+            server.get(&path, &alice).await.ok(),
+            json!({ "value": [1, { "a": "b" }] })
+        );
+        server
+            .put(&path, &alice, json!([]))
+            .await
+            .refused(400, "M_BAD_JSON");
     }
     for kind in ["m.push_rules", "m.fully_read"] {
-        server.put(&format!("{base}/account_data/{kind}"), &alice, json!({})).await.refused(405, "M_BAD_JSON");
+        server
+            .put(&format!("{base}/account_data/{kind}"), &alice, json!({}))
+            .await
+            .refused(405, "M_BAD_JSON");
     }
-    server.get(&format!("{V3}/user/@bob:hs1/account_data/test.key"), &alice).await.refused(403, "M_FORBIDDEN");
-    server.put(&format!("{base}/rooms/nonsense/account_data/x"), &alice, json!({})).await.refused(400, "M_INVALID_PARAM");
+    server
+        .get(&format!("{V3}/user/@bob:hs1/account_data/test.key"), &alice)
+        .await
+        .refused(403, "M_FORBIDDEN");
+    server
+        .put(
+            &format!("{base}/rooms/nonsense/account_data/x"),
+            &alice,
+            json!({}),
+        )
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let tags = format!("{base}/rooms/!room:hs1/tags");
-    server.put(&format!("{tags}/m.favourite"), &alice, json!({ "order": 0.5, "x": "y" })).await.ok();
-    server.put(&format!("{tags}/u.work"), &alice, json!({})).await.ok();
-    server.put(&format!("{tags}/u.bad"), &alice, json!({ "order": "first" })).await.refused(400, "M_BAD_JSON");
+    server
+        .put(
+            &format!("{tags}/m.favourite"),
+            &alice,
+            json!({ "order": 0.5, "x": "y" }),
+        )
+        .await
+        .ok();
+    server
+        .put(&format!("{tags}/u.work"), &alice, json!({}))
+        .await
+        .ok();
+    server
+        .put(&format!("{tags}/u.bad"), &alice, json!({ "order": "first" }))
+        .await
+        .refused(400, "M_BAD_JSON");
     let expected = json!({ "tags": { "m.favourite": { "order": 0.5, "x": "y" }, "u.work": {} } });
     assert_eq!(server.get(&tags, &alice).await.ok(), expected);
-    server.call("DELETE", &format!("{tags}/m.favourite"), Some(&alice), Value::Null).await.ok();
-    assert_eq!(server.get(&tags, &alice).await.ok(), json!({ "tags": { "u.work": {} } }));
+    server
+        .call(
+            "DELETE",
+            &format!("{tags}/m.favourite"),
+            Some(&alice),
+            Value::Null,
+        )
+        .await
+        .ok();
+    assert_eq!(
+        server.get(&tags, &alice).await.ok(),
+        json!({ "tags": { "u.work": {} } })
+    );
 }
 
 #[tokio::test]
@@ -80,24 +167,63 @@ async fn push_rules() {
     let put = async |path: &str, body: Value| server.put(path, &alice, body).await;
     put(&rule, json!({ "actions": ["dont_notify"] })).await.ok();
     let stored = server.get(&rule, &alice).await.ok();
-    assert_eq!((&stored["actions"], &stored["enabled"]), (&json!(["dont_notify"]), &json!(true)));
-    put(&format!("{rule}/enabled"), json!({ "enabled": false })).await.ok();
-    assert_eq!(server.get(&format!("{rule}/enabled"), &alice).await.ok(), json!({ "enabled": false }));
-    put(&format!("{rule}/actions"), json!({ "actions": ["notify"] })).await.ok();
-    assert_eq!(server.get(&format!("{rule}/actions"), &alice).await.ok(), json!({ "actions": ["notify"] }));
+    assert_eq!(
+        (&stored["actions"], &stored["enabled"]),
+        (&json!(["dont_notify"]), &json!(true))
+    );
+    put(&format!("{rule}/enabled"), json!({ "enabled": false }))
+        .await
+        .ok();
+    assert_eq!(
+        server.get(&format!("{rule}/enabled"), &alice).await.ok(),
+        json!({ "enabled": false })
+    );
+    put(&format!("{rule}/actions"), json!({ "actions": ["notify"] }))
+        .await
+        .ok();
+    assert_eq!(
+        server.get(&format!("{rule}/actions"), &alice).await.ok(),
+        json!({ "actions": ["notify"] })
+    );
     let underride = format!("{all}global/underride/mine");
-    let body = json!({ "actions": [], "conditions": [{ "kind": "event_match", "key": "type", "pattern": "m.x" }] });
+    let body =
+        json!({ "actions": [], "conditions": [{ "kind": "event_match", "key": "type", "pattern": "m.x" }] });
     put(&underride, body).await.ok();
     let content = format!("{all}global/content");
-    put(&format!("{content}/a"), json!({ "actions": [], "pattern": "cake" })).await.ok();
-    put(&format!("{content}/b?after=a"), json!({ "actions": [], "pattern": "pie" })).await.ok();
-    put(&format!("{content}/c"), json!({ "actions": [] })).await.refused(400, "M_MISSING_PARAM");
-    put(&format!("{content}/c?before=zzz"), json!({ "actions": [], "pattern": "x" })).await.refused(404, "M_NOT_FOUND");
-    put(&format!("{all}global/wrong/c"), json!({ "actions": [] })).await.refused(400, "M_INVALID_PARAM");
-    put(&format!("{all}global/sender/nobody"), json!({ "actions": [] })).await.refused(400, "M_INVALID_PARAM");
-    put(&format!("{all}global/override/.mine"), json!({ "actions": [] })).await.refused(400, "M_INVALID_PARAM");
+    put(
+        &format!("{content}/a"),
+        json!({ "actions": [], "pattern": "cake" }),
+    )
+    .await
+    .ok();
+    put(
+        &format!("{content}/b?after=a"),
+        json!({ "actions": [], "pattern": "pie" }),
+    )
+    .await
+    .ok();
+    put(&format!("{content}/c"), json!({ "actions": [] }))
+        .await
+        .refused(400, "M_MISSING_PARAM");
+    put(
+        &format!("{content}/c?before=zzz"),
+        json!({ "actions": [], "pattern": "x" }),
+    )
+    .await
+    .refused(404, "M_NOT_FOUND");
+    put(&format!("{all}global/wrong/c"), json!({ "actions": [] }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    put(&format!("{all}global/sender/nobody"), json!({ "actions": [] }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    put(&format!("{all}global/override/.mine"), json!({ "actions": [] }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let default = format!("{all}global/override/.m.rule.master");
-    put(&format!("{default}/enabled"), json!({ "enabled": true })).await.ok();
+    put(&format!("{default}/enabled"), json!({ "enabled": true }))
+        .await
+        .ok();
     assert_eq!(master(&server.get(&all, &alice).await.ok())["enabled"], true);
     let delete = async |path: &str| server.call("DELETE", path, Some(&alice), Value::Null).await;
     delete(&default).await.refused(400, "M_INVALID_PARAM");
@@ -116,19 +242,47 @@ async fn filters_presence_and_the_rest() {
     let id = server.post(&path, &alice, filter.clone()).await.ok()["filter_id"].clone();
     let stored = format!("{path}/{}", id.as_str().expect("an id"));
     assert_eq!(server.get(&stored, &alice).await.ok(), filter);
-    server.get(&format!("{path}/none"), &alice).await.refused(404, "M_NOT_FOUND");
-    server.post(&path, &alice, json!({ "room": 1 })).await.refused(400, "M_BAD_JSON");
+    server
+        .get(&format!("{path}/none"), &alice)
+        .await
+        .refused(404, "M_NOT_FOUND");
+    server
+        .post(&path, &alice, json!({ "room": 1 }))
+        .await
+        .refused(400, "M_BAD_JSON");
     let status = format!("{V3}/presence/@alice:hs1/status");
-    server.put(&status, &alice, json!({ "presence": "online", "status_msg": "here" })).await.ok();
+    server
+        .put(
+            &status,
+            &alice,
+            json!({ "presence": "online", "status_msg": "here" }),
+        )
+        .await
+        .ok();
     let presence = server.get(&status, &alice).await.ok();
-    assert_eq!((&presence["presence"], &presence["status_msg"]), (&json!("online"), &json!("here")));
-    server.put(&status, &alice, json!({ "presence": "asleep" })).await.refused(400, "M_INVALID_PARAM");
+    assert_eq!(
+        (&presence["presence"], &presence["status_msg"]),
+        (&json!("online"), &json!("here"))
+    );
+    server
+        .put(&status, &alice, json!({ "presence": "asleep" }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let openid = format!("{V3}/user/@alice:hs1/openid/request_token");
     let token = server.post(&openid, &alice, json!({})).await.ok();
-    assert_eq!((&token["token_type"], &token["matrix_server_name"]), (&json!("Bearer"), &json!("hs1")));
+    assert_eq!(
+        (&token["token_type"], &token["matrix_server_name"]),
+        (&json!("Bearer"), &json!("hs1"))
+    );
     let report = format!("{V3}/users/@alice:hs1/report");
-    server.post(&report, &alice, json!({ "reason": "rude" })).await.ok();
-    server.post(&report, &alice, json!({})).await.refused(400, "M_BAD_JSON");
+    server
+        .post(&report, &alice, json!({ "reason": "rude" }))
+        .await
+        .ok();
+    server
+        .post(&report, &alice, json!({}))
+        .await
+        .refused(400, "M_BAD_JSON");
     let reports = server.app.users.reports().newest(10).expect("reports");
     assert_eq!((reports.len(), reports[0].reason.as_str()), (1, "rude"));
     for (path, expected) in [
@@ -138,15 +292,30 @@ async fn filters_presence_and_the_rest() {
     ] {
         assert_eq!(server.get(&format!("{V3}{path}"), &alice).await.ok(), expected);
     }
-    server.post(&format!("{V3}/account/3pid/add"), &alice, json!({})).await.refused(403, "M_THREEPID_DENIED");
+    server
+        .post(&format!("{V3}/account/3pid/add"), &alice, json!({}))
+        .await
+        .refused(403, "M_THREEPID_DENIED");
     let capabilities = server.get(&format!("{V3}/capabilities"), &alice).await.ok();
-    assert_eq!(capabilities["capabilities"]["m.room_versions"]["available"]["11"], "stable");
+    assert_eq!(
+        capabilities["capabilities"]["m.room_versions"]["available"]["11"],
+        "stable"
+    );
     let nobody = async |path: &str| server.call("GET", path, None, Value::Null).await;
-    nobody(&format!("{V3}/capabilities")).await.refused(401, "M_MISSING_TOKEN");
+    nobody(&format!("{V3}/capabilities"))
+        .await
+        .refused(401, "M_MISSING_TOKEN");
     let versions = nobody("/_matrix/client/versions").await.ok();
     assert_eq!(versions["versions"][0], "r0.6.1");
-    assert_eq!(versions["versions"].as_array().and_then(|all| all.last()), Some(&json!("v1.19")));
+    assert_eq!(
+        versions["versions"].as_array().and_then(|all| all.last()),
+        Some(&json!("v1.19"))
+    );
     assert!(nobody("/.well-known/matrix/client").await.ok()["m.homeserver"]["base_url"].is_string());
-    nobody("/.well-known/matrix/server").await.refused(404, "M_NOT_FOUND");
-    nobody("/.well-known/matrix/support").await.refused(404, "M_NOT_FOUND");
+    nobody("/.well-known/matrix/server")
+        .await
+        .refused(404, "M_NOT_FOUND");
+    nobody("/.well-known/matrix/support")
+        .await
+        .refused(404, "M_NOT_FOUND");
 }

@@ -32,6 +32,8 @@ pub async fn post_password(
         return Err(MatrixError::missing_param("The field `new_password` is missing").into());
     };
     let logout_others = body.logout_devices.unwrap_or(true);
-    auth.handle.set_password(&password, logout_others, auth.device.as_deref()).await?;
+    auth.handle
+        .set_password(&password, logout_others, auth.device.as_deref())
+        .await?;
     Ok(Json(json!({})))
 }

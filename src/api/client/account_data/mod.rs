@@ -20,8 +20,8 @@ use crate::routes::Routes;
 /// The endpoints of this section.
 pub fn routes() -> Routes {
     let global = get(get_account_data::get_account_data).put(put_account_data::put_account_data);
-    let room = get(get_room_account_data::get_room_account_data)
-        .put(put_room_account_data::put_room_account_data);
+    let room =
+        get(get_room_account_data::get_room_account_data).put(put_room_account_data::put_room_account_data);
     let tag = axum::routing::put(put_tag::put_tag).delete(delete_tag::delete_tag);
     Routes::new()
         .v3("/user/{userId}/account_data/{type}", global)

@@ -14,6 +14,8 @@ pub async fn put_account_data(
 ) -> Result<Json<Value>> {
     auth.must_be(&user)?;
     super::may_be_written(&kind)?;
-    auth.handle.set_account_data(None, &kind, super::raw(&content)?).await?;
+    auth.handle
+        .set_account_data(None, &kind, super::raw(&content)?)
+        .await?;
     Ok(Json(json!({})))
 }

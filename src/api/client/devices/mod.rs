@@ -12,8 +12,9 @@ use crate::routes::Routes;
 
 /// The endpoints of this section.
 pub fn routes() -> Routes {
-    let device =
-        get(get_device::get_device).put(put_device::put_device).delete(delete_device::delete_device);
+    let device = get(get_device::get_device)
+        .put(put_device::put_device)
+        .delete(delete_device::delete_device);
     Routes::new()
         .v3("/devices", get(get_devices::get_devices))
         .v3("/devices/{deviceId}", device)

@@ -72,15 +72,24 @@ mod tests {
             assert_eq!(got.is_ok(), good, "{filter}: {got:?}");
         };
         check(json!({}), true);
-        check(json!({"room": {"timeline": {"limit": 10}, "org.example": 1}}), true);
+        check(
+            json!({"room": {"timeline": {"limit": 10}, "org.example": 1}}),
+            true,
+        );
         check(json!({"room": {"state": {"lazy_load_members": true}}}), true);
-        check(json!({"event_format": "federation", "event_fields": ["type", "content.body"]}), true);
+        check(
+            json!({"event_format": "federation", "event_fields": ["type", "content.body"]}),
+            true,
+        );
         check(json!({"presence": "not_an_object"}), false);
         check(json!({"room": {"timeline": "not_an_object"}}), false);
         check(json!({"room": {"timeline": {"rooms": "not_a_list"}}}), false);
         check(json!({"room": {"timeline": {"types": [1]}}}), false);
         check(json!({"room": {"timeline": {"rooms": ["not_a_room_id"]}}}), false);
-        check(json!({"room": {"timeline": {"senders": ["not_a_sender_id"]}}}), false);
+        check(
+            json!({"room": {"timeline": {"senders": ["not_a_sender_id"]}}}),
+            false,
+        );
         check(json!({"event_format": "other"}), false);
         check(json!({"room": {"timeline": {"limit": -1}}}), false);
     }

@@ -8,6 +8,8 @@ use crate::routes::Routes;
 
 /// The endpoints of this section.
 pub fn routes() -> Routes {
-    Routes::new()
-        .v3("/user/{userId}/openid/request_token", post(post_request_token::post_request_token))
+    Routes::new().v3(
+        "/user/{userId}/openid/request_token",
+        post(post_request_token::post_request_token),
+    )
 }

@@ -9,6 +9,8 @@ use crate::routes::Routes;
 
 /// The endpoints of this section.
 pub fn routes() -> Routes {
-    Routes::new()
-        .v3("/presence/{userId}/status", get(get_presence::get_presence).put(put_presence::put_presence))
+    Routes::new().v3(
+        "/presence/{userId}/status",
+        get(get_presence::get_presence).put(put_presence::put_presence),
+    )
 }

@@ -7,10 +7,7 @@ use crate::error::Result;
 use crate::extract::{Auth, Json, Path};
 
 /// One rule.
-pub async fn get_push_rule(
-    auth: Auth,
-    Path((kind, rule_id)): Path<(String, String)>,
-) -> Result<Json<Value>> {
+pub async fn get_push_rule(auth: Auth, Path((kind, rule_id)): Path<(String, String)>) -> Result<Json<Value>> {
     let rules = rules::load(&auth.handle)?;
     Ok(Json(rules::rule_json(rules::find(&rules, &kind, &rule_id)?)?))
 }

@@ -12,5 +12,7 @@ pub async fn get_push_rule_actions(
     Path((kind, rule_id)): Path<(String, String)>,
 ) -> Result<Json<Value>> {
     let rules = rules::load(&auth.handle)?;
-    Ok(Json(json!({ "actions": rules::find(&rules, &kind, &rule_id)?.actions() })))
+    Ok(Json(
+        json!({ "actions": rules::find(&rules, &kind, &rule_id)?.actions() }),
+    ))
 }

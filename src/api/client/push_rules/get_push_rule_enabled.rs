@@ -12,5 +12,7 @@ pub async fn get_push_rule_enabled(
     Path((kind, rule_id)): Path<(String, String)>,
 ) -> Result<Json<Value>> {
     let rules = rules::load(&auth.handle)?;
-    Ok(Json(json!({ "enabled": rules::find(&rules, &kind, &rule_id)?.enabled() })))
+    Ok(Json(
+        json!({ "enabled": rules::find(&rules, &kind, &rule_id)?.enabled() }),
+    ))
 }

@@ -20,10 +20,10 @@ pub fn routes() -> Routes {
     let rule = get(get_push_rule::get_push_rule)
         .put(put_push_rule::put_push_rule)
         .delete(delete_push_rule::delete_push_rule);
-    let enabled = get(get_push_rule_enabled::get_push_rule_enabled)
-        .put(put_push_rule_enabled::put_push_rule_enabled);
-    let actions = get(get_push_rule_actions::get_push_rule_actions)
-        .put(put_push_rule_actions::put_push_rule_actions);
+    let enabled =
+        get(get_push_rule_enabled::get_push_rule_enabled).put(put_push_rule_enabled::put_push_rule_enabled);
+    let actions =
+        get(get_push_rule_actions::get_push_rule_actions).put(put_push_rule_actions::put_push_rule_actions);
     Routes::new()
         .v3("/pushrules", get(get_push_rules::get_push_rules))
         .v3("/pushrules/", get(get_push_rules::get_push_rules))

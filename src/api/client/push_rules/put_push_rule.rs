@@ -49,16 +49,24 @@ fn insert(rules: &mut Ruleset, rule: NewPushRule, place: &Place) -> Result<(), M
         rules.get(kind, known.rule_id()).is_some()
     });
     if of_kind.count() >= RULES_PER_KIND_MAX {
-        return Err(MatrixError::invalid_param("You have too many push rules of this kind"));
+        return Err(MatrixError::invalid_param(
+            "You have too many push rules of this kind",
+        ));
     }
-    rules.insert(rule, place.after.as_deref(), place.before.as_deref()).map_err(|error| match error {
-        InsertPushRuleError::UnknownRuleId => MatrixError::not_found(error.to_string()),
-        error => MatrixError::invalid_param(error.to_string()),
-    })
+    rules
+        .insert(rule, place.after.as_deref(), place.before.as_deref())
+        .map_err(|error| match error {
+            InsertPushRuleError::UnknownRuleId => MatrixError::not_found(error.to_string()),
+            error => MatrixError::invalid_param(error.to_string()),
+        })
 }
 
 fn new_rule(kind: &RuleKind, rule_id: String, body: Body) -> Result<NewPushRule, MatrixError> {
-    let Body { actions, conditions, pattern } = body;
+    let Body {
+        actions,
+        conditions,
+        pattern,
+    } = body;
     Ok(match kind {
         RuleKind::Override => {
             NewPushRule::Override(NewConditionalPushRule::new(rule_id, conditions, actions))
@@ -67,21 +75,22 @@ fn new_rule(kind: &RuleKind, rule_id: String, body: Body) -> Result<NewPushRule,
             NewPushRule::Underride(NewConditionalPushRule::new(rule_id, conditions, actions))
         }
         RuleKind::Content => {
-            let pattern = pattern.ok_or_else(|| {
-                MatrixError::missing_param("A content rule needs the field `pattern`")
-            })?;
+            let pattern = pattern
+                .ok_or_else(|| MatrixError::missing_param("A content rule needs the field `pattern`"))?;
             NewPushRule::Content(NewPatternedPushRule::new(rule_id, pattern, actions))
         }
         RuleKind::Room => {
-            let room = rule_id.as_str().try_into().map_err(|_| {
-                MatrixError::invalid_param("The id of a room rule must be a room id")
-            })?;
+            let room = rule_id
+                .as_str()
+                .try_into()
+                .map_err(|_| MatrixError::invalid_param("The id of a room rule must be a room id"))?;
             NewPushRule::Room(NewSimplePushRule::new(room, actions))
         }
         RuleKind::Sender => {
-            let sender = rule_id.as_str().try_into().map_err(|_| {
-                MatrixError::invalid_param("The id of a sender rule must be a user id")
-            })?;
+            let sender = rule_id
+                .as_str()
+                .try_into()
+                .map_err(|_| MatrixError::invalid_param("The id of a sender rule must be a user id"))?;
             NewPushRule::Sender(NewSimplePushRule::new(sender, actions))
         }
         _ => return Err(MatrixError::invalid_param("There are no push rules of this kind")),

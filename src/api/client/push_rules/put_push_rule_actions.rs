@@ -22,7 +22,9 @@ pub async fn put_push_rule_actions(
 ) -> Result<Json<Value>> {
     let kind = rules::kind(&kind)?;
     rules::change(&auth.handle, |rules| {
-        rules.set_actions(kind, &rule_id, body.actions).map_err(|_| rules::no_such_rule(&rule_id))
+        rules
+            .set_actions(kind, &rule_id, body.actions)
+            .map_err(|_| rules::no_such_rule(&rule_id))
     })
     .await?;
     Ok(Json(json!({})))

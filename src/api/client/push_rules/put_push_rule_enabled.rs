@@ -21,7 +21,9 @@ pub async fn put_push_rule_enabled(
 ) -> Result<Json<Value>> {
     let kind = rules::kind(&kind)?;
     rules::change(&auth.handle, |rules| {
-        rules.set_enabled(kind, &rule_id, body.enabled).map_err(|_| rules::no_such_rule(&rule_id))
+        rules
+            .set_enabled(kind, &rule_id, body.enabled)
+            .map_err(|_| rules::no_such_rule(&rule_id))
     })
     .await?;
     Ok(Json(json!({})))

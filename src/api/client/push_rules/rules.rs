@@ -37,8 +37,7 @@ pub(super) async fn change(
 fn ruleset(mut content: Value, user: &UserId) -> Ruleset {
     let global = content.get_mut("global").map(Value::take).unwrap_or_default();
     // Rules of a kind that this version cannot read count as not written.
-    let mut rules: Ruleset =
-        serde_json::from_value(global).unwrap_or_else(|_| Ruleset::server_default(user));
+    let mut rules: Ruleset = serde_json::from_value(global).unwrap_or_else(|_| Ruleset::server_default(user));
     rules.update_with_server_default(Ruleset::server_default(user));
     rules
 }
@@ -51,7 +50,9 @@ pub(super) fn kind(name: &str) -> Result<RuleKind, MatrixError> {
         | RuleKind::Sender
         | RuleKind::Room
         | RuleKind::Content) => Ok(kind),
-        _ => Err(MatrixError::invalid_param(format!("There are no push rules of kind {name:?}"))),
+        _ => Err(MatrixError::invalid_param(format!(
+            "There are no push rules of kind {name:?}"
+        ))),
     }
 }
 
@@ -66,15 +67,15 @@ pub(super) fn find<'a>(
     kind_name: &str,
     rule_id: &str,
 ) -> Result<AnyPushRuleRef<'a>, MatrixError> {
-    rules.get(kind(kind_name)?, rule_id).ok_or_else(|| no_such_rule(rule_id))
+    rules
+        .get(kind(kind_name)?, rule_id)
+        .ok_or_else(|| no_such_rule(rule_id))
 }
 
 /// One rule as JSON.
 pub(super) fn rule_json(rule: AnyPushRuleRef<'_>) -> Result<Value> {
     let json = match rule {
-        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => {
-            serde_json::to_value(rule)
-        }
+        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => serde_json::to_value(rule),
         AnyPushRuleRef::Content(rule) => serde_json::to_value(rule),
         AnyPushRuleRef::Room(rule) => serde_json::to_value(rule),
         AnyPushRuleRef::Sender(rule) => serde_json::to_value(rule),

@@ -21,7 +21,10 @@ pub fn routes() -> Routes {
     let validity = get(get_registration_token_validity::get_registration_token_validity);
     Routes::new()
         .v3("/register", post(post_register::post_register))
-        .v3("/register/available", get(get_register_available::get_register_available))
+        .v3(
+            "/register/available",
+            get(get_register_available::get_register_available),
+        )
         .v1("/register/m.login.registration_token/validity", validity)
 }
 

@@ -139,7 +139,9 @@ fn params(app: &App) -> Value {
     for policy in &app.config.terms {
         let text = json!({ "name": policy.name, "url": policy.url });
         // The same policy in several languages is listed once for each.
-        let entry = policies.entry(&policy.id).or_insert_with(|| json!({ "version": policy.version }));
+        let entry = policies
+            .entry(&policy.id)
+            .or_insert_with(|| json!({ "version": policy.version }));
         entry[policy.language.as_str()] = text;
     }
     json!({ "m.login.terms": { "policies": policies } })
@@ -150,9 +152,15 @@ async fn make(app: &Arc<App>, body: &mut Body, completed: Completed) -> Result<U
         return Err(MatrixError::missing_param("The field `password` is missing").into());
     };
     app.users.check_password_rules(&password)?;
-    let username = body.username.take().unwrap_or_else(|| app.users.generate_localpart());
+    let username = body
+        .username
+        .take()
+        .unwrap_or_else(|| app.users.generate_localpart());
     let id = super::free_name(app, &username)?;
-    let new = NewAccount { password: Some(password), ..NewAccount::default() };
+    let new = NewAccount {
+        password: Some(password),
+        ..NewAccount::default()
+    };
     Ok(match completed.registration_token {
         Some(token) => app.users.create_with_token(&id, new, token).await?,
         None => app.users.create(&id, new).await?,
@@ -167,6 +175,9 @@ async fn for_appservice(app: &Arc<App>, token: &AppserviceToken, body: &Body) ->
     let id = super::user_id(app, username)?;
     app.users.check_available(&id)?;
     app.appservices.check_user(Some(&appservice), &id)?;
-    let new = NewAccount { appservice: Some(appservice.id.clone()), ..NewAccount::default() };
+    let new = NewAccount {
+        appservice: Some(appservice.id.clone()),
+        ..NewAccount::default()
+    };
     Ok(app.users.create(&id, new).await?)
 }

@@ -14,8 +14,10 @@ const ROOM_VERSIONS: [&str; 12] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", 
 
 /// Says what this server lets the asking user do.
 pub async fn get_capabilities(State(app): State<Arc<App>>, auth: Auth) -> Result<Json<Value>> {
-    let available: Map<String, Value> =
-        ROOM_VERSIONS.iter().map(|version| ((*version).to_owned(), "stable".into())).collect();
+    let available: Map<String, Value> = ROOM_VERSIONS
+        .iter()
+        .map(|version| ((*version).to_owned(), "stable".into()))
+        .collect();
     let mut capabilities = json!({
         "m.change_password": { "enabled": true },
         "m.room_versions": { "default": app.config.default_room_version, "available": available },

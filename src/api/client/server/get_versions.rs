@@ -19,7 +19,9 @@ const UNSTABLE_FEATURES: [&str; 1] = [
 
 /// Lists what this server speaks. No authentication: clients ask before they log in.
 pub async fn get_versions() -> Json<Value> {
-    let unstable: serde_json::Map<String, Value> =
-        UNSTABLE_FEATURES.iter().map(|name| ((*name).to_owned(), true.into())).collect();
+    let unstable: serde_json::Map<String, Value> = UNSTABLE_FEATURES
+        .iter()
+        .map(|name| ((*name).to_owned(), true.into()))
+        .collect();
     Json(json!({ "versions": VERSIONS, "unstable_features": unstable }))
 }

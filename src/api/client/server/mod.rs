@@ -17,5 +17,8 @@ pub fn routes() -> Routes {
         .v1("/auth_metadata", get(get_auth_metadata::get_auth_metadata))
         .v3("/capabilities", get(get_capabilities::get_capabilities))
         .v3("/voip/turnServer", get(get_turn_server::get_turn_server))
-        .v3("/thirdparty/protocols", get(get_thirdparty_protocols::get_thirdparty_protocols))
+        .v3(
+            "/thirdparty/protocols",
+            get(get_thirdparty_protocols::get_thirdparty_protocols),
+        )
 }

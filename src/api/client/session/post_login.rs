@@ -62,7 +62,9 @@ async fn by_password(app: &App, address: Address, body: &Body) -> Result<User> {
     };
     // A name that cannot exist is answered like one that does not.
     let wrong = || MatrixError::forbidden("Wrong user name or password");
-    let user = app.local_user_id(name(body)?.ok_or_else(wrong)?).map_err(|_| wrong())?;
+    let user = app
+        .local_user_id(name(body)?.ok_or_else(wrong)?)
+        .map_err(|_| wrong())?;
     app.limits.user(Class::Login, &user)?;
     Ok(app.users.check_password(&user, password).await?)
 }

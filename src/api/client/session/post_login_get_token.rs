@@ -18,8 +18,9 @@ pub async fn post_login_get_token(
     OptionalJson(body): OptionalJson<Map<String, Value>>,
 ) -> Result<Json<Value>> {
     auth.count(&app, Class::Login)?;
-    let _: Map<String, Value> =
-        confirm_by_password(&app, &auth, "POST", "/login/get_token", &body).await?;
+    let _: Map<String, Value> = confirm_by_password(&app, &auth, "POST", "/login/get_token", &body).await?;
     let (login_token, expires_in_ms) = auth.handle.issue_login_token().await?;
-    Ok(Json(json!({ "login_token": login_token, "expires_in_ms": expires_in_ms })))
+    Ok(Json(
+        json!({ "login_token": login_token, "expires_in_ms": expires_in_ms }),
+    ))
 }

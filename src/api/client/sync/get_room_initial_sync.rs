@@ -26,6 +26,14 @@ pub async fn get_room_initial_sync(
     Query(query): Query<RoomInitialSyncQuery>,
 ) -> Result<Json<Value>> {
     let room = app.sync.rooms().require(&room)?;
-    let limit = query.limit.unwrap_or(limits::PAGE_DEFAULT_EVENTS).min(limits::SYNC_TIMELINE_MAX_EVENTS);
-    Ok(Json(app.sync.room_snapshot(&auth.handle, auth.device.as_deref(), &room, limit)?))
+    let limit = query
+        .limit
+        .unwrap_or(limits::PAGE_DEFAULT_EVENTS)
+        .min(limits::SYNC_TIMELINE_MAX_EVENTS);
+    Ok(Json(app.sync.room_snapshot(
+        &auth.handle,
+        auth.device.as_deref(),
+        &room,
+        limit,
+    )?))
 }

@@ -41,7 +41,10 @@ pub async fn get_sync(
         device: auth.device,
         since: since.map(SyncToken::parse).transpose()?,
         full_state: query.full_state,
-        state_after: query.use_state_after.or(query.use_state_after_unstable).unwrap_or(false),
+        state_after: query
+            .use_state_after
+            .or(query.use_state_after_unstable)
+            .unwrap_or(false),
         timeout: Duration::from_millis(query.timeout),
         set_presence: super::presence(query.set_presence.as_deref())?,
     };

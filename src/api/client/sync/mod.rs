@@ -17,7 +17,7 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
-use crate::error::{ApiError, Result};
+use crate::error::Result;
 use crate::extract::Auth;
 use crate::routes::Routes;
 
@@ -27,12 +27,17 @@ pub fn routes() -> Routes {
         .v3("/sync", get(get_sync::get_sync))
         .v3("/events", get(get_events::get_events))
         .v3("/initialSync", get(get_initial_sync::get_initial_sync))
-        .v3("/rooms/{roomId}/initialSync", get(get_room_initial_sync::get_room_initial_sync))
+        .v3(
+            "/rooms/{roomId}/initialSync",
+            get(get_room_initial_sync::get_room_initial_sync),
+        )
 }
 
 /// The filter that a request names: by id, or written out.
 fn filter(user: &User, named: Option<&str>) -> Result<Filter> {
-    let Some(named) = named else { return Ok(Filter::default()) };
+    let Some(named) = named else {
+        return Ok(Filter::default());
+    };
     if named.trim_start().starts_with('{') {
         return Ok(Filter::parse(named)?);
     }
@@ -43,7 +48,9 @@ fn filter(user: &User, named: Option<&str>) -> Result<Filter> {
 /// The state that `set_presence` names.
 fn presence(named: Option<&str>) -> Result<PresenceState, MatrixError> {
     let unknown = || MatrixError::invalid_param("set_presence is offline, online or unavailable");
-    named.map_or(Ok(PresenceState::Online), |name| PresenceState::parse(name).ok_or_else(unknown))
+    named.map_or(Ok(PresenceState::Online), |name| {
+        PresenceState::parse(name).ok_or_else(unknown)
+    })
 }
 
 /// A request of the older endpoints: everything, with so many messages of each room.
@@ -64,22 +71,8 @@ fn plain_request(auth: &Auth, limit: Option<u64>, timeout_ms: u64) -> Result<Syn
 /// A body that is JSON already.
 fn json_text(text: String) -> Response {
     let mut response = text.into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-impl From<hearth_sync::Error> for ApiError {
-    fn from(error: hearth_sync::Error) -> Self {
-        use hearth_sync::Error;
-        let sentence = error.to_string();
-        match error {
-            Error::BadToken(_) => MatrixError::invalid_param(sentence).into(),
-            Error::BadFilter(_) => MatrixError::bad_json(sentence).into(),
-            Error::NoFilter => MatrixError::not_found(sentence).into(),
-            Error::Room(error) => error.into(),
-            Error::User(error) => error.into(),
-            Error::Storage(error) => error.into(),
-            Error::Render(_) => Self::internal(&sentence),
-        }
-    }
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

@@ -15,7 +15,10 @@ pub fn routes() -> Routes {
     let refuse_without_login = || post(refuse_threepid::refuse_threepid_without_login);
     let delete = || post(post_delete_threepid::post_delete_threepid);
     Routes::new()
-        .v3("/account/3pid", get(get_threepids::get_threepids).post(refuse_threepid::refuse_threepid))
+        .v3(
+            "/account/3pid",
+            get(get_threepids::get_threepids).post(refuse_threepid::refuse_threepid),
+        )
         .v3("/account/3pid/add", refuse())
         .v3("/account/3pid/bind", refuse())
         .v3("/account/3pid/delete", delete())

@@ -15,6 +15,12 @@ use crate::routes::Routes;
 pub fn routes() -> Routes {
     Routes::new()
         .v3("/admin/whois/{userId}", get(get_whois::get_whois))
-        .v1("/admin/lock/{userId}", get(get_lock::get_lock).put(put_lock::put_lock))
-        .v1("/admin/suspend/{userId}", get(get_suspend::get_suspend).put(put_suspend::put_suspend))
+        .v1(
+            "/admin/lock/{userId}",
+            get(get_lock::get_lock).put(put_lock::put_lock),
+        )
+        .v1(
+            "/admin/suspend/{userId}",
+            get(get_suspend::get_suspend).put(put_suspend::put_suspend),
+        )
 }

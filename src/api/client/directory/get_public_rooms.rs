@@ -1,0 +1,33 @@
+//! GET /_matrix/client/v3/publicRooms — Client-Server API, "Published room directory".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_rooms::DirectoryEntry;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Json, Query};
+
+#[derive(Deserialize)]
+pub struct Options {
+    limit: Option<u64>,
+    since: Option<String>,
+    server: Option<String>,
+}
+
+/// The public directory.
+pub async fn get_public_rooms(
+    State(app): State<Arc<App>>,
+    Query(options): Query<Options>,
+) -> Result<Json<Value>> {
+    super::check_server(&app, options.server.as_deref())?;
+    let query = DirectoryEntry {
+        limit: options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        since: super::since(options.since.as_deref())?,
+        ..DirectoryEntry::default()
+    };
+    Ok(Json(super::page(&app, &query)?))
+}

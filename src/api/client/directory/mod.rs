@@ -1,0 +1,61 @@
+//! Aliases and the public directory.
+
+mod delete_alias;
+mod get_alias;
+mod get_listing;
+mod get_public_rooms;
+mod post_public_rooms;
+mod put_alias;
+mod put_listing;
+
+use axum::routing::get;
+use hearth_core::error::MatrixError;
+use hearth_rooms::DirectoryEntry;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::routes::Routes;
+
+/// The endpoints of this section.
+pub fn routes() -> Routes {
+    Routes::new()
+        .v3(
+            "/directory/room/{roomAlias}",
+            get(get_alias::get_alias).put(put_alias::put_alias).delete(delete_alias::delete_alias),
+        )
+        .v3("/directory/list/room/{roomId}", get(get_listing::get_listing).put(put_listing::put_listing))
+        .v3(
+            "/publicRooms",
+            get(get_public_rooms::get_public_rooms).post(post_public_rooms::post_public_rooms),
+        )
+}
+
+/// A page of the directory as clients read it.
+fn page(app: &App, query: &DirectoryEntry) -> Result<Value> {
+    let page = app.rooms.public_rooms(query)?;
+    let mut answer = json!({ "chunk": page.chunk, "total_room_count_estimate": page.total });
+    if let Some(next) = page.next {
+        answer["next_batch"] = json!(format!("p{next}"));
+    }
+    if let Some(previous) = page.previous {
+        answer["prev_batch"] = json!(format!("p{previous}"));
+    }
+    Ok(answer)
+}
+
+/// Reads where a page begins.
+fn since(token: Option<&str>) -> Result<Option<usize>, MatrixError> {
+    let wrong = || MatrixError::invalid_param("since is not a token of this endpoint");
+    token.map(|token| token.strip_prefix('p').and_then(|at| at.parse().ok()).ok_or_else(wrong)).transpose()
+}
+
+/// Refuses directories of other servers, which are not reachable yet.
+fn check_server(app: &App, server: Option<&str>) -> Result<(), MatrixError> {
+    match server {
+        Some(server) if server != app.server_name.as_str() => {
+            Err(MatrixError::not_found("The directory of that server is not reachable"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,39 @@
+//! PUT /_matrix/client/v3/directory/room/{roomAlias} — Client-Server API, "Room aliases".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::error::MatrixError;
+use ruma::{OwnedRoomAliasId, OwnedRoomId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path};
+
+#[derive(Deserialize)]
+pub struct Body {
+    room_id: OwnedRoomId,
+}
+
+/// Gives a room an alias.
+pub async fn put_alias(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path(alias): Path<OwnedRoomAliasId>,
+    Json(body): Json<Body>,
+) -> Result<Json<Value>> {
+    auth.must_not_be_suspended()?;
+    if alias.server_name() != app.server_name {
+        return Err(MatrixError::invalid_param("Only aliases of this server can be set here").into());
+    }
+    app.check_alias_owner(&auth, &alias)?;
+    if auth.appservice.is_none() {
+        crate::client::rooms::joined_room(&app, &body.room_id, &auth.user)?;
+    } else {
+        crate::client::rooms::room(&app, &body.room_id)?;
+    }
+    app.rooms.set_alias(&alias, &body.room_id, &auth.user).await?;
+    Ok(Json(json!({})))
+}

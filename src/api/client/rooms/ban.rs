@@ -1,0 +1,31 @@
+//! POST /_matrix/client/v3/rooms/{roomId}/ban — Client-Server API, "Room membership".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path};
+
+#[derive(Deserialize)]
+pub struct Body {
+    user_id: OwnedUserId,
+    reason: Option<String>,
+}
+
+/// Bans a user from the room.
+pub async fn post_ban(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path(room_id): Path<OwnedRoomId>,
+    Json(body): Json<Body>,
+) -> Result<Json<Value>> {
+    auth.must_not_be_suspended()?;
+    let room = super::joined_room(&app, &room_id, &auth.user)?;
+    room.ban(&auth.user, &body.user_id, body.reason.as_deref()).await?;
+    Ok(Json(json!({})))
+}

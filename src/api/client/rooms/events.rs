@@ -1,0 +1,36 @@
+//! What is checked of an event's content before a room sees it.
+
+use hearth_core::error::{MatrixError, errcode};
+use hearth_rooms::{Relation, Room};
+use ruma::OwnedEventId;
+use serde::Deserialize;
+
+use crate::error::Result;
+
+/// Refuses what a room would take and no client could use: a reaction made twice is left to the
+/// rooms; here relations are checked for their form.
+pub(crate) fn check_content(room: &Room, kind: &str, content: &[u8]) -> Result<()> {
+    let Some(relation) = Relation::of_content(content) else { return Ok(()) };
+    let Some(parent) = room.event_by_id(&relation.event_id)? else { return Ok(()) };
+    if relation.rel_type == "m.thread" {
+        let nested = Relation::of_content(parent.pdu.content());
+        if nested.is_some_and(|nested| nested.rel_type == "m.thread") {
+            let sentence = "A thread cannot begin at an event that is in a thread itself";
+            return Err(MatrixError::new(400, errcode::UNKNOWN, sentence).into());
+        }
+    }
+    let _ = kind;
+    Ok(())
+}
+
+/// The event that a redaction sent as an ordinary event names in its content.
+pub(crate) fn redacts(kind: &str, content: &[u8]) -> Option<OwnedEventId> {
+    #[derive(Deserialize)]
+    struct Content {
+        redacts: Option<OwnedEventId>,
+    }
+    if kind != "m.room.redaction" {
+        return None;
+    }
+    serde_json::from_slice::<Content>(content).ok()?.redacts
+}

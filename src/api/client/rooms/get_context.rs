@@ -1,0 +1,84 @@
+//! GET /_matrix/client/v3/rooms/{roomId}/context/{eventId} — Client-Server API, "Event context".
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::error::MatrixError;
+use hearth_rooms::{Event, Rendering};
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Reading, tokens};
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path, Query};
+
+/// The most events around the one asked for.
+const LIMIT_MAX: usize = 100;
+
+#[derive(Deserialize)]
+pub struct Options {
+    limit: Option<u64>,
+    filter: Option<String>,
+}
+
+/// An event with what was said before and after it.
+pub async fn get_context(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Query(options): Query<Options>,
+) -> Result<Json<Value>> {
+    let mut reading = Reading::begin(&app, &room_id, &auth.user)?;
+    let room = reading.room.clone();
+    let filter = super::get_messages::parse_filter(options.filter.as_deref())?;
+    let event = room.event_by_id(&event_id)?;
+    let event = match event {
+        Some(event) if reading.viewer.may_see(&event)? => event,
+        _ => return Err(MatrixError::not_found("There is no such event, or you may not see it").into()),
+    };
+    let limit = options.limit.map_or(10, |limit| usize::try_from(limit).unwrap_or(LIMIT_MAX)).min(LIMIT_MAX);
+    let keep = |event: &Event| filter.has_event(event);
+    let place = event.header.place;
+    let (before, after) = (limit / 2, limit - limit / 2);
+    let viewer = &mut reading.viewer;
+    let earlier = room.page(place.before(), None, true, before, viewer, &keep)?;
+    let later = room.page(place, None, false, after, viewer, &keep)?;
+    let start = earlier.events.last().map_or(place, |event| event.header.place).before();
+    let end = later.events.last().map_or(place, |event| event.header.place);
+    let root = match later.events.last() {
+        Some(last) => room.state_after(last)?,
+        None => room.state_after(&event)?,
+    };
+    let rendering =
+        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let state = if filter.lazy_load_members {
+        let mut shown = earlier.events.clone();
+        shown.push(event.clone());
+        shown.extend(later.events.iter().cloned());
+        members_of(&reading, &shown)?
+    } else {
+        room.full_state_at(root)?
+    };
+    let viewer = &mut reading.viewer;
+    Ok(Json(json!({
+        "start": tokens::token(start),
+        "end": tokens::token(end),
+        "event": room.render(&event, viewer, &rendering)?,
+        "events_before": room.render_all(&earlier.events, viewer, &rendering)?,
+        "events_after": room.render_all(&later.events, viewer, &rendering)?,
+        "state": room.render_all(&state, viewer, &rendering)?,
+    })))
+}
+
+/// The member events of those who sent the given events.
+pub(crate) fn members_of(reading: &Reading, events: &[Arc<Event>]) -> Result<Vec<Arc<Event>>> {
+    let senders: BTreeSet<_> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+    let mut out = Vec::new();
+    for sender in senders {
+        out.extend(reading.state("m.room.member", sender.as_str())?);
+    }
+    Ok(out)
+}

@@ -1,0 +1,43 @@
+//! GET /_matrix/client/v3/rooms/{roomId}/joined_members — Client-Server API, "Getting events for a
+//! room".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_rooms::Membership;
+use ruma::OwnedRoomId;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path};
+
+/// Who is in the room, with names and avatars.
+pub async fn get_joined_members(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path(room_id): Path<OwnedRoomId>,
+) -> Result<Json<Value>> {
+    let room = super::joined_room(&app, &room_id, &auth.user)?;
+    let mut shorts = Vec::new();
+    room.visit_members(&mut |_, membership, short| {
+        if membership == Membership::Join {
+            shorts.push(short);
+        }
+        true
+    })?;
+    let mut joined = Map::new();
+    for event in room.events(&shorts)? {
+        let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
+        let mut member = Map::new();
+        for (from, to) in [("displayname", "display_name"), ("avatar_url", "avatar_url")] {
+            if let Some(value) = content.get(from).filter(|value| value.is_string()) {
+                member.insert(to.to_owned(), value.clone());
+            }
+        }
+        if let Some(user) = event.pdu.state_key() {
+            joined.insert(user.to_owned(), Value::Object(member));
+        }
+    }
+    Ok(Json(json!({ "joined": joined })))
+}

@@ -1,0 +1,85 @@
+//! GET /_matrix/client/v3/rooms/{roomId}/messages — Client-Server API, "Syncing".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::error::MatrixError;
+use hearth_rooms::{Event, Place, Rendering};
+use hearth_sync::EventFilter;
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::tokens;
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path, Query};
+
+/// The most events of one page.
+const LIMIT_MAX: usize = 1000;
+
+#[derive(Deserialize)]
+pub struct Options {
+    from: Option<String>,
+    to: Option<String>,
+    dir: Option<String>,
+    limit: Option<u64>,
+    filter: Option<String>,
+}
+
+/// A page of the room's history, in either direction.
+pub async fn get_messages(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path(room_id): Path<OwnedRoomId>,
+    Query(options): Query<Options>,
+) -> Result<Json<Value>> {
+    let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
+    let room = reading.room.clone();
+    let dir = options.dir.as_deref().ok_or_else(|| MatrixError::missing_param("dir is missing"))?;
+    let backward = tokens::is_backward(Some(dir), true)?;
+    let filter = parse_filter(options.filter.as_deref())?;
+    let newest = match &reading.left {
+        Some(event) => event.header.place,
+        None => Place { anchor: room.view().last_n, offset: 0 },
+    };
+    let mut from = match &options.from {
+        Some(token) => tokens::place(&room, token)?,
+        None if backward => newest,
+        None => Place::START,
+    };
+    if backward {
+        from = from.min(newest);
+    }
+    let to = options.to.as_deref().map(|token| tokens::place(&room, token)).transpose()?;
+    let limit = tokens::limit(options.limit.or(filter.limit), 10, LIMIT_MAX);
+    let keep = |event: &Event| filter.has_event(event);
+    let page = room.page(from, to, backward, limit, &mut reading.viewer, &keep)?;
+    let ignored = auth.handle.ignored_users()?;
+    let events: Vec<_> = page
+        .events
+        .into_iter()
+        .filter(|event| event.pdu.state_key().is_some() || !ignored.contains(event.pdu.sender()))
+        .collect();
+    let rendering =
+        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let chunk = room.render_all(&events, &mut reading.viewer, &rendering)?;
+    let mut answer = json!({ "chunk": chunk, "start": tokens::token(from) });
+    if let Some(next) = page.next {
+        answer["end"] = json!(tokens::token(next));
+    }
+    if filter.lazy_load_members {
+        let members = super::get_context::members_of(&reading, &events)?;
+        answer["state"] = json!(room.render_all(&members, &mut reading.viewer, &rendering)?);
+    }
+    Ok(Json(answer))
+}
+
+/// Reads the filter of a page.
+pub(crate) fn parse_filter(filter: Option<&str>) -> Result<EventFilter, MatrixError> {
+    match filter {
+        None => Ok(EventFilter::default()),
+        Some(text) => serde_json::from_str(text)
+            .map_err(|error| MatrixError::invalid_param(format!("The filter is wrong: {error}"))),
+    }
+}

@@ -1,0 +1,59 @@
+//! GET /_matrix/client/v1/room_summary/{roomIdOrAlias} — Client-Server API, "Room summaries".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::error::MatrixError;
+use hearth_events::JoinRule;
+use hearth_rooms::{Membership, Visibility};
+use ruma::OwnedRoomOrAliasId;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Json, OptionalAuth, Path};
+
+/// What is shown of a room to somebody who might join it.
+pub async fn get_summary(
+    State(app): State<Arc<App>>,
+    OptionalAuth(auth): OptionalAuth,
+    Path(target): Path<OwnedRoomOrAliasId>,
+) -> Result<Json<Value>> {
+    let not_found = || MatrixError::not_found("There is no such room, or you may not see it");
+    let room_id = app.room_id_of(&target)?;
+    let room = app.rooms.get(&room_id)?.ok_or_else(not_found)?;
+    let rule = room.join_rule()?;
+    let open = matches!(rule.rule, JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted)
+        || room.history_visibility()? == Visibility::WorldReadable;
+    let mut membership = None;
+    if let Some(auth) = &auth {
+        let found = room.membership(&auth.user)?;
+        let inside = matches!(found, Membership::Join | Membership::Invite);
+        if !open && !inside && !room.may_join_by_rule(&rule, &auth.user)? {
+            return Err(not_found().into());
+        }
+        membership = (found != Membership::None).then(|| found.word());
+    } else if !open {
+        return Err(not_found().into());
+    }
+    let mut summary = room.summary()?;
+    summary["room_version"] = json!(room.rules().version);
+    if let Some(algorithm) = room.state_text("m.room.encryption", "algorithm")? {
+        summary["encryption"] = json!(algorithm);
+    }
+    if let Some(membership) = membership {
+        summary["membership"] = json!(membership);
+    }
+    let allowed: Vec<_> = rule
+        .allow
+        .iter()
+        .filter_map(|allow| match allow {
+            hearth_events::AllowRule::RoomMembership(room) => Some(room.clone()),
+            _ => None,
+        })
+        .collect();
+    if !allowed.is_empty() {
+        summary["allowed_room_ids"] = json!(allowed);
+    }
+    Ok(Json(summary))
+}

@@ -1,0 +1,77 @@
+//! GET /_matrix/client/v1/rooms/{roomId}/threads — Client-Server API, "Threading".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::error::MatrixError;
+use hearth_rooms::Rendering;
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::tokens;
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path, Query};
+
+/// The most threads of one page.
+const LIMIT_MAX: usize = 100;
+
+#[derive(Deserialize)]
+pub struct Options {
+    include: Option<String>,
+    limit: Option<u64>,
+    from: Option<String>,
+}
+
+/// The room's threads, the one with the newest event first.
+pub async fn get_threads(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Path(room_id): Path<OwnedRoomId>,
+    Query(options): Query<Options>,
+) -> Result<Json<Value>> {
+    let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
+    let room = reading.room.clone();
+    let only_own = match options.include.as_deref() {
+        None | Some("all") => false,
+        Some("participated") => true,
+        Some(_) => return Err(MatrixError::invalid_param("include must be all or participated").into()),
+    };
+    let limit = tokens::limit(options.limit, 10, LIMIT_MAX);
+    let mut before = options.from.as_deref().map(|token| tokens::place(&room, token)).transpose()?;
+    // A token is the gap after a place; the threads wanted are those up to it.
+    before = before.map(|place| hearth_rooms::Place { offset: place.offset.saturating_add(1), ..place });
+    let mut roots = Vec::new();
+    let mut next = None;
+    'pages: loop {
+        let threads = room.threads(before, LIMIT_MAX)?;
+        for thread in &threads {
+            let Some(root) = room.event(thread.root)? else { continue };
+            let own = || -> Result<bool> {
+                Ok(root.pdu.sender() == auth.user || room.takes_part(thread.root, &auth.user)?)
+            };
+            if !reading.viewer.may_see(&root)? || (only_own && !own()?) {
+                continue;
+            }
+            if roots.len() == limit {
+                next = before;
+                break 'pages;
+            }
+            roots.push(root);
+            before = Some(thread.place);
+        }
+        if threads.len() < LIMIT_MAX {
+            break;
+        }
+        before = threads.last().map(|thread| thread.place);
+    }
+    let rendering =
+        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let chunk = room.render_all(&roots, &mut reading.viewer, &rendering)?;
+    let mut answer = json!({ "chunk": chunk });
+    if let Some(next) = next {
+        answer["next_batch"] = json!(tokens::token(next.before()));
+    }
+    Ok(Json(answer))
+}

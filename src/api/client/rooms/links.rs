@@ -1,0 +1,96 @@
+//! What rooms and accounts need of each other.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hearth_core::error::MatrixError;
+use hearth_rooms::{Membership, Room, Rooms};
+use hearth_users::{ProfileChange, Users};
+use ruma::UserId;
+use serde::Deserialize;
+
+use crate::app::{App, RoomLinks};
+use crate::error::Result;
+
+/// [`RoomLinks`] over the rooms of the server.
+pub struct Links {
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The users.
+    pub users: Arc<Users>,
+}
+
+impl Links {
+    fn joined(&self, user: &UserId) -> Result<Vec<Room>> {
+        let Some(user) = self.users.get(user)? else { return Ok(Vec::new()) };
+        let mut out = Vec::new();
+        for entry in user.rooms(&[hearth_users::Membership::Join])? {
+            out.extend(self.rooms.get(&entry.room_id)?);
+        }
+        Ok(out)
+    }
+}
+
+#[async_trait]
+impl RoomLinks for Links {
+    async fn profile_changed(&self, user: &UserId, _change: &ProfileChange) -> Result<()> {
+        let Some(handle) = self.users.get(user)? else { return Ok(()) };
+        let profile = handle.profile()?;
+        for room in self.joined(user)? {
+            // A room that refuses, say because it is read-only for the user, keeps the old name.
+            if let Err(error) = room.update_profile(user, profile.fields()).await {
+                tracing::debug!(%error, "a room did not take a changed profile");
+            }
+        }
+        Ok(())
+    }
+
+    async fn leave_all(&self, user: &UserId) -> Result<()> {
+        let Some(handle) = self.users.get(user)? else { return Ok(()) };
+        use hearth_users::Membership::{Invite, Join, Knock};
+        for entry in handle.rooms(&[Join, Invite, Knock])? {
+            let Some(room) = self.rooms.get(&entry.room_id)? else { continue };
+            if let Err(error) = room.leave(user, None).await {
+                tracing::warn!(%error, "a deactivated user could not leave a room");
+            }
+        }
+        Ok(())
+    }
+
+    fn may_find(&self, searcher: &UserId, found: &UserId) -> bool {
+        if searcher == found || self.share_a_room(searcher, found) {
+            return true;
+        }
+        let in_public = |room: &Room| {
+            room.join_rule().is_ok_and(|rule| rule.rule == hearth_events::JoinRule::Public)
+                || room.history_visibility().is_ok_and(|found| found == hearth_rooms::Visibility::WorldReadable)
+        };
+        self.joined(found).is_ok_and(|rooms| rooms.iter().any(in_public))
+    }
+
+    fn share_a_room(&self, one: &UserId, other: &UserId) -> bool {
+        let both = |room: &Room| room.membership(other).is_ok_and(|found| found == Membership::Join);
+        self.joined(one).is_ok_and(|rooms| rooms.iter().any(both))
+    }
+}
+
+/// Refuses member events whose form no action of the API would make.
+pub(crate) fn check_member_content(app: &App, room: &Room, target: &str, content: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: Option<String>,
+    }
+    let content: Content =
+        serde_json::from_slice(content).map_err(|error| MatrixError::bad_json(error.to_string()))?;
+    if content.membership.is_none() {
+        return Err(MatrixError::bad_json("membership is missing").into());
+    }
+    let target = <&UserId>::try_from(target)
+        .map_err(|_| MatrixError::invalid_param("The state key of a member event is a user id"))?;
+    let invited = content.membership.as_deref() == Some("invite");
+    if invited && !app.rooms.is_local(target) {
+        return Err(MatrixError::forbidden("That user is on another server, which is not reachable").into());
+    }
+    let _ = room;
+    Ok(())
+}

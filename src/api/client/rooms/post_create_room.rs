@@ -1,0 +1,125 @@
+//! POST /_matrix/client/v3/createRoom — Client-Server API, "Creation".
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hearth_core::error::MatrixError;
+use hearth_rooms::{CreateRoom, Preset};
+use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::{Auth, Json, OptionalJson};
+use crate::ratelimit::Class;
+
+#[derive(Default, Deserialize)]
+pub struct Body {
+    visibility: Option<Listing>,
+    room_alias_name: Option<String>,
+    name: Option<String>,
+    topic: Option<String>,
+    #[serde(default)]
+    invite: Vec<OwnedUserId>,
+    #[serde(default)]
+    invite_3pid: Vec<Value>,
+    room_version: Option<String>,
+    #[serde(default)]
+    creation_content: Map<String, Value>,
+    #[serde(default)]
+    initial_state: Vec<StateEvent>,
+    preset: Option<PresetName>,
+    #[serde(default)]
+    is_direct: bool,
+    power_level_content_override: Option<Map<String, Value>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Listing {
+    Public,
+    Private,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PresetName {
+    PrivateChat,
+    TrustedPrivateChat,
+    PublicChat,
+}
+
+#[derive(Deserialize)]
+struct StateEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    state_key: String,
+    content: Map<String, Value>,
+}
+
+/// Creates a room.
+pub async fn post_create_room(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    OptionalJson(body): OptionalJson<Body>,
+) -> Result<Json<Value>> {
+    auth.must_not_be_suspended()?;
+    auth.count(&app, Class::Join)?;
+    if !body.invite_3pid.is_empty() {
+        return Err(MatrixError::forbidden("This server invites by user id only").into());
+    }
+    let version = body.room_version.as_deref().map(RoomVersionId::try_from).transpose();
+    let version = version
+        .map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
+    let listed = body.visibility == Some(Listing::Public);
+    let preset = match body.preset {
+        Some(PresetName::PrivateChat) => Preset::PrivateChat,
+        Some(PresetName::TrustedPrivateChat) => Preset::TrustedPrivateChat,
+        Some(PresetName::PublicChat) => Preset::PublicChat,
+        None if listed => Preset::PublicChat,
+        None => Preset::PrivateChat,
+    };
+    let alias = body.room_alias_name.as_deref().map(|name| alias(&app, &auth, name)).transpose()?;
+    let mut invite = Vec::with_capacity(body.invite.len());
+    for user in body.invite {
+        if app.rooms.is_local(&user) && app.users.get(&user)?.is_none() {
+            return Err(MatrixError::not_found(format!("There is no user {user}")).into());
+        }
+        let profile = super::member_profile(&app, &user)?;
+        if user != auth.user && !invite.iter().any(|(known, _)| *known == user) {
+            invite.push((user, profile));
+        }
+    }
+    let spec = CreateRoom {
+        creator_profile: super::member_profile(&app, &auth.user)?,
+        version,
+        listed,
+        alias,
+        name: body.name.filter(|name| !name.is_empty()),
+        topic: body.topic,
+        invite,
+        creation_content: body.creation_content,
+        initial_state: body
+            .initial_state
+            .into_iter()
+            .map(|event| (event.kind, event.state_key, Value::Object(event.content)))
+            .collect(),
+        power_levels: body.power_level_content_override,
+        is_direct: body.is_direct,
+        ..CreateRoom::new(auth.user.clone(), preset)
+    };
+    let room = app.rooms.create(spec).await?;
+    Ok(Json(json!({ "room_id": room.id() })))
+}
+
+fn alias(app: &App, auth: &Auth, name: &str) -> Result<OwnedRoomAliasId> {
+    let invalid = || MatrixError::invalid_param("room_alias_name cannot be the local part of an alias");
+    if name.is_empty() || name.contains([':', ' ', '\0']) {
+        return Err(invalid().into());
+    }
+    let alias = OwnedRoomAliasId::try_from(format!("#{name}:{}", app.server_name)).map_err(|_| invalid())?;
+    app.check_alias_owner(auth, &alias)?;
+    Ok(alias)
+}

@@ -1,0 +1,33 @@
+//! Tokens of pages: every batch token is good for every endpoint that pages through a room.
+
+use hearth_core::error::MatrixError;
+use hearth_rooms::{Place, Room};
+use hearth_sync::BatchToken;
+
+use crate::error::Result;
+
+/// The gap in the room's timeline that a token names.
+pub(crate) fn place(room: &Room, token: &str) -> Result<Place> {
+    let token = BatchToken::parse(token).map_err(|error| MatrixError::invalid_param(error.to_string()))?;
+    Ok(token.place_in(room)?)
+}
+
+/// The token of a gap.
+pub(crate) fn token(place: Place) -> String {
+    BatchToken::Place(place).to_string()
+}
+
+/// Reads `dir`.
+pub(crate) fn is_backward(dir: Option<&str>, default: bool) -> Result<bool, MatrixError> {
+    match dir {
+        None => Ok(default),
+        Some("b") => Ok(true),
+        Some("f") => Ok(false),
+        Some(_) => Err(MatrixError::invalid_param("dir must be b or f")),
+    }
+}
+
+/// Reads `limit`, within bounds.
+pub(crate) fn limit(limit: Option<u64>, default: usize, max: usize) -> usize {
+    limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(max).clamp(1, max))
+}
