@@ -72,7 +72,21 @@ impl SearchUpdate {
         }
     }
 
-    pub(crate) fn row(&self, server: &ServerName) -> OutboxRow {
+    /// The entry of a user of whom only this is known: a member of another server.
+    pub fn of_member(user_id: &UserId, display_name: Option<&str>, avatar_url: Option<&str>) -> Self {
+        let document = FoundUser {
+            user_id: user_id.to_owned(),
+            display_name: display_name.map(str::to_owned),
+            avatar_url: avatar_url.map(str::to_owned),
+        };
+        Self {
+            user_id: user_id.to_owned(),
+            document: Some(document),
+        }
+    }
+
+    /// The outbox row that brings this to the directory of this server.
+    pub fn row(&self, server: &ServerName) -> OutboxRow {
         OutboxRow {
             target_kind: EntityKind::Server,
             target: server.to_string(),

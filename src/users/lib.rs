@@ -16,6 +16,7 @@ mod keys;
 mod openid;
 mod password;
 mod presence;
+mod presence_state;
 mod profile;
 mod registration;
 mod report;

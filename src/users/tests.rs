@@ -43,7 +43,12 @@ impl World {
             Settings::for_tests(server_name!("example.org").to_owned()),
         );
         cluster.start().unwrap();
-        Self { engine, log, clock, users }
+        Self {
+            engine,
+            log,
+            clock,
+            users,
+        }
     }
 
     /// The same data after the process died.
@@ -54,14 +59,20 @@ impl World {
     }
 
     pub(crate) async fn alice(&self) -> User {
-        let new = NewAccount { password: Some(PASSWORD.into()), ..NewAccount::default() };
+        let new = NewAccount {
+            password: Some(PASSWORD.into()),
+            ..NewAccount::default()
+        };
         self.users.create(alice_id(), new).await.unwrap()
     }
 
     async fn deliver(&self, user: &UserId, update: &MembershipUpdate, source: (u16, u64)) {
         let handler = MembershipHandler::new(&self.users);
         let source = (ShardId(source.0), source.1, 0);
-        handler.apply(user.as_str(), &update.row(user).payload, source).await.unwrap();
+        handler
+            .apply(user.as_str(), &update.row(user).payload, source)
+            .await
+            .unwrap();
     }
 }
 
@@ -77,31 +88,70 @@ fn raw(value: &Value) -> Box<RawValue> {
 async fn accounts_are_created_once_and_for_ever() {
     let world = World::new();
     let alice = world.alice().await;
-    assert!(matches!(world.users.create(alice_id(), NewAccount::default()).await, Err(Error::UserInUse)));
-    assert!(matches!(world.users.check_available(alice_id()), Err(Error::UserInUse)));
-    for bad in ["@Alice:example.org", "@:example.org", "@a b:example.org", "@ä:example.org", "@bob:elsewhere.org"] {
+    assert!(matches!(
+        world.users.create(alice_id(), NewAccount::default()).await,
+        Err(Error::UserInUse)
+    ));
+    assert!(matches!(
+        world.users.check_available(alice_id()),
+        Err(Error::UserInUse)
+    ));
+    for bad in [
+        "@Alice:example.org",
+        "@:example.org",
+        "@a b:example.org",
+        "@ä:example.org",
+        "@bob:elsewhere.org",
+    ] {
         let Ok(id) = UserId::parse(bad) else { continue };
-        assert!(matches!(world.users.check_available(&id), Err(Error::InvalidUsername(_))), "{bad}");
+        assert!(
+            matches!(world.users.check_available(&id), Err(Error::InvalidUsername(_))),
+            "{bad}"
+        );
     }
     assert!(world.users.check_password(alice_id(), PASSWORD).await.is_ok());
-    assert!(matches!(world.users.check_password(alice_id(), "wrong").await, Err(Error::WrongPassword)));
+    assert!(matches!(
+        world.users.check_password(alice_id(), "wrong").await,
+        Err(Error::WrongPassword)
+    ));
     let nobody = user_id!("@nobody:example.org");
-    assert!(matches!(world.users.check_password(nobody, PASSWORD).await, Err(Error::WrongPassword)));
+    assert!(matches!(
+        world.users.check_password(nobody, PASSWORD).await,
+        Err(Error::WrongPassword)
+    ));
     let tokens = alice.login(Login::default()).await.unwrap();
-    alice.set_profile_field("displayname", json!("Alice")).await.unwrap();
-    alice.set_account_data(None, "org.example", &raw(&json!({"a": 1}))).await.unwrap();
+    alice
+        .set_profile_field("displayname", json!("Alice"))
+        .await
+        .unwrap();
+    alice
+        .set_account_data(None, "org.example", &raw(&json!({"a": 1})))
+        .await
+        .unwrap();
     alice.deactivate(true).await.unwrap();
-    assert!(matches!(world.users.authenticate(&tokens.access_token).await, Err(Error::UnknownToken { soft_logout: false })));
+    assert!(matches!(
+        world.users.authenticate(&tokens.access_token).await,
+        Err(Error::UnknownToken { soft_logout: false })
+    ));
     let world = world.restarted(2);
-    assert!(matches!(world.users.create(alice_id(), NewAccount::default()).await, Err(Error::UserInUse)));
-    assert!(matches!(world.users.check_password(alice_id(), PASSWORD).await, Err(Error::Deactivated)));
+    assert!(matches!(
+        world.users.create(alice_id(), NewAccount::default()).await,
+        Err(Error::UserInUse)
+    ));
+    assert!(matches!(
+        world.users.check_password(alice_id(), PASSWORD).await,
+        Err(Error::Deactivated)
+    ));
     let alice = world.users.get(alice_id()).unwrap().unwrap();
     let account = alice.account().unwrap();
     assert!(account.deactivated && account.erased && !account.has_password());
     assert!(alice.devices().unwrap().is_empty());
     assert!(alice.profile().unwrap().fields().is_empty());
     assert!(alice.account_data(None, "org.example").unwrap().is_none());
-    assert!(matches!(alice.login(Login::default()).await, Err(Error::Deactivated)));
+    assert!(matches!(
+        alice.login(Login::default()).await,
+        Err(Error::Deactivated)
+    ));
 }
 
 #[tokio::test]
@@ -116,9 +166,15 @@ async fn two_who_want_one_name_at_once() {
 async fn what_is_acknowledged_survives_a_crash() {
     let world = World::new();
     let alice = world.alice().await;
-    let login = Login { device_id: Some("PHONE".into()), ..Login::default() };
+    let login = Login {
+        device_id: Some("PHONE".into()),
+        ..Login::default()
+    };
     let tokens = alice.login(login).await.unwrap();
-    alice.set_profile_field("displayname", json!("Alice")).await.unwrap();
+    alice
+        .set_profile_field("displayname", json!("Alice"))
+        .await
+        .unwrap();
     alice.set_locked(true).await.unwrap();
     alice.set_suspended(true).await.unwrap();
     let world = world.restarted(2);
@@ -138,23 +194,42 @@ async fn concurrent_operations_of_one_user_all_count() {
     let mut set = tokio::task::JoinSet::new();
     for n in 0..50_u64 {
         let alice = alice.clone();
-        #[expect(clippy::disallowed_methods, reason = "a test joins its own tasks")]
         set.spawn(async move {
             let change = move |content: &mut Option<Value>| {
-                let mut object = content.take().and_then(|value| value.as_object().cloned()).unwrap_or_default();
+                let mut object = content
+                    .take()
+                    .and_then(|value| value.as_object().cloned())
+                    .unwrap_or_default();
                 object.insert(n.to_string(), n.into());
                 *content = Some(object.into());
                 Ok::<(), ()>(())
             };
-            alice.update_account_data(None, "org.example.set", change).await.unwrap().unwrap();
+            alice
+                .update_account_data(None, "org.example.set", change)
+                .await
+                .unwrap()
+                .unwrap();
         });
     }
     while let Some(done) = set.join_next().await {
         done.unwrap();
     }
     let content = alice.account_data(None, "org.example.set").unwrap().unwrap();
-    assert_eq!(serde_json::from_str::<Map<String, Value>>(content.get()).unwrap().len(), 50);
-    assert_eq!(alice.changes_since(0).unwrap().iter().filter(|(_, c)| matches!(c, Change::AccountData { .. })).count(), 1);
+    assert_eq!(
+        serde_json::from_str::<Map<String, Value>>(content.get())
+            .unwrap()
+            .len(),
+        50
+    );
+    assert_eq!(
+        alice
+            .changes_since(0)
+            .unwrap()
+            .iter()
+            .filter(|(_, c)| matches!(c, Change::AccountData { .. }))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -165,16 +240,48 @@ async fn profiles_tell_what_changed() {
     let change = alice.set_profile_field("displayname", json!("Al")).await.unwrap();
     assert!(change.concerns_members());
     assert_eq!((change.old, change.new), (None, Some(json!("Al"))));
-    assert!(!alice.set_profile_field("displayname", json!("Al")).await.unwrap().is_change());
-    assert!(!alice.set_profile_field("m.tz", json!("Europe/Berlin")).await.unwrap().concerns_members());
-    alice.set_profile_field("org.example.odd", Value::Null).await.unwrap();
-    assert_eq!(alice.profile().unwrap().get("org.example.odd"), Some(&Value::Null));
+    assert!(
+        !alice
+            .set_profile_field("displayname", json!("Al"))
+            .await
+            .unwrap()
+            .is_change()
+    );
+    assert!(
+        !alice
+            .set_profile_field("m.tz", json!("Europe/Berlin"))
+            .await
+            .unwrap()
+            .concerns_members()
+    );
+    alice
+        .set_profile_field("org.example.odd", Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(
+        alice.profile().unwrap().get("org.example.odd"),
+        Some(&Value::Null)
+    );
     let gone = alice.delete_profile_field("displayname").await.unwrap();
     assert_eq!((gone.old, gone.new), (Some(json!("Al")), None));
-    assert!(!alice.delete_profile_field("displayname").await.unwrap().is_change());
+    assert!(
+        !alice
+            .delete_profile_field("displayname")
+            .await
+            .unwrap()
+            .is_change()
+    );
     let large = json!("x".repeat(70_000));
-    assert!(matches!(alice.set_profile_field("org.example.big", large).await, Err(Error::ProfileTooLarge)));
-    let changes: Vec<Change> = alice.changes_since(before).unwrap().into_iter().map(|(_, change)| change).collect();
+    assert!(matches!(
+        alice.set_profile_field("org.example.big", large).await,
+        Err(Error::ProfileTooLarge)
+    ));
+    let changes: Vec<Change> = alice
+        .changes_since(before)
+        .unwrap()
+        .into_iter()
+        .map(|(_, change)| change)
+        .collect();
     assert_eq!(changes, [Change::Profile]);
 }
 
@@ -184,15 +291,30 @@ async fn account_data_by_position() {
     let alice = world.alice().await;
     let room = room_id!("!room:example.org");
     let start = alice.position();
-    alice.set_account_data(None, "org.example.a", &raw(&json!({"n": 1}))).await.unwrap();
-    alice.set_account_data(Some(room), "org.example.a", &raw(&json!({"n": 2}))).await.unwrap();
+    alice
+        .set_account_data(None, "org.example.a", &raw(&json!({"n": 1})))
+        .await
+        .unwrap();
+    alice
+        .set_account_data(Some(room), "org.example.a", &raw(&json!({"n": 2})))
+        .await
+        .unwrap();
     let middle = alice.position();
-    alice.set_account_data(None, "org.example.a", &raw(&json!({"n": 1}))).await.unwrap();
+    alice
+        .set_account_data(None, "org.example.a", &raw(&json!({"n": 1})))
+        .await
+        .unwrap();
     assert_eq!(alice.position(), middle, "the same content is no change");
-    alice.set_account_data(None, "org.example.a", &raw(&json!({"n": 3}))).await.unwrap();
+    alice
+        .set_account_data(None, "org.example.a", &raw(&json!({"n": 3})))
+        .await
+        .unwrap();
     let since = |position| {
         let found = alice.now().account_data_between(position, u64::MAX).unwrap();
-        found.into_iter().map(|(room, data)| (room, data.content.get().to_owned())).collect::<Vec<_>>()
+        found
+            .into_iter()
+            .map(|(room, data)| (room, data.content.get().to_owned()))
+            .collect::<Vec<_>>()
     };
     let of_room: (Option<OwnedRoomId>, String) = (Some(room.to_owned()), r#"{"n":2}"#.into());
     assert_eq!(since(start), [of_room, (None, r#"{"n":3}"#.into())]);
@@ -204,7 +326,12 @@ async fn account_data_by_position() {
     assert_eq!(since(end), [(None, "{}".into())]);
     assert!(alice.now().all_account_data(None).unwrap().is_empty());
     for bad in [json!([]), json!("x"), json!(1)] {
-        assert!(alice.set_account_data(None, "org.example.a", &raw(&bad)).await.is_err());
+        assert!(
+            alice
+                .set_account_data(None, "org.example.a", &raw(&bad))
+                .await
+                .is_err()
+        );
     }
 }
 
@@ -213,24 +340,41 @@ async fn tags_push_rules_and_ignored_users() {
     let world = World::new();
     let alice = world.alice().await;
     let room = room_id!("!room:example.org");
-    alice.set_tag(room, "m.favourite", json!({"order": 0.5}).as_object().cloned().unwrap()).await.unwrap();
+    alice
+        .set_tag(
+            room,
+            "m.favourite",
+            json!({"order": 0.5}).as_object().cloned().unwrap(),
+        )
+        .await
+        .unwrap();
     alice.set_tag(room, "u.work", Map::new()).await.unwrap();
     alice.delete_tag(room, "m.favourite").await.unwrap();
     assert_eq!(alice.tags(room).unwrap().keys().collect::<Vec<_>>(), ["u.work"]);
     let default = |_: &UserId| json!({"global": {"room": []}});
     assert_eq!(alice.push_rules(default).unwrap(), default(alice_id()));
-    let refused: Result<std::result::Result<(), &str>> = alice.update_push_rules(default, |_| Err("no")).await;
+    let refused: Result<std::result::Result<(), &str>> =
+        alice.update_push_rules(default, |_| Err("no")).await;
     assert_eq!(refused.unwrap(), Err("no"));
-    assert!(alice.account_data(None, PUSH_RULES).unwrap().is_none(), "a refusal changes nothing");
+    assert!(
+        alice.account_data(None, PUSH_RULES).unwrap().is_none(),
+        "a refusal changes nothing"
+    );
     let add = |rules: &mut Value| {
         rules["global"]["room"] = json!([{"rule_id": room, "actions": []}]);
         Ok::<(), ()>(())
     };
     alice.update_push_rules(default, add).await.unwrap().unwrap();
-    assert_eq!(alice.push_rules(default).unwrap()["global"]["room"][0]["rule_id"], room.as_str());
+    assert_eq!(
+        alice.push_rules(default).unwrap()["global"]["room"][0]["rule_id"],
+        room.as_str()
+    );
     let bob = user_id!("@bob:elsewhere.org");
     assert!(!alice.ignores(bob).unwrap());
-    alice.set_account_data(None, IGNORED_USERS, &raw(&json!({"ignored_users": {bob: {}}}))).await.unwrap();
+    alice
+        .set_account_data(None, IGNORED_USERS, &raw(&json!({"ignored_users": {bob: {}}})))
+        .await
+        .unwrap();
     assert!(alice.ignores(bob).unwrap());
 }
 
@@ -268,31 +412,56 @@ async fn memberships_apply_once_and_in_order() {
     let alice = world.alice().await;
     let room = room_id!("!room:example.org");
     let start = alice.position();
-    let invite = MembershipUpdate { stripped_state: vec![raw(&json!({"type": "x"}))], ..update(room, Membership::Invite) };
+    let invite = MembershipUpdate {
+        stripped_state: vec![raw(&json!({"type": "x"}))],
+        ..update(room, Membership::Invite)
+    };
     world.deliver(alice_id(), &invite, (1, 10)).await;
     assert_eq!(alice.room(room).unwrap().unwrap().stripped_state.len(), 1);
-    world.deliver(alice_id(), &update(room, Membership::Join), (1, 12)).await;
+    world
+        .deliver(alice_id(), &update(room, Membership::Join), (1, 12))
+        .await;
     let position = alice.position();
     world.deliver(alice_id(), &invite, (1, 10)).await;
-    world.deliver(alice_id(), &update(room, Membership::Join), (1, 12)).await;
-    assert_eq!(alice.position(), position, "old and repeated deliveries change nothing");
+    world
+        .deliver(alice_id(), &update(room, Membership::Join), (1, 12))
+        .await;
+    assert_eq!(
+        alice.position(),
+        position,
+        "old and repeated deliveries change nothing"
+    );
     let joined = alice.rooms(&[Membership::Join]).unwrap();
     assert_eq!(joined.len(), 1);
-    assert_eq!((joined[0].shard(), joined[0].room_position, joined[0].anchor), (ShardId(1), 12, 2));
+    assert_eq!(
+        (joined[0].shard(), joined[0].room_position, joined[0].anchor),
+        (ShardId(1), 12, 2)
+    );
     assert!(alice.rooms(&[Membership::Invite]).unwrap().is_empty());
     assert_eq!(alice.rooms_changed_since(start).unwrap().len(), 1);
     assert!(matches!(alice.forget_room(room).await, Err(Error::Forbidden(_))));
-    world.deliver(alice_id(), &update(room, Membership::Leave), (1, 13)).await;
+    world
+        .deliver(alice_id(), &update(room, Membership::Leave), (1, 13))
+        .await;
     alice.forget_room(room).await.unwrap();
     assert!(alice.rooms(&[]).unwrap().is_empty());
-    world.deliver(alice_id(), &update(room, Membership::Ban), (1, 14)).await;
+    world
+        .deliver(alice_id(), &update(room, Membership::Ban), (1, 14))
+        .await;
     assert!(alice.room(room).unwrap().unwrap().forgotten);
-    world.deliver(alice_id(), &update(room, Membership::Join), (1, 15)).await;
+    world
+        .deliver(alice_id(), &update(room, Membership::Join), (1, 15))
+        .await;
     let entry = alice.room(room).unwrap().unwrap();
     assert!(!entry.forgotten && entry.was_joined);
-    assert!(matches!(alice.forget_room(room_id!("!no:example.org")).await, Err(Error::NotFound(_))));
+    assert!(matches!(
+        alice.forget_room(room_id!("!no:example.org")).await,
+        Err(Error::NotFound(_))
+    ));
     let stranger = user_id!("@nobody:example.org");
-    world.deliver(stranger, &update(room, Membership::Join), (1, 16)).await;
+    world
+        .deliver(stranger, &update(room, Membership::Join), (1, 16))
+        .await;
 }
 
 #[tokio::test]
@@ -301,23 +470,40 @@ async fn an_upgraded_room_gets_the_tags_of_the_old() {
     let alice = world.alice().await;
     let (old, new) = (room_id!("!old:example.org"), room_id!("!new:example.org"));
     alice.set_tag(old, "m.favourite", Map::new()).await.unwrap();
-    let join = MembershipUpdate { predecessor: Some(old.to_owned()), ..update(new, Membership::Join) };
+    let join = MembershipUpdate {
+        predecessor: Some(old.to_owned()),
+        ..update(new, Membership::Join)
+    };
     world.deliver(alice_id(), &join, (1, 3)).await;
     assert!(alice.tags(new).unwrap().contains_key("m.favourite"));
     alice.delete_tag(new, "m.favourite").await.unwrap();
     world.deliver(alice_id(), &join, (1, 4)).await;
-    assert!(alice.tags(new).unwrap().is_empty(), "carried over only when the user comes in");
+    assert!(
+        alice.tags(new).unwrap().is_empty(),
+        "carried over only when the user comes in"
+    );
 }
 
 #[tokio::test]
 async fn the_directory_finds_by_beginnings_of_words() {
     let world = World::new();
     let alice = world.alice().await;
-    world.users.create(user_id!("@alfred.k:example.org"), NewAccount::default()).await.unwrap();
-    alice.set_profile_field("displayname", json!("Älice Smith")).await.unwrap();
+    world
+        .users
+        .create(user_id!("@alfred.k:example.org"), NewAccount::default())
+        .await
+        .unwrap();
+    alice
+        .set_profile_field("displayname", json!("Älice Smith"))
+        .await
+        .unwrap();
     let search = |term: &str| {
         let found = world.users.directory().search(term, 10, &|_| true).unwrap();
-        found.users.into_iter().map(|user| user.user_id.localpart().to_owned()).collect::<Vec<_>>()
+        found
+            .users
+            .into_iter()
+            .map(|user| user.user_id.localpart().to_owned())
+            .collect::<Vec<_>>()
     };
     for (term, expected) in [
         ("al", &["alfred.k", "alice"][..]),
@@ -332,8 +518,19 @@ async fn the_directory_finds_by_beginnings_of_words() {
     }
     let limited = world.users.directory().search("al", 1, &|_| true).unwrap();
     assert!(limited.limited && limited.users.len() == 1);
-    assert!(world.users.directory().search("al", 9, &|_| false).unwrap().users.is_empty());
-    alice.set_profile_field("displayname", json!("Bob")).await.unwrap();
+    assert!(
+        world
+            .users
+            .directory()
+            .search("al", 9, &|_| false)
+            .unwrap()
+            .users
+            .is_empty()
+    );
+    alice
+        .set_profile_field("displayname", json!("Bob"))
+        .await
+        .unwrap();
     assert_eq!(search("smith"), Vec::<String>::new());
     assert_eq!(search("bob"), ["alice"]);
     alice.deactivate(false).await.unwrap();
@@ -363,8 +560,14 @@ async fn reports_openid_and_status() {
     world.clock.advance(token.expires_in_s * 1000);
     assert!(world.users.openid_user(&token.access_token).is_none());
     let device = device_id!("A");
-    alice.set_presence(device, PresenceState::Online, Some(Some("here".into()))).await.unwrap();
+    alice
+        .set_presence(device, PresenceState::Online, Some(Some("here".into())))
+        .await
+        .unwrap();
     let world = world.restarted(2);
     let info = world.users.presence().get(alice_id());
-    assert_eq!((info.state, info.status_msg.as_deref()), (PresenceState::Offline, Some("here")));
+    assert_eq!(
+        (info.state, info.status_msg.as_deref()),
+        (PresenceState::Offline, Some("here"))
+    );
 }

@@ -10,22 +10,55 @@ use crate::*;
 async fn sessions_begin_and_end() {
     let world = World::new();
     let alice = world.alice().await;
-    let named = Login { initial_display_name: Some("phone".into()), ip: Some("::1".into()), ..Login::default() };
+    let named = Login {
+        initial_display_name: Some("phone".into()),
+        ip: Some("::1".into()),
+        ..Login::default()
+    };
     let one = alice.login(named).await.unwrap();
-    assert!(one.access_token.starts_with("hth_") && one.refresh_token.is_none() && one.expires_in_ms.is_none());
-    let two = alice.login(Login { device_id: Some("TWO".into()), ..Login::default() }).await.unwrap();
+    assert!(
+        one.access_token.starts_with("hth_") && one.refresh_token.is_none() && one.expires_in_ms.is_none()
+    );
+    let two = alice
+        .login(Login {
+            device_id: Some("TWO".into()),
+            ..Login::default()
+        })
+        .await
+        .unwrap();
     let session = world.users.authenticate(&one.access_token).await.unwrap();
-    assert_eq!((session.user_id(), &session.device_id), (alice_id(), &one.device_id));
+    assert_eq!(
+        (session.user_id(), &session.device_id),
+        (alice_id(), &one.device_id)
+    );
     assert_eq!(alice.devices().unwrap().len(), 2);
-    let again = alice.login(Login { device_id: Some("TWO".into()), ..Login::default() }).await.unwrap();
-    assert!(world.users.authenticate(&two.access_token).await.is_err(), "a device has one session");
+    let again = alice
+        .login(Login {
+            device_id: Some("TWO".into()),
+            ..Login::default()
+        })
+        .await
+        .unwrap();
+    assert!(
+        world.users.authenticate(&two.access_token).await.is_err(),
+        "a device has one session"
+    );
     assert!(world.users.authenticate(&again.access_token).await.is_ok());
     alice.rename_device(&one.device_id, Some("laptop")).await.unwrap();
     let device = alice.device(&one.device_id).unwrap().unwrap();
-    assert_eq!((device.display_name.as_deref(), device.last_seen_ip.as_deref()), (Some("laptop"), Some("::1")));
-    assert!(matches!(alice.rename_device(device_id!("NONE"), None).await, Err(Error::NotFound(_))));
+    assert_eq!(
+        (device.display_name.as_deref(), device.last_seen_ip.as_deref()),
+        (Some("laptop"), Some("::1"))
+    );
+    assert!(matches!(
+        alice.rename_device(device_id!("NONE"), None).await,
+        Err(Error::NotFound(_))
+    ));
     alice.logout(&one.device_id).await.unwrap();
-    assert!(matches!(world.users.authenticate(&one.access_token).await, Err(Error::UnknownToken { soft_logout: false })));
+    assert!(matches!(
+        world.users.authenticate(&one.access_token).await,
+        Err(Error::UnknownToken { soft_logout: false })
+    ));
     assert_eq!(alice.logout_all().await.unwrap(), ["TWO"]);
     assert!(world.users.authenticate(&again.access_token).await.is_err());
     for bad in ["", "hth_", "x", &one.access_token[1..]] {
@@ -38,22 +71,52 @@ async fn tokens_are_refreshed_without_losing_the_device() {
     let world = World::new();
     let alice = world.alice().await;
     let users = &world.users;
-    let first = alice.login(Login { refreshable: true, ..Login::default() }).await.unwrap();
+    let first = alice
+        .login(Login {
+            refreshable: true,
+            ..Login::default()
+        })
+        .await
+        .unwrap();
     world.clock.advance(first.expires_in_ms.unwrap());
-    assert!(matches!(users.authenticate(&first.access_token).await, Err(Error::UnknownToken { soft_logout: true })));
+    assert!(matches!(
+        users.authenticate(&first.access_token).await,
+        Err(Error::UnknownToken { soft_logout: true })
+    ));
     let refresh = first.refresh_token.unwrap();
     let lost = users.refresh(&refresh).await.unwrap();
     let second = users.refresh(&refresh).await.unwrap();
-    assert!(users.authenticate(&lost.access_token).await.is_err(), "its answer never came, so it was made again");
+    assert!(
+        users.authenticate(&lost.access_token).await.is_err(),
+        "its answer never came, so it was made again"
+    );
     assert_eq!(second.device_id, first.device_id);
     let session = users.authenticate(&second.access_token).await.unwrap();
     assert_eq!(session.device_id, first.device_id);
-    assert!(users.refresh(&refresh).await.is_err(), "ended by the first use of the new access token");
-    assert!(matches!(users.authenticate(&first.access_token).await, Err(Error::UnknownToken { soft_logout: false })));
-    let third = users.refresh(second.refresh_token.as_deref().unwrap()).await.unwrap();
-    assert!(users.authenticate(&second.access_token).await.is_ok(), "good until the new one is used");
-    let fourth = users.refresh(third.refresh_token.as_deref().unwrap()).await.unwrap();
-    assert!(users.authenticate(&second.access_token).await.is_err(), "using the new refresh token ends it too");
+    assert!(
+        users.refresh(&refresh).await.is_err(),
+        "ended by the first use of the new access token"
+    );
+    assert!(matches!(
+        users.authenticate(&first.access_token).await,
+        Err(Error::UnknownToken { soft_logout: false })
+    ));
+    let third = users
+        .refresh(second.refresh_token.as_deref().unwrap())
+        .await
+        .unwrap();
+    assert!(
+        users.authenticate(&second.access_token).await.is_ok(),
+        "good until the new one is used"
+    );
+    let fourth = users
+        .refresh(third.refresh_token.as_deref().unwrap())
+        .await
+        .unwrap();
+    assert!(
+        users.authenticate(&second.access_token).await.is_err(),
+        "using the new refresh token ends it too"
+    );
     assert!(users.authenticate(&fourth.access_token).await.is_ok());
     assert!(users.refresh(&fourth.access_token).await.is_err());
     assert_eq!(alice.devices().unwrap().len(), 1);
@@ -70,7 +133,10 @@ async fn login_tokens_work_once() {
     world.clock.advance(lifetime);
     assert!(world.users.redeem_login_token(&late).await.is_err());
     let (open, _) = alice.issue_login_token().await.unwrap();
-    assert!(world.users.authenticate(&open).await.is_err(), "it is no access token");
+    assert!(
+        world.users.authenticate(&open).await.is_err(),
+        "it is no access token"
+    );
     alice.deactivate(false).await.unwrap();
     assert!(world.users.redeem_login_token(&open).await.is_err());
 }
@@ -81,8 +147,14 @@ async fn passwords_change() {
     let alice = world.alice().await;
     let keep = alice.login(Login::default()).await.unwrap();
     let other = alice.login(Login::default()).await.unwrap();
-    assert!(matches!(alice.set_password("short", false, None).await, Err(Error::WeakPassword(_))));
-    let deleted = alice.set_password("battery staple", true, Some(&keep.device_id)).await.unwrap();
+    assert!(matches!(
+        alice.set_password("short", false, None).await,
+        Err(Error::WeakPassword(_))
+    ));
+    let deleted = alice
+        .set_password("battery staple", true, Some(&keep.device_id))
+        .await
+        .unwrap();
     assert_eq!(deleted, [other.device_id]);
     assert!(world.users.authenticate(&keep.access_token).await.is_ok());
     assert!(world.users.authenticate(&other.access_token).await.is_err());
@@ -99,7 +171,11 @@ async fn when_devices_were_seen_is_flushed() {
     world.clock.advance(1000);
     session.seen(Some("10.0.0.1"), Some("client"));
     let seen = |device: Device| (device.last_seen_ts, device.last_seen_ip, device.user_agent);
-    let expected = (Some(world.users.now_ms()), Some("10.0.0.1".to_owned()), Some("client".to_owned()));
+    let expected = (
+        Some(world.users.now_ms()),
+        Some("10.0.0.1".to_owned()),
+        Some("client".to_owned()),
+    );
     assert_eq!(seen(alice.device(&tokens.device_id).unwrap().unwrap()), expected);
     world.users.flush_last_seen().await.unwrap();
     let world = world.restarted(2);
@@ -112,11 +188,22 @@ async fn registration_tokens_are_counted() {
     let world = World::new();
     let tokens = world.users.registration_tokens();
     let bootstrap = tokens.bootstrap().await.unwrap().unwrap();
-    assert_eq!(tokens.bootstrap().await.unwrap().as_ref(), Some(&bootstrap), "the same until it is used");
+    assert_eq!(
+        tokens.bootstrap().await.unwrap().as_ref(),
+        Some(&bootstrap),
+        "the same until it is used"
+    );
     assert!(tokens.is_valid(&bootstrap).unwrap());
     let held = tokens.hold(&bootstrap).unwrap();
-    assert!(matches!(tokens.hold(&bootstrap), Err(Error::InvalidRegistrationToken)), "its one use is held");
-    let admin = world.users.create_with_token(alice_id(), NewAccount::default(), held).await.unwrap();
+    assert!(
+        matches!(tokens.hold(&bootstrap), Err(Error::InvalidRegistrationToken)),
+        "its one use is held"
+    );
+    let admin = world
+        .users
+        .create_with_token(alice_id(), NewAccount::default(), held)
+        .await
+        .unwrap();
     assert!(admin.account().unwrap().admin);
     assert!(!tokens.is_valid(&bootstrap).unwrap());
     assert_eq!(tokens.bootstrap().await.unwrap(), None);
@@ -124,23 +211,50 @@ async fn registration_tokens_are_counted() {
     assert!(tokens.create(Some("twice".into()), None, None).await.is_err());
     assert!(tokens.create(Some("no good!".into()), None, None).await.is_err());
     let held = tokens.hold(&twice.token).unwrap();
-    let taken = world.users.create_with_token(alice_id(), NewAccount::default(), held).await;
+    let taken = world
+        .users
+        .create_with_token(alice_id(), NewAccount::default(), held)
+        .await;
     assert!(matches!(taken, Err(Error::UserInUse)));
     assert_eq!(tokens.get("twice").unwrap().unwrap().completed, 0, "given back");
     drop(tokens.hold("twice").unwrap());
     assert_eq!(tokens.pending("twice"), 0);
     let until = world.users.now_ms() + 5;
-    tokens.change("twice", TokenChange { expires_at: Some(Some(until)), ..TokenChange::default() }).await.unwrap();
+    tokens
+        .change(
+            "twice",
+            TokenChange {
+                expires_at: Some(Some(until)),
+                ..TokenChange::default()
+            },
+        )
+        .await
+        .unwrap();
     world.clock.advance(5);
     assert!(!tokens.is_valid("twice").unwrap());
     assert_eq!(tokens.list().unwrap().len(), 2);
     tokens.delete("twice").await.unwrap();
     assert!(tokens.get("twice").unwrap().is_none());
-    assert!(matches!(tokens.delete("twice").await, Err(Error::InvalidRegistrationToken)));
+    assert!(matches!(
+        tokens.delete("twice").await,
+        Err(Error::InvalidRegistrationToken)
+    ));
 }
 
-fn request<'a>(user: Option<&'a User>, body: &'a Map<String, Value>, flows: &'a [Vec<Stage>]) -> UiaRequest<'a> {
-    UiaRequest { user, method: "POST", path: "/x", body, bind_body: true, flows, params: json!({}) }
+fn request<'a>(
+    user: Option<&'a User>,
+    body: &'a Map<String, Value>,
+    flows: &'a [Vec<Stage>],
+) -> UiaRequest<'a> {
+    UiaRequest {
+        user,
+        method: "POST",
+        path: "/x",
+        body,
+        bind_body: true,
+        flows,
+        params: json!({}),
+    }
 }
 
 fn body(value: Value) -> Map<String, Value> {
@@ -174,16 +288,30 @@ async fn a_password_authenticates_one_request() {
         let identifier = json!({"type": "m.id.user", "user": user});
         json!({"type": "m.login.password", "identifier": identifier, "password": password, "session": session})
     };
-    for (password, user) in [("wrong", "alice"), (PASSWORD, "bob"), (PASSWORD, "@alice:elsewhere.org")] {
+    for (password, user) in [
+        ("wrong", "alice"),
+        (PASSWORD, "bob"),
+        (PASSWORD, "@alice:elsewhere.org"),
+    ] {
         let tried = body(json!({"devices": ["A"], "auth": auth(password, user)}));
         let refused = challenge(&world, request(Some(&alice), &tried, &flows)).await;
-        assert_eq!((&refused["errcode"], &refused["session"]), (&json!("M_FORBIDDEN"), &session));
+        assert_eq!(
+            (&refused["errcode"], &refused["session"]),
+            (&json!("M_FORBIDDEN"), &session)
+        );
     }
     let other = body(json!({"devices": ["B"], "auth": auth(PASSWORD, ALICE)}));
-    let changed = world.users.uia().check(&world.users, request(Some(&alice), &other, &flows)).await;
+    let changed = world
+        .users
+        .uia()
+        .check(&world.users, request(Some(&alice), &other, &flows))
+        .await;
     assert!(matches!(changed, Err(Error::RequestChanged)));
     let good = body(json!({"auth": auth(PASSWORD, ALICE)}));
-    let elsewhere = UiaRequest { path: "/y", ..request(Some(&alice), &good, &flows) };
+    let elsewhere = UiaRequest {
+        path: "/y",
+        ..request(Some(&alice), &good, &flows)
+    };
     let changed = world.users.uia().check(&world.users, elsewhere).await;
     assert!(matches!(changed, Err(Error::RequestChanged)));
     let completed = complete(&world, request(Some(&alice), &good, &flows)).await;
@@ -196,7 +324,12 @@ async fn a_password_authenticates_one_request() {
 #[tokio::test]
 async fn stages_come_in_order_and_are_remembered() {
     let world = World::new();
-    world.users.registration_tokens().create(Some("token".into()), Some(1), None).await.unwrap();
+    world
+        .users
+        .registration_tokens()
+        .create(Some("token".into()), Some(1), None)
+        .await
+        .unwrap();
     let flows = [vec![Stage::RegistrationToken, Stage::Terms, Stage::Dummy]];
     let empty = body(json!({"username": "bob"}));
     let session = challenge(&world, request(None, &empty, &flows)).await["session"].clone();
@@ -209,21 +342,43 @@ async fn stages_come_in_order_and_are_remembered() {
     let early = challenge(&world, request(None, &dummy, &flows)).await;
     assert!(early.get("completed").is_none() && early["errcode"] == "M_FORBIDDEN");
     let wrong = with(json!({"type": "m.login.registration_token", "token": "other"}));
-    assert_eq!(challenge(&world, request(None, &wrong, &flows)).await["errcode"], "M_UNAUTHORIZED");
+    assert_eq!(
+        challenge(&world, request(None, &wrong, &flows)).await["errcode"],
+        "M_UNAUTHORIZED"
+    );
     let right = with(json!({"type": "m.login.registration_token", "token": "token"}));
     let after = challenge(&world, request(None, &right, &flows)).await;
     assert_eq!(after["completed"], json!(["m.login.registration_token"]));
-    assert_eq!(challenge(&world, request(None, &right, &flows)).await["completed"], after["completed"], "replayed");
-    assert!(world.users.uia().complete_by_page(session.as_str().unwrap(), Stage::Terms));
+    assert_eq!(
+        challenge(&world, request(None, &right, &flows)).await["completed"],
+        after["completed"],
+        "replayed"
+    );
+    assert!(
+        world
+            .users
+            .uia()
+            .complete_by_page(session.as_str().unwrap(), Stage::Terms)
+    );
     let look = with(json!({}));
     let shown = challenge(&world, request(None, &look, &flows)).await;
-    assert_eq!(shown["completed"], json!(["m.login.registration_token", "m.login.terms"]));
+    assert_eq!(
+        shown["completed"],
+        json!(["m.login.registration_token", "m.login.terms"])
+    );
     let unknown = with(json!({"type": "m.login.sso"}));
-    assert_eq!(challenge(&world, request(None, &unknown, &flows)).await["errcode"], "M_UNRECOGNIZED");
+    assert_eq!(
+        challenge(&world, request(None, &unknown, &flows)).await["errcode"],
+        "M_UNRECOGNIZED"
+    );
     let completed = complete(&world, request(None, &dummy, &flows)).await;
     let held = completed.registration_token.unwrap();
     assert_eq!(world.users.registration_tokens().pending("token"), 1);
-    world.users.create_with_token(user_id!("@bob:example.org"), NewAccount::default(), held).await.unwrap();
+    world
+        .users
+        .create_with_token(user_id!("@bob:example.org"), NewAccount::default(), held)
+        .await
+        .unwrap();
     assert_eq!(world.users.registration_tokens().pending("token"), 0);
 }
 
@@ -242,7 +397,11 @@ async fn sessions_of_authentication_end() {
     complete(&world, request(None, &at_once, &flows)).await;
     for bad in [json!({"auth": 3}), json!({"auth": {"type": 1}})] {
         let bad = body(bad);
-        let outcome = world.users.uia().check(&world.users, request(None, &bad, &flows)).await;
+        let outcome = world
+            .users
+            .uia()
+            .check(&world.users, request(None, &bad, &flows))
+            .await;
         assert!(!matches!(outcome, Ok(UiaOutcome::Complete(_))));
     }
 }

@@ -133,10 +133,10 @@ impl Lanes {
         let result = build(&mut tx);
         if result.is_err() || tx.is_empty() {
             drop(tx);
-            let wait = lane
-                .submitted
-                .back()
-                .map_or(Wait::Nothing, |last| Wait::Durable(last.shard, last.position));
+            // What the result rests on is of this slot, so it is of this shard.
+            let shard = self.log.shard_of(slot);
+            let last = lane.submitted.iter().rev().find(|one| one.shard == shard);
+            let wait = last.map_or(Wait::Nothing, |last| Wait::Durable(last.shard, last.position));
             return (result, wait);
         }
         let (ticket, record, rows) = tx.finish();
