@@ -5,7 +5,10 @@ use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use crate::auth_member::check_member;
 use crate::json::{get, string};
 use crate::state::additional_creators;
-use crate::{CreateInfo, Draft, JoinRuleInfo, MemberInfo, Membership, Pdu, Power, PowerField, PowerLevels, PowerView, Rules, ThirdPartyInviteInfo};
+use crate::{
+    CreateInfo, Draft, JoinRuleInfo, MemberInfo, Membership, Pdu, Power, PowerField, PowerLevels, PowerView,
+    Rules, ThirdPartyInviteInfo,
+};
 
 /// Why an event may not be in the room, as a sentence to its sender.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +87,13 @@ impl<'a> AuthInput<'a> {
 
 /// The keys of the state events that an event must name as its authorization events, where the state has them (server-server API, "Auth
 /// events selection").
-pub fn auth_types(rules: &Rules, sender: &UserId, kind: &str, state_key: Option<&str>, content: &[u8]) -> Vec<(String, String)> {
+pub fn auth_types(
+    rules: &Rules,
+    sender: &UserId,
+    kind: &str,
+    state_key: Option<&str>,
+    content: &[u8],
+) -> Vec<(String, String)> {
     let mut types: Vec<(String, String)> = Vec::with_capacity(6);
     if kind == "m.room.create" {
         return types;
@@ -104,12 +113,20 @@ pub fn auth_types(rules: &Rules, sender: &UserId, kind: &str, state_key: Option<
     }
     let Some(target) = state_key else { return types };
     add("m.room.member", target);
-    let membership = get(content, "membership").and_then(string).and_then(|text| Membership::parse(&text));
-    if matches!(membership, Some(Membership::Join | Membership::Invite | Membership::Knock)) {
+    let membership = get(content, "membership")
+        .and_then(string)
+        .and_then(|text| Membership::parse(&text));
+    if matches!(
+        membership,
+        Some(Membership::Join | Membership::Invite | Membership::Knock)
+    ) {
         add("m.room.join_rules", "");
     }
     if membership == Some(Membership::Invite)
-        && let Some(token) = get(content, "third_party_invite").and_then(|i| get(i, "signed")).and_then(|s| get(s, "token")).and_then(string)
+        && let Some(token) = get(content, "third_party_invite")
+            .and_then(|i| get(i, "signed"))
+            .and_then(|s| get(s, "token"))
+            .and_then(string)
     {
         add("m.room.third_party_invite", &token);
     }
@@ -139,7 +156,12 @@ pub struct AuthEvent<'a> {
 
 /// Judges the list of authorization events of an event in `room_id`. In room versions where the list lacks the create event, the caller makes
 /// sure that the one which [`Rules::create_event_of_room`] names was accepted.
-pub fn check_auth_events(rules: &Rules, event: &AuthInput<'_>, room_id: &RoomId, auth_events: &[AuthEvent<'_>]) -> Result<(), Denied> {
+pub fn check_auth_events(
+    rules: &Rules,
+    event: &AuthInput<'_>,
+    room_id: &RoomId,
+    auth_events: &[AuthEvent<'_>],
+) -> Result<(), Denied> {
     if event.kind == "m.room.create" {
         return Ok(());
     }
@@ -153,11 +175,23 @@ pub fn check_auth_events(rules: &Rules, event: &AuthInput<'_>, room_id: &RoomId,
         if auth.room_id != room_id {
             return denied(format!("The authorization event {id} is of another room."));
         }
-        if auth_events[..index].iter().any(|other| other.kind == auth.kind && other.state_key == auth.state_key) {
-            return denied(format!("There are two authorization events for {} with the state key {state_key:?}.", auth.kind));
+        if auth_events[..index]
+            .iter()
+            .any(|other| other.kind == auth.kind && other.state_key == auth.state_key)
+        {
+            return denied(format!(
+                "There are two authorization events for {} with the state key {state_key:?}.",
+                auth.kind
+            ));
         }
-        if !expected.iter().any(|(kind, key)| kind == auth.kind && key == state_key) {
-            return denied(format!("The event {id} ({} with the state key {state_key:?}) cannot authorize this event.", auth.kind));
+        if !expected
+            .iter()
+            .any(|(kind, key)| kind == auth.kind && key == state_key)
+        {
+            return denied(format!(
+                "The event {id} ({} with the state key {state_key:?}) cannot authorize this event.",
+                auth.kind
+            ));
         }
         if auth.rejected {
             return denied(format!("The authorization event {id} was rejected."));
@@ -176,9 +210,14 @@ pub fn authorize(rules: &Rules, event: &AuthInput<'_>, state: &dyn StateView) ->
     if event.kind == "m.room.create" {
         return check_create(rules, event);
     }
-    let Some(create) = state.create() else { return denied("The room has no m.room.create event.") };
+    let Some(create) = state.create() else {
+        return denied("The room has no m.room.create event.");
+    };
     if !create.federate && create.sender.server_name() != event.sender.server_name() {
-        return denied(format!("The room is only for users of {}.", create.sender.server_name()));
+        return denied(format!(
+            "The room is only for users of {}.",
+            create.sender.server_name()
+        ));
     }
     if rules.authorization.special_case_room_aliases && event.kind == "m.room.aliases" {
         return match event.state_key == Some(event.sender.server_name().as_str()) {
@@ -198,8 +237,15 @@ pub fn authorize(rules: &Rules, event: &AuthInput<'_>, state: &dyn StateView) ->
     if event.kind == "m.room.third_party_invite" {
         return demand(power, view.field(PowerField::Invite), "invite");
     }
-    demand(power, view.needed_for(event.kind, event.state_key.is_some()), &format!("send {}", event.kind))?;
-    if let Some(state_key) = event.state_key.filter(|key| key.starts_with('@') && *key != event.sender.as_str()) {
+    demand(
+        power,
+        view.needed_for(event.kind, event.state_key.is_some()),
+        &format!("send {}", event.kind),
+    )?;
+    if let Some(state_key) = event
+        .state_key
+        .filter(|key| key.starts_with('@') && *key != event.sender.as_str())
+    {
         return denied(format!("The state key {state_key} is for that user alone."));
     }
     if event.kind == "m.room.power_levels" {
@@ -213,7 +259,8 @@ pub fn authorize(rules: &Rules, event: &AuthInput<'_>, state: &dyn StateView) ->
 
 /// Whether a redaction that was accepted may take effect on an event of `redacted_sender` (room version 3 and later, "Handling redactions").
 pub fn may_redact(view: &PowerView<'_>, redactor: &UserId, redacted_sender: &UserId) -> bool {
-    redactor.server_name() == redacted_sender.server_name() || view.user(redactor).reaches(view.field(PowerField::Redact))
+    redactor.server_name() == redacted_sender.server_name()
+        || view.user(redactor).reaches(view.field(PowerField::Redact))
 }
 
 /// Demands power for an action.
@@ -221,7 +268,9 @@ pub(crate) fn demand(power: Power, needed: i64, action: &str) -> Result<(), Deni
     if power.reaches(needed) {
         return Ok(());
     }
-    denied(format!("You need power level {needed} to {action}, you have {power}."))
+    denied(format!(
+        "You need power level {needed} to {action}, you have {power}."
+    ))
 }
 
 fn check_create(rules: &Rules, event: &AuthInput<'_>) -> Result<(), Denied> {
@@ -249,7 +298,9 @@ fn check_create(rules: &Rules, event: &AuthInput<'_>) -> Result<(), Denied> {
     if !rules.authorization.use_room_create_sender && creator.is_none() {
         return denied("The m.room.create event lacks its `creator`.");
     }
-    additional_creators(rules, event.content).map(drop).map_err(|error| Denied(format!("{error}.")))
+    additional_creators(rules, event.content)
+        .map(drop)
+        .map_err(|error| Denied(format!("{error}.")))
 }
 
 fn check_power_levels(
@@ -261,12 +312,21 @@ fn check_power_levels(
 ) -> Result<(), Denied> {
     let new = PowerLevels::parse(rules, event.content).map_err(|error| Denied(format!("{error}.")))?;
     if create.privileged_creators
-        && let Some(creator) = create.creators.iter().find(|creator| new.users.contains_key(*creator))
+        && let Some(creator) = create
+            .creators
+            .iter()
+            .find(|creator| new.users.contains_key(*creator))
     {
-        return denied(format!("{creator} created the room, has infinite power and cannot be given a power level."));
+        return denied(format!(
+            "{creator} created the room, has infinite power and cannot be given a power level."
+        ));
     }
     let Some(current) = current else { return Ok(()) };
-    let too_high = |what: &str, level: i64| denied(format!("You need power level {level} to change the power level of {what}, you have {power}."));
+    let too_high = |what: &str, level: i64| {
+        denied(format!(
+            "You need power level {level} to change the power level of {what}, you have {power}."
+        ))
+    };
     for field in PowerField::ALL {
         if current.stated(field) == new.stated(field) {
             continue;
@@ -276,8 +336,15 @@ fn check_power_levels(
             return too_high(&format!("`{}`", field.name()), highest);
         }
     }
-    let maps = [("`events`", &current.events, &new.events), ("`notifications`", &current.notifications, &new.notifications)];
-    let checked = if rules.authorization.limit_notifications_power_levels { 2 } else { 1 };
+    let maps = [
+        ("`events`", &current.events, &new.events),
+        ("`notifications`", &current.notifications, &new.notifications),
+    ];
+    let checked = if rules.authorization.limit_notifications_power_levels {
+        2
+    } else {
+        1
+    };
     for (name, current, new) in &maps[..checked] {
         for key in changed(current, new) {
             let highest = current.get(key).max(new.get(key)).copied().unwrap_or(i64::MIN);
@@ -292,27 +359,308 @@ fn check_power_levels(
         if user != event.sender
             && let Some(before) = before.filter(|before| Power::Level(*before) >= power)
         {
-            return denied(format!("{user} has power level {before}; you have {power} and can only change the power level of users below you."));
+            return denied(format!(
+                "{user} has power level {before}; you have {power} and can only change the power level of users below you."
+            ));
         }
         if let Some(after) = after.filter(|after| !power.reaches(*after)) {
-            return denied(format!("You cannot give {user} the power level {after}, you have {power}."));
+            return denied(format!(
+                "You cannot give {user} the power level {after}, you have {power}."
+            ));
         }
     }
     Ok(())
 }
 
 /// The keys whose values differ.
-fn changed<'a, K: Ord>(current: &'a std::collections::BTreeMap<K, i64>, new: &'a std::collections::BTreeMap<K, i64>) -> impl Iterator<Item = &'a K> {
-    let altered = current.iter().filter(|(key, level)| new.get(*key) != Some(*level)).map(|(key, _)| key);
+fn changed<'a, K: Ord>(
+    current: &'a std::collections::BTreeMap<K, i64>,
+    new: &'a std::collections::BTreeMap<K, i64>,
+) -> impl Iterator<Item = &'a K> {
+    let altered = current
+        .iter()
+        .filter(|(key, level)| new.get(*key) != Some(*level))
+        .map(|(key, _)| key);
     altered.chain(new.keys().filter(|key| !current.contains_key(*key)))
 }
 
 fn check_redaction(event: &AuthInput<'_>, view: &PowerView<'_>, power: Power) -> Result<(), Denied> {
     let needed = view.field(PowerField::Redact);
     // An event of ours that has no id yet will get one of the sender's server.
-    let server = event.event_id.map_or(Some(event.sender.server_name()), |id| id.server_name());
-    if power.reaches(needed) || (server.is_some() && event.redacts.and_then(|id| id.server_name()) == server) {
+    let server = event
+        .event_id
+        .map_or(Some(event.sender.server_name()), |id| id.server_name());
+    if power.reaches(needed) || (server.is_some() && event.redacts.and_then(|id| id.server_name()) == server)
+    {
         return Ok(());
     }
-    denied(format!("You need power level {needed} to redact events of other servers, you have {power}."))
+    denied(format!(
+        "You need power level {needed} to redact events of other servers, you have {power}."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ruma::RoomVersionId;
+
+    use super::*;
+    use crate::JoinRule;
+
+    /// A room of `@admin:s`, who has power level 100 (in version 12: created it), with `@member:s` in it.
+    struct Room {
+        rules: &'static Rules,
+        levels: Option<Arc<PowerLevels>>,
+        rule: JoinRule,
+        members: BTreeMap<&'static str, Membership>,
+        federate: bool,
+    }
+
+    impl Room {
+        fn new(version: &str) -> Room {
+            let rules = crate::rules(&RoomVersionId::try_from(version).unwrap()).unwrap();
+            let users = if rules.authorization.explicitly_privilege_room_creators {
+                "{}"
+            } else {
+                r#"{"@admin:s":100}"#
+            };
+            let levels = PowerLevels::parse(rules, format!(r#"{{"users":{users}}}"#).as_bytes()).unwrap();
+            let members = [
+                ("@admin:s", Membership::Join),
+                ("@member:s", Membership::Join),
+                ("@banned:s", Membership::Ban),
+                ("@asked:t", Membership::Invite),
+            ];
+            Room {
+                rules,
+                levels: Some(Arc::new(levels)),
+                rule: JoinRule::Invite,
+                members: members.into(),
+                federate: true,
+            }
+        }
+
+        fn judge(
+            &self,
+            sender: &str,
+            kind: &str,
+            state_key: Option<&str>,
+            content: &str,
+        ) -> Result<(), String> {
+            let event = AuthInput {
+                event_id: None,
+                room_id: None,
+                sender: <&UserId>::try_from(sender).unwrap(),
+                kind,
+                state_key,
+                content: content.as_bytes(),
+                prev_events: &[],
+                redacts: None,
+            };
+            authorize(self.rules, &event, self).map_err(|denied| denied.0)
+        }
+    }
+
+    impl StateView for Room {
+        fn create(&self) -> Option<Arc<CreateInfo>> {
+            let content = format!(r#"{{"creator":"@admin:s","m.federate":{}}}"#, self.federate);
+            let id = EventId::parse("$create").unwrap();
+            CreateInfo::parse(
+                self.rules,
+                &id,
+                <&UserId>::try_from("@admin:s").unwrap(),
+                content.as_bytes(),
+            )
+            .ok()
+            .map(Arc::new)
+        }
+        fn power_levels(&self) -> Option<Arc<PowerLevels>> {
+            self.levels.clone()
+        }
+        fn join_rule(&self) -> JoinRuleInfo {
+            JoinRuleInfo {
+                rule: self.rule,
+                allow: Vec::new(),
+            }
+        }
+        fn member(&self, user: &UserId) -> Option<MemberInfo> {
+            self.members.get(user.as_str()).map(|membership| MemberInfo {
+                membership: *membership,
+            })
+        }
+        fn third_party_invite(&self, _: &str) -> Option<Arc<ThirdPartyInviteInfo>> {
+            None
+        }
+    }
+
+    #[test]
+    fn denials_say_what_was_wrong() {
+        let room = Room::new("11");
+        let check = |sender: &str, kind: &str, state_key: Option<&str>, content: &str, expected: &str| {
+            assert_eq!(
+                room.judge(sender, kind, state_key, content)
+                    .err()
+                    .as_deref()
+                    .unwrap_or(""),
+                expected,
+                "{kind}"
+            );
+        };
+        check("@member:s", "m.room.message", None, "{}", "");
+        check(
+            "@member:s",
+            "m.room.name",
+            Some(""),
+            "{}",
+            "You need power level 50 to send m.room.name, you have 0.",
+        );
+        check(
+            "@other:s",
+            "m.room.message",
+            None,
+            "{}",
+            "You are not in the room.",
+        );
+        check(
+            "@admin:s",
+            "x",
+            Some("@member:s"),
+            "{}",
+            "The state key @member:s is for that user alone.",
+        );
+        check(
+            "@other:s",
+            "m.room.member",
+            Some("@other:s"),
+            r#"{"membership":"join"}"#,
+            "You are not invited to the room.",
+        );
+        check(
+            "@asked:t",
+            "m.room.member",
+            Some("@asked:t"),
+            r#"{"membership":"join"}"#,
+            "",
+        );
+        check(
+            "@banned:s",
+            "m.room.member",
+            Some("@banned:s"),
+            r#"{"membership":"join"}"#,
+            "You are banned from the room.",
+        );
+        check(
+            "@member:s",
+            "m.room.member",
+            Some("@new:s"),
+            r#"{"membership":"invite"}"#,
+            "",
+        );
+        check(
+            "@member:s",
+            "m.room.member",
+            Some("@admin:s"),
+            r#"{"membership":"leave"}"#,
+            "You need power level 50 to remove users, you have 0.",
+        );
+        check(
+            "@admin:s",
+            "m.room.member",
+            Some("@admin:s"),
+            r#"{"membership":"ban"}"#,
+            "The power of @admin:s (100) is not below yours (100).",
+        );
+        check(
+            "@new:s",
+            "m.room.member",
+            Some("@new:s"),
+            r#"{"membership":"knock"}"#,
+            "One cannot knock on the room: its join rule is invite.",
+        );
+        check(
+            "@new:s",
+            "m.room.member",
+            Some("@new:s"),
+            r#"{"membership":"x"}"#,
+            r#"This room version knows no membership "x"."#,
+        );
+        let levels = r#"{"ban":101,"users":{"@admin:s":100}}"#;
+        check(
+            "@admin:s",
+            "m.room.power_levels",
+            Some(""),
+            levels,
+            "You need power level 101 to change the power level of `ban`, you have 100.",
+        );
+        let levels = r#"{"users":{"@admin:s":100,"@member:s":101}}"#;
+        check(
+            "@admin:s",
+            "m.room.power_levels",
+            Some(""),
+            levels,
+            "You cannot give @member:s the power level 101, you have 100.",
+        );
+        let levels = r#"{"users":{"@admin:s":"100"}}"#;
+        check(
+            "@admin:s",
+            "m.room.power_levels",
+            Some(""),
+            levels,
+            "The event is malformed: the power level `users.@admin:s` is not an integer.",
+        );
+    }
+
+    #[test]
+    fn creators_have_infinite_power_from_version_12() {
+        let mut room = Room::new("12");
+        let levels = r#"{"users":{"@admin:s":100}}"#;
+        assert_eq!(
+            room.judge("@admin:s", "m.room.power_levels", Some(""), levels)
+                .unwrap_err(),
+            "@admin:s created the room, has infinite power and cannot be given a power level."
+        );
+        room.judge(
+            "@admin:s",
+            "m.room.power_levels",
+            Some(""),
+            r#"{"users":{"@member:s":9007199254740991}}"#,
+        )
+        .unwrap();
+        room.levels = Some(Arc::new(
+            PowerLevels::parse(room.rules, br#"{"users":{"@member:s":9007199254740991}}"#).unwrap(),
+        ));
+        room.judge(
+            "@admin:s",
+            "m.room.member",
+            Some("@member:s"),
+            r#"{"membership":"leave"}"#,
+        )
+        .unwrap();
+        let denied = room
+            .judge(
+                "@member:s",
+                "m.room.member",
+                Some("@admin:s"),
+                r#"{"membership":"leave"}"#,
+            )
+            .unwrap_err();
+        assert_eq!(
+            denied,
+            "The power of @admin:s (infinite) is not below yours (9007199254740991)."
+        );
+    }
+
+    #[test]
+    fn rooms_without_power_levels_or_federation() {
+        let mut room = Room::new("6");
+        room.levels = None;
+        room.judge("@admin:s", "m.room.name", Some(""), "{}").unwrap();
+        assert!(room.judge("@member:s", "m.room.name", Some(""), "{}").is_err());
+        room.federate = false;
+        assert_eq!(
+            room.judge("@x:t", "m.room.message", None, "{}").unwrap_err(),
+            "The room is only for users of s."
+        );
+    }
 }

@@ -8,7 +8,10 @@ use crate::auth::{demand, denied};
 use crate::json::{get, members, string};
 use crate::keys::verify_bytes;
 use crate::redact::write_without;
-use crate::{AuthInput, CreateInfo, Denied, JoinRule, Membership, Power, PowerField, PowerLevels, PowerView, Rules, StateView};
+use crate::{
+    AuthInput, CreateInfo, Denied, JoinRule, Membership, Power, PowerField, PowerLevels, PowerView, Rules,
+    StateView,
+};
 
 /// One membership event under judgement.
 struct Check<'a> {
@@ -19,15 +22,30 @@ struct Check<'a> {
     target: &'a UserId,
 }
 
-pub(crate) fn check_member(rules: &Rules, event: &AuthInput<'_>, create: &CreateInfo, state: &dyn StateView) -> Result<(), Denied> {
-    let Some(state_key) = event.state_key else { return denied("An m.room.member event needs a state key.") };
+pub(crate) fn check_member(
+    rules: &Rules,
+    event: &AuthInput<'_>,
+    create: &CreateInfo,
+    state: &dyn StateView,
+) -> Result<(), Denied> {
+    let Some(state_key) = event.state_key else {
+        return denied("An m.room.member event needs a state key.");
+    };
     let Ok(target) = <&UserId>::try_from(state_key) else {
-        return denied(format!("The state key {state_key:?} of an m.room.member event is not a user id."));
+        return denied(format!(
+            "The state key {state_key:?} of an m.room.member event is not a user id."
+        ));
     };
     let Some(membership) = get(event.content, "membership").and_then(string) else {
         return denied("The m.room.member event lacks its `membership`.");
     };
-    let check = Check { rules, event, create, state, target };
+    let check = Check {
+        rules,
+        event,
+        create,
+        state,
+        target,
+    };
     match Membership::parse(&membership) {
         Some(Membership::Join) => check.join(),
         Some(Membership::Invite) => check.invite(),
@@ -40,7 +58,9 @@ pub(crate) fn check_member(rules: &Rules, event: &AuthInput<'_>, create: &Create
 
 impl Check<'_> {
     fn membership(&self, user: &UserId) -> Membership {
-        self.state.member(user).map_or(Membership::Leave, |member| member.membership)
+        self.state
+            .member(user)
+            .map_or(Membership::Leave, |member| member.membership)
     }
 
     fn by_target(&self) -> bool {
@@ -49,12 +69,21 @@ impl Check<'_> {
 
     fn with_power<T>(&self, then: impl FnOnce(PowerView<'_>) -> T) -> T {
         let levels = self.state.power_levels();
-        then(PowerView::new(self.create, levels.as_deref() as Option<&PowerLevels>))
+        then(PowerView::new(
+            self.create,
+            levels.as_deref() as Option<&PowerLevels>,
+        ))
     }
 
     fn join(&self) -> Result<(), Denied> {
         let follows_create = matches!(self.event.prev_events, [only] if *only == self.create.event_id);
-        if follows_create && self.create.creators.first().is_some_and(|creator| creator == self.target) {
+        if follows_create
+            && self
+                .create
+                .creators
+                .first()
+                .is_some_and(|creator| creator == self.target)
+        {
             return Ok(());
         }
         if !self.by_target() {
@@ -70,8 +99,20 @@ impl Check<'_> {
             JoinRule::Public => Ok(()),
             JoinRule::Invite if is_in => Ok(()),
             JoinRule::Knock if known.knocking && is_in => Ok(()),
-            JoinRule::Restricted if known.restricted_join_rule => if is_in { Ok(()) } else { self.restricted_join() },
-            JoinRule::KnockRestricted if known.knock_restricted_join_rule => if is_in { Ok(()) } else { self.restricted_join() },
+            JoinRule::Restricted if known.restricted_join_rule => {
+                if is_in {
+                    Ok(())
+                } else {
+                    self.restricted_join()
+                }
+            }
+            JoinRule::KnockRestricted if known.knock_restricted_join_rule => {
+                if is_in {
+                    Ok(())
+                } else {
+                    self.restricted_join()
+                }
+            }
             rule => denied(match rule {
                 JoinRule::Invite | JoinRule::Knock => "You are not invited to the room.".to_owned(),
                 rule => format!("Nobody can join the room: its join rule is {}.", rule.as_str()),
@@ -81,7 +122,8 @@ impl Check<'_> {
 
     /// A join of somebody who is not invited, for whom a member vouches that a condition of the room is fulfilled.
     fn restricted_join(&self) -> Result<(), Denied> {
-        let voucher = get(self.event.content, "join_authorised_via_users_server").filter(|value| *value != b"null");
+        let voucher =
+            get(self.event.content, "join_authorised_via_users_server").filter(|value| *value != b"null");
         let Some(voucher) = voucher else {
             return denied("You are not invited to the room, and nobody in it confirms that you may join.");
         };
@@ -90,7 +132,9 @@ impl Check<'_> {
             return denied("`join_authorised_via_users_server` is not a user id.");
         };
         if self.membership(voucher) != Membership::Join {
-            return denied(format!("{voucher}, who is to confirm your join, is not in the room."));
+            return denied(format!(
+                "{voucher}, who is to confirm your join, is not in the room."
+            ));
         }
         self.with_power(|view| {
             let needed = view.field(PowerField::Invite);
@@ -102,7 +146,9 @@ impl Check<'_> {
     }
 
     fn invite(&self) -> Result<(), Denied> {
-        if let Some(third_party) = get(self.event.content, "third_party_invite").filter(|value| *value != b"null") {
+        if let Some(third_party) =
+            get(self.event.content, "third_party_invite").filter(|value| *value != b"null")
+        {
             return self.third_party_invite(third_party);
         }
         if self.membership(self.event.sender) != Membership::Join {
@@ -113,7 +159,13 @@ impl Check<'_> {
             Membership::Ban => return denied(format!("{} is banned from the room.", self.target)),
             _ => {}
         }
-        self.with_power(|view| demand(view.user(self.event.sender), view.field(PowerField::Invite), "invite"))
+        self.with_power(|view| {
+            demand(
+                view.user(self.event.sender),
+                view.field(PowerField::Invite),
+                "invite",
+            )
+        })
     }
 
     fn third_party_invite(&self, third_party: &[u8]) -> Result<(), Denied> {
@@ -128,7 +180,10 @@ impl Check<'_> {
             return denied("The third party invite lacks its `mxid` or `token`.");
         };
         if mxid != self.target.as_str() {
-            return denied(format!("The third party invite is for {mxid}, not for {}.", self.target));
+            return denied(format!(
+                "The third party invite is for {mxid}, not for {}.",
+                self.target
+            ));
         }
         let Some(invite) = self.state.third_party_invite(&token) else {
             return denied("The room has no third party invite with this token.");
@@ -138,12 +193,24 @@ impl Check<'_> {
         }
         let mut covered = Vec::with_capacity(signed.len());
         write_without(&mut covered, signed, &[b"signatures", b"unsigned"]);
-        let signatures = get(signed, "signatures").into_iter().flat_map(members).flat_map(|server| members(server.value));
+        let signatures = get(signed, "signatures")
+            .into_iter()
+            .flat_map(members)
+            .flat_map(|server| members(server.value));
         let fits = signatures
             .filter(|signature| signature.key.starts_with(b"ed25519:"))
             .filter_map(|signature| string(signature.value))
-            .any(|signature| invite.public_keys.iter().any(|key| verify_bytes(&covered, &signature, key).is_ok()));
-        if fits { Ok(()) } else { denied("No signature of the third party invite fits a key of the invite.") }
+            .any(|signature| {
+                invite
+                    .public_keys
+                    .iter()
+                    .any(|key| verify_bytes(&covered, &signature, key).is_ok())
+            });
+        if fits {
+            Ok(())
+        } else {
+            denied("No signature of the third party invite fits a key of the invite.")
+        }
     }
 
     fn leave(&self) -> Result<(), Denied> {
@@ -183,14 +250,24 @@ impl Check<'_> {
 
     fn demand_more_than_target(&self, power: Power, view: &PowerView<'_>) -> Result<(), Denied> {
         let of_target = view.user(self.target);
-        if of_target < power { Ok(()) } else { denied(format!("{} has power level {of_target}, which is not below yours ({power}).", self.target)) }
+        if of_target < power {
+            return Ok(());
+        }
+        denied(format!(
+            "The power of {} ({of_target}) is not below yours ({power}).",
+            self.target
+        ))
     }
 
     fn knock(&self) -> Result<(), Denied> {
         let rule = self.state.join_rule().rule;
-        let allowed = rule == JoinRule::Knock || (rule == JoinRule::KnockRestricted && self.rules.authorization.knock_restricted_join_rule);
+        let allowed = rule == JoinRule::Knock
+            || (rule == JoinRule::KnockRestricted && self.rules.authorization.knock_restricted_join_rule);
         if !allowed {
-            return denied(format!("One cannot knock on the room: its join rule is {}.", rule.as_str()));
+            return denied(format!(
+                "One cannot knock on the room: its join rule is {}.",
+                rule.as_str()
+            ));
         }
         if !self.by_target() {
             return denied(format!("Only {} can knock as {}.", self.target, self.target));

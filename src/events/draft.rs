@@ -36,7 +36,9 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// What it redacts, if it is a redaction and the room version has it in the content (`true`) or at the top level (`false`).
     fn redacts(&self, rules: &Rules, in_content: bool) -> Option<&'a EventId> {
-        self.redacts.filter(|_| self.kind == "m.room.redaction" && rules.redaction.content_field_redacts == in_content)
+        self.redacts.filter(|_| {
+            self.kind == "m.room.redaction" && rules.redaction.content_field_redacts == in_content
+        })
     }
 }
 
@@ -87,7 +89,11 @@ pub fn build_with_references(
     }
 
     let tail = Tail::write(rules, draft, hash_of);
-    let content_hash: [u8; 32] = Sha256::new().chain_update(&head).chain_update(&tail.text).finalize().into();
+    let content_hash: [u8; 32] = Sha256::new()
+        .chain_update(&head)
+        .chain_update(&tail.text)
+        .finalize()
+        .into();
     let mut hashes = Vec::with_capacity(80);
     hashes.extend_from_slice(b",\"hashes\":{\"sha256\":\"");
     hashes.extend_from_slice(base64_encode(&content_hash).as_bytes());
@@ -112,11 +118,24 @@ pub fn build_with_references(
     tail.place(&mut layout, base);
     if rules.redaction.content_field_redacts && draft.kind == "m.room.redaction" {
         let inner = crate::json::members(content).find(|member| member.key == b"redacts");
-        layout.redacts = inner.map_or(Span::default(), |inner| Span::new(content_at + inner.start, inner.value.len()));
+        layout.redacts = inner.map_or(Span::default(), |inner| {
+            Span::new(content_at + inner.start, inner.value.len())
+        });
     }
-    check_size("The event", text.len() + signature_bytes(draft.sender.server_name()), EVENT_MAX_BYTES)?;
+    check_size(
+        "The event",
+        text.len() + signature_bytes(draft.sender.server_name()),
+        EVENT_MAX_BYTES,
+    )?;
     let fields = fields(rules, draft, &event_id, &text, &layout)?;
-    Ok(Unsigned { event_id, text, signed_text, signatures_at: base + tail.signatures_at, layout, fields })
+    Ok(Unsigned {
+        event_id,
+        text,
+        signed_text,
+        signatures_at: base + tail.signatures_at,
+        layout,
+        fields,
+    })
 }
 
 impl Unsigned {
@@ -141,8 +160,17 @@ impl Unsigned {
         json.extend_from_slice(&signatures);
         json.extend_from_slice(&self.text[self.signatures_at..]);
         let moved = |span: Span| span.moved(self.signatures_at, signatures.len());
-        let layout = Layout { state_key: moved(self.layout.state_key), kind: moved(self.layout.kind), ..self.layout };
-        Pdu { event_id: self.event_id, json: json.into(), layout, fields: self.fields }
+        let layout = Layout {
+            state_key: moved(self.layout.state_key),
+            kind: moved(self.layout.kind),
+            ..self.layout
+        };
+        Pdu {
+            event_id: self.event_id,
+            json: json.into(),
+            layout,
+            fields: self.fields,
+        }
     }
 }
 
@@ -179,10 +207,22 @@ impl Tail {
         }
         let sender = write_spanned(&mut text, "sender", draft.sender.as_str());
         let signatures_at = text.len();
-        let state_key = draft.state_key.map_or(Span::default(), |key| write_spanned(&mut text, "state_key", key));
+        let state_key = draft
+            .state_key
+            .map_or(Span::default(), |key| write_spanned(&mut text, "state_key", key));
         let kind = write_spanned(&mut text, "type", draft.kind);
         text.push(b'}');
-        Tail { text, origin_server_ts, redacts_at, redacts_end, redacts, sender, signatures_at, state_key, kind }
+        Tail {
+            text,
+            origin_server_ts,
+            redacts_at,
+            redacts_end,
+            redacts,
+            sender,
+            signatures_at,
+            state_key,
+            kind,
+        }
     }
 
     fn place(&self, layout: &mut Layout, base: usize) {
@@ -205,7 +245,12 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
     write_integer(out, i64::try_from(number).unwrap_or(i64::MAX));
 }
 
-fn write_references(out: &mut Vec<u8>, rules: &Rules, ids: &[OwnedEventId], hash_of: &dyn Fn(&EventId) -> Option<[u8; 32]>) {
+fn write_references(
+    out: &mut Vec<u8>,
+    rules: &Rules,
+    ids: &[OwnedEventId],
+    hash_of: &dyn Fn(&EventId) -> Option<[u8; 32]>,
+) {
     out.push(b'[');
     for (index, id) in ids.iter().enumerate() {
         if index > 0 {
@@ -235,26 +280,42 @@ fn signature_bytes(server: &ServerName) -> usize {
 
 fn check(rules: &Rules, draft: &Draft<'_>) -> Result<(), Error> {
     check_size("The event's type", draft.kind.len(), FIELD_MAX_BYTES)?;
-    check_size("The state key", draft.state_key.map_or(0, str::len), FIELD_MAX_BYTES)?;
+    check_size(
+        "The state key",
+        draft.state_key.map_or(0, str::len),
+        FIELD_MAX_BYTES,
+    )?;
     check_size("The sender", draft.sender.as_str().len(), FIELD_MAX_BYTES)?;
-    check_size("The room id", draft.room_id.map_or(0, |room| room.as_str().len()), FIELD_MAX_BYTES)?;
+    check_size(
+        "The room id",
+        draft.room_id.map_or(0, |room| room.as_str().len()),
+        FIELD_MAX_BYTES,
+    )?;
     check_size("The content", draft.content.len(), EVENT_MAX_BYTES)?;
     if !draft.content.starts_with(b"{") || !canonical::is_canonical(draft.content, rules.strict_json()) {
-        return Err(Error::Json("the content is not an object in canonical form".to_owned()));
+        return Err(Error::Json(
+            "the content is not an object in canonical form".to_owned(),
+        ));
     }
     if draft.prev_events.len() > PREV_EVENTS_MAX || draft.auth_events.len() > AUTH_EVENTS_MAX {
-        return Err(Error::Format(format!("it refers to more than {PREV_EVENTS_MAX} previous or {AUTH_EVENTS_MAX} authorization events")));
+        return Err(Error::Format(format!(
+            "it refers to more than {PREV_EVENTS_MAX} previous or {AUTH_EVENTS_MAX} authorization events"
+        )));
     }
     let nameless = draft.kind == "m.room.create" && rules.room_id_is_create_hash();
     if nameless != draft.room_id.is_none() {
-        return Err(Error::Format("exactly the create event of a room that it names has no `room_id`".to_owned()));
+        return Err(Error::Format(
+            "exactly the create event of a room that it names has no `room_id`".to_owned(),
+        ));
     }
     Ok(())
 }
 
 /// The content, with `redacts` in it where the room version wants it there.
 fn content_with_redacts<'a>(rules: &Rules, draft: &Draft<'a>, owned: &'a mut Vec<u8>) -> &'a [u8] {
-    let Some(redacts) = draft.redacts(rules, true) else { return draft.content };
+    let Some(redacts) = draft.redacts(rules, true) else {
+        return draft.content;
+    };
     let mut value = Vec::with_capacity(64);
     write_string(&mut value, redacts.as_str());
     if get(draft.content, "redacts") == Some(&value) {
@@ -264,18 +325,35 @@ fn content_with_redacts<'a>(rules: &Rules, draft: &Draft<'a>, owned: &'a mut Vec
     owned
 }
 
-fn explicit_id(rules: &Rules, draft: &Draft<'_>, random_id: Option<&str>) -> Result<Option<OwnedEventId>, Error> {
+fn explicit_id(
+    rules: &Rules,
+    draft: &Draft<'_>,
+    random_id: Option<&str>,
+) -> Result<Option<OwnedEventId>, Error> {
     if !rules.explicit_event_ids() {
         return Ok(None);
     }
-    let random_id = random_id.ok_or_else(|| Error::Format("this room version needs a random part for the event id".to_owned()))?;
+    let random_id = random_id
+        .ok_or_else(|| Error::Format("this room version needs a random part for the event id".to_owned()))?;
     let id = format!("${random_id}:{}", draft.sender.server_name());
     check_size("The event id", id.len(), FIELD_MAX_BYTES)?;
-    EventId::parse(&id).map(Some).map_err(|error| Error::Format(format!("the event id {id} cannot be used ({error})")))
+    EventId::parse(&id)
+        .map(Some)
+        .map_err(|error| Error::Format(format!("the event id {id} cannot be used ({error})")))
 }
 
-fn fields(rules: &Rules, draft: &Draft<'_>, event_id: &EventId, text: &[u8], layout: &Layout) -> Result<Fields, Error> {
-    let redacts = layout.redacts.of(text).and_then(crate::json::string).and_then(|id| EventId::parse(&*id).ok());
+fn fields(
+    rules: &Rules,
+    draft: &Draft<'_>,
+    event_id: &EventId,
+    text: &[u8],
+    layout: &Layout,
+) -> Result<Fields, Error> {
+    let redacts = layout
+        .redacts
+        .of(text)
+        .and_then(crate::json::string)
+        .and_then(|id| EventId::parse(&*id).ok());
     Ok(Fields {
         room_id: match draft.room_id {
             Some(room_id) => room_id.to_owned(),
@@ -290,4 +368,111 @@ fn fields(rules: &Rules, draft: &Draft<'_>, event_id: &EventId, text: &[u8], lay
         prev_events: draft.prev_events.to_vec(),
         auth_events: draft.auth_events.to_vec(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::RoomVersionId;
+
+    use super::*;
+    use crate::rules;
+
+    fn with<T>(
+        version: &str,
+        change: impl FnOnce(&mut Draft<'_>),
+        then: impl FnOnce(Result<Unsigned, Error>) -> T,
+    ) -> T {
+        let rules = rules(&RoomVersionId::try_from(version).unwrap()).unwrap();
+        let sender = UserId::parse("@a:s").unwrap();
+        let room = RoomId::parse("!r:s").unwrap();
+        let mut draft = Draft {
+            room_id: Some(&room),
+            sender: &sender,
+            kind: "m.room.message",
+            state_key: None,
+            content: b"{}",
+            origin_server_ts: 1,
+            depth: 2,
+            prev_events: &[],
+            auth_events: &[],
+            redacts: None,
+        };
+        change(&mut draft);
+        then(build(rules, &draft, rules.explicit_event_ids().then_some("x")))
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let check = |change: &dyn Fn(&mut Draft<'_>), expected: &str| {
+            with("12", change, |result| {
+                assert_eq!(result.unwrap_err().to_string(), expected)
+            });
+        };
+        let long = Box::leak("x".repeat(256).into_boxed_str());
+        let content = Box::leak(format!(r#"{{"body":"{}"}}"#, "x".repeat(65_300)).into_boxed_str());
+        check(
+            &|draft| draft.kind = long,
+            "The event's type is 256 bytes long, but may have at most 255",
+        );
+        check(
+            &|draft| draft.state_key = Some(long),
+            "The state key is 256 bytes long, but may have at most 255",
+        );
+        check(
+            &|draft| draft.content = content.as_bytes(),
+            "The event is 65664 bytes long, but may have at most 65536",
+        );
+        check(
+            &|draft| draft.content = b"{ }",
+            "The JSON is not acceptable: the content is not an object in canonical form",
+        );
+        check(
+            &|draft| draft.content = b"[]",
+            "The JSON is not acceptable: the content is not an object in canonical form",
+        );
+        check(
+            &|draft| draft.kind = "m.room.create",
+            "The event is malformed: exactly the create event of a room that it names has no `room_id`",
+        );
+        check(
+            &|draft| draft.room_id = None,
+            "The event is malformed: exactly the create event of a room that it names has no `room_id`",
+        );
+    }
+
+    #[test]
+    fn the_create_event_names_the_room() {
+        let create = |draft: &mut Draft<'_>| {
+            draft.kind = "m.room.create";
+            draft.state_key = Some("");
+            draft.room_id = None;
+        };
+        with("12", create, |unsigned| {
+            let unsigned = unsigned.unwrap();
+            assert_eq!(
+                unsigned.room_id().as_str().trim_start_matches('!'),
+                unsigned.event_id.as_str().trim_start_matches('$')
+            );
+        });
+    }
+
+    #[test]
+    fn redactions_say_what_they_redact_where_the_version_has_it() {
+        let redacted = EventId::parse("$x").unwrap();
+        let key = KeyPair::from_seed([1; 32], "a").unwrap();
+        let server = ServerName::parse("s").unwrap();
+        for (version, expected) in [("10", "{}"), ("11", r#"{"redacts":"$x"}"#)] {
+            let change = |draft: &mut Draft<'_>| draft.kind = "m.room.redaction";
+            let pdu = with(
+                version,
+                |draft| {
+                    change(draft);
+                    draft.redacts = Some(<&EventId>::try_from("$x").unwrap());
+                },
+                |unsigned| unsigned.unwrap().sign(&key, &server),
+            );
+            assert_eq!(std::str::from_utf8(pdu.content()).unwrap(), expected);
+            assert_eq!(pdu.redacts(), Some(&*redacted));
+        }
+    }
 }

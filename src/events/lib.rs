@@ -9,6 +9,8 @@
 mod auth;
 mod auth_member;
 pub mod canonical;
+mod canonical_check;
+mod canonical_read;
 mod draft;
 mod error;
 mod json;
@@ -26,7 +28,9 @@ mod verify;
 #[cfg(test)]
 mod oracle;
 
-pub use auth::{AuthEvent, AuthInput, Denied, StateView, auth_types, authorize, check_auth_events, may_redact};
+pub use auth::{
+    AuthEvent, AuthInput, Denied, StateView, auth_types, authorize, check_auth_events, may_redact,
+};
 pub use draft::{Draft, Unsigned, build, build_with_references};
 pub use error::Error;
 pub use keys::{KeyPair, base64_decode, base64_encode, sign_json, verify_json};
@@ -35,5 +39,9 @@ pub use pdu::Pdu;
 pub use power::{Power, PowerField, PowerLevels, PowerView};
 pub use redact::redact;
 pub use rules::{Rules, rules};
-pub use state::{AllowRule, CreateInfo, JoinRule, JoinRuleInfo, MemberInfo, Membership, ThirdPartyInviteInfo};
-pub use verify::{required_servers, signature_keys, verify_content_hash, verify_event_signatures, verify_signature};
+pub use state::{
+    AllowRule, CreateInfo, JoinRule, JoinRuleInfo, MemberInfo, Membership, ThirdPartyInviteInfo,
+};
+pub use verify::{
+    required_servers, signature_keys, verify_content_hash, verify_event_signatures, verify_signature,
+};

@@ -34,7 +34,7 @@ impl std::fmt::Display for Power {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Power::Level(level) => write!(f, "{level}"),
-            Power::Infinite => f.write_str("infinite power"),
+            Power::Infinite => f.write_str("infinite"),
         }
     }
 }
@@ -122,7 +122,8 @@ impl PowerLevels {
         levels.events = level_map(content, "events", whole)?.into_iter().collect();
         levels.notifications = level_map(content, "notifications", whole)?.into_iter().collect();
         for (user, level) in level_map(content, "users", whole)? {
-            let user = UserId::parse(&user).map_err(|_| Error::Format(format!("{user:?} in `users` is not a user id")))?;
+            let user = UserId::parse(&user)
+                .map_err(|_| Error::Format(format!("{user:?} in `users` is not a user id")))?;
             levels.users.insert(user, level);
         }
         Ok(levels)
@@ -130,7 +131,10 @@ impl PowerLevels {
 
     /// The level as it stands in the content.
     pub fn stated(&self, field: PowerField) -> Option<i64> {
-        PowerField::ALL.iter().position(|other| *other == field).and_then(|index| self.fields[index])
+        PowerField::ALL
+            .iter()
+            .position(|other| *other == field)
+            .and_then(|index| self.fields[index])
     }
 
     /// The level, or its default.
@@ -145,13 +149,23 @@ impl PowerLevels {
 
     /// What sending an event of this type needs.
     pub fn needed_for(&self, kind: &str, is_state: bool) -> i64 {
-        let default = if is_state { PowerField::StateDefault } else { PowerField::EventsDefault };
-        self.events.get(kind).copied().unwrap_or_else(|| self.field(default))
+        let default = if is_state {
+            PowerField::StateDefault
+        } else {
+            PowerField::EventsDefault
+        };
+        self.events
+            .get(kind)
+            .copied()
+            .unwrap_or_else(|| self.field(default))
     }
 
     /// What a notification of this kind (`room`) needs.
     pub fn notification(&self, kind: &str) -> i64 {
-        self.notifications.get(kind).copied().unwrap_or(NOTIFICATION_DEFAULT)
+        self.notifications
+            .get(kind)
+            .copied()
+            .unwrap_or(NOTIFICATION_DEFAULT)
     }
 }
 
@@ -175,7 +189,11 @@ impl<'a> PowerView<'a> {
             return Power::Infinite;
         }
         Power::Level(match self.levels {
-            Some(levels) => levels.users.get(user).copied().unwrap_or_else(|| levels.field(PowerField::UsersDefault)),
+            Some(levels) => levels
+                .users
+                .get(user)
+                .copied()
+                .unwrap_or_else(|| levels.field(PowerField::UsersDefault)),
             None if is_creator() => CREATOR_DEFAULT,
             None => PowerField::UsersDefault.default_level(),
         })
@@ -183,36 +201,54 @@ impl<'a> PowerView<'a> {
 
     /// What this field demands.
     pub fn field(&self, field: PowerField) -> i64 {
-        self.levels.map_or(field.default_level(), |levels| levels.field(field))
+        self.levels
+            .map_or(field.default_level(), |levels| levels.field(field))
     }
 
     /// What sending an event of this type needs.
     pub fn needed_for(&self, kind: &str, is_state: bool) -> i64 {
-        let default = if is_state { PowerField::StateDefault } else { PowerField::EventsDefault };
-        self.levels.map_or(default.default_level(), |levels| levels.needed_for(kind, is_state))
+        let default = if is_state {
+            PowerField::StateDefault
+        } else {
+            PowerField::EventsDefault
+        };
+        self.levels.map_or(default.default_level(), |levels| {
+            levels.needed_for(kind, is_state)
+        })
     }
 
     /// What a notification of this kind (`room`) needs.
     pub fn notification(&self, kind: &str) -> i64 {
-        self.levels.map_or(NOTIFICATION_DEFAULT, |levels| levels.notification(kind))
+        self.levels
+            .map_or(NOTIFICATION_DEFAULT, |levels| levels.notification(kind))
     }
 }
 
 fn not_a_level(name: &str, whole: bool) -> Error {
-    let what = if whole { "an integer" } else { "an integer or a string that is one" };
+    let what = if whole {
+        "an integer"
+    } else {
+        "an integer or a string that is one"
+    };
     Error::Format(format!("the power level `{name}` is not {what}"))
 }
 
 fn level_map(content: &[u8], name: &str, whole: bool) -> Result<Vec<(String, i64)>, Error> {
-    let Some(map) = get(content, name) else { return Ok(Vec::new()) };
+    let Some(map) = get(content, name) else {
+        return Ok(Vec::new());
+    };
     if !map.starts_with(b"{") {
-        return Err(Error::Format(format!("`{name}` of the power levels is not an object")));
+        return Err(Error::Format(format!(
+            "`{name}` of the power levels is not an object"
+        )));
     }
     let mut found = Vec::new();
     for member in members(map) {
         // The walk gives keys without their quotes.
         let quoted = [b"\"", member.key, b"\""].concat();
-        let key = string(&quoted).ok_or_else(|| Error::Format(format!("`{name}` has a key that cannot be read")))?.into_owned();
+        let key = string(&quoted)
+            .ok_or_else(|| Error::Format(format!("`{name}` has a key that cannot be read")))?
+            .into_owned();
         let level = level(member.value, whole).ok_or_else(|| not_a_level(&format!("{name}.{key}"), whole))?;
         found.push((key, level));
     }
@@ -235,7 +271,11 @@ fn level(value: &[u8], whole: bool) -> Option<i64> {
     if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
-    let fraction = text.parse::<f64>().ok().filter(|number| number.is_finite())?.trunc();
+    let fraction = text
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite())?
+        .trunc();
     Some(fraction as i64).filter(in_range)
 }
 
@@ -273,8 +313,22 @@ mod tests {
         let rules = &Rules::all()[9];
         let content = br#"{"events":{"m.room.name":70},"state_default":60,"users":{"@a:b":80},"users_default":5,"notifications":{"room":20}}"#;
         let levels = PowerLevels::parse(rules, content).unwrap();
-        assert_eq!((levels.needed_for("m.room.name", true), levels.needed_for("x", true), levels.needed_for("x", false)), (70, 60, 0));
-        assert_eq!((levels.field(PowerField::Ban), levels.field(PowerField::Invite), levels.notification("room")), (50, 0, 20));
+        assert_eq!(
+            (
+                levels.needed_for("m.room.name", true),
+                levels.needed_for("x", true),
+                levels.needed_for("x", false)
+            ),
+            (70, 60, 0)
+        );
+        assert_eq!(
+            (
+                levels.field(PowerField::Ban),
+                levels.field(PowerField::Invite),
+                levels.notification("room")
+            ),
+            (50, 0, 20)
+        );
         assert!(PowerLevels::parse(rules, br#"{"users":{"nobody":1}}"#).is_err());
         assert!(PowerLevels::parse(rules, br#"{"users":[]}"#).is_err());
         assert!(PowerLevels::parse(rules, br#"{"ban":null}"#).is_err());

@@ -12,14 +12,20 @@ pub fn redact(rules: &Rules, pdu: &Pdu) -> Result<Pdu, Error> {
 
 /// Writes the redacted form of an event in canonical JSON: what is left when it is redacted, and what reference hash and signatures cover
 /// (then without the signatures).
-pub(crate) fn write_redacted_event(out: &mut Vec<u8>, rules: &Rules, kind: &str, event: &[u8], with_signatures: bool) {
+pub(crate) fn write_redacted_event(
+    out: &mut Vec<u8>,
+    rules: &Rules,
+    kind: &str,
+    event: &[u8],
+    with_signatures: bool,
+) {
     let rules = &rules.redaction;
     out.push(b'{');
     let mut first = true;
     for member in members(event) {
         let keep = match member.key {
-            b"auth_events" | b"content" | b"depth" | b"event_id" | b"hashes" | b"origin_server_ts" | b"prev_events" | b"room_id" | b"sender"
-            | b"state_key" | b"type" => true,
+            b"auth_events" | b"content" | b"depth" | b"event_id" | b"hashes" | b"origin_server_ts"
+            | b"prev_events" | b"room_id" | b"sender" | b"state_key" | b"type" => true,
             b"signatures" => with_signatures,
             b"membership" | b"origin" | b"prev_state" => rules.keep_origin_membership_prev_state,
             _ => false,
@@ -53,9 +59,12 @@ pub(crate) fn write_redacted_content(out: &mut Vec<u8>, rules: &RedactionRules, 
             _ => false,
         },
         "m.room.create" => &|key| key == b"creator",
-        "m.room.join_rules" => &|key| key == b"join_rule" || (key == b"allow" && rules.keep_room_join_rules_allow),
+        "m.room.join_rules" => {
+            &|key| key == b"join_rule" || (key == b"allow" && rules.keep_room_join_rules_allow)
+        }
         "m.room.power_levels" => &|key| match key {
-            b"ban" | b"events" | b"events_default" | b"kick" | b"redact" | b"state_default" | b"users" | b"users_default" => true,
+            b"ban" | b"events" | b"events_default" | b"kick" | b"redact" | b"state_default" | b"users"
+            | b"users_default" => true,
             b"invite" => rules.keep_room_power_levels_invite,
             _ => false,
         },
@@ -113,26 +122,85 @@ mod tests {
         let rules = crate::rules(&RoomVersionId::try_from(version).unwrap()).unwrap();
         let mut out = Vec::new();
         write_redacted_content(&mut out, &rules.redaction, kind, content.as_bytes());
-        assert_eq!(String::from_utf8(out).unwrap(), expected, "{kind} in version {version}");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            expected,
+            "{kind} in version {version}"
+        );
     }
 
     #[test]
     fn contents() {
         check("1", "m.room.message", r#"{"body":"x"}"#, "{}");
-        check("5", "m.room.aliases", r#"{"aliases":["a"],"x":1}"#, r#"{"aliases":["a"]}"#);
+        check(
+            "5",
+            "m.room.aliases",
+            r#"{"aliases":["a"],"x":1}"#,
+            r#"{"aliases":["a"]}"#,
+        );
         check("6", "m.room.aliases", r#"{"aliases":["a"],"x":1}"#, "{}");
-        check("7", "m.room.join_rules", r#"{"allow":[],"join_rule":"public"}"#, r#"{"join_rule":"public"}"#);
-        check("8", "m.room.join_rules", r#"{"allow":[],"join_rule":"public"}"#, r#"{"allow":[],"join_rule":"public"}"#);
+        check(
+            "7",
+            "m.room.join_rules",
+            r#"{"allow":[],"join_rule":"public"}"#,
+            r#"{"join_rule":"public"}"#,
+        );
+        check(
+            "8",
+            "m.room.join_rules",
+            r#"{"allow":[],"join_rule":"public"}"#,
+            r#"{"allow":[],"join_rule":"public"}"#,
+        );
         let member = r#"{"displayname":"A","join_authorised_via_users_server":"@b:c","membership":"join","third_party_invite":{"display_name":"x","signed":{"a":1}}}"#;
         check("8", "m.room.member", member, r#"{"membership":"join"}"#);
-        check("9", "m.room.member", member, r#"{"join_authorised_via_users_server":"@b:c","membership":"join"}"#);
-        check("11", "m.room.member", member, r#"{"join_authorised_via_users_server":"@b:c","membership":"join","third_party_invite":{"signed":{"a":1}}}"#);
-        check("10", "m.room.create", r#"{"creator":"@a:b","room_version":"10"}"#, r#"{"creator":"@a:b"}"#);
-        check("11", "m.room.create", r#"{"room_version":"11"}"#, r#"{"room_version":"11"}"#);
-        check("10", "m.room.power_levels", r#"{"ban":1,"invite":2,"notifications":{}}"#, r#"{"ban":1}"#);
-        check("11", "m.room.power_levels", r#"{"ban":1,"invite":2,"notifications":{}}"#, r#"{"ban":1,"invite":2}"#);
+        check(
+            "9",
+            "m.room.member",
+            member,
+            r#"{"join_authorised_via_users_server":"@b:c","membership":"join"}"#,
+        );
+        check(
+            "11",
+            "m.room.member",
+            member,
+            r#"{"join_authorised_via_users_server":"@b:c","membership":"join","third_party_invite":{"signed":{"a":1}}}"#,
+        );
+        check(
+            "10",
+            "m.room.create",
+            r#"{"creator":"@a:b","room_version":"10"}"#,
+            r#"{"creator":"@a:b"}"#,
+        );
+        check(
+            "11",
+            "m.room.create",
+            r#"{"room_version":"11"}"#,
+            r#"{"room_version":"11"}"#,
+        );
+        check(
+            "10",
+            "m.room.power_levels",
+            r#"{"ban":1,"invite":2,"notifications":{}}"#,
+            r#"{"ban":1}"#,
+        );
+        check(
+            "11",
+            "m.room.power_levels",
+            r#"{"ban":1,"invite":2,"notifications":{}}"#,
+            r#"{"ban":1,"invite":2}"#,
+        );
         check("10", "m.room.redaction", r#"{"reason":"r","redacts":"$x"}"#, "{}");
-        check("11", "m.room.redaction", r#"{"reason":"r","redacts":"$x"}"#, r#"{"redacts":"$x"}"#);
-        check("12", "m.room.history_visibility", r#"{"history_visibility":"shared","x":1}"#, r#"{"history_visibility":"shared"}"#);
+        check(
+            "11",
+            "m.room.redaction",
+            r#"{"reason":"r","redacts":"$x"}"#,
+            r#"{"redacts":"$x"}"#,
+        );
+        check(
+            "12",
+            "m.room.history_visibility",
+            r#"{"history_visibility":"shared","x":1}"#,
+            r#"{"history_visibility":"shared"}"#,
+        );
     }
 }

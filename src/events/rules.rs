@@ -3,7 +3,9 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use ruma::room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomIdFormatVersion, RoomVersionRules};
+use ruma::room_version_rules::{
+    EventIdFormatVersion, EventsReferenceFormatVersion, RoomIdFormatVersion, RoomVersionRules,
+};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 
 use crate::Error;
@@ -25,10 +27,23 @@ impl Deref for Rules {
 
 static ALL: LazyLock<Vec<Rules>> = LazyLock::new(|| {
     use RoomVersionId as V;
-    [V::V1, V::V2, V::V3, V::V4, V::V5, V::V6, V::V7, V::V8, V::V9, V::V10, V::V11, V::V12]
-        .into_iter()
-        .filter_map(|version| version.rules().map(|inner| Rules { version, inner }))
-        .collect()
+    [
+        V::V1,
+        V::V2,
+        V::V3,
+        V::V4,
+        V::V5,
+        V::V6,
+        V::V7,
+        V::V8,
+        V::V9,
+        V::V10,
+        V::V11,
+        V::V12,
+    ]
+    .into_iter()
+    .filter_map(|version| version.rules().map(|inner| Rules { version, inner }))
+    .collect()
 });
 
 /// The rules of a room version, `None` for a version this server does not know.
@@ -73,13 +88,15 @@ impl Rules {
     /// The id of an event with this reference hash; only for versions without explicit ids.
     pub(crate) fn event_id_of_hash(&self, hash: &[u8; 32]) -> Result<OwnedEventId, Error> {
         let id = format!("${}", self.encode_reference_hash(hash));
-        EventId::parse(&id).map_err(|error| Error::Format(format!("the event id {id} cannot be used ({error})")))
+        EventId::parse(&id)
+            .map_err(|error| Error::Format(format!("the event id {id} cannot be used ({error})")))
     }
 
     /// The id of the room that this create event makes, in versions where the room is named by the create event's hash.
     pub fn room_id_of_create(&self, create: &EventId) -> Result<OwnedRoomId, Error> {
         let id = format!("!{}", create.as_str().trim_start_matches('$'));
-        RoomId::parse(&id).map_err(|error| Error::Format(format!("the room id {id} cannot be used ({error})")))
+        RoomId::parse(&id)
+            .map_err(|error| Error::Format(format!("the room id {id} cannot be used ({error})")))
     }
 
     /// The id of the create event of this room, where the room's id tells it.
@@ -126,7 +143,11 @@ mod tests {
     #[test]
     fn hashes_use_the_alphabet_of_the_version() {
         let hash = [0xfb; 32];
-        let of = |version: &str| rules(&RoomVersionId::try_from(version).unwrap()).unwrap().encode_reference_hash(&hash);
+        let of = |version: &str| {
+            rules(&RoomVersionId::try_from(version).unwrap())
+                .unwrap()
+                .encode_reference_hash(&hash)
+        };
         assert!(of("3").contains('+'));
         assert!(of("4").contains('-'));
     }

@@ -45,7 +45,15 @@ impl Membership {
 
     /// The membership with this number, as stored.
     pub fn from_u8(number: u8) -> Option<Membership> {
-        [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban, Membership::Knock].into_iter().find(|m| *m as u8 == number)
+        [
+            Membership::Join,
+            Membership::Invite,
+            Membership::Leave,
+            Membership::Ban,
+            Membership::Knock,
+        ]
+        .into_iter()
+        .find(|m| *m as u8 == number)
     }
 }
 
@@ -59,8 +67,12 @@ pub struct MemberInfo {
 impl MemberInfo {
     /// Reads the content of a member event.
     pub fn parse(content: &[u8]) -> Result<MemberInfo, Error> {
-        let membership = get(content, "membership").and_then(string).and_then(|text| Membership::parse(&text));
-        membership.map(|membership| MemberInfo { membership }).ok_or_else(|| Error::Format("`membership` is missing or unknown".to_owned()))
+        let membership = get(content, "membership")
+            .and_then(string)
+            .and_then(|text| Membership::parse(&text));
+        membership
+            .map(|membership| MemberInfo { membership })
+            .ok_or_else(|| Error::Format("`membership` is missing or unknown".to_owned()))
     }
 }
 
@@ -85,11 +97,18 @@ pub struct CreateInfo {
 
 impl CreateInfo {
     /// Reads a create event.
-    pub fn parse(rules: &Rules, event_id: &EventId, sender: &UserId, content: &[u8]) -> Result<CreateInfo, Error> {
+    pub fn parse(
+        rules: &Rules,
+        event_id: &EventId,
+        sender: &UserId,
+        content: &[u8],
+    ) -> Result<CreateInfo, Error> {
         let creator = if rules.authorization.use_room_create_sender {
             sender.to_owned()
         } else {
-            let creator = get(content, "creator").and_then(string).and_then(|user| UserId::parse(&*user).ok());
+            let creator = get(content, "creator")
+                .and_then(string)
+                .and_then(|user| UserId::parse(&*user).ok());
             creator.ok_or_else(|| Error::Format("`creator` is not a user id".to_owned()))?
         };
         let mut creators = vec![creator];
@@ -105,22 +124,31 @@ impl CreateInfo {
             creators,
             privileged_creators: rules.authorization.explicitly_privilege_room_creators,
             federate,
-            room_type: get(content, "type").and_then(string).map(|kind| kind.into_owned()),
-            predecessor: get(content, "predecessor").and_then(|p| get(p, "room_id")).and_then(string).and_then(|id| RoomId::parse(&*id).ok()),
+            room_type: get(content, "type")
+                .and_then(string)
+                .map(|kind| kind.into_owned()),
+            predecessor: get(content, "predecessor")
+                .and_then(|p| get(p, "room_id"))
+                .and_then(string)
+                .and_then(|id| RoomId::parse(&*id).ok()),
         })
     }
 }
 
 /// The users that share the creator's power, in room versions that know such.
 pub(crate) fn additional_creators(rules: &Rules, content: &[u8]) -> Result<Vec<OwnedUserId>, Error> {
-    let Some(value) = get(content, "additional_creators").filter(|_| rules.authorization.additional_room_creators) else {
+    let Some(value) =
+        get(content, "additional_creators").filter(|_| rules.authorization.additional_room_creators)
+    else {
         return Ok(Vec::new());
     };
     if !value.starts_with(b"[") {
         return Err(Error::Format("`additional_creators` is not an array".to_owned()));
     }
     let users = elements(value).map(|user| string(user).and_then(|user| UserId::parse(&*user).ok()));
-    users.collect::<Option<_>>().ok_or_else(|| Error::Format("`additional_creators` has an entry that is not a user id".to_owned()))
+    users
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::Format("`additional_creators` has an entry that is not a user id".to_owned()))
 }
 
 /// How users come into a room.
@@ -187,22 +215,34 @@ pub struct JoinRuleInfo {
 impl Default for JoinRuleInfo {
     /// The rule of a room without such an event: only who is invited.
     fn default() -> Self {
-        JoinRuleInfo { rule: JoinRule::Invite, allow: Vec::new() }
+        JoinRuleInfo {
+            rule: JoinRule::Invite,
+            allow: Vec::new(),
+        }
     }
 }
 
 impl JoinRuleInfo {
     /// Reads the content of a join rules event. What cannot be read lets nobody in.
     pub fn parse(content: &[u8]) -> JoinRuleInfo {
-        let rule = get(content, "join_rule").and_then(string).map_or(JoinRule::Other, |rule| JoinRule::parse(&rule));
+        let rule = get(content, "join_rule")
+            .and_then(string)
+            .map_or(JoinRule::Other, |rule| JoinRule::parse(&rule));
         let condition = |entry: &[u8]| {
             if get(entry, "type") != Some(b"\"m.room_membership\"") {
                 return AllowRule::Other;
             }
-            let room = get(entry, "room_id").and_then(string).and_then(|room| RoomId::parse(&*room).ok());
+            let room = get(entry, "room_id")
+                .and_then(string)
+                .and_then(|room| RoomId::parse(&*room).ok());
             room.map_or(AllowRule::Other, AllowRule::RoomMembership)
         };
-        JoinRuleInfo { rule, allow: get(content, "allow").map(|allow| elements(allow).map(condition).collect()).unwrap_or_default() }
+        JoinRuleInfo {
+            rule,
+            allow: get(content, "allow")
+                .map(|allow| elements(allow).map(condition).collect())
+                .unwrap_or_default(),
+        }
     }
 }
 
@@ -220,8 +260,14 @@ impl ThirdPartyInviteInfo {
     pub fn parse(sender: &UserId, content: &[u8]) -> ThirdPartyInviteInfo {
         let decode = |key: &[u8]| base64_decode(&string(key)?).and_then(|key| <[u8; 32]>::try_from(key).ok());
         let single = get(content, "public_key").and_then(decode);
-        let listed = get(content, "public_keys").into_iter().flat_map(elements).filter_map(|entry| get(entry, "public_key").and_then(decode));
-        ThirdPartyInviteInfo { sender: sender.to_owned(), public_keys: single.into_iter().chain(listed).collect() }
+        let listed = get(content, "public_keys")
+            .into_iter()
+            .flat_map(elements)
+            .filter_map(|entry| get(entry, "public_key").and_then(decode));
+        ThirdPartyInviteInfo {
+            sender: sender.to_owned(),
+            public_keys: single.into_iter().chain(listed).collect(),
+        }
     }
 }
 
@@ -233,22 +279,53 @@ mod tests {
     fn memberships_as_stored() {
         for (number, text) in [(1, "join"), (2, "invite"), (3, "leave"), (4, "ban"), (5, "knock")] {
             let membership = Membership::parse(text).unwrap();
-            assert_eq!((membership as u8, membership.as_str(), Membership::from_u8(number)), (number, text, Some(membership)));
+            assert_eq!(
+                (membership as u8, membership.as_str(), Membership::from_u8(number)),
+                (number, text, Some(membership))
+            );
         }
-        assert_eq!((Membership::from_u8(0), Membership::from_u8(6), Membership::parse("x")), (None, None, None));
+        assert_eq!(
+            (
+                Membership::from_u8(0),
+                Membership::from_u8(6),
+                Membership::parse("x")
+            ),
+            (None, None, None)
+        );
     }
 
     #[test]
     fn create_events() {
         let id = EventId::parse("$c").unwrap();
         let sender = UserId::parse("@a:s").unwrap();
-        let read = |version: usize, content: &str| CreateInfo::parse(&Rules::all()[version - 1], &id, &sender, content.as_bytes());
+        let read = |version: usize, content: &str| {
+            CreateInfo::parse(&Rules::all()[version - 1], &id, &sender, content.as_bytes())
+        };
         let old = read(1, r#"{"creator":"@b:s","m.federate":false,"type":"m.space"}"#).unwrap();
-        assert_eq!((old.creators[0].as_str(), old.federate, old.room_type.as_deref(), old.privileged_creators), ("@b:s", false, Some("m.space"), false));
+        assert_eq!(
+            (
+                old.creators[0].as_str(),
+                old.federate,
+                old.room_type.as_deref(),
+                old.privileged_creators
+            ),
+            ("@b:s", false, Some("m.space"), false)
+        );
         assert!(read(10, "{}").is_err());
         assert!(read(11, "{}").unwrap().federate);
-        let new = read(12, r#"{"additional_creators":["@b:s"],"predecessor":{"room_id":"!old:s"}}"#).unwrap();
-        assert_eq!((new.creators.len(), new.privileged_creators, new.predecessor.unwrap().as_str()), (2, true, "!old:s"));
+        let new = read(
+            12,
+            r#"{"additional_creators":["@b:s"],"predecessor":{"room_id":"!old:s"}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                new.creators.len(),
+                new.privileged_creators,
+                new.predecessor.unwrap().as_str()
+            ),
+            (2, true, "!old:s")
+        );
         assert!(read(12, r#"{"additional_creators":["b"]}"#).is_err());
         assert!(read(12, r#"{"additional_creators":null}"#).is_err());
         assert!(read(11, r#"{"additional_creators":null}"#).is_ok());
@@ -260,7 +337,16 @@ mod tests {
         assert_eq!(read(r#"{"join_rule":"public"}"#).rule, JoinRule::Public);
         assert_eq!(read("{}").rule, JoinRule::Other);
         let room = RoomId::parse("!r:s").unwrap();
-        let restricted = read(r#"{"allow":[{"room_id":"!r:s","type":"m.room_membership"},{"type":"x"},5],"join_rule":"restricted"}"#);
-        assert_eq!(restricted.allow, [AllowRule::RoomMembership(room), AllowRule::Other, AllowRule::Other]);
+        let restricted = read(
+            r#"{"allow":[{"room_id":"!r:s","type":"m.room_membership"},{"type":"x"},5],"join_rule":"restricted"}"#,
+        );
+        assert_eq!(
+            restricted.allow,
+            [
+                AllowRule::RoomMembership(room),
+                AllowRule::Other,
+                AllowRule::Other
+            ]
+        );
     }
 }

@@ -8,7 +8,10 @@ use crate::{Error, Pdu, Rules, base64_decode};
 /// Whether the content hash fits. An event of which it does not is to be redacted before it is judged (server-server API, "Checks performed
 /// on receipt of a PDU").
 pub fn verify_content_hash(pdu: &Pdu) -> bool {
-    let stated = get(&pdu.json, "hashes").and_then(|hashes| get(hashes, "sha256")).and_then(string).and_then(|hash| base64_decode(&hash));
+    let stated = get(&pdu.json, "hashes")
+        .and_then(|hashes| get(hashes, "sha256"))
+        .and_then(string)
+        .and_then(|hash| base64_decode(&hash));
     stated.is_some_and(|stated| stated == content_hash(&pdu.json))
 }
 
@@ -24,14 +27,18 @@ pub fn required_servers(rules: &Rules, pdu: &Pdu) -> Result<Vec<OwnedServerName>
         servers.push(pdu.sender().server_name().to_owned());
     }
     if rules.signatures.check_event_id_server {
-        let server = pdu.event_id.server_name().ok_or_else(|| Error::Format("`event_id` names no server".to_owned()))?;
+        let server = pdu
+            .event_id
+            .server_name()
+            .ok_or_else(|| Error::Format("`event_id` names no server".to_owned()))?;
         servers.push(server.to_owned());
     }
     if rules.signatures.check_join_authorised_via_users_server
         && let Some(value) = get(pdu.content(), "join_authorised_via_users_server")
     {
         let user = string(value).and_then(|user| UserId::parse(&*user).ok());
-        let user = user.ok_or_else(|| Error::Format("`join_authorised_via_users_server` is not a user id".to_owned()))?;
+        let user = user
+            .ok_or_else(|| Error::Format("`join_authorised_via_users_server` is not a user id".to_owned()))?;
         servers.push(user.server_name().to_owned());
     }
     servers.sort();
@@ -44,36 +51,68 @@ pub fn signature_keys(pdu: &Pdu, server: &ServerName) -> Vec<String> {
     signatures(pdu, server).map(|(key_id, _)| key_id).collect()
 }
 
-fn signatures<'a>(pdu: &'a Pdu, server: &ServerName) -> impl Iterator<Item = (String, Option<String>)> + use<'a> {
-    let of_server = get(&pdu.json, "signatures").and_then(|all| get(all, server.as_str())).unwrap_or(b"");
+fn signatures<'a>(
+    pdu: &'a Pdu,
+    server: &ServerName,
+) -> impl Iterator<Item = (String, Option<String>)> + use<'a> {
+    let of_server = get(&pdu.json, "signatures")
+        .and_then(|all| get(all, server.as_str()))
+        .unwrap_or(b"");
     members(of_server).filter_map(|member| {
-        let key_id = std::str::from_utf8(member.key).ok().filter(|key_id| key_id.starts_with("ed25519:"))?;
-        Some((key_id.to_owned(), string(member.value).map(|signature| signature.into_owned())))
+        let key_id = std::str::from_utf8(member.key)
+            .ok()
+            .filter(|key_id| key_id.starts_with("ed25519:"))?;
+        Some((
+            key_id.to_owned(),
+            string(member.value).map(|signature| signature.into_owned()),
+        ))
     })
 }
 
 /// Checks one signature on the event.
-pub fn verify_signature(rules: &Rules, pdu: &Pdu, server: &ServerName, key_id: &str, public_key: &[u8; 32]) -> Result<(), Error> {
-    let signature = signatures(pdu, server).find(|(id, _)| id == key_id).and_then(|(_, signature)| signature);
-    let signature = signature.ok_or_else(|| Error::Signature(format!("{server} has not signed with the key {key_id}")))?;
+pub fn verify_signature(
+    rules: &Rules,
+    pdu: &Pdu,
+    server: &ServerName,
+    key_id: &str,
+    public_key: &[u8; 32],
+) -> Result<(), Error> {
+    let signature = signatures(pdu, server)
+        .find(|(id, _)| id == key_id)
+        .and_then(|(_, signature)| signature);
+    let signature = signature
+        .ok_or_else(|| Error::Signature(format!("{server} has not signed with the key {key_id}")))?;
     verify_bytes(&pdu.signed_text(rules), &signature, public_key)
 }
 
 /// Checks the signatures of all servers that must have signed. `key_of` gives the public keys this server knows and trusts for the time of
 /// the event; signatures with other keys are passed over, but one of each server must remain.
-pub fn verify_event_signatures(rules: &Rules, pdu: &Pdu, key_of: &dyn Fn(&ServerName, &str) -> Option<[u8; 32]>) -> Result<(), Error> {
+pub fn verify_event_signatures(
+    rules: &Rules,
+    pdu: &Pdu,
+    key_of: &dyn Fn(&ServerName, &str) -> Option<[u8; 32]>,
+) -> Result<(), Error> {
     let text = pdu.signed_text(rules);
     for server in required_servers(rules, pdu)? {
         let mut checked = false;
         for (key_id, signature) in signatures(pdu, &server) {
-            let Some(key) = key_of(&server, &key_id) else { continue };
-            let signature = signature.ok_or_else(|| Error::Signature(format!("the one of {server} with {key_id} is not a string")))?;
-            verify_bytes(&text, &signature, &key)
-                .map_err(|error| Error::Signature(format!("the one of {server} with {key_id} does not hold ({error})")))?;
+            let Some(key) = key_of(&server, &key_id) else {
+                continue;
+            };
+            let signature = signature.ok_or_else(|| {
+                Error::Signature(format!("the one of {server} with {key_id} is not a string"))
+            })?;
+            verify_bytes(&text, &signature, &key).map_err(|error| {
+                Error::Signature(format!(
+                    "the one of {server} with {key_id} does not hold ({error})"
+                ))
+            })?;
             checked = true;
         }
         if !checked {
-            return Err(Error::Signature(format!("{server} has not signed with any key that is known")));
+            return Err(Error::Signature(format!(
+                "{server} has not signed with any key that is known"
+            )));
         }
     }
     Ok(())

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hearth_events::{
-    AuthInput, CreateInfo, Draft, JoinRuleInfo, KeyPair, MemberInfo, Membership, Pdu, PowerLevels, Rules, StateView, ThirdPartyInviteInfo, authorize,
-    build, canonical, redact, rules, verify_content_hash, verify_event_signatures,
+    AuthInput, CreateInfo, Draft, JoinRuleInfo, KeyPair, MemberInfo, Membership, Pdu, PowerLevels, Rules,
+    StateView, ThirdPartyInviteInfo, authorize, build, canonical, redact, rules, verify_content_hash,
+    verify_event_signatures,
 };
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, UserId};
 
@@ -26,7 +27,9 @@ impl StateView for View {
         JoinRuleInfo::default()
     }
     fn member(&self, _: &UserId) -> Option<MemberInfo> {
-        Some(MemberInfo { membership: Membership::Join })
+        Some(MemberInfo {
+            membership: Membership::Join,
+        })
     }
     fn third_party_invite(&self, _: &str) -> Option<Arc<ThirdPartyInviteInfo>> {
         None
@@ -57,26 +60,50 @@ fn events(c: &mut Criterion) {
         redacts: None,
     };
     let key = KeyPair::from_seed([1; 32], "a_bench").expect("a valid key");
-    let pdu = build(rules, &draft, None).expect("a valid event").sign(&key, sender.server_name());
+    let pdu = build(rules, &draft, None)
+        .expect("a valid event")
+        .sign(&key, sender.server_name());
     println!("an event of {} bytes", pdu.json.len());
     let public = key.public_key();
     let view = View {
-        create: Arc::new(CreateInfo::parse(rules, &id('c'), &sender, br#"{"room_version":"12"}"#).expect("a valid event")),
+        create: Arc::new(
+            CreateInfo::parse(rules, &id('c'), &sender, br#"{"room_version":"12"}"#).expect("a valid event"),
+        ),
         levels: Arc::new(PowerLevels::parse(rules, br#"{"users":{"@bob:x":50}}"#).expect("valid levels")),
     };
     let loose = [&pdu.json[..], b" "].concat();
 
-    c.bench_function("build and hash", |b| b.iter(|| build(rules, black_box(&draft), None)));
-    c.bench_function("sign", |b| {
-        b.iter_batched(|| build(rules, &draft, None).expect("a valid event"), |unsigned| unsigned.sign(&key, sender.server_name()), BatchSize::SmallInput);
+    c.bench_function("build and hash", |b| {
+        b.iter(|| build(rules, black_box(&draft), None))
     });
-    c.bench_function("verify", |b| b.iter(|| verify_event_signatures(rules, black_box(&pdu), &|_, _| Some(public))));
-    c.bench_function("content hash", |b| b.iter(|| verify_content_hash(black_box(&pdu))));
-    c.bench_function("parse received", |b| b.iter(|| Pdu::parse(rules, black_box(&pdu.json))));
-    c.bench_function("parse stored", |b| b.iter(|| Pdu::from_stored(rules, pdu.event_id.clone(), black_box(&pdu.json).clone())));
-    c.bench_function("canonicalize, canonical", |b| b.iter(|| canonical::canonicalize(black_box(&pdu.json), true).map(|bytes| bytes.len())));
-    c.bench_function("canonicalize, not canonical", |b| b.iter(|| canonical::canonicalize(black_box(&loose), true).map(|bytes| bytes.len())));
-    c.bench_function("authorize", |b| b.iter(|| authorize(rules, &AuthInput::of_pdu(rules, black_box(&pdu)), &view)));
+    c.bench_function("sign", |b| {
+        b.iter_batched(
+            || build(rules, &draft, None).expect("a valid event"),
+            |unsigned| unsigned.sign(&key, sender.server_name()),
+            BatchSize::SmallInput,
+        );
+    });
+    c.bench_function("verify", |b| {
+        b.iter(|| verify_event_signatures(rules, black_box(&pdu), &|_, _| Some(public)))
+    });
+    c.bench_function("content hash", |b| {
+        b.iter(|| verify_content_hash(black_box(&pdu)))
+    });
+    c.bench_function("parse received", |b| {
+        b.iter(|| Pdu::parse(rules, black_box(&pdu.json)))
+    });
+    c.bench_function("parse stored", |b| {
+        b.iter(|| Pdu::from_stored(rules, pdu.event_id.clone(), black_box(&pdu.json).clone()))
+    });
+    c.bench_function("canonicalize, canonical", |b| {
+        b.iter(|| canonical::canonicalize(black_box(&pdu.json), true).map(|bytes| bytes.len()))
+    });
+    c.bench_function("canonicalize, not canonical", |b| {
+        b.iter(|| canonical::canonicalize(black_box(&loose), true).map(|bytes| bytes.len()))
+    });
+    c.bench_function("authorize", |b| {
+        b.iter(|| authorize(rules, &AuthInput::of_pdu(rules, black_box(&pdu)), &view))
+    });
     c.bench_function("redact", |b| b.iter(|| redact(rules, black_box(&pdu))));
 }
 
