@@ -51,7 +51,7 @@ fn open(folder: &Path, log: Arc<Log>, clock: Arc<ManualClock>) -> MediaStore {
     };
     let random: SharedRandom = Arc::new(SeededRandom::new(1));
     let store = MediaStore::open(settings, cluster.clone(), clock, random, Pool::new(2)).unwrap();
-    cluster.start();
+    cluster.start().unwrap();
     store
 }
 

@@ -6,19 +6,19 @@ use crate::schema::{FamilyDoc, Rest};
 
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
-    key: "slot u16 · server name, `/`, media id",
+    key: "slot u16 · server name, `/`, media id; or `+`, hash, `/`, item (what uses a file); or `?`, user, `/`, media id (announced, not uploaded)",
     value: "tag 1 · JSON",
-    writer: "the media item",
-    growth: "a row an item; removed with it",
+    writer: "the media item; the file; the user's announced items",
+    growth: "a row an item and a row a use of a file, removed with it; at most 100 announced a user",
     profile: Profile::Point,
 };
 
 key! {
-    /// `slot u16 · server/media id`
+    /// `slot u16 · name`
     pub struct MediaKey<'a> {
         /// The slot of the name.
         slot: Slot,
-        /// `server/media id`.
+        /// `server/media id`, `+hash/item` or `?user/media id`.
         name: Rest<'a>,
     }
 }
