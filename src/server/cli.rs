@@ -161,7 +161,7 @@ fn announce(config: &Config, listeners: &[Bound], first_token: Option<&str>) {
     text.push_str(&format!("  data in {}\n", config.data_dir.display()));
     if let Some(token) = first_token {
         text.push_str(&format!(
-            "\nThere is no user yet. Register with this one-time token, and become administrator:\n\n    {token}\n\n"
+            "\nThere is no administrator yet. Who registers with this one-time token becomes it:\n\n    {token}\n\n"
         ));
     }
     let mut out = std::io::stdout().lock();
@@ -205,7 +205,7 @@ async fn user(config: Config, command: UserCommand) -> Result<(), Error> {
     };
     let server = Server::build_for_command(config)?;
     let done = server.parts().user_task(&name, task).await;
-    server.parts().close();
+    server.parts().close().await;
     println!("{}", done?);
     if let Some(password) = made_up {
         println!("password: {password}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
+use hearth_api::edge::PeerAddress;
 use hearth_core::config::{Api, ListenerConfig};
 use hearth_core::metrics::HTTP_CONNECTIONS;
 use hearth_core::{Shutdown, limits, tasks};
@@ -220,6 +221,8 @@ fn answer(
     peer: SocketAddr,
     mut router: Router,
 ) -> impl Future<Output = Result<Response, Infallible>> + Send {
-    request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
+    let address = peer.ip().to_canonical();
+    request.extensions_mut().insert(Peer(address));
+    request.extensions_mut().insert(PeerAddress(address));
     router.call(request)
 }

@@ -37,7 +37,7 @@ impl Server {
     pub fn build_for_command(config: Config) -> Result<Self, Error> {
         let deps = Deps::production(&config)?;
         let server = Self::build(config, deps)?;
-        server.parts.start();
+        server.parts.start()?;
         Ok(server)
     }
 
@@ -57,17 +57,19 @@ impl Server {
     }
 
     /// Starts what runs by itself. Needs a runtime.
-    pub fn start(&self) {
+    pub fn start(&self) -> Result<(), Error> {
         metrics::start_upkeep(self.shutdown.clone());
-        self.parts.start();
+        self.parts.start()
     }
 
     /// The routes of a listener; simulations and tests call it as a tower service.
     pub fn router(&self, apis: &[Api]) -> Router {
         let pages = pages::router(self.config.clone(), self.parts.facts(), apis);
-        let api = self.parts.router(apis);
         // The APIs bring their own answer for unknown paths.
-        let router = if api.has_routes() { api.merge(pages) } else { pages.fallback(not_found) };
+        let router = match self.parts.router(apis) {
+            Some(api) => api.merge(pages),
+            None => pages.fallback(not_found),
+        };
         router.layer(from_fn_with_state(self.ids.clone(), request::around))
     }
 
@@ -83,7 +85,7 @@ impl Server {
     /// Serves until [`Self::shutdown`] goes off: then it stops accepting, waiting syncs end at once,
     /// requests are answered, and the data is closed.
     pub async fn run(self, listeners: Vec<Bound>) -> Result<(), Error> {
-        self.start();
+        self.start()?;
         let mut serving = Serving::new(self.shutdown.clone(), self.config.max_connections);
         for bound in listeners {
             let router = self.router(bound.apis());
@@ -93,11 +95,7 @@ impl Server {
         tracing::info!("stopping: open requests are being answered");
         serving.drain().await;
         let fatal = self.parts.fatal();
-        // Closing waits for the log's thread, which must not hold up the runtime.
-        let closed = tokio::task::spawn_blocking(move || self.parts.close()).await;
-        if closed.is_err() {
-            return Err(Error::Fatal("closing the data failed".to_owned()));
-        }
+        self.parts.close().await;
         match fatal {
             Some(reason) => Err(Error::Fatal(reason)),
             None => Ok(()),
@@ -126,13 +124,15 @@ mod tests {
         (status, String::from_utf8_lossy(&body).into_owned(), headers)
     }
 
-    fn server() -> Server {
-        Server::build(Config::for_tests("test.example"), Deps::for_tests()).expect("a server")
+    fn server(folder: &tempfile::TempDir) -> Server {
+        let deps = Deps::for_tests(folder.path().join("media"));
+        Server::build(Config::for_tests("test.example"), deps).expect("a server")
     }
 
     #[tokio::test]
     async fn the_pages_answer_where_they_should() {
-        let server = server();
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server(&folder);
         let all = server.router(&[Api::Client, Api::Health]);
         for (path, part) in [
             ("/", "test.example"),
@@ -156,7 +156,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn it_serves_and_stops() {
-        let server = server();
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server(&folder);
         let listeners = server.listen().await.expect("listeners");
         let address = listeners[0].address();
         let shutdown = server.shutdown();

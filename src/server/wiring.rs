@@ -1,19 +1,31 @@
 //! Builds the parts of a server out of its configuration and its outside world. The one place that
 //! names all other crates; each part is made in one function, in the order of the layers.
 
+mod accounts;
+mod identity;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use hearth_api::client::rooms::Links;
+use hearth_appservice::Registrations;
+use hearth_cluster::Cluster;
 use hearth_core::clock::SystemClock;
-use hearth_core::config::Api;
+use hearth_core::config::{Api, RegistrationMode};
 use hearth_core::http::{NoOutbound, SharedOutbound};
 use hearth_core::random::OsRandom;
-use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown};
+use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown, tasks};
+use hearth_events::KeyPair;
+use hearth_media::{MediaSettings, MediaStore};
+use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
+use hearth_sync::SyncEngine;
+use hearth_users::{PasswordCost, Settings, Users};
 use parking_lot::Mutex;
+use ruma::{OwnedServerName, RoomVersionId};
 
 use crate::Error;
-use crate::cli::UserTask;
 use crate::outbound::HttpOutbound;
 use crate::pages::Facts;
 
@@ -31,6 +43,8 @@ pub struct Deps {
     pub pool: Pool,
     /// Who writes the log.
     pub writer: WriterMode,
+    /// Where uploaded files lie.
+    pub media_dir: PathBuf,
 }
 
 impl Deps {
@@ -41,7 +55,7 @@ impl Deps {
         create_private_folder(&config.data_dir).map_err(|error| unusable(error.to_string()))?;
         create_private_folder(&folder).map_err(|error| unusable(error.to_string()))?;
         let options = RocksOptions {
-            memory_limit_bytes: usize::try_from(config.memory_limit).unwrap_or(usize::MAX),
+            memory_limit_bytes: usize::try_from(share(config, 50)).unwrap_or(usize::MAX),
         };
         let engine = RocksEngine::open(&folder, options).map_err(|error| {
             let hint = if error.to_string().contains("lock") { " (is a server running on it?)" } else { "" };
@@ -54,11 +68,12 @@ impl Deps {
             engine: Arc::new(engine),
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
+            media_dir: config.media_dir(),
         })
     }
 
-    /// A world of memory that reaches nobody, for tests.
-    pub fn for_tests() -> Self {
+    /// A world of memory that reaches nobody, for tests; only uploads are files.
+    pub fn for_tests(media_dir: PathBuf) -> Self {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
@@ -66,6 +81,7 @@ impl Deps {
             engine: Arc::new(MemoryEngine::new()),
             pool: Pool::new(2),
             writer: WriterMode::Thread,
+            media_dir,
         }
     }
 }
@@ -86,7 +102,20 @@ fn blocking_threads() -> usize {
 /// All parts of one server.
 pub struct Parts {
     config: Arc<Config>,
-    log: Arc<Log>,
+    /// The log of all data.
+    pub log: Arc<Log>,
+    /// Outbox delivery.
+    pub cluster: Arc<Cluster>,
+    /// Local users.
+    pub users: Arc<Users>,
+    /// Rooms.
+    pub rooms: Arc<Rooms>,
+    /// The media repository.
+    pub media: MediaStore,
+    /// The sync engine.
+    pub sync: Arc<SyncEngine>,
+    /// The HTTP API.
+    pub api: Arc<hearth_api::App>,
     /// Why the log stopped for good, if it did.
     fatal: Arc<Mutex<Option<String>>>,
     shutdown: Shutdown,
@@ -95,35 +124,89 @@ pub struct Parts {
 impl Parts {
     /// Builds everything. Nothing runs yet but the log's writer.
     pub fn build(config: &Arc<Config>, deps: Deps, shutdown: &Shutdown) -> Result<Self, Error> {
+        let server_name = identity::check_server_name(config, &*deps.engine)?;
         let fatal = Arc::new(Mutex::new(None));
         let log = open_log(config, &deps, shutdown, &fatal)?;
-        Ok(Self { config: config.clone(), log, fatal, shutdown: shutdown.clone() })
+        let signing_key = Arc::new(identity::signing_key(config, &*deps.engine, &*deps.random)?);
+        let cluster = Cluster::new(log.clone());
+        let users = build_users(config, &deps, &log, &cluster, &server_name);
+        let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key)?;
+        let media = open_media(config, &deps, &cluster, &server_name)?;
+        let appservices = Arc::new(read_appservices(config, &server_name)?);
+        let (clock, random) = (deps.clock.clone(), deps.random.clone());
+        let sync = SyncEngine::new(rooms.clone(), users.clone(), clock.clone(), random.clone(), shutdown.clone());
+        let api = hearth_api::App::new(hearth_api::app::Parts {
+            config: config.clone(),
+            server_name,
+            clock,
+            random,
+            users: users.clone(),
+            rooms: rooms.clone(),
+            sync: sync.clone(),
+            appservices,
+            outbound: deps.outbound,
+            media: media.clone(),
+            room_links: Arc::new(Links { users: users.clone(), rooms: rooms.clone() }),
+        });
+        Ok(Self {
+            config: config.clone(),
+            log,
+            cluster,
+            users,
+            rooms,
+            media,
+            sync,
+            api,
+            fatal,
+            shutdown: shutdown.clone(),
+        })
     }
 
-    /// Starts what runs by itself: outbox delivery, feed consumers, timers.
-    pub fn start(&self) {}
-
-    /// The routes of all APIs on a listener.
-    pub fn router(&self, _apis: &[Api]) -> Router {
-        let _ = &self.config;
-        Router::new()
+    /// Starts what runs by itself: outbox delivery, feed consumers, timers. Needs a runtime.
+    pub fn start(&self) -> Result<(), Error> {
+        let failed = |error: hearth_storage::Error| Error::Start { part: "outbox delivery", reason: error.to_string() };
+        self.cluster.start().map_err(failed)?;
+        self.users.start(&self.shutdown);
+        self.sync.start();
+        let media = self.media.clone();
+        tasks::spawn("media sweep", async move {
+            if let Err(error) = media.sweep().await {
+                tracing::warn!(%error, "files that a crash left could not be removed");
+            }
+        });
+        Ok(())
     }
 
-    /// The token with which the first user becomes administrator, as long as there is no user.
+    /// The routes of all APIs on a listener; none where it serves only metrics or health.
+    pub fn router(&self, apis: &[Api]) -> Option<Router> {
+        let served = [Api::Client, Api::WellKnown].iter().any(|api| apis.contains(api));
+        served.then(|| hearth_api::router(self.api.clone()))
+    }
+
+    /// The token whose user becomes administrator, until it is used.
     pub async fn first_token(&self) -> Result<Option<String>, Error> {
-        Ok(None)
-    }
-
-    /// Does what `hearth user` asks and gives a sentence about it.
-    pub async fn user_task(&self, _name: &str, _task: UserTask) -> Result<String, Error> {
-        Err(Error::Command("accounts are not wired yet".to_owned()))
+        if self.config.registration != RegistrationMode::Token {
+            return Ok(None);
+        }
+        let token = self.users.registration_tokens().bootstrap().await;
+        token.map_err(|error| Error::Start { part: "registration", reason: error.to_string() })
     }
 
     /// Finishes what was begun and closes the data.
-    pub fn close(&self) {
-        self.log.close();
-        if let Err(error) = self.log.engine().flush() {
-            tracing::warn!(%error, "the last flush failed; the next start reads the write-ahead log instead");
+    pub async fn close(&self) {
+        if let Err(error) = self.users.flush_last_seen().await {
+            tracing::warn!(%error, "the times at which devices were seen could not be stored");
+        }
+        let log = self.log.clone();
+        // Closing waits for the log's thread, which must not hold up the runtime.
+        let closed = tokio::task::spawn_blocking(move || {
+            log.close();
+            log.engine().flush()
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last flush failed; the next start replays the write-ahead log"),
+            Err(error) => tracing::error!(%error, "closing the data failed; the next start replays the write-ahead log"),
         }
     }
 
@@ -136,6 +219,78 @@ impl Parts {
     pub fn facts(&self) -> Arc<dyn Facts> {
         Arc::new(PageFacts { log: self.log.clone(), shutdown: self.shutdown.clone() })
     }
+}
+
+/// A part of the memory budget: RocksDB has half of it, the caches above share the rest.
+fn share(config: &Config, percent: u64) -> u64 {
+    config.memory_limit / 100 * percent
+}
+
+fn build_users(
+    config: &Config,
+    deps: &Deps,
+    log: &Arc<Log>,
+    cluster: &Arc<Cluster>,
+    server_name: &OwnedServerName,
+) -> Arc<Users> {
+    let mut settings = Settings::new(server_name.clone());
+    settings.password_cost = PasswordCost {
+        memory_kib: u32::try_from(config.session.password_hash_memory / 1024).unwrap_or(u32::MAX),
+        iterations: config.session.password_hash_passes,
+        parallelism: 1,
+    };
+    settings.access_token_lifetime_ms = config.session.access_token_seconds * 1000;
+    settings.cache_bytes = share(config, 10);
+    let (clock, random) = (deps.clock.clone(), deps.random.clone());
+    Users::new(log.clone(), cluster.clone(), clock, random, deps.pool.clone(), settings)
+}
+
+fn build_rooms(
+    config: &Config,
+    deps: &Deps,
+    log: &Arc<Log>,
+    cluster: &Arc<Cluster>,
+    server_name: &OwnedServerName,
+    signing_key: Arc<KeyPair>,
+) -> Result<Arc<Rooms>, Error> {
+    let default_version = RoomVersionId::try_from(config.default_room_version.as_str())
+        .map_err(|error| Error::Start { part: "rooms", reason: format!("default_room_version: {error}") })?;
+    let rooms = RoomsConfig {
+        server_name: server_name.clone(),
+        signing_key,
+        default_version,
+        event_cache_bytes: share(config, 20),
+        node_cache_bytes: share(config, 20),
+    };
+    Ok(Rooms::new(log.clone(), cluster.clone(), deps.clock.clone(), deps.random.clone(), rooms))
+}
+
+fn open_media(
+    config: &Config,
+    deps: &Deps,
+    cluster: &Arc<Cluster>,
+    server_name: &OwnedServerName,
+) -> Result<MediaStore, Error> {
+    let directory = deps.media_dir.clone();
+    let unusable = |error: std::io::Error| Error::Data {
+        folder: directory.display().to_string(),
+        reason: error.to_string(),
+    };
+    let settings = MediaSettings {
+        directory: directory.clone(),
+        server_name: server_name.clone(),
+        max_upload_bytes: config.max_upload_bytes,
+    };
+    let (clock, random) = (deps.clock.clone(), deps.random.clone());
+    create_private_folder(&directory)
+        .and_then(|()| MediaStore::open(settings, cluster.clone(), clock, random, deps.pool.clone()))
+        .map_err(unusable)
+}
+
+fn read_appservices(config: &Config, server_name: &OwnedServerName) -> Result<Registrations, Error> {
+    let Some(folder) = &config.appservice_dir else { return Ok(Registrations::default()) };
+    let failed = |error: hearth_appservice::Error| Error::Start { part: "application services", reason: error.to_string() };
+    Registrations::load(folder, server_name).map_err(failed)
 }
 
 fn open_log(
