@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hearth_storage::{Error, Position};
+use hearth_storage::Position;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -47,24 +47,22 @@ impl Ledger {
         }
     }
 
-    /// Waits until all of a batch's rows are applied.
-    pub(crate) async fn wait(&self, position: Position) -> Result<(), Error> {
+    /// Waits until all of a batch's rows are applied, or until nothing more will be.
+    pub(crate) async fn wait(&self, position: Position) {
         let receiver = {
             let mut state = self.0.lock();
-            if state.stopped {
-                return Err(Error::Stopped);
-            }
             let Some(open) = state.open.get_mut(&position) else {
-                return Ok(());
+                return;
             };
             let (sender, receiver) = oneshot::channel();
             open.waiters.push(sender);
             receiver
         };
-        receiver.await.map_err(|_| Error::Stopped)
+        // An error says that the ledger was stopped.
+        let _ = receiver.await;
     }
 
-    /// Nothing more will be applied: waiters get an error.
+    /// Nothing more will be applied: waiters are let go.
     pub(crate) fn stop(&self) {
         let mut state = self.0.lock();
         state.stopped = true;

@@ -1,87 +1,76 @@
 //! Routing an operation to its entity's shard, and outbox delivery.
 //!
-//! An effect on another entity is an outbox row of the batch that causes it. [`Cluster`] takes the
-//! rows of each published batch to the handlers of their operations, in order for each target, and
-//! forgets a row when it is applied. Targets do not wait for each other. After a crash the rows that
-//! are left are delivered again, so a handler must find a row that it knows already harmless.
+//! An operation changes one entity. What it means for another one is an outbox row in the same batch;
+//! the pump hands the row to the handler of its operation, which changes the other entity in a batch
+//! of that one's own. **Invariant:** a row is removed only after its handler's change is durable, so a
+//! row may be applied again after a crash: handlers are idempotent.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+mod ledger;
+mod pump;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use hearth_storage::{
-    Batch, EntityKind, Error, Family, Log, OutboxRow, Position, Published, Record, ShardId, Slot,
-    log::decode_outbox, schema::outbox::OutboxKey,
-};
+use hearth_storage::{Error, Log, Position, Record, ShardId, Slot};
 use parking_lot::{Mutex, RwLock};
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::sync::{mpsc, watch};
 
-/// The first pause before a failed delivery is tried again; each further one is twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-
-/// The longest pause between two tries of a delivery.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+use ledger::Ledger;
+use pump::{Pump, Row};
 
 /// Where an outbox row stands: shard, position, index. It names the row for good.
 pub type Source = (ShardId, Position, u16);
 
-/// Applies outbox rows of one operation to their target entities.
+/// Applies the outbox rows of one operation to their targets.
 #[async_trait]
 pub trait OutboxHandler: Send + Sync {
-    /// Applies a row; must do nothing the second time. A failure is tried again, later rows of the
-    /// same target wait for it.
+    /// Applies a row. It may come again with the same source, after a crash or an error, and must then have
+    /// no further effect. An error is tried again with a growing pause; later rows of the same target wait.
     async fn apply(&self, target: &str, payload: &[u8], source: Source) -> Result<(), Error>;
 }
 
-type Target = (EntityKind, String);
+pub(crate) type Handlers = RwLock<BTreeMap<u8, Arc<dyn OutboxHandler>>>;
+type Queues = Vec<(ShardId, mpsc::UnboundedReceiver<Vec<Row>>)>;
 
-/// Delivers outbox rows and commits operations to the shard of their entity.
+/// Delivers effects between entities, whichever shards they are of.
 pub struct Cluster {
     log: Arc<Log>,
-    handlers: RwLock<HashMap<u8, Arc<dyn OutboxHandler>>>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Where deliveries run; none before [`Cluster::start`].
-    runtime: Option<Handle>,
-    /// Rows that wait for their target; a target with an entry has a task that empties it.
-    queues: HashMap<Target, VecDeque<Arc<Row>>>,
-    /// Batches of which rows are left.
-    batches: HashMap<(ShardId, Position), Pending>,
-}
-
-struct Pending {
-    left: usize,
-    done: Arc<Notify>,
-}
-
-struct Row {
-    source: Source,
-    row: OutboxRow,
+    handlers: Arc<Handlers>,
+    ledgers: BTreeMap<ShardId, Arc<Ledger>>,
+    /// What is published, for the pumps; taken by the start.
+    queues: Mutex<Option<Queues>>,
+    stop: watch::Sender<bool>,
 }
 
 impl Cluster {
-    /// Listens to what the log publishes; delivers nothing before [`start`](Self::start).
-    pub fn new(log: Arc<Log>) -> Arc<Self> {
-        let cluster = Arc::new(Self {
-            log: log.clone(),
-            handlers: RwLock::new(HashMap::new()),
-            state: Mutex::new(State::default()),
-        });
-        let weak = Arc::downgrade(&cluster);
-        log.on_publish(Box::new(move |published| {
-            if let Some(cluster) = weak.upgrade()
-                && !published.outbox.is_empty()
-            {
-                cluster.published(published);
+    /// A cluster of this process alone. From here on it notes what is published; nothing is delivered
+    /// before [`start`](Self::start).
+    pub fn new(log: Arc<Log>) -> Arc<Cluster> {
+        let mut senders = BTreeMap::new();
+        let mut queues = Vec::new();
+        let mut ledgers = BTreeMap::new();
+        for shard in log.shards() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            senders.insert(shard.id, sender);
+            queues.push((shard.id, receiver));
+            ledgers.insert(shard.id, Arc::new(Ledger::default()));
+        }
+        let noted = ledgers.clone();
+        // Before the batch is published, so that `delivered` finds its rows whenever it is asked.
+        log.before_publish(Box::new(move |published| {
+            if published.outbox.is_empty() {
+                return;
+            }
+            let rows = published.outbox.iter().zip(0..=u16::MAX);
+            let rows: Vec<Row> = rows.map(|(row, index)| Row::new(published.position, index, row.clone())).collect();
+            if let (Some(ledger), Some(queue)) = (noted.get(&published.shard), senders.get(&published.shard)) {
+                ledger.expect(published.position, rows.len());
+                let _ = queue.send(rows);
             }
         }));
-        cluster
+        let (stop, _) = watch::channel(false);
+        Arc::new(Cluster { log, handlers: Arc::default(), ledgers, queues: Mutex::new(Some(queues)), stop })
     }
 
     /// The log that operations are committed to.
@@ -89,156 +78,70 @@ impl Cluster {
         &self.log
     }
 
-    /// Names the handler of an operation.
+    /// Names the handler of an operation. All are named before [`start`](Self::start).
+    ///
+    /// # Panics
+    /// If the operation has a handler already.
     pub fn register(&self, op: u8, handler: Arc<dyn OutboxHandler>) {
         let before = self.handlers.write().insert(op, handler);
         assert!(before.is_none(), "outbox operation {op} has two handlers");
     }
 
-    /// Begins to deliver: first what a crash left, then what is published. Call it within the
-    /// runtime, when all handlers are registered.
-    pub fn start(self: &Arc<Self>) -> Result<(), Error> {
-        self.state.lock().runtime = Some(Handle::current());
-        let mut left = Vec::new();
-        self.log.engine().scan(Family::Outbox, &[], &[0xff; 16], false, &mut |key, value| {
-            if let (Some(key), Some(row)) = (OutboxKey::decode(key), decode_outbox(value)) {
-                left.push(Row { source: (key.shard, key.position, key.index), row });
-            }
-            true
-        })?;
-        for row in left {
-            self.enqueue(row);
+    /// Starts delivery: first what a crash left, then what is published. Call it within the runtime, when
+    /// all handlers are registered. A second call does nothing.
+    pub fn start(&self) -> Result<(), Error> {
+        let Some(queues) = self.queues.lock().take() else {
+            return Ok(());
+        };
+        for (shard, queue) in queues {
+            let ledger = Arc::clone(&self.ledgers[&shard]);
+            let pump = Pump::new(Arc::clone(&self.log), shard, Arc::clone(&self.handlers), ledger);
+            let leftovers = pump.leftovers(queue)?;
+            hearth_core::tasks::spawn("outbox delivery", pump.run(leftovers, self.stop.subscribe()));
         }
         Ok(())
     }
 
-    fn published(self: &Arc<Self>, published: &Published) {
-        if self.state.lock().runtime.is_none() {
-            // The rows stand in storage, where `start` finds them.
-            return;
-        }
-        for (index, row) in published.outbox.iter().enumerate() {
-            let index = u16::try_from(index).expect("the log refuses batches of so many rows");
-            self.enqueue(Row { source: (published.shard, published.position, index), row: row.clone() });
+    /// Stops delivery. What is left is delivered after the next start; those who wait for it are let go.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+        for ledger in self.ledgers.values() {
+            ledger.stop();
         }
     }
 
-    fn enqueue(self: &Arc<Self>, row: Row) {
-        let target = (row.row.target_kind, row.row.target.clone());
-        let mut state = self.state.lock();
-        let batch = state.batches.entry((row.source.0, row.source.1));
-        batch.or_insert_with(|| Pending { left: 0, done: Arc::new(Notify::new()) }).left += 1;
-        match state.queues.entry(target.clone()) {
-            std::collections::hash_map::Entry::Occupied(mut queue) => {
-                queue.get_mut().push_back(Arc::new(row));
-            }
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(VecDeque::from([Arc::new(row)]));
-                let runtime = state.runtime.clone().expect("enqueue comes after start");
-                let cluster = self.clone();
-                let _within = runtime.enter();
-                hearth_core::tasks::spawn("outbox delivery", async move { cluster.empty(target).await });
-            }
-        }
-    }
-
-    /// Delivers a target's rows until none is left.
-    async fn empty(self: Arc<Self>, target: Target) {
-        loop {
-            let row = {
-                let mut state = self.state.lock();
-                match state.queues.get(&target).and_then(|queue| queue.front().cloned()) {
-                    Some(row) => row,
-                    None => {
-                        state.queues.remove(&target);
-                        return;
-                    }
-                }
-            };
-            if !self.deliver(&row).await {
-                return;
-            }
-            self.applied(&target, &row);
-        }
-    }
-
-    /// Applies a row, however often it takes. False when the log has stopped.
-    async fn deliver(&self, row: &Row) -> bool {
-        let handler = self.handlers.read().get(&row.row.op).cloned();
-        let Some(handler) = handler else {
-            // A newer version wrote it; this one must not lose it, and cannot apply it.
-            tracing::error!(op = row.row.op, "an outbox row has no handler");
-            return false;
-        };
-        let mut pause = RETRY_FIRST;
-        loop {
-            match handler.apply(&row.row.target, &row.row.payload, row.source).await {
-                Ok(()) => return true,
-                Err(Error::Stopped) => return false,
-                Err(error) => {
-                    tracing::warn!(%error, op = row.row.op, "an outbox row could not be applied yet");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
-            }
-        }
-    }
-
-    fn applied(&self, target: &Target, row: &Row) {
-        let (shard, position, index) = row.source;
-        let mut forget = Batch::new();
-        forget.delete(Family::Outbox, OutboxKey { shard, position, index }.encode());
-        self.log.defer(forget);
-        let mut state = self.state.lock();
-        if let Some(queue) = state.queues.get_mut(target) {
-            queue.pop_front();
-        }
-        if let Some(batch) = state.batches.get_mut(&(shard, position)) {
-            batch.left -= 1;
-            if batch.left == 0 {
-                batch.done.notify_waiters();
-                state.batches.remove(&(shard, position));
-            }
-        }
-    }
-
-    /// Returns when all rows of a batch are applied. Call it after the batch's commit.
+    /// Returns when all effects of a committed batch are applied and durable, or when delivery has stopped:
+    /// then they are applied after the next start.
     pub async fn delivered(&self, shard: ShardId, position: Position) {
-        loop {
-            let done = {
-                let state = self.state.lock();
-                match state.batches.get(&(shard, position)) {
-                    Some(batch) => batch.done.clone().notified_owned(),
-                    None => return,
-                }
-            };
-            let mut done = std::pin::pin!(done);
-            done.as_mut().enable();
-            if !self.state.lock().batches.contains_key(&(shard, position)) {
-                return;
-            }
-            done.await;
+        if let Some(ledger) = self.ledgers.get(&shard) {
+            ledger.wait(position).await;
         }
     }
 
-    /// Commits one operation to the shard of a slot, and waits for its effects on others. `build`
-    /// gets the operation's position.
-    pub async fn commit(
-        &self,
-        slot: Slot,
-        build: impl FnOnce(Position) -> Record,
-    ) -> Result<Position, Error> {
+    /// Changes one entity and waits until the change and its effects on others are durable. `build` gets the
+    /// position; it runs while later positions of the shard wait for it. Whether new data may be written is
+    /// asked by the caller ([`Log::check_writable`]), because a removal goes on when the disk is full.
+    pub async fn commit(&self, slot: Slot, build: impl FnOnce(Position) -> Record) -> Result<Position, Error> {
         let shard = self.log.shard_of(slot);
-        let (commit, delivers) = {
+        let (commit, effects) = {
             let ticket = self.log.reserve(shard);
             let record = build(ticket.position());
-            let delivers = !record.outbox.is_empty();
-            (ticket.submit(record), delivers)
+            let effects = !record.outbox.is_empty();
+            (ticket.submit(record), effects)
         };
         let position = commit.await?;
-        if delivers {
+        if effects {
             self.delivered(shard, position).await;
         }
         Ok(position)
     }
 }
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests;

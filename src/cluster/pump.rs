@@ -20,7 +20,7 @@ const RETRY_FIRST_MS: u64 = 20;
 /// The longest pause.
 const RETRY_MAX_MS: u64 = 10_000;
 /// How many rows of a crash are read at a time.
-const LEFTOVER_PAGE_ROWS: usize = 1024;
+const PAGE_ROWS: usize = 1024;
 /// Leftovers are read on only while fewer targets than this have rows in hand.
 const TARGETS_MAX: usize = 256;
 
@@ -39,6 +39,17 @@ impl Row {
 
 type Target = (EntityKind, String);
 
+/// What there is to deliver when the pump begins.
+pub(crate) struct Leftovers {
+    /// The first rows from before this process.
+    page: Vec<Row>,
+    /// Up to where there may be more of them.
+    end: Position,
+    /// What was published since.
+    queued: Vec<Row>,
+    queue: mpsc::UnboundedReceiver<Vec<Row>>,
+}
+
 /// Delivers the rows of one shard.
 pub(crate) struct Pump {
     log: Arc<Log>,
@@ -55,10 +66,25 @@ impl Pump {
         Pump { log, shard, handlers, ledger, targets: BTreeMap::new(), running: FuturesUnordered::new() }
     }
 
-    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Vec<Row>>, mut stop: watch::Receiver<bool>) {
-        if !self.deliver_leftovers(&mut queue, &mut stop).await {
+    /// Where the pump begins: what is on disk from before this process, up to what the queue holds.
+    pub(crate) fn leftovers(&self, mut queue: mpsc::UnboundedReceiver<Vec<Row>>) -> Result<Leftovers, Error> {
+        let mut queued = Vec::new();
+        while let Ok(rows) = queue.try_recv() {
+            queued.extend(rows);
+        }
+        // Whatever is queued later has a higher position than all that is on disk now.
+        let end = queued.first().map_or(self.log.published(self.shard), |row| row.position - 1);
+        let page = self.read_page(None, end)?;
+        page.iter().for_each(|row| self.ledger.expect(row.position, 1));
+        Ok(Leftovers { page, end, queued, queue })
+    }
+
+    pub(crate) async fn run(mut self, leftovers: Leftovers, mut stop: watch::Receiver<bool>) {
+        let Leftovers { page, end, queued, mut queue } = leftovers;
+        if !self.deliver_leftovers(page, end, &mut stop).await {
             return;
         }
+        queued.into_iter().for_each(|row| self.enqueue(row));
         loop {
             tokio::select! {
                 biased;
@@ -72,34 +98,11 @@ impl Pump {
         }
     }
 
-    /// Delivers what is on disk from before this process. Rows that were published since the cluster was
-    /// made are on disk too; they are passed over here, because they are in the queue.
-    async fn deliver_leftovers(
-        &mut self,
-        queue: &mut mpsc::UnboundedReceiver<Vec<Row>>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> bool {
-        let mut queued = VecDeque::new();
-        while let Ok(rows) = queue.try_recv() {
-            queued.extend(rows);
-        }
-        // Whatever is queued later has a higher position than all that is on disk now.
-        let end = queued.front().map_or(self.log.published(self.shard), |row| row.position - 1);
-        let mut after = None;
-        loop {
-            let rows = match self.read_leftovers(after, end) {
-                Ok(rows) => rows,
-                Err(error) => {
-                    tracing::error!(%error, shard = self.shard.0, "the outbox cannot be read; effects of earlier changes are late");
-                    break;
-                }
-            };
-            let Some(last) = rows.last() else { break };
-            after = Some((last.position, last.index));
-            for row in rows {
-                self.ledger.expect(row.position, 1);
-                self.enqueue(row);
-            }
+    /// Delivers what is on disk up to `end`, a page at a time. Says whether to go on.
+    async fn deliver_leftovers(&mut self, mut page: Vec<Row>, end: Position, stop: &mut watch::Receiver<bool>) -> bool {
+        while let Some(last) = page.last() {
+            let after = (last.position, last.index);
+            page.into_iter().for_each(|row| self.enqueue(row));
             while self.targets.len() >= TARGETS_MAX {
                 tokio::select! {
                     biased;
@@ -107,12 +110,19 @@ impl Pump {
                     Some((row, applied)) = self.running.next() => self.finish(row, applied),
                 }
             }
+            page = match self.read_page(Some(after), end) {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::error!(%error, shard = self.shard.0, "the outbox cannot be read; what it holds is late");
+                    return true;
+                }
+            };
+            page.iter().for_each(|row| self.ledger.expect(row.position, 1));
         }
-        queued.into_iter().for_each(|row| self.enqueue(row));
         true
     }
 
-    fn read_leftovers(&self, after: Option<(Position, u16)>, end: Position) -> Result<Vec<Row>, Error> {
+    fn read_page(&self, after: Option<(Position, u16)>, end: Position) -> Result<Vec<Row>, Error> {
         let key = |position, index| OutboxKey { shard: self.shard, position, index }.encode();
         let start = match after {
             None => key(0, 0),
@@ -126,7 +136,7 @@ impl Pump {
                 (Some(key), Some(row)) => rows.push(Row::new(key.position, key.index, row)),
                 _ => unreadable += 1,
             }
-            rows.len() < LEFTOVER_PAGE_ROWS
+            rows.len() < PAGE_ROWS
         })?;
         if unreadable > 0 {
             tracing::error!(unreadable, shard = self.shard.0, "outbox rows are not readable and are left where they are");

@@ -55,13 +55,14 @@ impl KeyWriter {
         self
     }
 
-    /// Appends text that more text follows: a NUL ends it, and a NUL inside becomes `00 FF`, which
-    /// is told apart because UTF-8 has no byte `FF`.
+    /// Appends text that something follows: a NUL ends it. Inside, NUL is written `01 01` and the byte 01
+    /// `01 02`, which keeps the order and leaves no doubt where the text ends.
     pub fn text(mut self, text: &str) -> KeyWriter {
         for byte in text.bytes() {
-            self.0.push(byte);
-            if byte == 0 {
-                self.0.push(0xFF);
+            match byte {
+                0 => self.0.extend_from_slice(&[1, 1]),
+                1 => self.0.extend_from_slice(&[1, 2]),
+                _ => self.0.push(byte),
             }
         }
         self.0.push(0);
@@ -133,13 +134,20 @@ impl<'a> KeyReader<'a> {
 
     /// Reads text up to its NUL.
     pub fn text(&mut self) -> Option<Cow<'a, str>> {
-        let end = (0..self.0.len()).find(|at| self.0[*at] == 0 && self.0.get(at + 1) != Some(&0xFF))?;
+        let end = self.0.iter().position(|byte| *byte == 0)?;
         let (head, tail) = self.0.split_at(end);
         self.0 = &tail[1..];
-        if !head.contains(&0) {
+        if !head.contains(&1) {
             return std::str::from_utf8(head).ok().map(Cow::Borrowed);
         }
-        let plain: Vec<u8> = head.iter().copied().filter(|byte| *byte != 0xFF).collect();
+        let mut plain = Vec::with_capacity(head.len());
+        let mut bytes = head.iter();
+        while let Some(byte) = bytes.next() {
+            plain.push(match byte {
+                1 => bytes.next()?.checked_sub(1).filter(|byte| *byte < 2)?,
+                byte => *byte,
+            });
+        }
         String::from_utf8(plain).ok().map(Cow::Owned)
     }
 
@@ -165,7 +173,7 @@ mod tests {
 
     #[test]
     fn text_round_trips_and_keeps_its_parts_apart() {
-        for (first, second) in [("a", "b"), ("", ""), ("a\0b", "c"), ("a", "b\0c"), ("\0", "\0\0"), ("ä\0", "x")] {
+        for (first, second) in [("a", "b"), ("", ""), ("a\0b", "c"), ("a", "b\0c"), ("\0", "\0\0"), ("ä\0\u{1}", "\u{1}")] {
             let key = KeyWriter::new(16).text(first).rest(second).done();
             let mut reader = KeyReader::new(&key);
             assert_eq!(reader.text().as_deref(), Some(first));

@@ -254,7 +254,7 @@ pub fn render_docs() -> String {
         "# Storage keys\n\n\
          Generated from `src/storage/schema/` by `HEARTH_UPDATE_DOCS=1 cargo test -p hearth-storage`; do not edit.\n\n\
          Integers are big-endian. An *entity* is `slot u16 · number u32`, where the slot is `XXH3-64(name) & 0x3FFF` \
-         and the number is never given twice. *Text* inside a key ends with a NUL; a NUL in it is written `00 FF`. \
+         and the number is never given twice. *Text* inside a key ends with a NUL; in it a NUL is written `01 01` and the byte 01 `01 02`. \
          Every value starts with a tag byte that names its format; tag 1 of a cold value is JSON.\n\n",
     );
     let _ = writeln!(page, "The data directory has schema version {SCHEMA_VERSION}.");
