@@ -331,12 +331,11 @@ impl Look<'_> {
         if !self.request.filter.room.has_room(&entry.room_id) {
             return Ok(());
         }
-        let stripped = || StrippedRoom { room_id: entry.room_id.clone(), state: entry.stripped_state.clone() };
         match entry.membership {
             Membership::Join => {}
             Membership::Invite if self.ignored.contains(&entry.sender) => {}
-            Membership::Invite => view.invited.push(stripped()),
-            Membership::Knock => view.knocked.push(stripped()),
+            Membership::Invite => view.invited.push(self.stripped(entry)?),
+            Membership::Knock => view.knocked.push(self.stripped(entry)?),
             Membership::Leave | Membership::Ban => {
                 if self.since.is_some() && entry.began <= self.user_since() {
                     return Ok(());
@@ -346,6 +345,18 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A room as the invited or knocking user sees it: as the entry has it, where another server's room
+    /// gave it, else as the room here is.
+    fn stripped(&self, entry: &RoomEntry) -> Result<StrippedRoom, Error> {
+        let mut state = entry.stripped_state.clone();
+        if state.is_empty()
+            && let Some(room) = self.engine.rooms.get(&entry.room_id)?
+        {
+            state = room.stripped_state(self.request.user.id())?;
+        }
+        Ok(StrippedRoom { room_id: entry.room_id.clone(), state })
     }
 
     /// Whether an event is one that the user does not want to see: state events of ignored users

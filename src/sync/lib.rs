@@ -15,7 +15,7 @@ mod notifier;
 mod presence;
 mod room;
 #[cfg(test)]
-mod tests;
+mod engine_tests;
 mod token;
 pub mod v3;
 mod view;

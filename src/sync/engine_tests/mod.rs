@@ -73,6 +73,8 @@ impl World {
     }
 
     async fn room(&self, creator: &User, preset: Preset) -> Room {
+        // Two equal rooms of version 12 made in the same millisecond would have the same id.
+        self.clock.advance(1);
         self.rooms.create(CreateRoom::new(creator.id().to_owned(), preset)).await.unwrap()
     }
 

@@ -167,16 +167,22 @@ async fn follow_at_random(shards: u16, seed: u64, steps: usize) {
     world.log.close();
 }
 
+/// Six seeds, or as many as HEARTH_TEST_SEEDS says.
+fn seeds(first: u64) -> std::ops::Range<u64> {
+    let count = std::env::var("HEARTH_TEST_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
+    first..first + count
+}
+
 #[tokio::test]
 async fn increments_add_up_with_one_shard() {
-    for seed in 0..6 {
+    for seed in seeds(0) {
         follow_at_random(1, seed, 200).await;
     }
 }
 
 #[tokio::test]
 async fn increments_add_up_with_sixteen_shards() {
-    for seed in 100..106 {
+    for seed in seeds(100) {
         follow_at_random(16, seed, 200).await;
     }
 }
