@@ -89,28 +89,6 @@ pub trait RoomLinks: Send + Sync {
     fn share_a_room(&self, one: &UserId, other: &UserId) -> bool;
 }
 
-/// For servers without rooms: the API's own tests.
-pub struct NoRooms;
-
-#[async_trait]
-impl RoomLinks for NoRooms {
-    async fn profile_changed(&self, _: &UserId, _: &ProfileChange) -> Result<()> {
-        Ok(())
-    }
-
-    async fn leave_all(&self, _: &UserId) -> Result<()> {
-        Ok(())
-    }
-
-    fn may_find(&self, _: &UserId, _: &UserId) -> bool {
-        true
-    }
-
-    fn share_a_room(&self, _: &UserId, _: &UserId) -> bool {
-        true
-    }
-}
-
 impl App {
     /// The state from its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
@@ -119,7 +97,9 @@ impl App {
             server_name,
             clock,
             random,
-            users, rooms, sync,
+            users,
+            rooms,
+            sync,
             appservices,
             outbound,
             media,
@@ -178,12 +158,16 @@ impl App {
         let alias = <&RoomAliasId>::try_from(target)
             .map_err(|_| MatrixError::invalid_param("This is neither a room id nor a room alias"))?;
         let found = self.rooms.alias(alias)?;
-        Ok(found.ok_or_else(|| MatrixError::not_found("There is no such alias"))?.room_id)
+        Ok(found
+            .ok_or_else(|| MatrixError::not_found("There is no such alias"))?
+            .room_id)
     }
 
     /// Whether the user has forgotten a room.
     pub fn is_forgotten(&self, user: &UserId, room: &RoomId) -> Result<bool> {
-        let Some(user) = self.users.get(user)? else { return Ok(false) };
+        let Some(user) = self.users.get(user)? else {
+            return Ok(false);
+        };
         Ok(user.room(room)?.is_some_and(|entry| entry.forgotten))
     }
 

@@ -4,20 +4,21 @@ pub mod account;
 pub mod account_data;
 pub mod appservice;
 pub mod devices;
+pub mod directory;
 pub mod filters;
 pub mod media;
+pub mod mutual_rooms;
 pub mod openid;
 pub mod presence;
 pub mod profile;
 pub mod push_rules;
 pub mod registration;
 pub mod reports;
+pub mod rooms;
 pub mod server;
 pub mod session;
-pub mod threepids;
-pub mod directory;
-pub mod rooms;
 pub mod sync;
+pub mod threepids;
 pub mod uia;
 pub mod user_directory;
 pub mod users_admin;
@@ -33,6 +34,7 @@ pub fn routes() -> Routes {
         devices::routes(),
         filters::routes(),
         media::routes(),
+        mutual_rooms::routes(),
         openid::routes(),
         presence::routes(),
         profile::routes(),

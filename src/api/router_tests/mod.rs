@@ -5,6 +5,7 @@ mod edge;
 mod malformed;
 mod media;
 mod settings;
+mod shared;
 
 use std::sync::Arc;
 
@@ -16,17 +17,21 @@ use hearth_cluster::Cluster;
 use hearth_core::clock::ManualClock;
 use hearth_core::http::NoOutbound;
 use hearth_core::random::SeededRandom;
-use hearth_core::{Config, Pool};
+use hearth_core::{Config, Pool, Shutdown};
+use hearth_events::KeyPair;
 use hearth_media::{MediaSettings, MediaStore};
+use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Log, MemoryEngine};
+use hearth_sync::SyncEngine;
 use hearth_users::{NewAccount, Settings, Users};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, RoomVersionId, UserId};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::app::{App, NoRooms, Parts};
+use crate::app::{App, Parts};
+use crate::client::rooms::links::Links;
 use crate::edge::PeerAddress;
 
 /// A server in memory, and a client.
@@ -84,12 +89,29 @@ impl Server {
         let cluster = Cluster::new(log.clone());
         let settings = Settings::for_tests(server_name.clone());
         let users = Users::new(
-            log,
+            log.clone(),
             cluster.clone(),
             clock.clone(),
             random.clone(),
             Pool::inline(),
             settings,
+        );
+        let signing_key = KeyPair::from_seed([7; 32], "test").expect("a key");
+        let rooms_config = RoomsConfig {
+            server_name: server_name.clone(),
+            signing_key: Arc::new(signing_key),
+            default_version: RoomVersionId::V12,
+            event_cache_bytes: 1 << 20,
+            node_cache_bytes: 1 << 20,
+        };
+        let rooms = Rooms::new(log, cluster.clone(), clock.clone(), random.clone(), rooms_config);
+        let (sync_clock, sync_random) = (clock.clone(), random.clone());
+        let sync = SyncEngine::new(
+            rooms.clone(),
+            users.clone(),
+            sync_clock,
+            sync_random,
+            Shutdown::new(),
         );
         let media_folder = tempfile::tempdir().expect("a temporary folder");
         let media = MediaStore::open(
@@ -109,11 +131,16 @@ impl Server {
             server_name,
             clock: clock.clone(),
             random,
-            users,
             appservices: Arc::new(appservices),
             outbound: Arc::new(NoOutbound),
             media: media.expect("the media folder opens"),
-            room_links: Arc::new(NoRooms),
+            room_links: Arc::new(Links {
+                rooms: rooms.clone(),
+                users: users.clone(),
+            }),
+            users,
+            rooms,
+            sync,
         });
         Self {
             router: crate::router(app.clone()),

@@ -6,6 +6,7 @@ mod forget;
 mod get_aliases;
 mod get_context;
 mod get_event;
+mod get_hierarchy;
 mod get_joined_members;
 mod get_joined_rooms;
 mod get_members;
@@ -86,6 +87,7 @@ pub fn routes() -> Routes {
         .v3("/rooms/{roomId}/receipt/{receiptType}/{eventId}", post(post_receipt::post_receipt))
         .v3("/rooms/{roomId}/read_markers", post(post_read_markers::post_read_markers))
         .v3("/rooms/{roomId}/upgrade", post(post_upgrade::post_upgrade))
+        .v1("/rooms/{roomId}/hierarchy", get(get_hierarchy::get_hierarchy))
         .v1("/room_summary/{roomIdOrAlias}", get(get_summary::get_summary))
         .unstable("im.nheko.summary", "/summary/{roomIdOrAlias}", get(get_summary::get_summary))
         .unstable("im.nheko.summary", "/rooms/{roomIdOrAlias}/summary", get(get_summary::get_summary))
