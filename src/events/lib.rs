@@ -7,7 +7,9 @@
 //! else's, [`authorize`] decides whether it may be in the room.
 
 mod auth;
+mod auth_events;
 mod auth_member;
+mod auth_power;
 pub mod canonical;
 mod canonical_check;
 mod canonical_read;
@@ -19,6 +21,7 @@ mod layout;
 pub mod limits;
 pub mod notification;
 mod pdu;
+mod pdu_read;
 mod power;
 mod redact;
 mod rules;
@@ -28,9 +31,8 @@ mod verify;
 #[cfg(test)]
 mod oracle;
 
-pub use auth::{
-    AuthEvent, AuthInput, Denied, StateView, auth_types, authorize, check_auth_events, may_redact,
-};
+pub use auth::{AuthInput, Denied, StateView, authorize, may_redact};
+pub use auth_events::{AuthEvent, auth_types, check_auth_events};
 pub use draft::{Draft, Unsigned, build, build_with_references};
 pub use error::Error;
 pub use keys::{KeyPair, base64_decode, base64_encode, sign_json, verify_json};
