@@ -166,7 +166,8 @@ impl SyncEngine {
     fn remember(&self, request: &SyncRequest, index: &IndexGuard, view: &SyncView, waited: bool) {
         let mut state = index.state.lock();
         if let Some(device) = &request.device {
-            state.lazy.sent(device.as_str(), &view.next, view.members.clone());
+            let anew = view.joined.iter().filter(|room| room.initial).map(|room| room.room.key()).collect::<Vec<_>>();
+            state.lazy.sent(device.as_str(), &view.next, &anew, view.members.clone());
         }
         let news = state.first_news.take();
         if waited && let Some(news) = news.filter(|_| !view.joined.is_empty()) {

@@ -31,7 +31,8 @@ pub(crate) struct LazyMembers {
 #[derive(Default)]
 struct DeviceMembers {
     token: SyncToken,
-    sent: HashMap<(EntityKey, OwnedUserId), Short>,
+    rooms: HashMap<EntityKey, HashMap<OwnedUserId, Short>>,
+    count: usize,
 }
 
 impl LazyMembers {
@@ -45,11 +46,12 @@ impl LazyMembers {
     /// Whether a device knows a member's event.
     pub(crate) fn knows(&self, device: &str, member: &SentMember) -> bool {
         let Some(members) = self.devices.get(device) else { return false };
-        members.sent.get(&(member.0, member.1.clone())) == Some(&member.2)
+        members.rooms.get(&member.0).and_then(|room| room.get(&member.1)) == Some(&member.2)
     }
 
-    /// Notes what an answer with a token sends.
-    pub(crate) fn sent(&mut self, device: &str, token: &SyncToken, members: Vec<SentMember>) {
+    /// Notes what an answer with a token sends. Rooms of which it tells anew begin afresh: a client may
+    /// have forgotten what it knew of them before.
+    pub(crate) fn sent(&mut self, device: &str, token: &SyncToken, anew: &[EntityKey], members: Vec<SentMember>) {
         if !self.devices.contains_key(device) {
             if members.is_empty() {
                 return;
@@ -60,10 +62,17 @@ impl LazyMembers {
         }
         let memory = self.devices.entry(device.to_owned()).or_default();
         memory.token = token.clone();
-        if memory.sent.len() + members.len() > MEMBERS_PER_DEVICE_MAX {
-            memory.sent.clear();
+        for room in anew {
+            memory.count -= memory.rooms.remove(room).map_or(0, |room| room.len());
         }
-        memory.sent.extend(members.into_iter().map(|(room, user, short)| ((room, user), short)));
+        if memory.count + members.len() > MEMBERS_PER_DEVICE_MAX {
+            memory.rooms.clear();
+            memory.count = 0;
+        }
+        for (room, user, short) in members {
+            let is_new = memory.rooms.entry(room).or_default().insert(user, short).is_none();
+            memory.count += usize::from(is_new);
+        }
     }
 }
 
@@ -78,15 +87,17 @@ mod tests {
         let mut lazy = LazyMembers::default();
         let token = |user| SyncToken { user, ..SyncToken::default() };
         let member = (EntityKey { slot: hearth_storage::slot_of("!r:x"), no: 1 }, user_id!("@a:x").to_owned(), 7);
-        lazy.sent("D", &token(1), vec![member.clone()]);
+        lazy.sent("D", &token(1), &[], vec![member.clone()]);
         lazy.resume("D", Some(&token(1)));
         assert!(lazy.knows("D", &member));
         assert!(!lazy.knows("E", &member));
         assert!(!lazy.knows("D", &(member.0, member.1.clone(), 8)), "another event of the member");
-        lazy.sent("D", &token(2), vec![]);
+        lazy.sent("D", &token(2), &[], vec![]);
         lazy.resume("D", Some(&token(1)));
         assert!(!lazy.knows("D", &member));
-        lazy.sent("D", &token(3), vec![member.clone()]);
+        lazy.sent("D", &token(3), &[], vec![member.clone()]);
+        lazy.sent("D", &token(4), &[member.0], vec![]);
+        assert!(!lazy.knows("D", &member), "told anew of the room");
         lazy.resume("D", None);
         assert!(!lazy.knows("D", &member));
     }

@@ -1,14 +1,14 @@
 //! Renderings for the endpoints that the specification has deprecated and old clients still call:
 //! `/events`, `/initialSync` and `rooms/{roomId}/initialSync`.
 
-use hearth_rooms::{Membership, Place, Rendering, Room, Rooms, Visibility};
+use hearth_rooms::{Membership, Place, Receipt, Rendering, Room, Rooms, Visibility};
 use hearth_users::User;
-use ruma::DeviceId;
+use ruma::{DeviceId, RoomId};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     BatchToken, Error, SyncEngine, SyncRequest, SyncToken, SyncView,
-    v3::{data_event, presence_event, receipt_content},
+    v3::{data_event, presence_event, receipt_contents},
 };
 
 /// `/events`: the news as one list.
@@ -24,9 +24,7 @@ pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> 
         if let Some(users) = &room.typing {
             chunk.push(json!({ "type": "m.typing", "room_id": id, "content": { "user_ids": users } }));
         }
-        if !room.receipts.is_empty() {
-            chunk.push(json!({ "type": "m.receipt", "room_id": id, "content": receipt_content(&room.receipts) }));
-        }
+        chunk.extend(receipt_events(&id, &room.receipts));
     }
     for room in &mut view.left {
         for event in room.room.render_all(&room.timeline.events, &mut room.viewer, &rendering)? {
@@ -61,12 +59,8 @@ pub fn initial(rooms: &Rooms, request: &SyncRequest, view: &mut SyncView) -> Res
     let presence: Vec<Value> = view.presence.iter().map(|(user, info)| presence_event(user, info)).collect();
     let account_data: Vec<Box<RawValue>> =
         view.account_data.iter().map(|event| RawValue::from_string(data_event(event))).collect::<Result<_, _>>()?;
-    let receipts: Vec<Value> = view
-        .joined
-        .iter()
-        .filter(|room| !room.receipts.is_empty())
-        .map(|room| json!({ "type": "m.receipt", "room_id": room.room.id(), "content": receipt_content(&room.receipts) }))
-        .collect();
+    let receipts: Vec<Value> =
+        view.joined.iter().flat_map(|room| receipt_events(room.room.id(), &room.receipts)).collect();
     Ok(json!({ "end": end, "rooms": list, "presence": presence, "account_data": account_data, "receipts": receipts }))
 }
 
@@ -97,10 +91,7 @@ impl SyncEngine {
             out["membership"] = json!(membership.word());
         }
         let receipts = room.receipts(user.id())?;
-        out["receipts"] = match receipts.is_empty() {
-            true => json!([]),
-            false => json!([{ "type": "m.receipt", "room_id": room.id(), "content": receipt_content(&receipts) }]),
-        };
+        out["receipts"] = receipt_events(room.id(), &receipts).into();
         let mut presence = Vec::new();
         for present in self.users.presence().present() {
             if room.membership(&present)? == Membership::Join {
@@ -110,6 +101,11 @@ impl SyncEngine {
         out["presence"] = json!(presence);
         Ok(out)
     }
+}
+
+fn receipt_events(room: &RoomId, receipts: &[Receipt]) -> Vec<Value> {
+    let event = |content| json!({ "type": "m.receipt", "room_id": room, "content": content });
+    receipt_contents(receipts).into_iter().map(event).collect()
 }
 
 /// A room with its newest messages and its state, as its reader may see them.

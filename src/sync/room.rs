@@ -61,6 +61,9 @@ impl Look<'_> {
         if initial || room.view().timeline_position > seen.unwrap_or(0) {
             let stretch = self.stretch(&room, seen, until)?;
             news.timeline = self.timeline(&room, &mut viewer, &stretch)?;
+            if seen.is_none() {
+                self.cut_at_hidden_state(&room, &stretch, &mut news.timeline)?;
+            }
             let state = self.state(&room, &stretch, &news.timeline.events)?;
             news.summary = self.summary(&room, initial, &news.timeline.events, &state)?;
             news.state = self.wanted_state(&room, &stretch, &news, state, members)?;
@@ -173,6 +176,38 @@ impl Look<'_> {
         Ok(state.into_values().collect())
     }
 
+    /// Lets the timeline begin after the last state event that was replaced while the user could not
+    /// see it happen (between two stays): shown after the state, it would seem to be the newer one.
+    fn cut_at_hidden_state(&self, room: &Room, stretch: &Stretch, timeline: &mut Timeline) -> Result<(), Error> {
+        if self.request.state_after {
+            return Ok(());
+        }
+        let is_state = |event: &&Arc<Event>| event.pdu.state_key().is_some();
+        let Some(first) = timeline.events.iter().find(is_state) else { return Ok(()) };
+        let changed = room.state_diff(first.header.state_before, stretch.new_root)?;
+        let shown: HashSet<_> = timeline.events.iter().map(|event| event.short).collect();
+        let hidden: Vec<_> = changed.into_iter().filter(|short| !shown.contains(short)).collect();
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let hidden = room.events(&hidden)?;
+        let is_replaced = |event: &Arc<Event>| {
+            event.pdu.state_key().is_some()
+                && hidden.iter().any(|newer| {
+                    newer.pdu.kind() == event.pdu.kind()
+                        && newer.pdu.state_key() == event.pdu.state_key()
+                        && newer.header.place > event.header.place
+                        && self.request.filter.room.timeline.has_event(newer)
+                })
+        };
+        if let Some(last) = timeline.events.iter().rposition(is_replaced) {
+            timeline.start = timeline.events[last].header.place;
+            timeline.limited = true;
+            timeline.events.drain(..=last);
+        }
+        Ok(())
+    }
+
     /// What the filter leaves of the state, with members as they are needed.
     fn wanted_state(
         &self,
@@ -227,7 +262,8 @@ impl Look<'_> {
                 continue;
             }
             let Some(event) = room.state_at(root, "m.room.member", user.as_str())? else { continue };
-            if !self.knows_member(room, user, event.short) && !events.iter().any(|shown| shown.short == event.short) {
+            let known = !news.initial && self.knows_member(room, user, event.short);
+            if !known && !events.iter().any(|shown| shown.short == event.short) {
                 added.push(event);
             }
         }

@@ -75,8 +75,7 @@ impl Writer<'_> {
         if let Some(users) = &news.typing {
             ephemeral.push(json!({ "type": "m.typing", "content": { "user_ids": users } }).to_string());
         }
-        if !news.receipts.is_empty() {
-            let content = receipt_content(&news.receipts);
+        for content in receipt_contents(&news.receipts) {
             ephemeral.push(json!({ "type": "m.receipt", "content": content }).to_string());
         }
         if !ephemeral.is_empty() {
@@ -173,18 +172,27 @@ fn cut(event: &RawValue, fields: &[String]) -> Result<String, Error> {
     Ok(filter::cut(&event, fields).to_string())
 }
 
-/// The content of `m.receipt`: event, kind, user.
-pub fn receipt_content(receipts: &[Receipt]) -> Value {
-    let mut events: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Value>>> = BTreeMap::new();
+/// The contents of `m.receipt` events: event, kind, user. One is enough, unless a user has a threaded and
+/// an unthreaded receipt at the same event: an object has each user once.
+pub fn receipt_contents(receipts: &[Receipt]) -> Vec<Value> {
+    type Content<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeMap<&'a str, Value>>>;
+    let mut contents: Vec<Content<'_>> = Vec::new();
     for receipt in receipts {
         let mut data = json!({ "ts": receipt.ts });
         if let Some(thread) = &receipt.thread {
             data["thread_id"] = json!(thread);
         }
-        let users = events.entry(receipt.event_id.as_str()).or_default().entry(receipt.kind.word()).or_default();
-        users.insert(receipt.user.as_str(), data);
+        let (event, kind, user) = (receipt.event_id.as_str(), receipt.kind.word(), receipt.user.as_str());
+        let is_taken = |content: &Content<'_>| {
+            content.get(event).and_then(|kinds| kinds.get(kind)).is_some_and(|users| users.contains_key(user))
+        };
+        let at = contents.iter().position(|content| !is_taken(content)).unwrap_or(contents.len());
+        if at == contents.len() {
+            contents.push(Content::new());
+        }
+        contents[at].entry(event).or_default().entry(kind).or_default().insert(user, data);
     }
-    json!(events)
+    contents.into_iter().map(|content| json!(content)).collect()
 }
 
 /// An `m.presence` event.
