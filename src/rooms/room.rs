@@ -88,6 +88,11 @@ impl Room {
         self.view().position.max(self.0.receipts_position.load(Ordering::Acquire))
     }
 
+    /// Position of the last published batch that set a receipt.
+    pub fn receipts_position(&self) -> Position {
+        self.0.receipts_position.load(Ordering::Acquire)
+    }
+
     pub(crate) fn reader(&self) -> &dyn Reader {
         self.0.rooms.reader()
     }

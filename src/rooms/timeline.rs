@@ -152,17 +152,24 @@ impl Room {
         if view.timeline_position <= position {
             return Ok(Place { anchor: view.last_n, offset: 0 });
         }
-        let (mut low, mut high) = (0, view.last_n);
+        let after = |anchor: u64| -> Result<bool, Error> {
+            let row = keys::timeline(self.0.key, Place { anchor, offset: 0 });
+            let row = self.reader().get(Family::RoomTimeline, &row)?;
+            let at = row.and_then(|value| keys::read_timeline_value(&value)).map(|(_, position)| position);
+            at.map(|at| at > position).ok_or(Error::Damaged("timeline row"))
+        };
+        let (mut high, mut step) = (view.last_n, 1);
+        // Mostly asked for a position that is near the end: from there in growing steps, then by halves.
+        while high > step && after(high - step)? {
+            high -= step + 1;
+            step *= 2;
+        }
+        let mut low = high.saturating_sub(step);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let row = self
-                .reader()
-                .get(Family::RoomTimeline, &keys::timeline(self.0.key, Place { anchor: middle, offset: 0 }))?;
-            let at = row.and_then(|value| keys::read_timeline_value(&value)).map(|(_, position)| position);
-            match at {
-                Some(at) if at <= position => low = middle,
-                Some(_) => high = middle - 1,
-                None => return Err(Error::Damaged("timeline row")),
+            match after(middle)? {
+                true => high = middle - 1,
+                false => low = middle,
             }
         }
         Ok(Place { anchor: low, offset: 0 })

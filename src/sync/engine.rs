@@ -137,15 +137,16 @@ impl SyncEngine {
         let deadline = tokio::time::Instant::now() + timeout;
         let mut since = request.since.clone();
         let mut waiting = None;
-        let view = loop {
+        let (view, news) = loop {
             let woken = index.notify.notified();
             tokio::pin!(woken);
             // Registered before anything is looked at, so that no wake-up is lost.
             woken.as_mut().enable();
+            let news = index.state.lock().first_news.take();
             let view = self.look(request, since.as_ref(), &index).await?;
             let answers_at_once = since.is_none() || request.full_state || self.shutdown.is_triggered();
             if !view.is_empty() || answers_at_once || tokio::time::Instant::now() >= deadline {
-                break view;
+                break (view, news);
             }
             // Nothing of what was looked at concerns the client: it need not be looked at again.
             since = Some(view.next);
@@ -157,22 +158,19 @@ impl SyncEngine {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
-        self.remember(request, &index, &view, waiting.is_some());
+        self.remember(request, &index, &view);
+        if waiting.is_some() && let Some(news) = news.filter(|_| !view.joined.is_empty()) {
+            metrics::histogram!(names::MESSAGE_LATENCY).record(news.elapsed().as_secs_f64());
+        }
         drop(presence);
         Ok(view)
     }
 
     /// Notes what an answer tells of.
-    fn remember(&self, request: &SyncRequest, index: &IndexGuard, view: &SyncView, waited: bool) {
-        let mut state = index.state.lock();
-        if let Some(device) = &request.device {
-            let anew = view.joined.iter().filter(|room| room.initial).map(|room| room.room.key()).collect::<Vec<_>>();
-            state.lazy.sent(device.as_str(), &view.next, &anew, view.members.clone());
-        }
-        let news = state.first_news.take();
-        if waited && let Some(news) = news.filter(|_| !view.joined.is_empty()) {
-            metrics::histogram!(names::MESSAGE_LATENCY).record(news.elapsed().as_secs_f64());
-        }
+    fn remember(&self, request: &SyncRequest, index: &IndexGuard, view: &SyncView) {
+        let Some(device) = &request.device else { return };
+        let anew: Vec<_> = view.joined.iter().filter(|room| room.initial).map(|room| room.room.key()).collect();
+        index.state.lock().lazy.sent(device.as_str(), &view.next, &anew, view.members.clone());
     }
 
     /// Takes the positions in their order and looks once.

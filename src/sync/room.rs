@@ -45,7 +45,6 @@ impl Look<'_> {
         let known = self.knows_joined(entry);
         let initial = !known || self.request.full_state;
         let seen = self.since.filter(|_| known).map(|since| since.shard(entry.shard));
-        let mut viewer = self.viewer(&room)?;
         let mut news = JoinedRoom {
             initial,
             timeline: Timeline { events: Vec::new(), limited: false, start: Place::START },
@@ -60,7 +59,7 @@ impl Look<'_> {
         };
         if initial || room.view().timeline_position > seen.unwrap_or(0) {
             let stretch = self.stretch(&room, seen, until)?;
-            news.timeline = self.timeline(&room, &mut viewer, &stretch)?;
+            news.timeline = self.timeline(&room, &mut news.viewer, &stretch)?;
             if seen.is_none() {
                 self.cut_at_hidden_state(&room, &stretch, &mut news.timeline)?;
             }
@@ -68,14 +67,12 @@ impl Look<'_> {
             news.summary = self.summary(&room, initial, &news.timeline.events, &state)?;
             news.state = self.wanted_state(&room, &stretch, &news, state, members)?;
         }
-        news.viewer = viewer;
         Ok(Some(news).filter(|news| !news.is_empty()))
     }
 
     /// The news of a room that the user has left, or was removed from, since the token.
     pub(crate) fn left_room(&self, entry: &RoomEntry, data: Vec<DataEvent>) -> Result<Option<LeftRoom>, Error> {
         let Some(room) = self.engine.rooms.get(&entry.room_id)? else { return Ok(None) };
-        let mut viewer = self.viewer(&room)?;
         let end = Place { anchor: entry.anchor, offset: 0 };
         let Some(own) = room.event_by_id(&entry.event_id)? else { return Ok(None) };
         let mut left = LeftRoom {
@@ -85,7 +82,7 @@ impl Look<'_> {
             viewer: self.viewer(&room)?,
             room: room.clone(),
         };
-        if viewer.left() == Some(end) {
+        if left.viewer.left() == Some(end) {
             let seen = self.since.map(|since| since.shard(room.shard())).filter(|seen| *seen > 0);
             let seen = match seen {
                 Some(seen) if self.was_joined_at(&room, seen)? => Some(seen),
@@ -97,7 +94,7 @@ impl Look<'_> {
                 old_root: seen.map_or(Ok(NodeId::EMPTY), |seen| room.state_root_at(seen))?,
                 new_root: room.state_after(&own)?,
             };
-            left.timeline = self.timeline(&room, &mut viewer, &stretch)?;
+            left.timeline = self.timeline(&room, &mut left.viewer, &stretch)?;
             left.state = self.state(&room, &stretch, &left.timeline.events)?;
             let filter = &self.request.filter.room.state;
             left.state.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
@@ -106,7 +103,6 @@ impl Look<'_> {
         // leaves it out.
         let filter = &self.request.filter.room.timeline;
         left.timeline.events.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
-        left.viewer = viewer;
         Ok(Some(left))
     }
 
@@ -335,7 +331,7 @@ impl Look<'_> {
         }
         let user = self.request.user.id();
         let mut receipts = match seen {
-            Some(seen) if seen >= until => return Ok(Vec::new()),
+            Some(seen) if room.receipts_position() <= seen => return Ok(Vec::new()),
             Some(seen) => room.receipts_between(user, seen, until)?,
             None => room.receipts(user)?,
         };
