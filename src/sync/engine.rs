@@ -39,12 +39,31 @@ pub struct SyncRequest {
     pub since: Option<SyncToken>,
     /// Whether all state is wanted again.
     pub full_state: bool,
-    /// Whether `state` is to go to the end of the timeline.
-    pub state_after: bool,
+    /// To which side of the timeline the state is to go.
+    pub state: StateSide,
     /// How long to wait for news.
     pub timeout: Duration,
     /// The presence that syncing gives the user.
     pub set_presence: PresenceState,
+}
+
+impl SyncRequest {
+    /// Whether the state goes to the end of the timeline.
+    pub(crate) fn is_state_after(&self) -> bool {
+        self.state != StateSide::Before
+    }
+}
+
+/// To which side of the timeline the state in an answer goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateSide {
+    /// Up to its start.
+    #[default]
+    Before,
+    /// Up to its end (`use_state_after`).
+    After,
+    /// Up to its end, for clients that use the names of MSC4222.
+    AfterUnstable,
 }
 
 /// The engine.
@@ -275,23 +294,26 @@ impl Look<'_> {
     fn own_news(&self) -> Result<OwnNews, Error> {
         match self.since {
             None => self.own_everything(),
-            Some(since) if since.user >= self.user_position => Ok(OwnNews::default()),
+            Some(since) if since.user >= self.user_position && !self.request.full_state => Ok(OwnNews::default()),
             Some(since) => self.own_changes(since.user),
         }
     }
 
     fn own_everything(&self) -> Result<OwnNews, Error> {
-        let user = self.request.user.now();
-        let mut own = OwnNews::default();
-        let mut wanted = vec![Membership::Invite, Membership::Knock];
-        if self.request.filter.room.include_leave {
-            wanted.extend([Membership::Leave, Membership::Ban]);
-        }
-        own.entries = user.rooms(&wanted)?;
+        let mut own = OwnNews { entries: self.all_entries()?, ..OwnNews::default() };
         let filter = &self.request.filter.account_data;
         let data = crate::account_data::all_global(&self.request.user)?;
         own.global = data.into_iter().filter(|event| filter.has_type(&event.kind)).collect();
         Ok(own)
+    }
+
+    /// The rooms that the user is not joined to, as far as a client is told of them afresh.
+    fn all_entries(&self) -> Result<Vec<RoomEntry>, Error> {
+        let mut wanted = vec![Membership::Invite, Membership::Knock];
+        if self.request.filter.room.include_leave {
+            wanted.extend([Membership::Leave, Membership::Ban]);
+        }
+        Ok(self.request.user.rooms(&wanted)?)
     }
 
     fn own_changes(&self, since: Position) -> Result<OwnNews, Error> {
@@ -317,6 +339,10 @@ impl Look<'_> {
                 Change::Devices | Change::Profile | Change::Account => {}
             }
         }
+        if self.request.full_state {
+            let told: BTreeSet<OwnedRoomId> = own.entries.iter().map(|entry| entry.room_id.clone()).collect();
+            own.entries.extend(self.all_entries()?.into_iter().filter(|entry| !told.contains(&entry.room_id)));
+        }
         Ok(own)
     }
 
@@ -336,7 +362,8 @@ impl Look<'_> {
             Membership::Invite => view.invited.push(self.stripped(entry)?),
             Membership::Knock => view.knocked.push(self.stripped(entry)?),
             Membership::Leave | Membership::Ban => {
-                if self.since.is_some() && entry.began <= self.user_since() {
+                let again = self.request.full_state && self.request.filter.room.include_leave;
+                if self.since.is_some() && entry.began <= self.user_since() && !again {
                     return Ok(());
                 }
                 let account_data = data.remove(&entry.room_id).unwrap_or_default();

@@ -20,7 +20,7 @@ mod token;
 pub mod v3;
 mod view;
 
-pub use engine::{SyncEngine, SyncRequest};
+pub use engine::{StateSide, SyncEngine, SyncRequest};
 pub use error::Error;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
 pub use token::{BatchToken, SyncToken};

@@ -154,7 +154,7 @@ impl Look<'_> {
     /// history visibility hides it) as it is at the end. For `state_after`, all that changed.
     fn state(&self, room: &Room, stretch: &Stretch, timeline: &[Arc<Event>]) -> Result<Vec<Arc<Event>>, Error> {
         let at_end = room.state_diff(stretch.old_root, stretch.new_root)?;
-        if self.request.state_after {
+        if self.request.is_state_after() {
             return Ok(room.events(&at_end)?);
         }
         let shown: HashSet<_> = timeline.iter().map(|event| event.short).collect();
@@ -175,7 +175,7 @@ impl Look<'_> {
     /// Lets the timeline begin after the last state event that was replaced while the user could not
     /// see it happen (between two stays): shown after the state, it would seem to be the newer one.
     fn cut_at_hidden_state(&self, room: &Room, stretch: &Stretch, timeline: &mut Timeline) -> Result<(), Error> {
-        if self.request.state_after {
+        if self.request.is_state_after() {
             return Ok(());
         }
         let is_state = |event: &&Arc<Event>| event.pdu.state_key().is_some();
@@ -248,7 +248,7 @@ impl Look<'_> {
         }
         let sent: HashMap<&str, u32> =
             state.iter().filter(|event| is_member(event)).filter_map(|event| Some((event.pdu.state_key()?, event.short))).collect();
-        let root = match events.first().filter(|_| !self.request.state_after) {
+        let root = match events.first().filter(|_| !self.request.is_state_after()) {
             Some(first) => first.header.state_before,
             None => stretch.new_root,
         };

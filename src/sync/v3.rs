@@ -8,7 +8,7 @@ use ruma::UserId;
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    BatchToken, Error, EventFormat, JoinedRoom, LeftRoom, StrippedRoom, SyncRequest, SyncView,
+    BatchToken, Error, EventFormat, JoinedRoom, LeftRoom, StateSide, StrippedRoom, SyncRequest, SyncView,
     filter,
     view::{DataEvent, Timeline},
 };
@@ -103,7 +103,7 @@ impl Writer<'_> {
 
     fn left(&self, left: &mut LeftRoom) -> Result<String, Error> {
         let mut out = Object::new();
-        self.history(&mut out, &left.room, &mut left.viewer, &left.timeline, &left.state, false)?;
+        self.history(&mut out, &left.room, &mut left.viewer, &left.timeline, &left.state, true)?;
         if !left.account_data.is_empty() {
             out.raw("account_data", &data_events(&left.account_data));
         }
@@ -127,8 +127,12 @@ impl Writer<'_> {
             object.text("prev_batch", &BatchToken::from(timeline.start).to_string());
             out.raw("timeline", &object.end());
         }
-        let name = if self.request.state_after { "state_after" } else { "state" };
-        if self.request.state_after || always || !state.is_empty() {
+        let name = match self.request.state {
+            StateSide::Before => "state",
+            StateSide::After => "state_after",
+            StateSide::AfterUnstable => "org.matrix.msc4222.state_after",
+        };
+        if self.request.is_state_after() || always || !state.is_empty() {
             let mut object = Object::new();
             object.raw("events", &self.events(room, viewer, state, false)?);
             let object = object.end();

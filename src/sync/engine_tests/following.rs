@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
 use super::{World, client_model::ClientModel, request, say};
-use crate::{SyncRequest, SyncToken};
+use crate::{StateSide, SyncRequest, SyncToken};
 
 const USERS: usize = 4;
 const ROOMS_MAX: usize = 6;
@@ -34,7 +34,9 @@ impl Follower {
         let filter = json!({ "room": { "timeline": { "limit": limit }, "state": { "lazy_load_members": lazy } } });
         let mut request = request(&self.user).filter(filter);
         request.device = Some(format!("{:?}", self.mode).into());
-        request.state_after = self.mode == Mode::StateAfter;
+        if self.mode == Mode::StateAfter {
+            request.state = StateSide::After;
+        }
         request
     }
 

@@ -16,7 +16,7 @@ use hearth_users::{NewAccount, PresenceState, Settings, User, Users};
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId, server_name};
 use serde_json::{Map, Value, json};
 
-use crate::{Filter, SyncEngine, SyncRequest, SyncToken, v3};
+use crate::{Filter, StateSide, SyncEngine, SyncRequest, SyncToken, v3};
 
 /// A whole server below the API.
 struct World {
@@ -95,7 +95,7 @@ fn request(user: &User) -> SyncRequest {
         filter: Arc::new(Filter::default()),
         since: None,
         full_state: false,
-        state_after: false,
+        state: StateSide::Before,
         timeout: Duration::ZERO,
         set_presence: PresenceState::Offline,
     }

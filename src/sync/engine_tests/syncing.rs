@@ -109,7 +109,7 @@ async fn a_gap_has_its_state_before_the_timeline() {
     assert_eq!(plain["rooms"]["join"][room.id().as_str()]["timeline"]["limited"], true);
     assert_eq!(state(&plain, "join", &room, "state"), ["m.room.name|"]);
     let mut after = request(&alice).since(&first).filter(narrow);
-    after.state_after = true;
+    after.state = StateSide::After;
     let after = world.sync(&after).await;
     assert_eq!(state(&after, "join", &room, "state_after"), ["m.room.name|", "m.room.topic|"]);
     assert!(after["rooms"]["join"][room.id().as_str()].get("state").is_none());

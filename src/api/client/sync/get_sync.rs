@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use hearth_sync::{SyncRequest, SyncToken, v3};
+use hearth_sync::{StateSide, SyncRequest, SyncToken, v3};
 use serde::Deserialize;
 
 use crate::app::App;
@@ -41,10 +41,11 @@ pub async fn get_sync(
         device: auth.device,
         since: since.map(SyncToken::parse).transpose()?,
         full_state: query.full_state,
-        state_after: query
-            .use_state_after
-            .or(query.use_state_after_unstable)
-            .unwrap_or(false),
+        state: match (query.use_state_after, query.use_state_after_unstable) {
+            (Some(true), _) => StateSide::After,
+            (_, Some(true)) => StateSide::AfterUnstable,
+            _ => StateSide::Before,
+        },
         timeout: Duration::from_millis(query.timeout),
         set_presence: super::presence(query.set_presence.as_deref())?,
     };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hearth_core::error::MatrixError;
-use hearth_sync::{Filter, SyncRequest};
+use hearth_sync::{Filter, StateSide, SyncRequest};
 use hearth_users::{PresenceState, User};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
@@ -62,7 +62,7 @@ fn plain_request(auth: &Auth, limit: Option<u64>, timeout_ms: u64) -> Result<Syn
         filter: Arc::new(filter),
         since: None,
         full_state: false,
-        state_after: false,
+        state: StateSide::Before,
         timeout: Duration::from_millis(timeout_ms),
         set_presence: PresenceState::Online,
     })
