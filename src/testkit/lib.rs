@@ -1,1 +1,3 @@
 //! Test support: in-process server, client model, room builder, checkers, simulated network.
+
+pub mod client_model;
