@@ -26,7 +26,14 @@ impl Ledger {
     pub(crate) fn expect(&self, position: Position, rows: usize) {
         let mut state = self.0.lock();
         if !state.stopped {
-            state.open.entry(position).or_insert(Open { rows: 0, waiters: Vec::new() }).rows += rows;
+            state
+                .open
+                .entry(position)
+                .or_insert(Open {
+                    rows: 0,
+                    waiters: Vec::new(),
+                })
+                .rows += rows;
         }
     }
 
@@ -40,7 +47,11 @@ impl Ledger {
         if open.rows > 0 {
             return;
         }
-        let waiters = state.open.remove(&position).map(|open| open.waiters).unwrap_or_default();
+        let waiters = state
+            .open
+            .remove(&position)
+            .map(|open| open.waiters)
+            .unwrap_or_default();
         drop(state);
         for waiter in waiters {
             let _ = waiter.send(());

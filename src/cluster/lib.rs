@@ -63,14 +63,23 @@ impl Cluster {
                 return;
             }
             let rows = published.outbox.iter().zip(0..=u16::MAX);
-            let rows: Vec<Row> = rows.map(|(row, index)| Row::new(published.position, index, row.clone())).collect();
-            if let (Some(ledger), Some(queue)) = (noted.get(&published.shard), senders.get(&published.shard)) {
+            let rows: Vec<Row> = rows
+                .map(|(row, index)| Row::new(published.position, index, row.clone()))
+                .collect();
+            if let (Some(ledger), Some(queue)) = (noted.get(&published.shard), senders.get(&published.shard))
+            {
                 ledger.expect(published.position, rows.len());
                 let _ = queue.send(rows);
             }
         }));
         let (stop, _) = watch::channel(false);
-        Arc::new(Cluster { log, handlers: Arc::default(), ledgers, queues: Mutex::new(Some(queues)), stop })
+        Arc::new(Cluster {
+            log,
+            handlers: Arc::default(),
+            ledgers,
+            queues: Mutex::new(Some(queues)),
+            stop,
+        })
     }
 
     /// The log that operations are committed to.
@@ -121,7 +130,11 @@ impl Cluster {
     /// Changes one entity and waits until the change and its effects on others are durable. `build` gets the
     /// position; it runs while later positions of the shard wait for it. Whether new data may be written is
     /// asked by the caller ([`Log::check_writable`]), because a removal goes on when the disk is full.
-    pub async fn commit(&self, slot: Slot, build: impl FnOnce(Position) -> Record) -> Result<Position, Error> {
+    pub async fn commit(
+        &self,
+        slot: Slot,
+        build: impl FnOnce(Position) -> Record,
+    ) -> Result<Position, Error> {
         let shard = self.log.shard_of(slot);
         let (commit, effects) = {
             let ticket = self.log.reserve(shard);

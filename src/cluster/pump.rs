@@ -63,7 +63,14 @@ pub(crate) struct Pump {
 
 impl Pump {
     pub(crate) fn new(log: Arc<Log>, shard: ShardId, handlers: Arc<Handlers>, ledger: Arc<Ledger>) -> Pump {
-        Pump { log, shard, handlers, ledger, targets: BTreeMap::new(), running: FuturesUnordered::new() }
+        Pump {
+            log,
+            shard,
+            handlers,
+            ledger,
+            targets: BTreeMap::new(),
+            running: FuturesUnordered::new(),
+        }
     }
 
     /// Where the pump begins: what is on disk from before this process, up to what the queue holds.
@@ -73,14 +80,26 @@ impl Pump {
             queued.extend(rows);
         }
         // Whatever is queued later has a higher position than all that is on disk now.
-        let end = queued.first().map_or(self.log.published(self.shard), |row| row.position - 1);
+        let end = queued
+            .first()
+            .map_or(self.log.published(self.shard), |row| row.position - 1);
         let page = self.read_page(None, end)?;
         page.iter().for_each(|row| self.ledger.expect(row.position, 1));
-        Ok(Leftovers { page, end, queued, queue })
+        Ok(Leftovers {
+            page,
+            end,
+            queued,
+            queue,
+        })
     }
 
     pub(crate) async fn run(mut self, leftovers: Leftovers, mut stop: watch::Receiver<bool>) {
-        let Leftovers { page, end, queued, mut queue } = leftovers;
+        let Leftovers {
+            page,
+            end,
+            queued,
+            mut queue,
+        } = leftovers;
         if !self.deliver_leftovers(page, end, &mut stop).await {
             return;
         }
@@ -99,7 +118,12 @@ impl Pump {
     }
 
     /// Delivers what is on disk up to `end`, a page at a time. Says whether to go on.
-    async fn deliver_leftovers(&mut self, mut page: Vec<Row>, end: Position, stop: &mut watch::Receiver<bool>) -> bool {
+    async fn deliver_leftovers(
+        &mut self,
+        mut page: Vec<Row>,
+        end: Position,
+        stop: &mut watch::Receiver<bool>,
+    ) -> bool {
         while let Some(last) = page.last() {
             let after = (last.position, last.index);
             page.into_iter().for_each(|row| self.enqueue(row));
@@ -123,7 +147,14 @@ impl Pump {
     }
 
     fn read_page(&self, after: Option<(Position, u16)>, end: Position) -> Result<Vec<Row>, Error> {
-        let key = |position, index| OutboxKey { shard: self.shard, position, index }.encode();
+        let key = |position, index| {
+            OutboxKey {
+                shard: self.shard,
+                position,
+                index,
+            }
+            .encode()
+        };
         let start = match after {
             None => key(0, 0),
             Some((position, u16::MAX)) => key(position + 1, 0),
@@ -131,15 +162,25 @@ impl Pump {
         };
         let mut rows = Vec::new();
         let mut unreadable = 0_u64;
-        self.log.engine().scan(Family::Outbox, &start, &key(end + 1, 0), false, &mut |key, value| {
-            match (OutboxKey::decode(key), hearth_storage::log::decode_outbox(value)) {
-                (Some(key), Some(row)) => rows.push(Row::new(key.position, key.index, row)),
-                _ => unreadable += 1,
-            }
-            rows.len() < PAGE_ROWS
-        })?;
+        self.log.engine().scan(
+            Family::Outbox,
+            &start,
+            &key(end + 1, 0),
+            false,
+            &mut |key, value| {
+                match (OutboxKey::decode(key), hearth_storage::log::decode_outbox(value)) {
+                    (Some(key), Some(row)) => rows.push(Row::new(key.position, key.index, row)),
+                    _ => unreadable += 1,
+                }
+                rows.len() < PAGE_ROWS
+            },
+        )?;
         if unreadable > 0 {
-            tracing::error!(unreadable, shard = self.shard.0, "outbox rows are not readable and are left where they are");
+            tracing::error!(
+                unreadable,
+                shard = self.shard.0,
+                "outbox rows are not readable and are left where they are"
+            );
         }
         Ok(rows)
     }
@@ -161,7 +202,10 @@ impl Pump {
         let shard = self.shard;
         self.running.push(Box::pin(async move {
             let Some(handler) = handler else {
-                tracing::error!(op = row.row.op, "no handler is registered for an outbox row; it is left where it is");
+                tracing::error!(
+                    op = row.row.op,
+                    "no handler is registered for an outbox row; it is left where it is"
+                );
                 return (row, false);
             };
             apply(&*handler, shard, &row).await;
@@ -173,7 +217,11 @@ impl Pump {
     fn finish(&mut self, row: Row, applied: bool) {
         if applied {
             let mut batch = Batch::new();
-            let key = OutboxKey { shard: self.shard, position: row.position, index: row.index };
+            let key = OutboxKey {
+                shard: self.shard,
+                position: row.position,
+                index: row.index,
+            };
             batch.delete(Family::Outbox, key.encode());
             // With the next commit: if a crash comes first, the row is applied once more.
             self.log.defer(batch);
@@ -194,13 +242,20 @@ async fn apply(handler: &dyn OutboxHandler, shard: ShardId, row: &Row) {
     let source = (shard, row.position, row.index);
     let mut pause_ms = RETRY_FIRST_MS;
     loop {
-        let attempt = AssertUnwindSafe(handler.apply(&row.row.target, &row.row.payload, source)).catch_unwind();
+        let attempt =
+            AssertUnwindSafe(handler.apply(&row.row.target, &row.row.payload, source)).catch_unwind();
         match attempt.await {
             Ok(Ok(())) => return,
             // The log is closed: nothing can be applied in this life of the shard.
             Ok(Err(Error::Stopped)) => std::future::pending().await,
-            Ok(Err(error)) => tracing::warn!(%error, op = row.row.op, pause_ms, "an effect was not applied; it is tried again"),
-            Err(_) => tracing::error!(op = row.row.op, pause_ms, "a handler panicked; the effect is tried again"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, op = row.row.op, pause_ms, "an effect was not applied; it is tried again")
+            }
+            Err(_) => tracing::error!(
+                op = row.row.op,
+                pause_ms,
+                "a handler panicked; the effect is tried again"
+            ),
         }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         pause_ms = (pause_ms * 2).min(RETRY_MAX_MS);

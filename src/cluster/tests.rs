@@ -20,7 +20,12 @@ struct Recorder {
 impl Recorder {
     fn new(log: &Arc<Log>, failures: usize, panics: bool) -> Arc<Recorder> {
         let failures_left = AtomicUsize::new(failures);
-        Arc::new(Recorder { log: Arc::clone(log), seen: Mutex::default(), failures_left, panics })
+        Arc::new(Recorder {
+            log: Arc::clone(log),
+            seen: Mutex::default(),
+            failures_left,
+            panics,
+        })
     }
 
     fn seen(&self) -> Vec<(String, u8)> {
@@ -30,9 +35,18 @@ impl Recorder {
 
 #[async_trait]
 impl OutboxHandler for Recorder {
-    async fn apply(&self, target: &str, payload: &[u8], source: (ShardId, Position, u16)) -> Result<(), Error> {
+    async fn apply(
+        &self,
+        target: &str,
+        payload: &[u8],
+        source: (ShardId, Position, u16),
+    ) -> Result<(), Error> {
         tokio::task::yield_now().await;
-        if self.failures_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        if self
+            .failures_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok()
+        {
             assert!(!self.panics, "on purpose");
             return Err(Error::Apply("not yet".to_owned()));
         }
@@ -42,12 +56,20 @@ impl OutboxHandler for Recorder {
         self.seen.lock().push((target.to_owned(), payload[0]));
         let mut batch = Batch::new();
         batch.put(Family::View, format!("{target} {source:?}"), "v");
-        self.log.reserve(self.log.shard_of(slot_of(target))).submit(Record::of(batch)).await.map(|_| ())
+        self.log
+            .reserve(self.log.shard_of(slot_of(target)))
+            .submit(Record::of(batch))
+            .await
+            .map(|_| ())
     }
 }
 
 fn open(engine: Arc<MemoryEngine>) -> Arc<Log> {
-    let options = LogOptions { shards_if_new: 4, mode: WriterMode::Inline, ..LogOptions::default() };
+    let options = LogOptions {
+        shards_if_new: 4,
+        mode: WriterMode::Inline,
+        ..LogOptions::default()
+    };
     Log::open_with(engine, options).unwrap()
 }
 
@@ -58,20 +80,27 @@ fn effects(rows: &[(&str, u8)]) -> Record {
         op: OP,
         payload: vec![*number],
     };
-    Record { outbox: rows.iter().map(row).collect(), ..Record::default() }
+    Record {
+        outbox: rows.iter().map(row).collect(),
+        ..Record::default()
+    }
 }
 
 fn outbox_rows(log: &Log) -> usize {
     let mut rows = 0;
-    log.engine().scan(Family::Outbox, &[], &[0xFF], false, &mut |_, _| {
-        rows += 1;
-        true
-    }).unwrap();
+    log.engine()
+        .scan(Family::Outbox, &[], &[0xFF], false, &mut |_, _| {
+            rows += 1;
+            true
+        })
+        .unwrap();
     rows
 }
 
 fn seen(rows: &[(&str, u8)]) -> Vec<(String, u8)> {
-    rows.iter().map(|(target, number)| ((*target).to_owned(), *number)).collect()
+    rows.iter()
+        .map(|(target, number)| ((*target).to_owned(), *number))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +111,10 @@ async fn effects_are_applied_before_a_commit_returns() {
     cluster.register(OP, Arc::clone(&recorder) as Arc<dyn OutboxHandler>);
     cluster.start().unwrap();
     let slot = slot_of("!room:x");
-    cluster.commit(slot, |_| effects(&[("@a:x", 1), ("@a:x", 2)])).await.unwrap();
+    cluster
+        .commit(slot, |_| effects(&[("@a:x", 1), ("@a:x", 2)]))
+        .await
+        .unwrap();
     assert_eq!(recorder.seen(), seen(&[("@a:x", 1), ("@a:x", 2)]));
     let position = cluster.commit(slot, |_| Record::default()).await.unwrap();
     cluster.delivered(log.shard_of(slot), position).await;
@@ -131,7 +163,10 @@ async fn rows_left_by_a_crash_are_delivered_first() {
     let log = open(Arc::clone(&engine));
     let shard = log.shard_of(slot_of("!room:x"));
     for number in 1..=3 {
-        log.reserve(shard).submit(effects(&[("@a:x", number), ("@b:x", number)])).await.unwrap();
+        log.reserve(shard)
+            .submit(effects(&[("@a:x", number), ("@b:x", number)]))
+            .await
+            .unwrap();
     }
     let log = open(Arc::new(engine.crash()));
     let cluster = Cluster::new(Arc::clone(&log));
@@ -141,9 +176,19 @@ async fn rows_left_by_a_crash_are_delivered_first() {
     cluster.register(OP, Arc::clone(&recorder) as Arc<dyn OutboxHandler>);
     cluster.start().unwrap();
     cluster.delivered(shard, early).await;
-    let of = |name: &str| -> Vec<u8> { recorder.seen().iter().filter(|(to, _)| to == name).map(|(_, n)| *n).collect() };
+    let of = |name: &str| -> Vec<u8> {
+        recorder
+            .seen()
+            .iter()
+            .filter(|(to, _)| to == name)
+            .map(|(_, n)| *n)
+            .collect()
+    };
     assert_eq!(of("@a:x"), [1, 2, 3, 4]);
-    cluster.commit(slot_of("!room:x"), |_| effects(&[("@b:x", 5)])).await.unwrap();
+    cluster
+        .commit(slot_of("!room:x"), |_| effects(&[("@b:x", 5)]))
+        .await
+        .unwrap();
     assert_eq!(of("@b:x"), [1, 2, 3, 5], "each once, in order");
     log.close();
     assert_eq!(outbox_rows(&log), 0);

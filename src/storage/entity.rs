@@ -80,13 +80,24 @@ impl Allocator {
         }
         // The name is reserved before the store is read: a batch that took it releases its own
         // reservation only when it can be read.
-        let reservation = Reservation { allocator: Arc::clone(self), kind, name: name.to_owned() };
+        let reservation = Reservation {
+            allocator: Arc::clone(self),
+            kind,
+            name: name.to_owned(),
+        };
         if entity(reader, kind, name)?.is_some() {
             return Err(Error::Exists);
         }
         let slot = slot_of(name);
-        let key = EntityKey { slot, no: self.next_number(reader, slot, kind)? };
-        batch.put(Family::Entity, EntityRowKey::Name(slot, kind, name).encode(), number_value(key.no));
+        let key = EntityKey {
+            slot,
+            no: self.next_number(reader, slot, kind)?,
+        };
+        batch.put(
+            Family::Entity,
+            EntityRowKey::Name(slot, kind, name).encode(),
+            number_value(key.no),
+        );
         if matches!(kind, EntityKind::Room | EntityKind::User) {
             let mut value = Vec::with_capacity(1 + name.len());
             value.push(TAG);
@@ -119,13 +130,21 @@ impl Reservation {
         let slot = slot_of(&self.name);
         let next = self.allocator.0.lock().next.get(&(slot, self.kind)).copied();
         let next = next.expect("the counter was loaded when the number was given");
-        Op::Put(Family::Entity, EntityRowKey::Counter(slot, self.kind).encode(), number_value(next))
+        Op::Put(
+            Family::Entity,
+            EntityRowKey::Counter(slot, self.kind).encode(),
+            number_value(next),
+        )
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.allocator.0.lock().reserved.remove(&(self.kind, std::mem::take(&mut self.name)));
+        self.allocator
+            .0
+            .lock()
+            .reserved
+            .remove(&(self.kind, std::mem::take(&mut self.name)));
     }
 }
 
@@ -151,8 +170,14 @@ mod tests {
         let engine = MemoryEngine::new();
         let allocator = Arc::new(Allocator::default());
         let mut first = Batch::new();
-        let key = allocator.allocate(&engine, EntityKind::Room, "!a:x", &mut first).unwrap();
-        assert_eq!(entity(&engine, EntityKind::Room, "!a:x"), Ok(None), "not written yet");
+        let key = allocator
+            .allocate(&engine, EntityKind::Room, "!a:x", &mut first)
+            .unwrap();
+        assert_eq!(
+            entity(&engine, EntityKind::Room, "!a:x"),
+            Ok(None),
+            "not written yet"
+        );
         let mut second = Batch::new();
         let again = |batch: &mut Batch| allocator.allocate(&engine, EntityKind::Room, "!a:x", batch);
         assert_eq!(again(&mut second), Err(Error::Exists), "reserved");
@@ -163,8 +188,15 @@ mod tests {
         commit(&engine, third);
         assert_eq!(again(&mut second), Err(Error::Exists), "stored");
         assert_eq!(entity(&engine, EntityKind::Room, "!a:x"), Ok(Some(other)));
-        assert_eq!(entity(&engine, EntityKind::User, "!a:x"), Ok(None), "kinds are apart");
-        assert_eq!(name_of(&engine, EntityKind::Room, other), Ok(Some("!a:x".to_owned())));
+        assert_eq!(
+            entity(&engine, EntityKind::User, "!a:x"),
+            Ok(None),
+            "kinds are apart"
+        );
+        assert_eq!(
+            name_of(&engine, EntityKind::Room, other),
+            Ok(Some("!a:x".to_owned()))
+        );
     }
 
     #[test]
@@ -173,15 +205,27 @@ mod tests {
         let allocator = Arc::new(Allocator::default());
         // Two names that share a slot.
         let first = "!0:x".to_owned();
-        let second = (1..).map(|n| format!("!{n}:x")).find(|name| slot_of(name) == slot_of(&first)).unwrap();
+        let second = (1..)
+            .map(|n| format!("!{n}:x"))
+            .find(|name| slot_of(name) == slot_of(&first))
+            .unwrap();
         let (mut one, mut two) = (Batch::new(), Batch::new());
-        allocator.allocate(&engine, EntityKind::Room, &first, &mut one).unwrap();
-        let last = allocator.allocate(&engine, EntityKind::Room, &second, &mut two).unwrap();
+        allocator
+            .allocate(&engine, EntityKind::Room, &first, &mut one)
+            .unwrap();
+        let last = allocator
+            .allocate(&engine, EntityKind::Room, &second, &mut two)
+            .unwrap();
         commit(&engine, two);
         commit(&engine, one);
-        let third = (1..).map(|n| format!("!{n}:y")).find(|name| slot_of(name) == slot_of(&first)).unwrap();
+        let third = (1..)
+            .map(|n| format!("!{n}:y"))
+            .find(|name| slot_of(name) == slot_of(&first))
+            .unwrap();
         let restarted = Arc::new(Allocator::default());
-        let key = restarted.allocate(&engine, EntityKind::Room, &third, &mut Batch::new()).unwrap();
+        let key = restarted
+            .allocate(&engine, EntityKind::Room, &third, &mut Batch::new())
+            .unwrap();
         assert!(key.no > last.no);
     }
 }

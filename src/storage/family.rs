@@ -15,8 +15,13 @@ pub enum Profile {
     Events,
 }
 
+impl Profile {
+    /// Every profile, by its number.
+    pub const ALL: [Profile; 4] = [Profile::Point, Profile::Scan, Profile::Queue, Profile::Events];
+}
+
 macro_rules! families {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $module:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal, $module:ident;)*) => {
         /// A column family: one ordered map of the store.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -26,9 +31,14 @@ macro_rules! families {
             /// Every family.
             pub const ALL: &'static [Family] = &[$(Family::$name,)*];
 
-            /// The name under which the family is stored.
+            /// The family's name.
             pub fn name(self) -> &'static str {
                 match self { $(Family::$name => $text,)* }
+            }
+
+            /// The byte that stands for the family on disk. It is never given to another one.
+            pub fn code(self) -> u8 {
+                match self { $(Family::$name => $code,)* }
             }
 
             /// What the family holds.
@@ -41,57 +51,57 @@ macro_rules! families {
 
 families! {
     /// The data directory itself: schema version, shard map, shard heads.
-    Meta = "meta", meta;
+    Meta = 1, "meta", meta;
     /// What happened in each shard, in order.
-    Feed = "feed", feed;
+    Feed = 2, "feed", feed;
     /// How far each duty has read each shard's feed.
-    Cursor = "cursor", cursor;
+    Cursor = 3, "cursor", cursor;
     /// Effects on other entities that are not applied yet.
-    Outbox = "outbox", outbox;
+    Outbox = 4, "outbox", outbox;
     /// Entity names and their numbers.
-    Entity = "entity", entity;
+    Entity = 5, "entity", entity;
     /// The parts of a room's record.
-    Room = "room", room;
+    Room = 6, "room", room;
     /// Events by their short id.
-    RoomEvent = "room_event", room_event;
+    RoomEvent = 7, "room_event", room_event;
     /// Event id to short id.
-    RoomEventId = "room_event_id", room_event_id;
+    RoomEventId = 8, "room_event_id", room_event_id;
     /// The room's order of events.
-    RoomTimeline = "room_timeline", room_timeline;
+    RoomTimeline = 9, "room_timeline", room_timeline;
     /// State keys and their short ids.
-    RoomStateKey = "room_state_key", room_state_key;
+    RoomStateKey = 10, "room_state_key", room_state_key;
     /// Nodes of the persistent state map.
-    RoomStateNode = "room_state_node", room_state_node;
+    RoomStateNode = 11, "room_state_node", room_state_node;
     /// The state root at each position where the current state changed.
-    RoomStateAt = "room_state_at", room_state_at;
+    RoomStateAt = 12, "room_state_at", room_state_at;
     /// The current state, flat.
-    RoomState = "room_state", room_state;
+    RoomState = 13, "room_state", room_state;
     /// Small ordered indexes of a room.
-    RoomIndex = "room_index", room_index;
+    RoomIndex = 14, "room_index", room_index;
     /// Client transaction ids.
-    RoomTxn = "room_txn", room_txn;
+    RoomTxn = 15, "room_txn", room_txn;
     /// Read receipts.
-    RoomReceipt = "room_receipt", room_receipt;
+    RoomReceipt = 16, "room_receipt", room_receipt;
     /// The parts of a user's record.
-    User = "user", user;
+    User = 17, "user", user;
     /// A user's devices.
-    UserDevice = "user_device", user_device;
+    UserDevice = 18, "user_device", user_device;
     /// Access and refresh tokens.
-    UserToken = "user_token", user_token;
+    UserToken = 19, "user_token", user_token;
     /// Account data.
-    UserData = "user_data", user_data;
+    UserData = 20, "user_data", user_data;
     /// A user's rooms.
-    UserRoom = "user_room", user_room;
+    UserRoom = 21, "user_room", user_room;
     /// What changed for a user, by position.
-    UserChange = "user_change", user_change;
+    UserChange = 22, "user_change", user_change;
     /// Room aliases.
-    Alias = "alias", alias;
+    Alias = 23, "alias", alias;
     /// Media records.
-    Media = "media", media;
+    Media = 24, "media", media;
     /// Stores of feed consumers over all entities.
-    View = "view", view;
+    View = 25, "view", view;
     /// Registration tokens.
-    TokenMisc = "token_misc", token_misc;
+    TokenMisc = 26, "token_misc", token_misc;
 }
 
 #[cfg(test)]
@@ -102,7 +112,9 @@ mod tests {
     fn names_are_unique_and_numbered() {
         for (at, family) in Family::ALL.iter().enumerate() {
             assert_eq!(*family as usize, at);
-            assert!(Family::ALL[..at].iter().all(|other| other.name() != family.name()));
+            let mut before = Family::ALL[..at].iter();
+            assert!(before.all(|other| other.name() != family.name() && other.code() != family.code()));
+            assert!((1..0xFF).contains(&family.code()), "scans end at the next code");
         }
     }
 }

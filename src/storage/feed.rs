@@ -46,11 +46,19 @@ impl Feed {
         let mut batch = Batch::new();
         for shard in self.0.shard_ids() {
             if self.0.cursors.get(duty, shard).is_none() {
-                let position = if start == Start::Now { self.0.published(shard) } else { 0 };
+                let position = if start == Start::Now {
+                    self.0.published(shard)
+                } else {
+                    0
+                };
                 self.0.cursors.set(duty, shard, position, &mut batch);
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.0.engine().write(&batch, true) }
+        if batch.is_empty() {
+            Ok(())
+        } else {
+            self.0.engine().write(&batch, true)
+        }
     }
 
     /// Forgets a duty, so that it holds back no feed.
@@ -68,8 +76,16 @@ impl Feed {
         limit: usize,
     ) -> Result<Vec<(Position, Vec<FeedItem>)>, Error> {
         let published = self.0.published(shard);
-        let start = FeedKey { shard, position: after.saturating_add(1) }.encode();
-        let end = FeedKey { shard, position: published.saturating_add(1) }.encode();
+        let start = FeedKey {
+            shard,
+            position: after.saturating_add(1),
+        }
+        .encode();
+        let end = FeedKey {
+            shard,
+            position: published.saturating_add(1),
+        }
+        .encode();
         let mut batches = Vec::new();
         let mut corrupt = false;
         let visit = &mut |key: &[u8], value: &[u8]| match (FeedKey::decode(key), decode_feed(value)) {
@@ -84,7 +100,11 @@ impl Feed {
             }
         };
         self.0.engine().scan(Family::Feed, &start, &end, false, visit)?;
-        if corrupt { Err(Error::Corrupt("feed row")) } else { Ok(batches) }
+        if corrupt {
+            Err(Error::Corrupt("feed row"))
+        } else {
+            Ok(batches)
+        }
     }
 
     /// Up to which position a duty has done its work.
@@ -110,7 +130,13 @@ impl Feed {
     /// duty. The log does this by itself as it grows.
     pub fn trim(&self, shard: ShardId) -> Result<(), Error> {
         if let Some(op) = trim_op(self.0.engine(), shard, self.0.published(shard))? {
-            self.0.engine().write(&Batch { ops: vec![op], ..Batch::new() }, false)?;
+            self.0.engine().write(
+                &Batch {
+                    ops: vec![op],
+                    ..Batch::new()
+                },
+                false,
+            )?;
         }
         Ok(())
     }
@@ -141,13 +167,28 @@ impl Cursors {
         let mut value = Vec::with_capacity(9);
         value.push(TAG);
         value.extend_from_slice(&position.to_be_bytes());
-        batch.put(Family::Cursor, CursorKey { duty: duty.into(), shard }.encode(), value);
+        batch.put(
+            Family::Cursor,
+            CursorKey {
+                duty: duty.into(),
+                shard,
+            }
+            .encode(),
+            value,
+        );
     }
 
     fn remove(&self, duty: &str, batch: &mut Batch) {
         let cursors = self.0.lock().remove(duty).unwrap_or_default();
         for shard in cursors.into_keys() {
-            batch.delete(Family::Cursor, CursorKey { duty: duty.into(), shard }.encode());
+            batch.delete(
+                Family::Cursor,
+                CursorKey {
+                    duty: duty.into(),
+                    shard,
+                }
+                .encode(),
+            );
         }
     }
 }
@@ -156,10 +197,19 @@ impl Cursors {
 /// ahead of work that a crash would lose.
 pub(crate) fn trim_op(engine: &dyn Engine, shard: ShardId, published: Position) -> Result<Option<Op>, Error> {
     let duties = load_cursors(engine)?;
-    let slowest = duties.values().filter_map(|cursors| cursors.get(&shard).copied()).min();
-    let read = slowest.unwrap_or(published.saturating_sub(UNREAD_FEED_POSITIONS)).min(published);
+    let slowest = duties
+        .values()
+        .filter_map(|cursors| cursors.get(&shard).copied())
+        .min();
+    let read = slowest
+        .unwrap_or(published.saturating_sub(UNREAD_FEED_POSITIONS))
+        .min(published);
     let start = FeedKey { shard, position: 0 }.encode();
-    let end = FeedKey { shard, position: read + 1 }.encode();
+    let end = FeedKey {
+        shard,
+        position: read + 1,
+    }
+    .encode();
     Ok((read > 0).then_some(Op::DeleteRange(Family::Feed, start, end)))
 }
 
@@ -169,13 +219,20 @@ fn load_cursors(engine: &dyn Engine) -> Result<Duties, Error> {
     engine.scan(Family::Cursor, &[], &[0xFF], false, &mut |key, value| {
         match (CursorKey::decode(key), decode_cursor(value)) {
             (Some(key), Some(position)) => {
-                duties.entry(key.duty.0.into_owned()).or_default().insert(key.shard, position);
+                duties
+                    .entry(key.duty.0.into_owned())
+                    .or_default()
+                    .insert(key.shard, position);
             }
             _ => corrupt = true,
         }
         !corrupt
     })?;
-    if corrupt { Err(Error::Corrupt("cursor")) } else { Ok(duties) }
+    if corrupt {
+        Err(Error::Corrupt("cursor"))
+    } else {
+        Ok(duties)
+    }
 }
 
 fn decode_cursor(value: &[u8]) -> Option<Position> {

@@ -173,7 +173,14 @@ mod tests {
 
     #[test]
     fn text_round_trips_and_keeps_its_parts_apart() {
-        for (first, second) in [("a", "b"), ("", ""), ("a\0b", "c"), ("a", "b\0c"), ("\0", "\0\0"), ("ä\0\u{1}", "\u{1}")] {
+        for (first, second) in [
+            ("a", "b"),
+            ("", ""),
+            ("a\0b", "c"),
+            ("a", "b\0c"),
+            ("\0", "\0\0"),
+            ("ä\0\u{1}", "\u{1}"),
+        ] {
             let key = KeyWriter::new(16).text(first).rest(second).done();
             let mut reader = KeyReader::new(&key);
             assert_eq!(reader.text().as_deref(), Some(first));

@@ -57,7 +57,9 @@ impl MemoryEngine {
             dead: false,
             free_bytes: None,
         };
-        MemoryEngine { state: RwLock::new(state) }
+        MemoryEngine {
+            state: RwLock::new(state),
+        }
     }
 
     /// The next synced writes succeed, as many as `writes`; the one after them fails as if the machine
@@ -199,7 +201,10 @@ impl Reader for MemoryEngine {
         if state.dead {
             return Err(crashed());
         }
-        Ok(keys.iter().map(|key| state.maps[family as usize].get(key).cloned()).collect())
+        Ok(keys
+            .iter()
+            .map(|key| state.maps[family as usize].get(key).cloned())
+            .collect())
     }
 
     fn scan(
@@ -246,7 +251,11 @@ impl Engine for MemoryEngine {
         }
         match &mut state.writes_left {
             Some(0) => {
-                let interrupted = Batch { ops: batch.ops.clone(), segments: batch.segments.clone(), ..Batch::new() };
+                let interrupted = Batch {
+                    ops: batch.ops.clone(),
+                    segments: batch.segments.clone(),
+                    ..Batch::new()
+                };
                 state.interrupted = Some(interrupted);
                 return Err(crashed());
             }
@@ -361,7 +370,10 @@ mod tests {
         assert_eq!(keys(&engine), "");
         let after = engine.crash();
         assert_eq!(keys(&after), "ab", "a sync covers everything before it");
-        assert!(put(&engine, "x", true).is_err() && engine.get(Family::View, b"a").is_err(), "the old one is dead");
+        assert!(
+            put(&engine, "x", true).is_err() && engine.get(Family::View, b"a").is_err(),
+            "the old one is dead"
+        );
     }
 
     #[test]

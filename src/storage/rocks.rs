@@ -1,20 +1,24 @@
-//! The RocksDB engine: one column family for each of ours, tuned by its profile.
+//! The RocksDB engine.
+//!
+//! Our families of one profile share one of RocksDB's column families, in which their keys start with
+//! the family's code. Each of RocksDB's own costs a memtable, files, and several synced writes when it is
+//! made, flushed or recovered: with one for each of ours a start would take a quarter of a second.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
+    ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use crate::family::Profile;
 use crate::{Batch, Engine, Error, Family, Op, Reader};
 
-/// A write buffer of one family is flushed at this size. Small, because there are many families.
+/// A write buffer of one group is flushed at this size. Small, because a server is to fit into a small machine.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// The grain in which a write buffer takes memory. RocksDB's own grain (an eighth of the buffer) would
-/// cost an idle server a megabyte for each family.
+/// cost an idle server a megabyte for each group.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
 /// The write-ahead log is cut when it reaches this, which also bounds the replay after a crash.
 const WAL_MAX_BYTES: u64 = 64 << 20;
@@ -34,7 +38,9 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        RocksOptions { memory_limit_bytes: 256 << 20 }
+        RocksOptions {
+            memory_limit_bytes: 256 << 20,
+        }
     }
 }
 
@@ -59,43 +65,75 @@ impl RocksEngine {
         std::fs::create_dir_all(path)
             .map_err(|error| Error::Engine(format!("{} cannot be made: {error}", path.display())))?;
         let db_options = db_options();
-        refuse_unknown_families(&db_options, path)?;
+        refuse_unknown_groups(&db_options, path)?;
         let cache = Cache::new_lru_cache(options.memory_limit_bytes);
         let mut db_options = db_options;
         let buffers = options.memory_limit_bytes / 4;
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone());
         db_options.set_write_buffer_manager(&buffers);
         let mut descriptors = vec![ColumnFamilyDescriptor::new("default", Options::default())];
-        for family in Family::ALL {
-            descriptors.push(ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache)));
+        for profile in Profile::ALL {
+            descriptors.push(ColumnFamilyDescriptor::new(
+                group_name(profile),
+                group_options(profile, &cache),
+            ));
         }
         let db = DB::open_cf_descriptors(&db_options, path, descriptors).map_err(engine_error)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(RocksEngine { db, path: path.to_owned(), synced, unsynced: WriteOptions::default(), _cache: cache })
+        Ok(RocksEngine {
+            db,
+            path: path.to_owned(),
+            synced,
+            unsynced: WriteOptions::default(),
+            _cache: cache,
+        })
     }
 
-    fn handle(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("every family was opened")
+    fn handle(&self, profile: Profile) -> &ColumnFamily {
+        self.db
+            .cf_handle(group_name(profile))
+            .expect("every group was opened")
     }
 
     fn to_write_batch(&self, batch: &Batch) -> WriteBatch {
-        // A look-up by name for each family of the batch, not for each change.
-        let mut handles: [Option<&ColumnFamily>; Family::ALL.len()] = [None; Family::ALL.len()];
+        let handles = Profile::ALL.map(|profile| self.handle(profile));
         let mut out = WriteBatch::default();
+        let (mut first, mut second) = (Vec::with_capacity(128), Vec::with_capacity(128));
         for op in &batch.ops {
             let (Op::Put(family, ..) | Op::Delete(family, ..) | Op::DeleteRange(family, ..)) = op;
-            let handle = *handles[*family as usize].get_or_insert_with(|| self.handle(*family));
+            let handle = handles[family.doc().profile as usize];
             match op {
-                Op::Put(_, key, value) => out.put_cf(handle, key, value),
-                Op::Delete(_, key) => out.delete_cf(handle, key),
+                Op::Put(_, key, value) => out.put_cf(handle, full_key(&mut first, *family, key), value),
+                Op::Delete(_, key) => out.delete_cf(handle, full_key(&mut first, *family, key)),
                 // RocksDB refuses a range that ends before it starts.
-                Op::DeleteRange(_, start, end) if start < end => out.delete_range_cf(handle, start, end),
+                Op::DeleteRange(_, start, end) if start < end => {
+                    let start = full_key(&mut first, *family, start);
+                    out.delete_range_cf(handle, start, full_key(&mut second, *family, end));
+                }
                 Op::DeleteRange(..) => {}
             }
         }
         out
     }
+}
+
+/// The name of the column family of RocksDB in which families of this profile are stored.
+fn group_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Point => "point",
+        Profile::Scan => "scan",
+        Profile::Queue => "queue",
+        Profile::Events => "events",
+    }
+}
+
+/// A family's key as it is stored: its code first.
+fn full_key<'a>(buffer: &'a mut Vec<u8>, family: Family, key: &[u8]) -> &'a [u8] {
+    buffer.clear();
+    buffer.push(family.code());
+    buffer.extend_from_slice(key);
+    buffer
 }
 
 fn db_options() -> Options {
@@ -122,8 +160,7 @@ fn db_options() -> Options {
     options
 }
 
-fn family_options(family: Family, cache: &Cache) -> Options {
-    let profile = family.doc().profile;
+fn group_options(profile: Profile, cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_arena_block_size(ARENA_BLOCK_BYTES);
@@ -148,7 +185,13 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         Profile::Queue => table.set_block_size(32 << 10),
         Profile::Events => {
             table.set_block_size(32 << 10);
-            options.set_bottommost_compression_options(-14, EVENT_ZSTD_LEVEL, 0, EVENT_DICTIONARY_BYTES, true);
+            options.set_bottommost_compression_options(
+                -14,
+                EVENT_ZSTD_LEVEL,
+                0,
+                EVENT_DICTIONARY_BYTES,
+                true,
+            );
             options.set_bottommost_zstd_max_train_bytes(EVENT_DICTIONARY_BYTES * 64, true);
         }
     }
@@ -156,12 +199,16 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     options
 }
 
-/// A store with families that we do not know was written by a newer version.
-fn refuse_unknown_families(options: &Options, path: &Path) -> Result<(), Error> {
+/// A store with column families that we do not know was written by a newer version.
+fn refuse_unknown_groups(options: &Options, path: &Path) -> Result<(), Error> {
     if !path.join("CURRENT").exists() {
         return Ok(());
     }
-    let known: BTreeSet<&str> = Family::ALL.iter().map(|family| family.name()).chain(["default"]).collect();
+    let known: BTreeSet<&str> = Profile::ALL
+        .into_iter()
+        .map(group_name)
+        .chain(["default"])
+        .collect();
     let found = DB::list_cf(options, path).map_err(engine_error)?;
     match found.iter().find(|name| !known.contains(name.as_str())) {
         None => Ok(()),
@@ -171,19 +218,33 @@ fn refuse_unknown_families(options: &Options, path: &Path) -> Result<(), Error> 
     }
 }
 
-fn scan_bounds(start: &[u8], end: &[u8]) -> ReadOptions {
+fn scan_bounds(family: Family, start: &[u8], end: &[u8]) -> ReadOptions {
     let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(start);
-    options.set_iterate_upper_bound(end);
+    let mut key = Vec::with_capacity(1 + start.len().max(end.len()));
+    options.set_iterate_lower_bound(full_key(&mut key, family, start));
+    options.set_iterate_upper_bound(full_key(&mut key, family, end));
     options
+}
+
+fn full_keys(family: Family, keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let full = |key: &Vec<u8>| {
+        let mut buffer = Vec::with_capacity(1 + key.len());
+        full_key(&mut buffer, family, key);
+        buffer
+    };
+    keys.iter().map(full).collect()
 }
 
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
 
 fn visit_all(mut iterator: rocksdb::DBRawIterator<'_>, reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
-    if reverse { iterator.seek_to_last() } else { iterator.seek_to_first() }
+    if reverse {
+        iterator.seek_to_last()
+    } else {
+        iterator.seek_to_first()
+    }
     while let Some((key, value)) = iterator.item() {
-        if !visit(key, value) {
+        if !visit(&key[1..], value) {
             return Ok(());
         }
         if reverse { iterator.prev() } else { iterator.next() }
@@ -193,19 +254,38 @@ fn visit_all(mut iterator: rocksdb::DBRawIterator<'_>, reverse: bool, visit: Vis
 
 impl Reader for RocksEngine {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.db.get_cf(self.handle(family), key).map_err(engine_error)
+        self.db
+            .get_cf(
+                self.handle(family.doc().profile),
+                full_key(&mut Vec::with_capacity(64), family, key),
+            )
+            .map_err(engine_error)
     }
 
     fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let found = self.db.batched_multi_get_cf(self.handle(family), keys, false);
-        found.into_iter().map(|value| Ok(value.map_err(engine_error)?.map(|value| value.to_vec()))).collect()
+        let found =
+            self.db
+                .batched_multi_get_cf(self.handle(family.doc().profile), &full_keys(family, keys), false);
+        found
+            .into_iter()
+            .map(|value| Ok(value.map_err(engine_error)?.map(|value| value.to_vec())))
+            .collect()
     }
 
-    fn scan(&self, family: Family, start: &[u8], end: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
+    fn scan(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: &[u8],
+        reverse: bool,
+        visit: Visit<'_>,
+    ) -> Result<(), Error> {
         if start >= end {
             return Ok(());
         }
-        let iterator = self.db.raw_iterator_cf_opt(self.handle(family), scan_bounds(start, end));
+        let iterator = self
+            .db
+            .raw_iterator_cf_opt(self.handle(family.doc().profile), scan_bounds(family, start, end));
         visit_all(iterator, reverse, visit)
     }
 }
@@ -213,34 +293,52 @@ impl Reader for RocksEngine {
 impl Engine for RocksEngine {
     fn write(&self, batch: &Batch, sync: bool) -> Result<(), Error> {
         let options = if sync { &self.synced } else { &self.unsynced };
-        self.db.write_opt(self.to_write_batch(batch), options).map_err(engine_error)
+        self.db
+            .write_opt(self.to_write_batch(batch), options)
+            .map_err(engine_error)
     }
 
     fn snapshot(&self) -> Box<dyn Reader + '_> {
-        Box::new(Snapshot { engine: self, snapshot: self.db.snapshot() })
+        Box::new(Snapshot {
+            engine: self,
+            snapshot: self.db.snapshot(),
+        })
     }
 
     fn usage_bytes(&self) -> u64 {
-        let size = |family: &Family| {
-            let property = self.db.property_int_value_cf(self.handle(*family), "rocksdb.live-sst-files-size");
+        let size = |profile| {
+            let property = self
+                .db
+                .property_int_value_cf(self.handle(profile), "rocksdb.live-sst-files-size");
             property.ok().flatten().unwrap_or(0)
         };
-        Family::ALL.iter().map(size).sum()
+        Profile::ALL.into_iter().map(size).sum()
     }
 
     fn compact(&self, family: Family, start: &[u8], end: &[u8]) -> Result<(), Error> {
         let mut options = rocksdb::CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
-        self.db.compact_range_cf_opt(self.handle(family), Some(start), Some(end), &options);
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let (start, end) = (
+            full_key(&mut first, family, start),
+            full_key(&mut second, family, end),
+        );
+        self.db.compact_range_cf_opt(
+            self.handle(family.doc().profile),
+            Some(start),
+            Some(end),
+            &options,
+        );
         Ok(())
     }
 
     fn flush(&self) -> Result<(), Error> {
         let mut options = rocksdb::FlushOptions::default();
         options.set_wait(true);
-        let handles: Vec<&ColumnFamily> = Family::ALL.iter().map(|family| self.handle(*family)).collect();
-        self.db.flush_cfs_opt(&handles, &options).map_err(engine_error)
+        self.db
+            .flush_cfs_opt(&Profile::ALL.map(|profile| self.handle(profile)), &options)
+            .map_err(engine_error)
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -257,20 +355,40 @@ struct Snapshot<'a> {
 
 impl Reader for Snapshot<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.snapshot.get_cf(self.engine.handle(family), key).map_err(engine_error)
+        self.snapshot
+            .get_cf(
+                self.engine.handle(family.doc().profile),
+                full_key(&mut Vec::with_capacity(64), family, key),
+            )
+            .map_err(engine_error)
     }
 
     fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let handle = self.engine.handle(family);
-        let found = self.snapshot.multi_get_cf(keys.iter().map(|key| (handle, key)));
-        found.into_iter().map(|value| value.map_err(engine_error)).collect()
+        let handle = self.engine.handle(family.doc().profile);
+        let found = self
+            .snapshot
+            .multi_get_cf(full_keys(family, keys).iter().map(|key| (handle, key)));
+        found
+            .into_iter()
+            .map(|value| value.map_err(engine_error))
+            .collect()
     }
 
-    fn scan(&self, family: Family, start: &[u8], end: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
+    fn scan(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: &[u8],
+        reverse: bool,
+        visit: Visit<'_>,
+    ) -> Result<(), Error> {
         if start >= end {
             return Ok(());
         }
-        let iterator = self.snapshot.raw_iterator_cf_opt(self.engine.handle(family), scan_bounds(start, end));
+        let iterator = self.snapshot.raw_iterator_cf_opt(
+            self.engine.handle(family.doc().profile),
+            scan_bounds(family, start, end),
+        );
         visit_all(iterator, reverse, visit)
     }
 }

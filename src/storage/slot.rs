@@ -101,7 +101,10 @@ impl EntityKey {
     pub fn from_bytes(bytes: [u8; 6]) -> Option<EntityKey> {
         let [a, b, c, d, e, f] = bytes;
         let slot = Slot::new(u16::from_be_bytes([a, b]))?;
-        Some(EntityKey { slot, no: u32::from_be_bytes([c, d, e, f]) })
+        Some(EntityKey {
+            slot,
+            no: u32::from_be_bytes([c, d, e, f]),
+        })
     }
 }
 
@@ -119,15 +122,28 @@ mod tests {
     #[test]
     fn slots_are_the_documented_hash() {
         // These values are stored in every key: a change of the hash would lose all data.
-        for (name, slot) in [("", 0x14C2), ("!room:example.org", 636), ("@alice:example.org", 6739)] {
+        for (name, slot) in [
+            ("", 0x14C2),
+            ("!room:example.org", 636),
+            ("@alice:example.org", 6739),
+        ] {
             assert_eq!(slot_of(name).get(), slot, "{name}");
         }
     }
 
     #[test]
     fn entity_keys_round_trip_in_order() {
-        let key = |slot, no| EntityKey { slot: Slot::new(slot).unwrap(), no };
-        let keys = [key(0, 1), key(0, 256), key(0, u32::MAX), key(1, 0), key(0x3FFF, 7)];
+        let key = |slot, no| EntityKey {
+            slot: Slot::new(slot).unwrap(),
+            no,
+        };
+        let keys = [
+            key(0, 1),
+            key(0, 256),
+            key(0, u32::MAX),
+            key(1, 0),
+            key(0x3FFF, 7),
+        ];
         for pair in keys.windows(2) {
             assert!(pair[0] < pair[1] && pair[0].to_bytes() < pair[1].to_bytes());
         }

@@ -16,6 +16,8 @@ mod ticket;
 mod writer;
 
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -29,13 +31,13 @@ use crate::entity::Allocator;
 use crate::feed::Cursors;
 use crate::{Batch, Engine, EntityKey, EntityKind, Error, Position, ShardId, Slot};
 
+pub use rows::decode_outbox;
 pub use rows::{FeedItem, FeedKind, OutboxRow, Published, Record};
 pub(crate) use rows::{decode_feed, encode_feed, encode_outbox};
-pub use rows::decode_outbox;
 pub use shards::ShardInfo;
 pub(crate) use shards::head_op;
-pub use ticket::{Commit, Ticket};
 use ticket::Queue;
+pub use ticket::{Commit, Ticket};
 use writer::Writer;
 
 /// How large a record should be at most. Larger work is staged where nothing reads and made visible by
@@ -71,7 +73,11 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { shards_if_new: 16, disk_reserve_bytes: DISK_RESERVE_BYTES, mode: WriterMode::Thread }
+        LogOptions {
+            shards_if_new: 16,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            mode: WriterMode::Thread,
+        }
     }
 }
 
@@ -125,7 +131,13 @@ struct Shard {
 impl Log {
     /// Opens the log of a data directory with the usual settings.
     pub fn open(engine: Arc<dyn Engine>, shards_if_new: u16) -> Result<Arc<Log>, Error> {
-        Log::open_with(engine, LogOptions { shards_if_new, ..LogOptions::default() })
+        Log::open_with(
+            engine,
+            LogOptions {
+                shards_if_new,
+                ..LogOptions::default()
+            },
+        )
     }
 
     /// Opens the log of a data directory: makes the shard map of a new one, refuses one of another
@@ -164,12 +176,17 @@ impl Log {
         let mut thread = None;
         if inner.options.mode == WriterMode::Thread {
             let writer = Arc::clone(&inner);
-            let spawned = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer::run(&writer));
+            let spawned = std::thread::Builder::new()
+                .name("log-writer".to_owned())
+                .spawn(move || writer::run(&writer));
             let handle = spawned.map_err(|error| Error::Engine(format!("no thread for the log: {error}")))?;
             let _ = inner.writer_thread.set(handle.thread().clone());
             thread = Some(handle);
         }
-        Ok(Arc::new(Log { inner, thread: Mutex::new(thread) }))
+        Ok(Arc::new(Log {
+            inner,
+            thread: Mutex::new(thread),
+        }))
     }
 
     /// The engine, for reading.
@@ -225,7 +242,9 @@ impl Log {
     /// The published positions of all shards.
     pub fn published_all(&self) -> Vec<(ShardId, Position)> {
         let shards = self.inner.shards.iter();
-        shards.map(|shard| (shard.id, shard.published.load(Ordering::Acquire))).collect()
+        shards
+            .map(|shard| (shard.id, shard.published.load(Ordering::Acquire)))
+            .collect()
     }
 
     /// Adds a function that the writer calls for each batch, in order within each shard, when it is
@@ -273,7 +292,9 @@ impl Log {
     /// Gives a new entity its number and adds its rows to the batch, which must be of the entity's own
     /// shard. The name stays reserved while the batch lives; [`Error::Exists`] says that it is taken.
     pub fn allocate(&self, kind: EntityKind, name: &str, batch: &mut Batch) -> Result<EntityKey, Error> {
-        self.inner.allocator.allocate(&*self.inner.engine, kind, name, batch)
+        self.inner
+            .allocator
+            .allocate(&*self.inner.engine, kind, name, batch)
     }
 
     /// Adds changes that need no durability of their own, such as the removal of applied outbox rows: the

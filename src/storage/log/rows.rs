@@ -25,7 +25,10 @@ pub struct Record {
 impl Record {
     /// A record that only writes rows.
     pub fn of(batch: Batch) -> Record {
-        Record { batch, ..Record::default() }
+        Record {
+            batch,
+            ..Record::default()
+        }
     }
 }
 
@@ -45,7 +48,10 @@ pub struct FeedItem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedKind(pub u8);
 
-#[expect(non_upper_case_globals, reason = "they read as variants; unknown kinds must stay representable")]
+#[expect(
+    non_upper_case_globals,
+    reason = "they read as variants; unknown kinds must stay representable"
+)]
 impl FeedKind {
     /// An event entered a room's timeline; the reference is its short id.
     pub const RoomEvent: FeedKind = FeedKind(1);
@@ -112,7 +118,11 @@ pub(crate) fn decode_feed(bytes: &[u8]) -> Option<Vec<FeedItem>> {
         let no = u32::try_from(take_varint(&mut rest)?).ok()?;
         let [kind] = take(&mut rest)?;
         let reference = take_varint(&mut rest)?;
-        items.push(FeedItem { entity: EntityKey { slot, no }, kind: FeedKind(kind), reference });
+        items.push(FeedItem {
+            entity: EntityKey { slot, no },
+            kind: FeedKind(kind),
+            reference,
+        });
     }
     Some(items)
 }
@@ -134,7 +144,12 @@ pub fn decode_outbox(bytes: &[u8]) -> Option<OutboxRow> {
     };
     let len = usize::try_from(take_varint(&mut rest)?).ok()?;
     let target = std::str::from_utf8(take_slice(&mut rest, len)?).ok()?.to_owned();
-    Some(OutboxRow { target_kind: EntityKind::from_u8(kind)?, target, op, payload: rest.to_vec() })
+    Some(OutboxRow {
+        target_kind: EntityKind::from_u8(kind)?,
+        target,
+        op,
+        payload: rest.to_vec(),
+    })
 }
 
 #[cfg(test)]
@@ -144,13 +159,22 @@ mod tests {
     #[test]
     fn feed_rows_round_trip_and_are_small() {
         let item = |no, kind, reference| FeedItem {
-            entity: EntityKey { slot: Slot::new(300).unwrap(), no },
+            entity: EntityKey {
+                slot: Slot::new(300).unwrap(),
+                no,
+            },
             kind,
             reference,
         };
-        let items = vec![item(1, FeedKind::RoomEvent, 1000), item(u32::MAX, FeedKind(200), u64::MAX)];
+        let items = vec![
+            item(1, FeedKind::RoomEvent, 1000),
+            item(u32::MAX, FeedKind(200), u64::MAX),
+        ];
         assert_eq!(decode_feed(&encode_feed(&items)), Some(items.clone()));
-        assert!(10 + encode_feed(&items[..1]).len() <= 20, "key and value of one event");
+        assert!(
+            10 + encode_feed(&items[..1]).len() <= 20,
+            "key and value of one event"
+        );
         // These bytes are on disks.
         assert_eq!(encode_feed(&items[..1]), [2, 1, 44, 1, 1, 0xE8, 7]);
         assert_eq!(decode_feed(&[]), None);
@@ -159,7 +183,12 @@ mod tests {
 
     #[test]
     fn outbox_rows_round_trip() {
-        let row = OutboxRow { target_kind: EntityKind::User, target: "@a:x".into(), op: 3, payload: vec![1, 2] };
+        let row = OutboxRow {
+            target_kind: EntityKind::User,
+            target: "@a:x".into(),
+            op: 3,
+            payload: vec![1, 2],
+        };
         let bytes = encode_outbox(&row);
         assert_eq!(bytes, b"\x02\x02\x03\x04@a:x\x01\x02");
         assert_eq!(decode_outbox(&bytes), Some(row));

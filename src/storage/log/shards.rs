@@ -46,13 +46,18 @@ pub(super) fn open_map(engine: &dyn Engine, shards_if_new: u16) -> Result<Vec<Sh
     let map = engine.get(Family::Meta, &MetaKey::SHARDS.encode())?;
     let Some(schema) = schema else {
         if map.is_some() {
-            return Err(Error::Schema("the data directory does not say its schema version".to_owned()));
+            return Err(Error::Schema(
+                "the data directory does not say its schema version".to_owned(),
+            ));
         }
         return create_map(engine, shards_if_new);
     };
     let version = record::decode::<SchemaRecord>(&schema).map(|schema| schema.version);
     if version != Ok(SCHEMA_VERSION) {
-        let found = version.map_or_else(|_| "that is not readable".to_owned(), |version| version.to_string());
+        let found = version.map_or_else(
+            |_| "that is not readable".to_owned(),
+            |version| version.to_string(),
+        );
         return Err(Error::Schema(format!(
             "the data directory has schema version {found}, and this version of Hearth reads only version \
              {SCHEMA_VERSION}; start the version of Hearth that wrote it"
@@ -64,13 +69,30 @@ pub(super) fn open_map(engine: &dyn Engine, shards_if_new: u16) -> Result<Vec<Sh
 
 fn create_map(engine: &dyn Engine, count: u16) -> Result<Vec<ShardInfo>, Error> {
     if count == 0 || count > SLOT_COUNT {
-        return Err(Error::Schema(format!("there must be between 1 and {SLOT_COUNT} shards, not {count}")));
+        return Err(Error::Schema(format!(
+            "there must be between 1 and {SLOT_COUNT} shards, not {count}"
+        )));
     }
     let bound = |at: u16| (u32::from(at) * u32::from(SLOT_COUNT) / u32::from(count)) as u16;
-    let shards = (0..count).map(|at| MapShard { id: at + 1, first: bound(at), last: bound(at + 1) - 1 }).collect();
-    let map = MapRecord { next_id: count + 1, shards };
+    let shards = (0..count)
+        .map(|at| MapShard {
+            id: at + 1,
+            first: bound(at),
+            last: bound(at + 1) - 1,
+        })
+        .collect();
+    let map = MapRecord {
+        next_id: count + 1,
+        shards,
+    };
     let mut batch = Batch::new();
-    batch.put(Family::Meta, MetaKey::SCHEMA.encode(), record::encode(&SchemaRecord { version: SCHEMA_VERSION }));
+    batch.put(
+        Family::Meta,
+        MetaKey::SCHEMA.encode(),
+        record::encode(&SchemaRecord {
+            version: SCHEMA_VERSION,
+        }),
+    );
     batch.put(Family::Meta, MetaKey::SHARDS.encode(), record::encode(&map));
     engine.write(&batch, true)?;
     check_map(map)
@@ -83,14 +105,24 @@ fn check_map(map: MapRecord) -> Result<Vec<ShardInfo>, Error> {
     for shard in map.shards {
         let (first, last) = (Slot::new(shard.first), Slot::new(shard.last));
         match (first, last) {
-            (Some(first), Some(last)) if shard.first == expected && first <= last && shard.id < map.next_id => {
-                infos.push(ShardInfo { id: ShardId(shard.id), first, last });
+            (Some(first), Some(last))
+                if shard.first == expected && first <= last && shard.id < map.next_id =>
+            {
+                infos.push(ShardInfo {
+                    id: ShardId(shard.id),
+                    first,
+                    last,
+                });
                 expected = shard.last + 1;
             }
             _ => return Err(Error::Corrupt("shard map")),
         }
     }
-    if expected == SLOT_COUNT { Ok(infos) } else { Err(Error::Corrupt("shard map")) }
+    if expected == SLOT_COUNT {
+        Ok(infos)
+    } else {
+        Err(Error::Corrupt("shard map"))
+    }
 }
 
 /// The last position of a shard that was used.
@@ -129,7 +161,10 @@ mod tests {
             assert_eq!(open_map(&engine, 5).unwrap(), infos, "the first start decides");
         }
         for count in [0, SLOT_COUNT + 1] {
-            assert!(matches!(open_map(&MemoryEngine::new(), count), Err(Error::Schema(_))));
+            assert!(matches!(
+                open_map(&MemoryEngine::new(), count),
+                Err(Error::Schema(_))
+            ));
         }
     }
 
@@ -138,9 +173,15 @@ mod tests {
         let engine = MemoryEngine::new();
         open_map(&engine, 1).unwrap();
         let mut batch = Batch::new();
-        batch.put(Family::Meta, MetaKey::SCHEMA.encode(), record::encode(&SchemaRecord { version: 99 }));
+        batch.put(
+            Family::Meta,
+            MetaKey::SCHEMA.encode(),
+            record::encode(&SchemaRecord { version: 99 }),
+        );
         engine.write(&batch, true).unwrap();
-        let Err(Error::Schema(message)) = open_map(&engine, 1) else { panic!("it must be refused") };
+        let Err(Error::Schema(message)) = open_map(&engine, 1) else {
+            panic!("it must be refused")
+        };
         assert!(message.contains("schema version 99"), "{message}");
     }
 
@@ -148,7 +189,15 @@ mod tests {
     fn heads_round_trip() {
         let engine = MemoryEngine::new();
         assert_eq!(head(&engine, ShardId(3)), Ok(0));
-        engine.write(&Batch { ops: vec![head_op(ShardId(3), 77)], ..Batch::new() }, true).unwrap();
+        engine
+            .write(
+                &Batch {
+                    ops: vec![head_op(ShardId(3), 77)],
+                    ..Batch::new()
+                },
+                true,
+            )
+            .unwrap();
         assert_eq!(head(&engine, ShardId(3)), Ok(77));
     }
 }

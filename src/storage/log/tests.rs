@@ -9,7 +9,15 @@ use super::*;
 use crate::{Family, Feed, MemoryEngine, Reader, Start, slot_of};
 
 fn open(engine: Arc<MemoryEngine>, shards: u16, mode: WriterMode) -> Arc<Log> {
-    Log::open_with(engine, LogOptions { shards_if_new: shards, mode, ..LogOptions::default() }).unwrap()
+    Log::open_with(
+        engine,
+        LogOptions {
+            shards_if_new: shards,
+            mode,
+            ..LogOptions::default()
+        },
+    )
+    .unwrap()
 }
 
 fn inline(shards: u16) -> (Arc<MemoryEngine>, Arc<Log>) {
@@ -26,10 +34,22 @@ fn row(key: &str) -> Record {
 /// A record that leaves a trace of its position everywhere a record can.
 fn traced(shard: ShardId, position: Position) -> Record {
     let mut record = row(&format!("{:05} {position:08}", shard.0));
-    let entity = EntityKey { slot: Slot::new(0).unwrap(), no: 1 };
-    record.feed.push(FeedItem { entity, kind: FeedKind::RoomEvent, reference: position });
+    let entity = EntityKey {
+        slot: Slot::new(0).unwrap(),
+        no: 1,
+    };
+    record.feed.push(FeedItem {
+        entity,
+        kind: FeedKind::RoomEvent,
+        reference: position,
+    });
     let target = "@a:x".to_owned();
-    record.outbox.push(OutboxRow { target_kind: EntityKind::User, target, op: 1, payload: vec![] });
+    record.outbox.push(OutboxRow {
+        target_kind: EntityKind::User,
+        target,
+        op: 1,
+        payload: vec![],
+    });
     record
 }
 
@@ -42,7 +62,9 @@ fn stored(engine: &dyn Reader, shard: ShardId) -> Vec<Position> {
         found.push(std::str::from_utf8(&key[6..]).unwrap().parse().unwrap());
         true
     };
-    engine.scan(Family::View, start.as_bytes(), &end, false, visit).unwrap();
+    engine
+        .scan(Family::View, start.as_bytes(), &end, false, visit)
+        .unwrap();
     found
 }
 
@@ -73,15 +95,26 @@ fn positions_are_written_in_order_and_voids_are_passed() {
     assert!(stored(&*engine, shard).is_empty());
     let first = one.submit(traced(shard, 1));
     assert_eq!(stored(&*engine, shard), [1, 2, 4]);
-    assert_eq!((now(first), now(second), now(fourth)), (Some(Ok(1)), Some(Ok(2)), Some(Ok(4))));
+    assert_eq!(
+        (now(first), now(second), now(fourth)),
+        (Some(Ok(1)), Some(Ok(2)), Some(Ok(4)))
+    );
     assert_eq!(log.published(shard), 4);
     drop(five);
-    assert_eq!(log.published(shard), 4, "a void at the end is not on disk, so it is not published");
+    assert_eq!(
+        log.published(shard),
+        4,
+        "a void at the end is not on disk, so it is not published"
+    );
     assert_eq!(now(log.reserve(shard).submit(traced(shard, 6))), Some(Ok(6)));
     assert_eq!(*seen.lock(), [1, 2, 4, 6]);
     log.close();
     let again = open(engine, 9, WriterMode::Inline);
-    assert_eq!(again.published_all(), [(shard, 6)], "the number of shards is kept");
+    assert_eq!(
+        again.published_all(),
+        [(shard, 6)],
+        "the number of shards is kept"
+    );
     assert_eq!(again.reserve(shard).position(), 7);
 }
 
@@ -94,7 +127,9 @@ fn callbacks_may_use_the_log() {
     log.before_publish(Box::new(move |published| {
         let log = before_log.upgrade().unwrap();
         assert!(log.published(published.shard) < published.position);
-        before.lock().push(("before", published.shard, published.position));
+        before
+            .lock()
+            .push(("before", published.shard, published.position));
     }));
     log.on_publish(Box::new(move |published| {
         let log = weak.upgrade().unwrap();
@@ -106,7 +141,10 @@ fn callbacks_may_use_the_log() {
     }));
     assert_eq!(now(log.reserve(ShardId(1)).submit(row("cause"))), Some(Ok(1)));
     let expected = [(1, "before"), (1, "after"), (2, "before"), (2, "after")];
-    assert_eq!(*order.lock(), expected.map(|(shard, what)| (what, ShardId(shard), 1)));
+    assert_eq!(
+        *order.lock(),
+        expected.map(|(shard, what)| (what, ShardId(shard), 1))
+    );
 }
 
 #[test]
@@ -125,7 +163,10 @@ fn a_failed_write_stops_everything() {
             engine.crash_after(0);
             let held = log.reserve(ShardId(2));
             let behind = log.reserve(ShardId(2)).submit(row("b"));
-            assert_eq!(log.reserve(ShardId(1)).submit(row("c")).await, Err(Error::Stopped));
+            assert_eq!(
+                log.reserve(ShardId(1)).submit(row("c")).await,
+                Err(Error::Stopped)
+            );
             assert_eq!(behind.await, Err(Error::Stopped));
             assert_eq!(held.submit(row("d")).await, Err(Error::Stopped));
             assert_eq!(log.wait_durable(ShardId(2), 1).await, Err(Error::Stopped));
@@ -144,13 +185,19 @@ fn a_panic_in_a_callback_stops_the_log() {
     let log = open(Arc::new(MemoryEngine::new()), 1, WriterMode::Thread);
     log.on_publish(Box::new(|_| panic!("on purpose")));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    assert_eq!(runtime.block_on(log.reserve(ShardId(1)).submit(row("a"))), Err(Error::Stopped));
+    assert_eq!(
+        runtime.block_on(log.reserve(ShardId(1)).submit(row("a"))),
+        Err(Error::Stopped)
+    );
     assert_eq!(log.check_writable(), Err(Error::Stopped));
 }
 
 #[test]
 fn waiting_ends_when_a_position_is_settled() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let (_, log) = inline(1);
         let shard = ShardId(1);
@@ -189,7 +236,9 @@ fn entities_belong_to_the_shard_of_their_slot() {
         let info = log.shards().iter().find(|info| info.id == id).unwrap();
         assert!(info.first <= slot && slot <= info.last);
     }
-    let edges: Vec<ShardId> = [0, 1023, 1024, 16_383].map(|n| log.shard_of(Slot::new(n).unwrap())).to_vec();
+    let edges: Vec<ShardId> = [0, 1023, 1024, 16_383]
+        .map(|n| log.shard_of(Slot::new(n).unwrap()))
+        .to_vec();
     assert_eq!(edges, [1, 1, 2, 16].map(ShardId));
 }
 
@@ -200,12 +249,18 @@ fn names_are_free_again_when_their_batch_is_given_up() {
     let mut batch = Batch::new();
     log.allocate(EntityKind::Room, "!a:x", &mut batch).unwrap();
     let ticket = log.reserve(shard);
-    assert_eq!(log.allocate(EntityKind::Room, "!a:x", &mut Batch::new()), Err(Error::Exists));
+    assert_eq!(
+        log.allocate(EntityKind::Room, "!a:x", &mut Batch::new()),
+        Err(Error::Exists)
+    );
     drop((ticket, batch));
     let mut batch = Batch::new();
     let key = log.allocate(EntityKind::Room, "!a:x", &mut batch).unwrap();
     assert_eq!(now(log.reserve(shard).submit(Record::of(batch))), Some(Ok(2)));
-    assert_eq!(log.allocate(EntityKind::Room, "!a:x", &mut Batch::new()), Err(Error::Exists));
+    assert_eq!(
+        log.allocate(EntityKind::Room, "!a:x", &mut Batch::new()),
+        Err(Error::Exists)
+    );
     assert_eq!(crate::entity(&*engine, EntityKind::Room, "!a:x"), Ok(Some(key)));
 }
 
@@ -214,7 +269,12 @@ fn feeds_are_read_behind_durable_cursors_and_trimmed() {
     let (engine, log) = inline(2);
     let shard = ShardId(2);
     let feed = Feed::new(&log);
-    let write = |position| assert_eq!(now(log.reserve(shard).submit(traced(shard, position))), Some(Ok(position)));
+    let write = |position| {
+        assert_eq!(
+            now(log.reserve(shard).submit(traced(shard, position))),
+            Some(Ok(position))
+        )
+    };
     write(1);
     feed.register("old", Start::Oldest).unwrap();
     feed.register("new", Start::Now).unwrap();
@@ -224,7 +284,10 @@ fn feeds_are_read_behind_durable_cursors_and_trimmed() {
     write(5);
     let positions = |after, limit| -> Vec<Position> {
         let read = feed.read(shard, after, limit).unwrap();
-        read.into_iter().inspect(|(at, items)| assert_eq!(items[0].reference, *at)).map(|(at, _)| at).collect()
+        read.into_iter()
+            .inspect(|(at, items)| assert_eq!(items[0].reference, *at))
+            .map(|(at, _)| at)
+            .collect()
     };
     assert_eq!((feed.cursor("old", shard), feed.cursor("new", shard)), (0, 1));
     assert_eq!(positions(0, 10), [1, 3, 5]);
@@ -250,7 +313,10 @@ fn feeds_are_read_behind_durable_cursors_and_trimmed() {
 #[test]
 fn many_committers_share_few_writes() {
     let log = open(Arc::new(MemoryEngine::new()), 4, WriterMode::Thread);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let tasks = (0..64_u16).map(|task| {
             let log = Arc::clone(&log);

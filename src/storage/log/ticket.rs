@@ -60,7 +60,11 @@ impl Entry {
 
 impl Queue {
     pub(super) fn new(head: Position) -> Queue {
-        Queue { front: head + 1, entries: VecDeque::new(), stopped: false }
+        Queue {
+            front: head + 1,
+            entries: VecDeque::new(),
+            stopped: false,
+        }
     }
 
     fn reserve(&mut self) -> Position {
@@ -102,7 +106,12 @@ impl Queue {
 impl Ticket {
     pub(super) fn reserve(inner: &Arc<Inner>, index: usize) -> Ticket {
         let position = inner.shards[index].queue.lock().reserve();
-        Ticket { inner: Arc::clone(inner), index, position, submitted: false }
+        Ticket {
+            inner: Arc::clone(inner),
+            index,
+            position,
+            submitted: false,
+        }
     }
 
     /// The position.
@@ -121,11 +130,17 @@ impl Ticket {
         self.submitted = true;
         let bytes = record.batch.bytes();
         if bytes > RECORD_MAX_BYTES {
-            tracing::warn!(bytes, "a record is larger than it should be; larger work is staged");
+            tracing::warn!(
+                bytes,
+                "a record is larger than it should be; larger work is staged"
+            );
         }
         let (sender, receiver) = oneshot::channel();
         self.settle(Entry::Filled(Box::new(Filled { record, done: sender })));
-        Commit { position: self.position, done: Some(receiver) }
+        Commit {
+            position: self.position,
+            done: Some(receiver),
+        }
     }
 
     fn settle(&self, entry: Entry) {

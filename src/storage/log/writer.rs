@@ -93,7 +93,10 @@ fn step_safely(writer: &mut Writer, inner: &Inner) -> bool {
 impl Inner {
     fn has_work(&self) -> bool {
         !self.stopped.load(Ordering::Acquire)
-            && (self.shards.iter().any(|shard| shard.ready.load(Ordering::Acquire))
+            && (self
+                .shards
+                .iter()
+                .any(|shard| shard.ready.load(Ordering::Acquire))
                 || self.deferred.lock().len() >= DEFERRED_MAX_OPS)
     }
 
@@ -149,7 +152,10 @@ impl Writer {
             }
         }
         self.touched.clear();
-        self.batch = Batch { ops: std::mem::take(&mut self.batch.ops), ..Batch::new() };
+        self.batch = Batch {
+            ops: std::mem::take(&mut self.batch.ops),
+            ..Batch::new()
+        };
         self.batch.ops.clear();
         true
     }
@@ -166,11 +172,17 @@ impl Writer {
             let mut queue = shard.queue.lock();
             let mut last = None;
             while ops < GROUP_MAX_OPS {
-                let Some((position, entry)) = queue.pop() else { break };
+                let Some((position, entry)) = queue.pop() else {
+                    break;
+                };
                 last = Some(position);
                 if let Entry::Filled(filled) = entry {
                     ops += filled.record.batch.len();
-                    self.group.push(Member { index, position, filled });
+                    self.group.push(Member {
+                        index,
+                        position,
+                        filled,
+                    });
                 }
             }
             if ops >= GROUP_MAX_OPS {
@@ -184,24 +196,44 @@ impl Writer {
 
     /// Puts the group's rows, feed, outbox and heads into one batch.
     fn encode(&mut self, inner: &Inner) {
-        self.batch.ops.append(&mut std::mem::take(&mut *inner.deferred.lock()).ops);
+        self.batch
+            .ops
+            .append(&mut std::mem::take(&mut *inner.deferred.lock()).ops);
         for at in 0..self.group.len() {
             let member = &mut self.group[at];
             let (shard, position) = (inner.shards[member.index].id, member.position);
             let record = &mut member.filled.record;
             let start = self.batch.ops.len();
-            let counters = record.batch.reservations.iter().map(|reservation| reservation.counter());
+            let counters = record
+                .batch
+                .reservations
+                .iter()
+                .map(|reservation| reservation.counter());
             self.batch.ops.extend(counters);
             self.batch.append(std::mem::take(&mut record.batch));
             if !record.feed.is_empty() {
-                self.batch.put(Family::Feed, FeedKey { shard, position }.encode(), encode_feed(&record.feed));
+                self.batch.put(
+                    Family::Feed,
+                    FeedKey { shard, position }.encode(),
+                    encode_feed(&record.feed),
+                );
             }
             for (row, index) in record.outbox.iter().zip(0..=u16::MAX) {
-                let key = OutboxKey { shard, position, index }.encode();
+                let key = OutboxKey {
+                    shard,
+                    position,
+                    index,
+                }
+                .encode();
                 self.batch.put(Family::Outbox, key, encode_outbox(row));
             }
             let end = self.batch.ops.len();
-            self.batch.segments.push(Segment { shard, position, start, end });
+            self.batch.segments.push(Segment {
+                shard,
+                position,
+                start,
+                end,
+            });
             let index = self.group[at].index;
             if self.group.get(at + 1).is_none_or(|next| next.index != index) {
                 self.batch.ops.push(head_op(shard, position));
@@ -229,7 +261,9 @@ impl Writer {
         }
         for (index, position) in &self.touched {
             // A void at the end may be passed as well: its position was given to nobody.
-            inner.shards[*index].published.fetch_max(*position, Ordering::AcqRel);
+            inner.shards[*index]
+                .published
+                .fetch_max(*position, Ordering::AcqRel);
         }
         for published in &self.published {
             callbacks.after.iter().for_each(|callback| callback(published));

@@ -32,12 +32,14 @@ impl<'a> EntityRowKey<'a> {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             EntityRowKey::Counter(slot, kind) => KeyWriter::of_slot(*slot, 1).u8(*kind as u8).done(),
-            EntityRowKey::Name(slot, kind, name) => {
-                KeyWriter::of_slot(*slot, 1 + name.len()).u8(*kind as u8).rest(name).done()
-            }
-            EntityRowKey::Number(kind, entity) => {
-                KeyWriter::of_slot(entity.slot, 5).u8(*kind as u8 | Self::BACK).u32(entity.no).done()
-            }
+            EntityRowKey::Name(slot, kind, name) => KeyWriter::of_slot(*slot, 1 + name.len())
+                .u8(*kind as u8)
+                .rest(name)
+                .done(),
+            EntityRowKey::Number(kind, entity) => KeyWriter::of_slot(entity.slot, 5)
+                .u8(*kind as u8 | Self::BACK)
+                .u32(entity.no)
+                .done(),
         }
     }
 

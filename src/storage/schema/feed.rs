@@ -1,8 +1,8 @@
 //! What happened in each shard, in order: the source of every feed consumer.
 
-use crate::{Position, ShardId};
 use crate::family::Profile;
 use crate::schema::FamilyDoc;
+use crate::{Position, ShardId};
 
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {

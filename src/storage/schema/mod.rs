@@ -103,7 +103,9 @@ impl<'a> Part<'a> for Tail<'a> {
         key.bytes(&self.0)
     }
     fn take(key: &mut KeyReader<'a>) -> Option<Self> {
-        Some(Tail(Cow::Borrowed(std::mem::replace(key, KeyReader::new(&[])).rest_bytes())))
+        Some(Tail(Cow::Borrowed(
+            std::mem::replace(key, KeyReader::new(&[])).rest_bytes(),
+        )))
     }
 }
 
@@ -133,7 +135,9 @@ impl<'a> Part<'a> for Rest<'a> {
         key.rest(&self.0)
     }
     fn take(key: &mut KeyReader<'a>) -> Option<Self> {
-        std::mem::replace(key, KeyReader::new(&[])).rest().map(|text| Rest(Cow::Borrowed(text)))
+        std::mem::replace(key, KeyReader::new(&[]))
+            .rest()
+            .map(|text| Rest(Cow::Borrowed(text)))
     }
 }
 
@@ -255,15 +259,17 @@ pub fn render_docs() -> String {
          Generated from `src/storage/schema/` by `HEARTH_UPDATE_DOCS=1 cargo test -p hearth-storage`; do not edit.\n\n\
          Integers are big-endian. An *entity* is `slot u16 · number u32`, where the slot is `XXH3-64(name) & 0x3FFF` \
          and the number is never given twice. *Text* inside a key ends with a NUL; in it a NUL is written `01 01` and the byte 01 `01 02`. \
-         Every value starts with a tag byte that names its format; tag 1 of a cold value is JSON.\n\n",
+         Every value starts with a tag byte that names its format; tag 1 of a cold value is JSON.\n\n\
+         In RocksDB the families of one profile share a column family, where the family's code byte precedes the key.\n\n",
     );
     let _ = writeln!(page, "The data directory has schema version {SCHEMA_VERSION}.");
     for family in Family::ALL {
         let doc = family.doc();
         let _ = write!(
             page,
-            "\n## {}\n- Key: {}\n- Value: {}\n- Writer: {}\n- Growth: {}\n- Profile: {:?}\n",
+            "\n## {}\n- Code: {}\n- Key: {}\n- Value: {}\n- Writer: {}\n- Growth: {}\n- Profile: {:?}\n",
             family.name(),
+            family.code(),
             doc.key,
             doc.value,
             doc.writer,
@@ -283,7 +289,10 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn entity(number: u16, no: u32) -> EntityKey {
-        EntityKey { slot: slot(number), no }
+        EntityKey {
+            slot: slot(number),
+            no,
+        }
     }
 
     #[test]
@@ -295,7 +304,10 @@ pub(crate) mod tests {
             std::fs::write(path, &page).unwrap();
         }
         let stored = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(stored == page, "docs/storage-keys.md is out of date; run this test with HEARTH_UPDATE_DOCS=1");
+        assert!(
+            stored == page,
+            "docs/storage-keys.md is out of date; run this test with HEARTH_UPDATE_DOCS=1"
+        );
     }
 
     #[test]

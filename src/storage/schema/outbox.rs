@@ -1,8 +1,8 @@
 //! Effects of a batch on other entities, until they are applied there.
 
-use crate::{Position, ShardId};
 use crate::family::Profile;
 use crate::schema::FamilyDoc;
+use crate::{Position, ShardId};
 
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {

@@ -36,12 +36,22 @@ impl<'a> RoomReceiptKey<'a> {
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            RoomReceiptKey::Position(room, position, index) => {
-                KeyWriter::of(*room, 11).u8(b'p').u64(*position).u16(*index).done()
-            }
-            RoomReceiptKey::Receipt { room, user, kind, thread } => {
-                KeyWriter::of(*room, 64).u8(b'r').text(&user.0).text(&kind.0).rest(&thread.0).done()
-            }
+            RoomReceiptKey::Position(room, position, index) => KeyWriter::of(*room, 11)
+                .u8(b'p')
+                .u64(*position)
+                .u16(*index)
+                .done(),
+            RoomReceiptKey::Receipt {
+                room,
+                user,
+                kind,
+                thread,
+            } => KeyWriter::of(*room, 64)
+                .u8(b'r')
+                .text(&user.0)
+                .text(&kind.0)
+                .rest(&thread.0)
+                .done(),
         }
     }
 

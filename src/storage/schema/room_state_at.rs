@@ -1,8 +1,8 @@
 //! The root of the room's current state from a position on.
 
-use crate::{EntityKey, Position};
 use crate::family::Profile;
 use crate::schema::FamilyDoc;
+use crate::{EntityKey, Position};
 
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {

@@ -1,8 +1,8 @@
 //! What changed for a user, by position, so that an increment reads only that.
 
-use crate::{EntityKey, Position};
 use crate::family::Profile;
 use crate::schema::FamilyDoc;
+use crate::{EntityKey, Position};
 
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
