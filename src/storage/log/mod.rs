@@ -117,6 +117,9 @@ pub(crate) struct Inner {
     disk: Mutex<Option<(Instant, bool)>>,
 }
 
+/// One who waits for a position to be settled.
+type Waiter = (Position, oneshot::Sender<Result<(), Error>>);
+
 struct Shard {
     id: ShardId,
     queue: Mutex<Queue>,
@@ -125,7 +128,7 @@ struct Shard {
     published: AtomicU64,
     /// Everything up to here is durable or void.
     settled: AtomicU64,
-    waiters: Mutex<Vec<(Position, oneshot::Sender<Result<(), Error>>)>>,
+    waiters: Mutex<Vec<Waiter>>,
 }
 
 impl Log {
