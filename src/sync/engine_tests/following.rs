@@ -135,8 +135,8 @@ async fn set_receipt(room: &Room, user: &User, number: u32) {
     let mut viewer = room.viewer(user.id()).unwrap();
     let page = room.page(hearth_rooms::Place::END, None, true, 3, &mut viewer, &|_| true).unwrap();
     let Some(event) = page.events.get(number as usize % page.events.len().max(1)) else { return };
-    let kind = if number % 2 == 0 { ReceiptKind::Public } else { ReceiptKind::Private };
-    let thread = (number % 5 == 0).then_some("main");
+    let kind = if number.is_multiple_of(2) { ReceiptKind::Public } else { ReceiptKind::Private };
+    let thread = number.is_multiple_of(5).then_some("main");
     drop(room.set_receipt(user.id(), kind, thread, event.id()).await);
 }
 

@@ -198,7 +198,7 @@ async fn lazily_loaded_members() {
     assert_eq!(members(&second), Vec::<String>::new(), "the client knows him");
     say(&room, &bob, "three").await;
     let again = world.sync(&request(&alice).filter(lazy.clone()).since(&first)).await;
-    assert_eq!(members(&again), [his.clone()], "the client may never have got the first answer");
+    assert_eq!(members(&again), std::slice::from_ref(&his), "the client may never have got the first answer");
     let mut redundant = lazy;
     redundant["room"]["state"]["include_redundant_members"] = json!(true);
     say(&room, &bob, "four").await;
