@@ -189,7 +189,7 @@ async fn increments_add_up_with_sixteen_shards() {
     }
 }
 
-/// Several users act at once while clients follow with a long poll: nothing is lost or told twice, and
+/// Several users act at once while clients follow without pause: nothing is lost or told twice, and
 /// in the end all views agree.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn increments_add_up_while_others_act() {

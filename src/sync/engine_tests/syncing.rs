@@ -360,7 +360,7 @@ async fn costs() {
     let alice = world.user("alice").await;
     let mut rooms = Vec::new();
     let cpu = |began: std::time::Instant, count: u32| began.elapsed() / count;
-    for target in [10, 300] {
+    for target in [10, 300, 5000] {
         while rooms.len() < target {
             rooms.push(world.room(&alice, Preset::PublicChat).await);
         }
