@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::app::{App, Parts};
-use crate::client::rooms::links::Links;
+use crate::client::rooms::Links;
 use crate::edge::PeerAddress;
 
 /// A server in memory, and a client.
