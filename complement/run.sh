@@ -23,7 +23,9 @@ cleanup() {
 trap cleanup EXIT
 
 if [ -z "${DOCKER_HOST:-}" ]; then
+    # A subnet of its own, so that two runs on one machine do not meet each other's servers.
     HEARTH_CHECKOUT=$(dirname "$here") "$PROCDOCKER" --image "$here/hearth.toml" --socket "$work/docker.sock" \
+        --subnet "127.$((100 + $$ % 100)).0.0/16" \
         > "$work/procdocker.log" 2>&1 &
     daemon=$!
     export DOCKER_HOST=unix://$work/docker.sock
