@@ -6,7 +6,10 @@ use super::*;
 
 #[tokio::test]
 async fn profiles() {
-    let server = Server::new();
+    let server = Server::with(
+        |config| config.user_directory_all_users = true,
+        Registrations::default(),
+    );
     let alice = server.user("alice", "A").await;
     let profile = format!("{V3}/profile/@alice:hs1");
     let put = async |field: &str, body: Value| server.put(&format!("{profile}/{field}"), &alice, body).await;

@@ -48,7 +48,11 @@ async fn reports_and_mutual_rooms() {
         .post(&report, &alice, json!({ "reason": "rude", "score": -100 }))
         .await
         .ok();
-    server.post(&report, &alice, Value::Null).await.ok();
+    server.post(&report, &alice, json!({})).await.ok();
+    server
+        .post(&report, &alice, Value::Null)
+        .await
+        .refused(400, "M_NOT_JSON");
     let eve = server.user("eve", "E").await;
     server
         .post(&report, &eve, json!({}))
@@ -74,7 +78,7 @@ async fn reports_and_mutual_rooms() {
             json!({ "reason": "x" }),
         )
         .await
-        .ok();
+        .refused(404, "M_NOT_FOUND");
     assert_eq!(server.app.users.reports().newest(10).expect("reports").len(), 3);
 }
 
