@@ -83,7 +83,7 @@ fn proves(secret: &str, body: &Body, mac: &[u8]) -> bool {
 
 fn hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let digit = |byte: u8| {
