@@ -19,7 +19,10 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that reads the machine's clock"
+        )]
         let now = std::time::SystemTime::now();
         // A machine whose clock stands before 1970 gets the epoch instead of a crash.
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -64,7 +67,10 @@ pub struct TokioClock {
 impl TokioClock {
     /// A clock that shows `base_ms` now. Call it inside the runtime whose time it follows.
     pub fn new(base_ms: u64) -> Self {
-        Self { base_ms, start: tokio::time::Instant::now() }
+        Self {
+            base_ms,
+            start: tokio::time::Instant::now(),
+        }
     }
 }
 

@@ -277,7 +277,8 @@ pub struct Sessions {
 /// Access tokens and the content of messages are never in the log.
 #[derive(Clone, Debug, Schema)]
 pub struct Log {
-    /// What is logged: "error", "warn", "info", "debug", or by module: "info,hearth_federation=debug".
+    /// What is logged: "error", "warn", "info", "debug", or by module: "info,hearth_api=debug".
+    /// "info,hearth::access=debug" adds a line for each request, without its query.
     #[config(default = "info")]
     pub filter: String,
     /// "text" for people or "json" for log collectors.

@@ -152,7 +152,13 @@ impl std::error::Error for MatrixError {}
 impl MatrixError {
     /// An error of any status and code.
     pub fn new(status: u16, errcode: &'static str, message: impl Into<String>) -> Self {
-        Self { status, errcode, message: message.into(), extra: Map::new(), retry_after_ms: None }
+        Self {
+            status,
+            errcode,
+            message: message.into(),
+            extra: Map::new(),
+            retry_after_ms: None,
+        }
     }
 
     /// 403 M_FORBIDDEN.
@@ -188,7 +194,11 @@ impl MatrixError {
     /// 401 M_UNKNOWN_TOKEN. With `soft_logout` the client keeps its keys and logs in again.
     pub fn unknown_token(message: impl Into<String>, soft_logout: bool) -> Self {
         let error = Self::new(401, errcode::UNKNOWN_TOKEN, message);
-        if soft_logout { error.with("soft_logout", true) } else { error }
+        if soft_logout {
+            error.with("soft_logout", true)
+        } else {
+            error
+        }
     }
 
     /// 401 M_MISSING_TOKEN.
@@ -198,8 +208,15 @@ impl MatrixError {
 
     /// 429 M_LIMIT_EXCEEDED, to be tried again after `retry_after_ms`.
     pub fn limit_exceeded(retry_after_ms: u64) -> Self {
-        let error = Self::new(429, errcode::LIMIT_EXCEEDED, "Too many requests. Wait a moment and try again.");
-        Self { retry_after_ms: Some(retry_after_ms), ..error }
+        let error = Self::new(
+            429,
+            errcode::LIMIT_EXCEEDED,
+            "Too many requests. Wait a moment and try again.",
+        );
+        Self {
+            retry_after_ms: Some(retry_after_ms),
+            ..error
+        }
     }
 
     /// 413 M_TOO_LARGE.
@@ -214,7 +231,11 @@ impl MatrixError {
 
     /// 405 M_UNRECOGNIZED, for a path that exists with other methods.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, errcode::UNRECOGNIZED, "This endpoint does not support this method.")
+        Self::new(
+            405,
+            errcode::UNRECOGNIZED,
+            "This endpoint does not support this method.",
+        )
     }
 
     /// 400 M_USER_IN_USE.
@@ -279,7 +300,11 @@ mod tests {
     #[test]
     fn bodies() {
         let cases = [
-            (MatrixError::forbidden("no"), 403, json!({"errcode": "M_FORBIDDEN", "error": "no"})),
+            (
+                MatrixError::forbidden("no"),
+                403,
+                json!({"errcode": "M_FORBIDDEN", "error": "no"}),
+            ),
             (
                 MatrixError::unknown_token("old", true),
                 401,

@@ -88,6 +88,8 @@ pub struct NoOutbound;
 #[async_trait]
 impl Outbound for NoOutbound {
     async fn send(&self, _: OutboundRequest) -> Result<OutboundResponse, TransportError> {
-        Err(TransportError::Unreachable("this server has no outbound network".to_owned()))
+        Err(TransportError::Unreachable(
+            "this server has no outbound network".to_owned(),
+        ))
     }
 }

@@ -1,6 +1,6 @@
 //! Names of all metrics. Durations are in seconds and sizes in bytes, as Prometheus wants them.
 
-/// Counter by `chat_type` (`direct`, `group`): messages accepted from local users.
+/// Counter by `chat_type` (`direct` for rooms of up to two people, else `group`): messages that became durable.
 pub const MESSAGES_SENT: &str = "messages_sent_total";
 /// Histogram: from the arrival of a send to its delivery on a waiting sync.
 pub const MESSAGE_LATENCY: &str = "message_latency_seconds";
@@ -34,25 +34,54 @@ pub const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
 pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
 
 /// The bounds of all latency histograms, in seconds: from a cache hit to a long request.
-pub const LATENCY_BUCKETS_SECONDS: &[f64] =
-    &[0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+pub const LATENCY_BUCKETS_SECONDS: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 
 /// What each metric is: (name, kind, help). The exporter and the tests read it.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
-    (MESSAGES_SENT, Kind::Counter, "Messages accepted from local users, by chat_type."),
-    (MESSAGE_LATENCY, Kind::Histogram, "Seconds from the arrival of a send to its delivery on a waiting sync."),
+    (MESSAGES_SENT, Kind::Counter, "Durable messages, by chat_type."),
+    (
+        MESSAGE_LATENCY,
+        Kind::Histogram,
+        "Seconds from the arrival of a send to its delivery on a waiting sync.",
+    ),
     (SYNC_CONNECTIONS, Kind::Gauge, "Syncs that wait now."),
     (STORAGE_BYTES, Kind::Gauge, "Bytes of the storage engine on disk."),
-    (REQUEST_LATENCY, Kind::Histogram, "Seconds from a request's head to its answer's head, by route, method, status."),
+    (
+        REQUEST_LATENCY,
+        Kind::Histogram,
+        "Seconds from a request's head to its answer's head, by route, method, status.",
+    ),
     (HTTP_CONNECTIONS, Kind::Gauge, "Open inbound connections."),
-    (RATE_LIMITED, Kind::Counter, "Requests refused by a rate limit, by class."),
-    (LOG_GROUP_SIZE, Kind::Histogram, "Operations grouped into one synced write of the log."),
-    (LOG_WRITE, Kind::Histogram, "Seconds of one synced write of the log."),
+    (
+        RATE_LIMITED,
+        Kind::Counter,
+        "Requests refused by a rate limit, by class.",
+    ),
+    (
+        LOG_GROUP_SIZE,
+        Kind::Histogram,
+        "Operations grouped into one synced write of the log.",
+    ),
+    (
+        LOG_WRITE,
+        Kind::Histogram,
+        "Seconds of one synced write of the log.",
+    ),
     (OUTBOX_WAITING, Kind::Gauge, "Outbox rows that wait for delivery."),
     (EVENTS_COMMITTED, Kind::Counter, "Events committed."),
-    (OUTBOUND_REQUESTS, Kind::Counter, "Requests to other machines, by outcome."),
+    (
+        OUTBOUND_REQUESTS,
+        Kind::Counter,
+        "Requests to other machines, by outcome.",
+    ),
     (BUILD_INFO, Kind::Gauge, "Always 1; the label says the version."),
-    (PROCESS_START, Kind::Gauge, "Unix time at which the process started."),
+    (
+        PROCESS_START,
+        Kind::Gauge,
+        "Unix time at which the process started.",
+    ),
     (PROCESS_MEMORY, Kind::Gauge, "Resident memory of the process."),
     (PROCESS_CPU, Kind::Gauge, "Processor time of the process so far."),
 ];

@@ -23,7 +23,9 @@ pub struct OsRandom;
 impl Random for OsRandom {
     fn fill(&self, out: &mut [u8]) {
         // Without entropy every token and key would be guessable: stopping is the only safe answer.
-        SysRng.try_fill_bytes(out).expect("the operating system has a random source");
+        SysRng
+            .try_fill_bytes(out)
+            .expect("the operating system has a random source");
     }
 }
 
@@ -85,7 +87,11 @@ mod tests {
         let text = alphanumeric(&SeededRandom::new(3), 62_000);
         for letter in ALPHABET {
             let count = text.bytes().filter(|b| b == letter).count();
-            assert!((850..1_150).contains(&count), "{} came {count} times", char::from(*letter));
+            assert!(
+                (850..1_150).contains(&count),
+                "{} came {count} times",
+                char::from(*letter)
+            );
         }
     }
 

@@ -12,15 +12,15 @@ use tokio::task::JoinHandle;
 /// waits for would otherwise stop without a trace.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let mut future = Box::pin(future);
-    let supervised = poll_fn(move |cx| {
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    let supervised = poll_fn(
+        move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {
                 tracing::error!(task = name, panic = panic_text(&*panic), "a task panicked");
                 Poll::Ready(())
             }
-        }
-    });
+        },
+    );
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     tokio::spawn(supervised)
 }
@@ -90,7 +90,11 @@ impl Pool {
     /// has begun runs to its end even if the caller gives up waiting.
     pub async fn run<T: Send + 'static>(&self, section: impl FnOnce() -> T + Send + 'static) -> T {
         let Some(places) = &self.0 else { return section() };
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let place = places
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let job = tokio::task::spawn_blocking(move || {
             let result = section();
             drop(place);
@@ -155,6 +159,9 @@ mod tests {
     #[tokio::test]
     async fn the_inline_pool_stays_on_the_thread() {
         let here = std::thread::current().id();
-        assert_eq!(Pool::inline().run(move || std::thread::current().id()).await, here);
+        assert_eq!(
+            Pool::inline().run(move || std::thread::current().id()).await,
+            here
+        );
     }
 }

@@ -118,12 +118,18 @@ fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 fn init_log(config: &Config) -> Result<(), Error> {
-    logging::init(&config.log).map_err(|reason| Error::Start { part: "the log", reason })
+    logging::init(&config.log).map_err(|reason| Error::Start {
+        part: "the log",
+        reason,
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.map_err(|error| Error::Start { part: "the runtime", reason: error.to_string() })
+    built.map_err(|error| Error::Start {
+        part: "the runtime",
+        reason: error.to_string(),
+    })
 }
 
 fn check_config(config: &Config) -> Result<(), Error> {
@@ -137,7 +143,10 @@ fn check_config(config: &Config) -> Result<(), Error> {
     println!("  data         {}", config.data_dir.display());
     for listener in config.all_listeners() {
         let scheme = if listener.tls { "https" } else { "http" };
-        println!("  listens on   {scheme}://{} for {:?}", listener.address, listener.apis);
+        println!(
+            "  listens on   {scheme}://{} for {:?}",
+            listener.address, listener.apis
+        );
     }
     Ok(())
 }
@@ -172,7 +181,10 @@ fn announce(config: &Config, listeners: &[Bound], first_token: Option<&str>) {
 /// The first SIGTERM or SIGINT stops in order; a second one ends the process.
 fn stop_on_signals(shutdown: Shutdown) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
-    let failed = |error: std::io::Error| Error::Start { part: "signal handling", reason: error.to_string() };
+    let failed = |error: std::io::Error| Error::Start {
+        part: "signal handling",
+        reason: error.to_string(),
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     tasks::spawn("signals", async move {

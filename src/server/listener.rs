@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+use crate::Error;
 use crate::request::Peer;
 use crate::tls::Certificate;
-use crate::Error;
 
 /// After a failed accept (too many open files) the listener waits before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,10 +49,19 @@ impl Bound {
             Some(certificate) => Some(TlsAcceptor::from(certificate.server_config()?)),
             None => None,
         };
-        let failed = |error: std::io::Error| Error::Listen { address: config.address.clone(), reason: error.to_string() };
+        let failed = |error: std::io::Error| Error::Listen {
+            address: config.address.clone(),
+            reason: error.to_string(),
+        };
         let listener = TcpListener::bind(&config.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, apis: config.apis.clone(), certificate, acceptor })
+        Ok(Self {
+            listener,
+            address,
+            apis: config.apis.clone(),
+            certificate,
+            acceptor,
+        })
     }
 
     /// The address, with the port that the system chose if the configured one was 0.
@@ -102,7 +111,8 @@ impl Serving {
             graceful: self.graceful.clone(),
             router,
         };
-        self.listeners.push(tasks::spawn("listener", accepting.run(bound)));
+        self.listeners
+            .push(tasks::spawn("listener", accepting.run(bound)));
     }
 
     /// Waits until the open connections have answered what they were asked, but not for ever.
@@ -111,8 +121,13 @@ impl Serving {
         for listener in self.listeners {
             let _ = listener.await;
         }
-        let Some(graceful) = Arc::into_inner(self.graceful) else { return };
-        if tokio::time::timeout(limits::SHUTDOWN_DRAIN, graceful.shutdown()).await.is_err() {
+        let Some(graceful) = Arc::into_inner(self.graceful) else {
+            return;
+        };
+        if tokio::time::timeout(limits::SHUTDOWN_DRAIN, graceful.shutdown())
+            .await
+            .is_err()
+        {
             tracing::warn!("some requests did not end in time, their connections are cut");
         }
     }
@@ -140,7 +155,10 @@ impl Accepting {
     }
 
     /// The next connection, once there is a place for it; nothing when the server stops.
-    async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    async fn next(
+        &self,
+        listener: &TcpListener,
+    ) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
         let place = tokio::select! {
             biased;
             () = self.shutdown.wait() => return None,
@@ -163,7 +181,13 @@ impl Accepting {
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    watcher: Watcher,
+) {
     // Answers are written whole; waiting for more to send only delays them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection ended before it began");

@@ -14,7 +14,11 @@ pub fn init(config: &Log) -> Result<(), String> {
         .with_ansi(std::io::stderr().is_terminal());
     let _already_set = match config.format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init(),
     };
     Ok(())
 }

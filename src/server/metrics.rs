@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hearth_core::metrics::{self as names, Kind};
 use hearth_core::{Clock, Shutdown, VERSION, tasks};
+use hearth_rooms::Changed;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Histograms keep every value until they are folded into buckets, so this is done often.
@@ -18,7 +19,9 @@ pub fn install(clock: &dyn Clock) {
         let group_sizes: Vec<f64> = (0..=12).map(|power| f64::from(1u32 << power)).collect();
         let builder = PrometheusBuilder::new()
             .set_buckets(names::LATENCY_BUCKETS_SECONDS)
-            .and_then(|b| b.set_buckets_for_metric(Matcher::Full(names::LOG_GROUP_SIZE.to_owned()), &group_sizes))
+            .and_then(|b| {
+                b.set_buckets_for_metric(Matcher::Full(names::LOG_GROUP_SIZE.to_owned()), &group_sizes)
+            })
             .expect("the bucket lists are not empty");
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
@@ -44,7 +47,11 @@ fn zero_what_may_not_have_happened() {
         metrics::counter!(names::MESSAGES_SENT, "chat_type" => chat_type).absolute(0);
     }
     metrics::counter!(names::EVENTS_COMMITTED).absolute(0);
-    for gauge in [names::SYNC_CONNECTIONS, names::HTTP_CONNECTIONS, names::STORAGE_BYTES] {
+    for gauge in [
+        names::SYNC_CONNECTIONS,
+        names::HTTP_CONNECTIONS,
+        names::STORAGE_BYTES,
+    ] {
         metrics::gauge!(gauge).set(0.0);
     }
     // Naming a histogram is enough for it to be shown, with a count of 0.
@@ -66,6 +73,30 @@ pub fn start_upkeep(shutdown: Shutdown) {
         }
     };
     tasks::spawn("metrics upkeep", upkeep);
+}
+
+/// Counts what a room's change added: events of all kinds, and messages by the size of the chat.
+pub fn count_events(change: &Changed<'_>) {
+    if change.added.is_empty() {
+        return;
+    }
+    metrics::counter!(names::EVENTS_COMMITTED).increment(change.added.len() as u64);
+    let is_message = |kind: &str| matches!(kind, "m.room.message" | "m.room.encrypted" | "m.sticker");
+    let sent = change
+        .added
+        .iter()
+        .filter(|event| is_message(event.pdu.kind()))
+        .count() as u64;
+    if sent > 0 {
+        // The server does not know which rooms a client shows as direct; two people are one in practice.
+        let view = change.room.view();
+        let chat_type = if view.joined + view.invited <= 2 {
+            "direct"
+        } else {
+            "group"
+        };
+        metrics::counter!(names::MESSAGES_SENT, "chat_type" => chat_type).increment(sent);
+    }
 }
 
 /// The text of `/metrics`.

@@ -53,7 +53,10 @@ static NOT_PUBLIC: LazyLock<Vec<Network>> = LazyLock::new(|| {
         "fec0::/10",
         "ff00::/8",
     ];
-    NETWORKS.iter().map(|text| Network::parse(text).expect("the list holds networks")).collect()
+    NETWORKS
+        .iter()
+        .map(|text| Network::parse(text).expect("the list holds networks"))
+        .collect()
 });
 
 /// Whether an address is part of the public internet.
@@ -89,8 +92,14 @@ impl HttpOutbound {
             tracing::warn!(%error, "the system's certificate authorities cannot be used, https to others will fail");
             builder().tls_certs_only(extra).build()
         });
-        let client = client.map_err(|error| Error::Start { part: "outbound HTTP", reason: error.to_string() })?;
-        Ok(Self { client, allow_private })
+        let client = client.map_err(|error| Error::Start {
+            part: "outbound HTTP",
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            client,
+            allow_private,
+        })
     }
 
     /// The resolver sees names only; an address in the URL is checked here.
@@ -100,7 +109,8 @@ impl HttpOutbound {
             return Err(refused("the path does not begin with a slash"));
         }
         let base = base.strip_suffix('/').unwrap_or(base);
-        let url = reqwest::Url::parse(&format!("{base}{path_and_query}")).map_err(|_| refused("not a URL"))?;
+        let url =
+            reqwest::Url::parse(&format!("{base}{path_and_query}")).map_err(|_| refused("not a URL"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refused("only http and https are supported"));
         }
@@ -108,7 +118,10 @@ impl HttpOutbound {
             return Err(refused("the URL has a user name"));
         }
         let host = url.host_str().ok_or_else(|| refused("the URL has no host"))?;
-        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let literal = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>();
         if !self.allow_private && literal.is_ok_and(|address| !is_public(address)) {
             return Err(refused("the address is not public"));
         }
@@ -119,7 +132,9 @@ impl HttpOutbound {
         let base = match &request.destination {
             Destination::Url(base) => base,
             Destination::Server(name) => {
-                return Err(TransportError::Unreachable(format!("federation is not wired, {name} cannot be resolved")));
+                return Err(TransportError::Unreachable(format!(
+                    "federation is not wired, {name} cannot be resolved"
+                )));
             }
         };
         let url = self.check_url(base, &request.path_and_query)?;
@@ -133,12 +148,19 @@ impl HttpOutbound {
             .await;
         let mut response = sent.map_err(|error| transport_error(&error))?;
         let limit = request.max_response_bytes;
-        if response.content_length().is_some_and(|length| length > limit as u64) {
+        if response
+            .content_length()
+            .is_some_and(|length| length > limit as u64)
+        {
             return Err(TransportError::TooLarge);
         }
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let body = read_body(response, limit).await?;
-        Ok(OutboundResponse { status, headers, body })
+        Ok(OutboundResponse {
+            status,
+            headers,
+            body,
+        })
     }
 }
 
@@ -154,7 +176,10 @@ async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Byte
 }
 
 fn read_authorities(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
-    let unusable = |reason: String| Error::Certificate { file: file.display().to_string(), reason };
+    let unusable = |reason: String| Error::Certificate {
+        file: file.display().to_string(),
+        reason,
+    };
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))
 }
@@ -170,7 +195,11 @@ fn transport_error(error: &reqwest::Error) -> TransportError {
         cause = current.source();
     }
     // The innermost cause says most and, unlike the outer ones, does not repeat the URL.
-    if error.is_timeout() { TransportError::Timeout } else { TransportError::Unreachable(innermost) }
+    if error.is_timeout() {
+        TransportError::Timeout
+    } else {
+        TransportError::Unreachable(innermost)
+    }
 }
 
 #[async_trait]
@@ -206,8 +235,10 @@ impl Resolve for GuardedResolver {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let found: Vec<SocketAddr> = found.collect();
             let any = !found.is_empty();
-            let allowed: Vec<SocketAddr> =
-                found.into_iter().filter(|address| allow_private || is_public(address.ip())).collect();
+            let allowed: Vec<SocketAddr> = found
+                .into_iter()
+                .filter(|address| allow_private || is_public(address.ip()))
+                .collect();
             if any && allowed.is_empty() {
                 return Err(NotPublic.into());
             }
@@ -253,7 +284,11 @@ mod tests {
             ("ff02::1", false),
         ];
         for (address, public) in cases {
-            assert_eq!(is_public(address.parse().expect("an address")), public, "{address}");
+            assert_eq!(
+                is_public(address.parse().expect("an address")),
+                public,
+                "{address}"
+            );
         }
     }
 
@@ -277,7 +312,9 @@ mod tests {
 
     /// Answers every connection with the same bytes.
     async fn answering(answer: String) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         hearth_core::tasks::spawn("test peer", async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -293,32 +330,66 @@ mod tests {
     async fn private_addresses_are_refused() {
         let base = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await;
         let by_name = base.replace("127.0.0.1", "localhost");
-        for url in [base.as_str(), by_name.as_str(), "http://[::1]:1", "http://0x7f000001", "http://127.1", "http://2130706433"] {
+        for url in [
+            base.as_str(),
+            by_name.as_str(),
+            "http://[::1]:1",
+            "http://0x7f000001",
+            "http://127.1",
+            "http://2130706433",
+        ] {
             let result = outbound(false).send(get(url, "/")).await;
-            assert!(matches!(result, Err(TransportError::Refused(_))), "{url}: {result:?}");
+            assert!(
+                matches!(result, Err(TransportError::Refused(_))),
+                "{url}: {result:?}"
+            );
         }
         for url in ["ftp://1.1.1.1", "file://", "http://user@1.1.1.1", "http://"] {
             let result = outbound(false).send(get(url, "/")).await;
-            assert!(matches!(result, Err(TransportError::Refused(_))), "{url}: {result:?}");
+            assert!(
+                matches!(result, Err(TransportError::Refused(_))),
+                "{url}: {result:?}"
+            );
         }
         let response = outbound(true).send(get(&base, "/")).await.expect("allowed");
         assert_eq!(response.body, "hi");
-        assert_eq!(outbound(true).send(get(&by_name, "/")).await.expect("allowed").status, 200);
+        assert_eq!(
+            outbound(true)
+                .send(get(&by_name, "/"))
+                .await
+                .expect("allowed")
+                .status,
+            200
+        );
     }
 
     #[tokio::test]
     async fn redirects_are_not_followed_and_long_answers_refused() {
-        let redirect = answering("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n".to_owned()).await;
-        assert_eq!(outbound(true).send(get(&redirect, "/")).await.expect("an answer").status, 302);
+        let redirect =
+            answering("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n".to_owned()).await;
+        assert_eq!(
+            outbound(true)
+                .send(get(&redirect, "/"))
+                .await
+                .expect("an answer")
+                .status,
+            302
+        );
         for head in ["Content-Length: 200", "Connection: close"] {
             let base = answering(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{}", "x".repeat(200))).await;
-            assert_eq!(outbound(true).send(get(&base, "/")).await.expect_err("too long"), TransportError::TooLarge);
+            assert_eq!(
+                outbound(true).send(get(&base, "/")).await.expect_err("too long"),
+                TransportError::TooLarge
+            );
         }
     }
 
     #[tokio::test]
     async fn a_dead_peer_is_unreachable() {
         let result = outbound(true).send(get("http://127.0.0.1:1", "/")).await;
-        assert!(matches!(result, Err(TransportError::Unreachable(_))), "{result:?}");
+        assert!(
+            matches!(result, Err(TransportError::Unreachable(_))),
+            "{result:?}"
+        );
     }
 }

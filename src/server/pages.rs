@@ -33,7 +33,9 @@ pub fn router(config: Arc<Config>, facts: Arc<dyn Facts>, apis: &[Api]) -> Route
         router = router.route("/", get(start_page));
     }
     if apis.contains(&Api::Health) {
-        router = router.route("/_hearth/health/live", get(live)).route("/_hearth/health/ready", get(ready));
+        router = router
+            .route("/_hearth/health/live", get(live))
+            .route("/_hearth/health/ready", get(ready));
     }
     if apis.contains(&Api::Metrics) {
         router = router.route("/metrics", get(metrics));
@@ -71,14 +73,23 @@ async fn metrics_for_this_machine(state: State<Arc<Pages>>, request: Request) ->
 /// Whether the request was made by a program on this machine, and not passed on by a proxy on it.
 fn is_from_this_machine(request: &Request) -> bool {
     let passed_on = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
-    let direct = passed_on.iter().all(|header| !request.headers().contains_key(*header));
+    let direct = passed_on
+        .iter()
+        .all(|header| !request.headers().contains_key(*header));
     // Requests made inside the process have no peer.
-    direct && request.extensions().get::<Peer>().is_none_or(|peer| peer.0.is_loopback())
+    direct
+        && request
+            .extensions()
+            .get::<Peer>()
+            .is_none_or(|peer| peer.0.is_loopback())
 }
 
 async fn start_page(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
     let page = start_page_html(&pages.config, &headers);
-    let headers = [(CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")];
+    let headers = [(
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    )];
     (headers, Html(page)).into_response()
 }
 
@@ -96,9 +107,19 @@ fn start_page_html(config: &Config, headers: &HeaderMap) -> String {
     let terms: String = config
         .terms
         .iter()
-        .map(|policy| format!("<li><a href=\"{}\">{}</a></li>", escape(&policy.url), escape(&policy.name)))
+        .map(|policy| {
+            format!(
+                "<li><a href=\"{}\">{}</a></li>",
+                escape(&policy.url),
+                escape(&policy.name)
+            )
+        })
         .collect();
-    let terms = if terms.is_empty() { terms } else { format!("<h2>Terms</h2><ul>{terms}</ul>") };
+    let terms = if terms.is_empty() {
+        terms
+    } else {
+        format!("<h2>Terms</h2><ul>{terms}</ul>")
+    };
     format!(
         r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -130,7 +151,9 @@ fn address_for_clients(config: &Config, headers: &HeaderMap) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     match host {
         Some(host) if config.public_base_url.is_none() => {
-            let secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+            let secure = headers
+                .get("x-forwarded-proto")
+                .is_some_and(|proto| proto == "https");
             format!("{}://{host}", if secure { "https" } else { "http" })
         }
         _ => config.client_base_url(),
@@ -164,7 +187,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, http::HeaderValue::from_static("<b>:8008"));
         let page = start_page_html(&config, &headers);
-        assert!(page.contains("http://&lt;b&gt;:8008") && page.contains("example.org") && page.contains(VERSION));
+        assert!(
+            page.contains("http://&lt;b&gt;:8008") && page.contains("example.org") && page.contains(VERSION)
+        );
         config.public_base_url = Some("https://matrix.example.org/".to_owned());
         assert!(start_page_html(&config, &headers).contains("<code>https://matrix.example.org</code>"));
     }
@@ -174,11 +199,15 @@ mod tests {
         let check = |peer: Option<&str>, header: Option<&str>, expected: bool| {
             let mut request = Request::new(Body::empty());
             if let Some(peer) = peer {
-                request.extensions_mut().insert(Peer(peer.parse().expect("an address")));
+                request
+                    .extensions_mut()
+                    .insert(Peer(peer.parse().expect("an address")));
             }
             if let Some(header) = header {
                 let name = http::HeaderName::from_bytes(header.as_bytes()).expect("a header");
-                request.headers_mut().insert(name, http::HeaderValue::from_static("203.0.113.4"));
+                request
+                    .headers_mut()
+                    .insert(name, http::HeaderValue::from_static("203.0.113.4"));
             }
             assert_eq!(is_from_this_machine(&request), expected, "{peer:?} {header:?}");
         };

@@ -35,13 +35,24 @@ pub struct Ids {
 impl Ids {
     /// Ids for this start of the server.
     pub fn new(random: &dyn Random, trusted_proxies: Vec<Network>) -> Arc<Self> {
-        Arc::new(Self { start: alphanumeric(random, 6), next: AtomicU64::new(1), trusted_proxies })
+        Arc::new(Self {
+            start: alphanumeric(random, 6),
+            next: AtomicU64::new(1),
+            trusted_proxies,
+        })
     }
 
     /// The id that a trusted proxy gave, or a new one.
     fn id_for(&self, headers: &HeaderMap, peer: Option<Peer>) -> Arc<str> {
-        let trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|network| network.contains(peer.0)));
-        let given = headers.get(X_REQUEST_ID).filter(|_| trusted).and_then(|value| value.to_str().ok());
+        let trusted = peer.is_some_and(|peer| {
+            self.trusted_proxies
+                .iter()
+                .any(|network| network.contains(peer.0))
+        });
+        let given = headers
+            .get(X_REQUEST_ID)
+            .filter(|_| trusted)
+            .and_then(|value| value.to_str().ok());
         match given {
             Some(id) if is_plain_id(id) => id.into(),
             _ => format!("{}-{}", self.start, self.next.fetch_add(1, Ordering::Relaxed)).into(),
@@ -51,7 +62,9 @@ impl Ids {
 
 fn is_plain_id(id: &str) -> bool {
     (1..=GIVEN_ID_MAX_BYTES).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// Wraps every request. The log gets the path without its query, because old clients send access
@@ -93,6 +106,9 @@ mod tests {
         check("127.0.0.1", "abc-1", true);
         check("127.0.0.1", "with space", false);
         check("192.0.2.1", "abc-1", false);
-        assert_ne!(ids.id_for(&HeaderMap::new(), None), ids.id_for(&HeaderMap::new(), None));
+        assert_ne!(
+            ids.id_for(&HeaderMap::new(), None),
+            ids.id_for(&HeaderMap::new(), None)
+        );
     }
 }

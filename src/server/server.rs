@@ -30,7 +30,12 @@ impl Server {
         metrics::install(&*deps.clock);
         let ids = Ids::new(&*deps.random, config.trusted_proxies.clone());
         let parts = Parts::build(&config, deps, &shutdown)?;
-        Ok(Self { config, parts, ids, shutdown })
+        Ok(Self {
+            config,
+            parts,
+            ids,
+            shutdown,
+        })
     }
 
     /// A server for one command of `hearth user`: it opens the data and serves nobody.
@@ -104,7 +109,10 @@ impl Server {
 }
 
 async fn not_found() -> (StatusCode, axum::Json<serde_json::Value>) {
-    (StatusCode::NOT_FOUND, axum::Json(MatrixError::unrecognized().body()))
+    (
+        StatusCode::NOT_FOUND,
+        axum::Json(MatrixError::unrecognized().body()),
+    )
 }
 
 #[cfg(test)]
@@ -166,7 +174,12 @@ mod tests {
             move || runtime.block_on(server.run(listeners))
         });
         let url = format!("http://{address}/_hearth/health/ready");
-        let text = reqwest::get(&url).await.expect("an answer").text().await.expect("a body");
+        let text = reqwest::get(&url)
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("a body");
         assert_eq!(text, "ready\n");
         shutdown.trigger();
         running.await.expect("no panic").expect("an orderly end");

@@ -69,9 +69,13 @@ impl Certificate {
                     () = tokio::time::sleep(limits::CERTIFICATE_CHECK) => {}
                 }
                 match certificate.refresh() {
-                    Ok(true) => tracing::info!(file = %certificate.chain_file.display(), "read the new TLS certificate"),
+                    Ok(true) => {
+                        tracing::info!(file = %certificate.chain_file.display(), "read the new TLS certificate")
+                    }
                     Ok(false) => {}
-                    Err(error) => tracing::error!(%error, "the changed TLS certificate is not used, the old one stays"),
+                    Err(error) => {
+                        tracing::error!(%error, "the changed TLS certificate is not used, the old one stays")
+                    }
                 }
             }
         });
@@ -99,7 +103,10 @@ impl ResolvesServerCert for Certificate {
 }
 
 fn unusable(file: &Path, reason: impl std::fmt::Display) -> Error {
-    Error::Certificate { file: file.display().to_string(), reason: reason.to_string() }
+    Error::Certificate {
+        file: file.display().to_string(),
+        reason: reason.to_string(),
+    }
 }
 
 fn stamp(chain_file: &Path, key_file: &Path) -> Stamp {
@@ -128,7 +135,11 @@ mod tests {
     fn unusable_files_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
-        for content in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        for content in [
+            "",
+            "not PEM",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
             std::fs::write(&chain, content).expect("a file");
             let error = Certificate::load(&chain, &key).expect_err("unusable").to_string();
             assert!(error.contains(".pem"), "{error}");

@@ -51,14 +51,21 @@ impl Deps {
     /// The real world: the machine's clock and entropy, the network, RocksDB in the data directory.
     pub fn production(config: &Config) -> Result<Self, Error> {
         let folder = config.database_dir();
-        let unusable = |reason: String| Error::Data { folder: folder.display().to_string(), reason };
+        let unusable = |reason: String| Error::Data {
+            folder: folder.display().to_string(),
+            reason,
+        };
         create_private_folder(&config.data_dir).map_err(|error| unusable(error.to_string()))?;
         create_private_folder(&folder).map_err(|error| unusable(error.to_string()))?;
         let options = RocksOptions {
             memory_limit_bytes: usize::try_from(share(config, 50)).unwrap_or(usize::MAX),
         };
         let engine = RocksEngine::open(&folder, options).map_err(|error| {
-            let hint = if error.to_string().contains("lock") { " (is a server running on it?)" } else { "" };
+            let hint = if error.to_string().contains("lock") {
+                " (is a server running on it?)"
+            } else {
+                ""
+            };
             unusable(format!("{error}{hint}"))
         })?;
         Ok(Self {
@@ -90,7 +97,10 @@ impl Deps {
 /// to a folder made here. One that exists is left as it is.
 fn create_private_folder(folder: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
 }
 
 /// One for each processor: hashing and image work are bound by it, and two keep a small machine from
@@ -131,10 +141,17 @@ impl Parts {
         let cluster = Cluster::new(log.clone());
         let users = build_users(config, &deps, &log, &cluster, &server_name);
         let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key)?;
+        rooms.on_change(Box::new(crate::metrics::count_events));
         let media = open_media(config, &deps, &cluster, &server_name)?;
         let appservices = Arc::new(read_appservices(config, &server_name)?);
         let (clock, random) = (deps.clock.clone(), deps.random.clone());
-        let sync = SyncEngine::new(rooms.clone(), users.clone(), clock.clone(), random.clone(), shutdown.clone());
+        let sync = SyncEngine::new(
+            rooms.clone(),
+            users.clone(),
+            clock.clone(),
+            random.clone(),
+            shutdown.clone(),
+        );
         let api = hearth_api::App::new(hearth_api::app::Parts {
             config: config.clone(),
             server_name,
@@ -146,7 +163,10 @@ impl Parts {
             appservices,
             outbound: deps.outbound,
             media: media.clone(),
-            room_links: Arc::new(Links { users: users.clone(), rooms: rooms.clone() }),
+            room_links: Arc::new(Links {
+                users: users.clone(),
+                rooms: rooms.clone(),
+            }),
         });
         Ok(Self {
             config: config.clone(),
@@ -164,7 +184,10 @@ impl Parts {
 
     /// Starts what runs by itself: outbox delivery, feed consumers, timers. Needs a runtime.
     pub fn start(&self) -> Result<(), Error> {
-        let failed = |error: hearth_storage::Error| Error::Start { part: "outbox delivery", reason: error.to_string() };
+        let failed = |error: hearth_storage::Error| Error::Start {
+            part: "outbox delivery",
+            reason: error.to_string(),
+        };
         self.cluster.start().map_err(failed)?;
         self.users.start(&self.shutdown);
         self.sync.start();
@@ -189,7 +212,10 @@ impl Parts {
             return Ok(None);
         }
         let token = self.users.registration_tokens().bootstrap().await;
-        token.map_err(|error| Error::Start { part: "registration", reason: error.to_string() })
+        token.map_err(|error| Error::Start {
+            part: "registration",
+            reason: error.to_string(),
+        })
     }
 
     /// Finishes what was begun and closes the data.
@@ -205,8 +231,12 @@ impl Parts {
         });
         match closed.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last flush failed; the next start replays the write-ahead log"),
-            Err(error) => tracing::error!(%error, "closing the data failed; the next start replays the write-ahead log"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the last flush failed; the next start replays the write-ahead log")
+            }
+            Err(error) => {
+                tracing::error!(%error, "closing the data failed; the next start replays the write-ahead log")
+            }
         }
     }
 
@@ -217,7 +247,10 @@ impl Parts {
 
     /// What the server's own pages ask.
     pub fn facts(&self) -> Arc<dyn Facts> {
-        Arc::new(PageFacts { log: self.log.clone(), shutdown: self.shutdown.clone() })
+        Arc::new(PageFacts {
+            log: self.log.clone(),
+            shutdown: self.shutdown.clone(),
+        })
     }
 }
 
@@ -242,7 +275,14 @@ fn build_users(
     settings.access_token_lifetime_ms = config.session.access_token_seconds * 1000;
     settings.cache_bytes = share(config, 10);
     let (clock, random) = (deps.clock.clone(), deps.random.clone());
-    Users::new(log.clone(), cluster.clone(), clock, random, deps.pool.clone(), settings)
+    Users::new(
+        log.clone(),
+        cluster.clone(),
+        clock,
+        random,
+        deps.pool.clone(),
+        settings,
+    )
 }
 
 fn build_rooms(
@@ -253,8 +293,11 @@ fn build_rooms(
     server_name: &OwnedServerName,
     signing_key: Arc<KeyPair>,
 ) -> Result<Arc<Rooms>, Error> {
-    let default_version = RoomVersionId::try_from(config.default_room_version.as_str())
-        .map_err(|error| Error::Start { part: "rooms", reason: format!("default_room_version: {error}") })?;
+    let default_version =
+        RoomVersionId::try_from(config.default_room_version.as_str()).map_err(|error| Error::Start {
+            part: "rooms",
+            reason: format!("default_room_version: {error}"),
+        })?;
     let rooms = RoomsConfig {
         server_name: server_name.clone(),
         signing_key,
@@ -262,7 +305,13 @@ fn build_rooms(
         event_cache_bytes: share(config, 20),
         node_cache_bytes: share(config, 20),
     };
-    Ok(Rooms::new(log.clone(), cluster.clone(), deps.clock.clone(), deps.random.clone(), rooms))
+    Ok(Rooms::new(
+        log.clone(),
+        cluster.clone(),
+        deps.clock.clone(),
+        deps.random.clone(),
+        rooms,
+    ))
 }
 
 fn open_media(
@@ -288,8 +337,13 @@ fn open_media(
 }
 
 fn read_appservices(config: &Config, server_name: &OwnedServerName) -> Result<Registrations, Error> {
-    let Some(folder) = &config.appservice_dir else { return Ok(Registrations::default()) };
-    let failed = |error: hearth_appservice::Error| Error::Start { part: "application services", reason: error.to_string() };
+    let Some(folder) = &config.appservice_dir else {
+        return Ok(Registrations::default());
+    };
+    let failed = |error: hearth_appservice::Error| Error::Start {
+        part: "application services",
+        reason: error.to_string(),
+    };
     Registrations::load(folder, server_name).map_err(failed)
 }
 
@@ -326,7 +380,8 @@ struct PageFacts {
 impl Facts for PageFacts {
     fn ready(&self) -> bool {
         // A full disk is no reason to send clients elsewhere: they can still read.
-        !self.shutdown.is_triggered() && !matches!(self.log.check_writable(), Err(hearth_storage::Error::Stopped))
+        !self.shutdown.is_triggered()
+            && !matches!(self.log.check_writable(), Err(hearth_storage::Error::Stopped))
     }
 
     fn storage_bytes(&self) -> Option<u64> {

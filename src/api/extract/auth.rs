@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use hearth_appservice::Registration;
+use hearth_core::config::Who;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_users::{Account, Session, User};
 use http::Method;
@@ -65,6 +66,15 @@ impl Auth {
             return Ok(());
         }
         Err(MatrixError::forbidden("You are not a server administrator"))
+    }
+
+    /// Refuses what the configuration keeps for administrators. Application services may: the operator
+    /// registered them.
+    pub fn must_be_among(&self, app: &App, who: Who) -> Result<(), MatrixError> {
+        if who == Who::Everyone || self.appservice.is_some() || self.is_admin(app) {
+            return Ok(());
+        }
+        Err(MatrixError::forbidden("On this server only administrators may do this"))
     }
 
     /// Whether the user is an administrator, by his account or by the configuration.

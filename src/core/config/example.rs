@@ -5,8 +5,12 @@ use confique::toml::FormatOptions;
 use super::Config;
 
 pub(super) fn generate() -> String {
-    let head = "# Generated from the doc comments in src/core/config.rs. Copy it and change what you need.\n#\n";
-    format!("{head}{}", confique::toml::template::<Config>(FormatOptions::default()))
+    let head =
+        "# Generated from the doc comments in src/core/config.rs. Copy it and change what you need.\n#\n";
+    format!(
+        "{head}{}",
+        confique::toml::template::<Config>(FormatOptions::default())
+    )
 }
 
 #[cfg(test)]
@@ -22,13 +26,19 @@ mod tests {
             std::fs::write(path, &wanted).expect("the file can be written");
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == wanted, "run `HEARTH_UPDATE_GENERATED=1 cargo test -p hearth-core` and commit the result");
+        assert!(
+            found == wanted,
+            "run `HEARTH_UPDATE_GENERATED=1 cargo test -p hearth-core` and commit the result"
+        );
     }
 
     #[test]
     fn the_example_is_a_valid_file_that_changes_nothing() {
         let text = generate();
-        assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#') || line.starts_with('[')));
+        assert!(
+            text.lines()
+                .all(|line| line.is_empty() || line.starts_with('#') || line.starts_with('['))
+        );
         super::super::load::from_text(&text, "example", &|_| None).expect("valid");
     }
 

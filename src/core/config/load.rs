@@ -60,34 +60,62 @@ pub enum ConfigError {
 }
 
 fn did_you_mean(hint: &Option<String>) -> String {
-    hint.as_ref().map(|hint| format!("; did you mean {hint:?}?")).unwrap_or_default()
+    hint.as_ref()
+        .map(|hint| format!("; did you mean {hint:?}?"))
+        .unwrap_or_default()
 }
 
 pub(super) fn load(path: Option<&Path>, environment: Environment<'_>) -> Result<Config, ConfigError> {
-    let Some(path) = path else { return from_text("", "defaults", environment) };
+    let Some(path) = path else {
+        return from_text("", "defaults", environment);
+    };
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: name.clone(), error })?;
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+        path: name.clone(),
+        error,
+    })?;
     from_text(&text, &name, environment)
 }
 
 pub(super) fn from_text(text: &str, name: &str, environment: Environment<'_>) -> Result<Config, ConfigError> {
-    let syntax = |message: String| ConfigError::Syntax { path: name.to_owned(), message };
+    let syntax = |message: String| ConfigError::Syntax {
+        path: name.to_owned(),
+        message,
+    };
     let table = DeTable::parse(text).map_err(|error| syntax(error.to_string().trim_end().to_owned()))?;
     check_keys(table.get_ref(), &Config::META, "", text, name)?;
-    let file: ConfigLayer = toml::from_str(text).map_err(|error| syntax(error.to_string().trim_end().to_owned()))?;
-    let layer = environment_layer(environment)?.with_fallback(file).with_fallback(ConfigLayer::default_values());
+    let file: ConfigLayer =
+        toml::from_str(text).map_err(|error| syntax(error.to_string().trim_end().to_owned()))?;
+    let layer = environment_layer(environment)?
+        .with_fallback(file)
+        .with_fallback(ConfigLayer::default_values());
     let config = Config::from_layer(layer).map_err(|error| syntax(error.to_string()))?;
     let problems = super::validate::problems(&config);
-    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { problems }) }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError::Invalid { problems })
+    }
 }
 
 /// Finds the first key that the schema does not have.
-fn check_keys(table: &DeTable<'_>, meta: &Meta, section: &str, text: &str, name: &str) -> Result<(), ConfigError> {
+fn check_keys(
+    table: &DeTable<'_>,
+    meta: &Meta,
+    section: &str,
+    text: &str,
+    name: &str,
+) -> Result<(), ConfigError> {
     let mut keys: Vec<_> = table.iter().collect();
     keys.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in keys {
         let written = key.get_ref().as_ref();
-        match meta.fields.iter().find(|field| field.name == written).map(|field| field.kind) {
+        match meta
+            .fields
+            .iter()
+            .find(|field| field.name == written)
+            .map(|field| field.kind)
+        {
             None => {
                 return Err(ConfigError::UnknownKey {
                     path: name.to_owned(),
@@ -126,7 +154,9 @@ pub(super) fn leaf_paths(meta: &Meta, section: &str) -> Vec<String> {
     for field in meta.fields {
         match field.kind {
             FieldKind::Leaf { .. } => paths.push(format!("{section}{}", field.name)),
-            FieldKind::Nested { meta } => paths.extend(leaf_paths(meta, &format!("{section}{}.", field.name))),
+            FieldKind::Nested { meta } => {
+                paths.extend(leaf_paths(meta, &format!("{section}{}.", field.name)))
+            }
         }
     }
     paths
@@ -141,8 +171,11 @@ fn environment_layer(environment: Environment<'_>) -> Result<ConfigLayer, Config
     let mut layer = ConfigLayer::empty();
     for path in leaf_paths(&Config::META, "") {
         let variable = variable_of(&path);
-        let Some(text) = environment(&variable) else { continue };
-        let one = one_value(&path, &text).map_err(|message| ConfigError::Environment { variable, message })?;
+        let Some(text) = environment(&variable) else {
+            continue;
+        };
+        let one =
+            one_value(&path, &text).map_err(|message| ConfigError::Environment { variable, message })?;
         layer = layer.with_fallback(one);
     }
     Ok(layer)
@@ -238,26 +271,53 @@ mod tests {
     fn unknown_keys_name_the_line_and_a_hint() {
         let cases = [
             ("server_nam = \"x\"", 1, "server_nam", Some("server_name")),
-            ("\n\nregistation = \"open\"", 3, "registation", Some("registration")),
-            ("[rate_limit]\nlogn = 1", 2, "rate_limit.logn", Some("rate_limit.login")),
-            ("support_contacts = []", 1, "support_contacts", Some("well_known.support_contacts")),
+            (
+                "\n\nregistation = \"open\"",
+                3,
+                "registation",
+                Some("registration"),
+            ),
+            (
+                "[rate_limit]\nlogn = 1",
+                2,
+                "rate_limit.logn",
+                Some("rate_limit.login"),
+            ),
+            (
+                "support_contacts = []",
+                1,
+                "support_contacts",
+                Some("well_known.support_contacts"),
+            ),
             ("zzz = 1", 1, "zzz", None),
         ];
         for (text, want_line, want_key, want_hint) in cases {
             match parse(text) {
                 Err(ConfigError::UnknownKey { line, key, hint, .. }) => {
-                    assert_eq!((line, key.as_str(), hint.as_deref()), (want_line, want_key, want_hint), "{text}");
+                    assert_eq!(
+                        (line, key.as_str(), hint.as_deref()),
+                        (want_line, want_key, want_hint),
+                        "{text}"
+                    );
                 }
                 other => panic!("{text}: {other:?}"),
             }
         }
         let message = parse("server_nam = \"x\"").expect_err("unknown").to_string();
-        assert_eq!(message, "hearth.toml, line 1: unknown key \"server_nam\"; did you mean \"server_name\"?");
+        assert_eq!(
+            message,
+            "hearth.toml, line 1: unknown key \"server_nam\"; did you mean \"server_name\"?"
+        );
     }
 
     #[test]
     fn wrong_types_name_the_line() {
-        for text in ["\nshards = \"many\"", "\nregistration = \"maybe\"", "\nmax_upload_bytes = \"5 apples\"", "\n= 3"] {
+        for text in [
+            "\nshards = \"many\"",
+            "\nregistration = \"maybe\"",
+            "\nmax_upload_bytes = \"5 apples\"",
+            "\n= 3",
+        ] {
             let message = parse(text).expect_err(text).to_string();
             assert!(message.contains("line 2"), "{text}: {message}");
         }
@@ -281,7 +341,8 @@ mod tests {
             };
             Some(value.to_owned())
         };
-        let config = from_text("server_name = \"file.example\"\nshards = 2", "f", &environment).expect("valid");
+        let config =
+            from_text("server_name = \"file.example\"\nshards = 2", "f", &environment).expect("valid");
         assert_eq!(config.server_name, "env.example");
         assert_eq!(config.shards, 4);
         assert!(!config.presence);

@@ -144,7 +144,11 @@ pub struct RateLimit {
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = f64::deserialize(deserializer)?;
     let fits = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
-    if fits { Ok(number as u32) } else { Err(de::Error::custom("burst must be a whole number")) }
+    if fits {
+        Ok(number as u32)
+    } else {
+        Err(de::Error::custom("burst must be a whole number"))
+    }
 }
 
 /// An address or a network.
@@ -189,7 +193,9 @@ impl Network {
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is not an address or a network like 10.0.0.0/8")))
+        Self::parse(&text).ok_or_else(|| {
+            de::Error::custom(format!("{text:?} is not an address or a network like 10.0.0.0/8"))
+        })
     }
 }
 
@@ -265,7 +271,11 @@ mod tests {
         ];
         for (network, address, inside) in cases {
             let network = Network::parse(network).expect("a network");
-            assert_eq!(network.contains(address.parse().expect("an address")), inside, "{network:?} {address}");
+            assert_eq!(
+                network.contains(address.parse().expect("an address")),
+                inside,
+                "{network:?} {address}"
+            );
         }
         for bad in ["", "10.0.0.0/33", "example.org", "10.0.0.0/x"] {
             assert_eq!(Network::parse(bad), None, "{bad:?}");

@@ -20,7 +20,10 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
 
 fn names(config: &Config, out: &mut Vec<String>) {
     if !is_valid_server_name(&config.server_name) {
-        out.push(format!("server_name: {:?} is not a server name like example.org or example.org:8448", config.server_name));
+        out.push(format!(
+            "server_name: {:?} is not a server name like example.org or example.org:8448",
+            config.server_name
+        ));
     }
     for name in &config.trusted_key_servers {
         if !is_valid_server_name(name) {
@@ -30,33 +33,57 @@ fn names(config: &Config, out: &mut Vec<String>) {
     for admin in &config.admins {
         let local = admin.strip_prefix('@').and_then(|rest| rest.split_once(':'));
         if local.is_none_or(|(localpart, server)| localpart.is_empty() || server != config.server_name) {
-            out.push(format!("admins: {admin:?} is not a full user id of this server, like @admin:{}", config.server_name));
+            out.push(format!(
+                "admins: {admin:?} is not a full user id of this server, like @admin:{}",
+                config.server_name
+            ));
         }
     }
     if let Some(server) = &config.well_known.server
         && !is_valid_server_name(server)
     {
-        out.push(format!("well_known.server: {server:?} is not a server name with an optional port"));
+        out.push(format!(
+            "well_known.server: {server:?} is not a server name with an optional port"
+        ));
     }
     let versions = 1..=12;
-    if !versions.clone().any(|version| version.to_string() == config.default_room_version) {
-        out.push(format!("default_room_version: {:?} is not one of \"1\" to \"12\"", config.default_room_version));
+    if !versions
+        .clone()
+        .any(|version| version.to_string() == config.default_room_version)
+    {
+        out.push(format!(
+            "default_room_version: {:?} is not one of \"1\" to \"12\"",
+            config.default_room_version
+        ));
     }
     for contact in &config.well_known.support_contacts {
         if contact.matrix_id.is_none() && contact.email_address.is_none() {
-            out.push("well_known.support_contacts: a contact needs a matrix_id or an email_address".to_owned());
+            out.push(
+                "well_known.support_contacts: a contact needs a matrix_id or an email_address".to_owned(),
+            );
         }
     }
-    if config.registration_shared_secret.as_ref().is_some_and(|secret| secret.expose().is_empty()) {
+    if config
+        .registration_shared_secret
+        .as_ref()
+        .is_some_and(|secret| secret.expose().is_empty())
+    {
         out.push("registration_shared_secret: it is empty".to_owned());
     }
-    if config.registration_tokens.iter().any(|token| !is_registration_token(token.expose())) {
+    if config
+        .registration_tokens
+        .iter()
+        .any(|token| !is_registration_token(token.expose()))
+    {
         out.push("registration_tokens: a token has 1 to 64 characters of A-Z a-z 0-9 . _ ~ -".to_owned());
     }
 }
 
 fn is_registration_token(token: &str) -> bool {
-    (1..=64).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+    (1..=64).contains(&token.len())
+        && token
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
 }
 
 fn listeners(config: &Config, out: &mut Vec<String>) {
@@ -83,16 +110,28 @@ fn listeners(config: &Config, out: &mut Vec<String>) {
 
 fn listener_problem(key: &str, listener: &ListenerConfig, out: &mut Vec<String>) {
     if !is_listen_address(&listener.address) {
-        out.push(format!("{key}: {:?} is not an address with a port, like 127.0.0.1:8008", listener.address));
+        out.push(format!(
+            "{key}: {:?} is not an address with a port, like 127.0.0.1:8008",
+            listener.address
+        ));
     }
     if listener.apis.is_empty() {
-        out.push(format!("{key}: {} serves nothing; list its apis", listener.address));
+        out.push(format!(
+            "{key}: {} serves nothing; list its apis",
+            listener.address
+        ));
     }
     if listener.tls_certificate.is_some() != listener.tls_key.is_some() {
-        out.push(format!("{key}: {} needs tls_certificate and tls_key together", listener.address));
+        out.push(format!(
+            "{key}: {} needs tls_certificate and tls_key together",
+            listener.address
+        ));
     }
     if key == "listeners" && listener.tls && listener.tls_certificate.is_none() {
-        out.push(format!("{key}: {} has tls = true but no tls_certificate and tls_key", listener.address));
+        out.push(format!(
+            "{key}: {} has tls = true but no tls_certificate and tls_key",
+            listener.address
+        ));
     }
 }
 
@@ -100,7 +139,9 @@ fn is_listen_address(text: &str) -> bool {
     if text.parse::<std::net::SocketAddr>().is_ok() {
         return true;
     }
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
     is_host_name(host) && port.parse::<u16>().is_ok()
 }
 
@@ -116,9 +157,24 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
     // A whole event of 64 kB must fit, with room for createRoom's initial state.
     within("max_request_bytes", config.max_request_bytes, 65_536, 256 << 20);
     within("memory_limit", config.memory_limit, 16 << 20, 1 << 44);
-    within("session.access_token_seconds", config.session.access_token_seconds, 1, 10 * 365 * 86_400);
-    within("session.password_hash_memory", config.session.password_hash_memory, 64 << 10, 4 << 30);
-    within("session.password_hash_passes", config.session.password_hash_passes.into(), 1, 100);
+    within(
+        "session.access_token_seconds",
+        config.session.access_token_seconds,
+        1,
+        10 * 365 * 86_400,
+    );
+    within(
+        "session.password_hash_memory",
+        config.session.password_hash_memory,
+        64 << 10,
+        4 << 30,
+    );
+    within(
+        "session.password_hash_passes",
+        config.session.password_hash_passes.into(),
+        1,
+        100,
+    );
     let limits = &config.rate_limit;
     for (key, limit) in [
         ("login", limits.login),
@@ -148,10 +204,14 @@ fn rate_problem(limit: RateLimit) -> Option<&'static str> {
 
 fn urls(config: &Config, out: &mut Vec<String>) {
     let mut check = |key: &str, url: &str| {
-        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let rest = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"));
         let fits = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
         if !fits || url.contains(char::is_whitespace) {
-            out.push(format!("{key}: {url:?} is not a URL that begins with https:// or http://"));
+            out.push(format!(
+                "{key}: {url:?} is not a URL that begins with https:// or http://"
+            ));
         }
     };
     if let Some(url) = &config.public_base_url {
@@ -171,7 +231,9 @@ pub fn is_valid_server_name(name: &str) -> bool {
         return false;
     }
     let (host, port) = if let Some(rest) = name.strip_prefix('[') {
-        let Some((address, port)) = rest.split_once(']') else { return false };
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
         if address.parse::<Ipv6Addr>().is_err() {
             return false;
         }
@@ -186,8 +248,11 @@ pub fn is_valid_server_name(name: &str) -> bool {
             None => (name, None),
         }
     };
-    let port_fits =
-        port.is_none_or(|port| (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let port_fits = port.is_none_or(|port| {
+        (1..=5).contains(&port.len())
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && port.parse::<u16>().is_ok()
+    });
     port_fits && (name.starts_with('[') || is_host_name(host))
 }
 
@@ -195,7 +260,10 @@ fn is_host_name(host: &str) -> bool {
     if host.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4()) {
         return true;
     }
-    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 #[cfg(test)]
@@ -241,10 +309,22 @@ mod tests {
             ("client_listen = \"127.0.0.1:808080\"", "client_listen"),
             ("tls_certificate = \"a.pem\"", "tls_certificate"),
             ("federation_listen = \"0.0.0.0:8448\"", "federation_listen"),
-            ("listeners = [{ address = \"0.0.0.0:1\", apis = [] }]", "listeners"),
-            ("listeners = [{ address = \"0.0.0.0:1\", apis = [\"client\"], tls = true }]", "listeners"),
-            ("listeners = [{ address = \"0.0.0.0:1\", apis = [\"client\"], tls_key = \"k\" }]", "listeners"),
-            ("listeners = [{ address = \"127.0.0.1:8008\", apis = [\"client\"] }]", "listeners"),
+            (
+                "listeners = [{ address = \"0.0.0.0:1\", apis = [] }]",
+                "listeners",
+            ),
+            (
+                "listeners = [{ address = \"0.0.0.0:1\", apis = [\"client\"], tls = true }]",
+                "listeners",
+            ),
+            (
+                "listeners = [{ address = \"0.0.0.0:1\", apis = [\"client\"], tls_key = \"k\" }]",
+                "listeners",
+            ),
+            (
+                "listeners = [{ address = \"127.0.0.1:8008\", apis = [\"client\"] }]",
+                "listeners",
+            ),
             ("shards = 0", "shards"),
             ("shards = 1025", "shards"),
             ("memory_limit = 1", "memory_limit"),
@@ -257,17 +337,32 @@ mod tests {
             ("trusted_key_servers = [\"a b\"]", "trusted_key_servers"),
             ("registration_shared_secret = \"\"", "registration_shared_secret"),
             ("registration_tokens = [\"not good\"]", "registration_tokens"),
-            ("rate_limit.send = { per_second = 0, burst = 1 }", "rate_limit.send"),
-            ("rate_limit.send = { per_second = 1, burst = 0 }", "rate_limit.send"),
+            (
+                "rate_limit.send = { per_second = 0, burst = 1 }",
+                "rate_limit.send",
+            ),
+            (
+                "rate_limit.send = { per_second = 1, burst = 0 }",
+                "rate_limit.send",
+            ),
             ("well_known.server = \"https://x\"", "well_known.server"),
-            ("well_known.support_contacts = [{ role = \"m.role.admin\" }]", "well_known.support_contacts"),
-            ("terms = [{ id = \"a\", version = \"1\", name = \"A\", url = \"x\" }]", "terms"),
+            (
+                "well_known.support_contacts = [{ role = \"m.role.admin\" }]",
+                "well_known.support_contacts",
+            ),
+            (
+                "terms = [{ id = \"a\", version = \"1\", name = \"A\", url = \"x\" }]",
+                "terms",
+            ),
         ];
         for (text, key) in cases {
             match from_text(text, "f", &|_| None) {
                 Err(ConfigError::Invalid { problems }) => {
                     assert_eq!(problems.len(), 1, "{text}: {problems:?}");
-                    assert!(problems[0].starts_with(&format!("{key}: ")), "{text}: {problems:?}");
+                    assert!(
+                        problems[0].starts_with(&format!("{key}: ")),
+                        "{text}: {problems:?}"
+                    );
                 }
                 other => panic!("{text}: {other:?}"),
             }

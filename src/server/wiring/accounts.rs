@@ -17,11 +17,18 @@ impl Parts {
             UserTask::ResetPassword { password } => {
                 let user = self.existing_user(&id)?;
                 let ended = user.set_password(&password, true, None).await.map_err(refused)?;
-                Ok(format!("{id} has a new password; {} devices were logged out", ended.len()))
+                Ok(format!(
+                    "{id} has a new password; {} devices were logged out",
+                    ended.len()
+                ))
             }
             UserTask::Deactivate => {
                 let user = self.existing_user(&id)?;
-                self.api.room_links.leave_all(&id).await.map_err(|error| Error::Command(format!("{error:?}")))?;
+                self.api
+                    .room_links
+                    .leave_all(&id)
+                    .await
+                    .map_err(|error| Error::Command(format!("{error:?}")))?;
                 user.deactivate(false).await.map_err(refused)?;
                 Ok(format!("{id} is deactivated"))
             }
@@ -31,12 +38,19 @@ impl Parts {
     async fn create_user(&self, id: &UserId, password: String, admin: bool) -> Result<String, Error> {
         self.users.check_password_rules(&password).map_err(refused)?;
         self.users.check_available(id).map_err(refused)?;
-        let new = NewAccount { password: Some(password), admin, ..NewAccount::default() };
+        let new = NewAccount {
+            password: Some(password),
+            admin,
+            ..NewAccount::default()
+        };
         self.users.create(id, new).await.map_err(refused)?;
         if admin {
             self.use_up_first_token().await?;
         }
-        Ok(format!("{id} is created{}", if admin { " and is an administrator" } else { "" }))
+        Ok(format!(
+            "{id} is created{}",
+            if admin { " and is an administrator" } else { "" }
+        ))
     }
 
     /// The token of the first start would go on offering what has just been given.
@@ -56,11 +70,15 @@ impl Parts {
             Some(_) => name.to_owned(),
             None => format!("@{name}:{}", self.config.server_name),
         };
-        let id = UserId::parse(&full).map_err(|error| Error::Command(format!("{full:?} is not a user id: {error}")))?;
+        let id = UserId::parse(&full)
+            .map_err(|error| Error::Command(format!("{full:?} is not a user id: {error}")))?;
         if self.users.is_local(&id) {
             Ok(id)
         } else {
-            Err(Error::Command(format!("{id} is not a user of {}", self.config.server_name)))
+            Err(Error::Command(format!(
+                "{id} is not a user of {}",
+                self.config.server_name
+            )))
         }
     }
 

@@ -25,7 +25,13 @@ pub fn check_server_name(config: &Config, engine: &dyn Engine) -> Result<OwnedSe
         None => write(config, engine, SERVER_NAME, &config.server_name)?,
         Some(stored) if stored == config.server_name => {}
         Some(stored) => {
-            return Err(unusable(config, format!("it belongs to {stored:?}, but server_name is {:?}", config.server_name)));
+            return Err(unusable(
+                config,
+                format!(
+                    "it belongs to {stored:?}, but server_name is {:?}",
+                    config.server_name
+                ),
+            ));
         }
     }
     Ok(name)
@@ -45,19 +51,33 @@ pub fn signing_key(config: &Config, engine: &dyn Engine, source: &dyn Random) ->
 }
 
 fn unusable(config: &Config, reason: impl std::fmt::Display) -> Error {
-    Error::Data { folder: config.data_dir.display().to_string(), reason: reason.to_string() }
+    Error::Data {
+        folder: config.data_dir.display().to_string(),
+        reason: reason.to_string(),
+    }
 }
 
-fn read<T: DeserializeOwned>(config: &Config, engine: &dyn Engine, key: MetaKey<'_>) -> Result<Option<T>, Error> {
+fn read<T: DeserializeOwned>(
+    config: &Config,
+    engine: &dyn Engine,
+    key: MetaKey<'_>,
+) -> Result<Option<T>, Error> {
     let found = engine.get(Family::Meta, &key.encode());
     let decoded = found.and_then(|value| value.map(|value| record::decode(&value)).transpose());
     decoded.map_err(|error| unusable(config, error))
 }
 
-fn write<T: Serialize>(config: &Config, engine: &dyn Engine, key: MetaKey<'_>, value: &T) -> Result<(), Error> {
+fn write<T: Serialize>(
+    config: &Config,
+    engine: &dyn Engine,
+    key: MetaKey<'_>,
+    value: &T,
+) -> Result<(), Error> {
     let mut batch = Batch::new();
     batch.put(Family::Meta, key.encode(), record::encode(value));
-    engine.write(&batch, true).map_err(|error| unusable(config, error))
+    engine
+        .write(&batch, true)
+        .map_err(|error| unusable(config, error))
 }
 
 #[cfg(test)]
@@ -71,7 +91,10 @@ mod tests {
     fn name_and_key_stay() {
         let engine = MemoryEngine::new();
         let config = Config::for_tests("one.example");
-        assert_eq!(check_server_name(&config, &engine).expect("a name"), "one.example");
+        assert_eq!(
+            check_server_name(&config, &engine).expect("a name"),
+            "one.example"
+        );
         let first = signing_key(&config, &engine, &OsRandom).expect("a key");
         let again = signing_key(&config, &engine, &OsRandom).expect("a key");
         assert_eq!(first.to_line(), again.to_line());

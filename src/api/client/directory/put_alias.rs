@@ -25,6 +25,7 @@ pub async fn put_alias(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
+    auth.must_be_among(&app, app.config.room.aliases)?;
     if alias.server_name() != app.server_name {
         return Err(MatrixError::invalid_param("Only aliases of this server can be set here").into());
     }

@@ -30,6 +30,9 @@ pub async fn put_listing(
         Some("private") => false,
         Some(_) => return Err(MatrixError::invalid_param("visibility must be public or private").into()),
     };
+    if listed {
+        auth.must_be_among(&app, app.config.room.publication)?;
+    }
     let room = crate::client::rooms::room(&app, &room_id)?;
     if !auth.is_admin(&app) {
         crate::client::rooms::joined_room(&app, &room_id, &auth.user)?;

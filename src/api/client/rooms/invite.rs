@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Path};
+use crate::ratelimit::Class;
 
 #[derive(Deserialize)]
 pub struct Body {
@@ -27,6 +28,7 @@ pub async fn post_invite(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
+    auth.count(&app, Class::Invite)?;
     if body.user_id.is_none() && body.medium.is_some() {
         return Err(MatrixError::forbidden("This server invites by user id only").into());
     }

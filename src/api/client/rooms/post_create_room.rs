@@ -66,7 +66,8 @@ pub async fn post_create_room(
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
-    auth.count(&app, Class::Join)?;
+    auth.must_be_among(&app, app.config.room.creation)?;
+    auth.count(&app, Class::CreateRoom)?;
     if !body.invite_3pid.is_empty() {
         return Err(MatrixError::forbidden("This server invites by user id only").into());
     }
@@ -74,6 +75,12 @@ pub async fn post_create_room(
     let version = version
         .map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
     let listed = body.visibility == Some(Listing::Public);
+    if listed {
+        auth.must_be_among(&app, app.config.room.publication)?;
+    }
+    if body.room_alias_name.is_some() {
+        auth.must_be_among(&app, app.config.room.aliases)?;
+    }
     let preset = match body.preset {
         Some(PresetName::PrivateChat) => Preset::PrivateChat,
         Some(PresetName::TrustedPrivateChat) => Preset::TrustedPrivateChat,
@@ -92,6 +99,10 @@ pub async fn post_create_room(
             invite.push((user, profile));
         }
     }
+    let mut creation_content = body.creation_content;
+    if !app.config.room.federate {
+        creation_content.entry("m.federate").or_insert(Value::Bool(false));
+    }
     let spec = CreateRoom {
         creator_profile: super::member_profile(&app, &auth.user)?,
         version,
@@ -100,7 +111,7 @@ pub async fn post_create_room(
         name: body.name.filter(|name| !name.is_empty()),
         topic: body.topic,
         invite,
-        creation_content: body.creation_content,
+        creation_content,
         initial_state: body
             .initial_state
             .into_iter()

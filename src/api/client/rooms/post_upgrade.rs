@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Path};
+use crate::ratelimit::Class;
 
 #[derive(Deserialize)]
 pub struct Body {
@@ -27,6 +28,8 @@ pub async fn post_upgrade(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
+    auth.must_be_among(&app, app.config.room.creation)?;
+    auth.count(&app, Class::CreateRoom)?;
     let room = super::joined_room(&app, &room_id, &auth.user)?;
     let version = RoomVersionId::try_from(body.new_version.as_str())
         .map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
