@@ -51,6 +51,8 @@ pub const PROFILE_MAX_BYTES: usize = 64 << 10;
 pub const PROFILE_KEY_MAX_BYTES: usize = 255;
 /// The longest display name: clients show it in one line.
 pub const DISPLAY_NAME_MAX_BYTES: usize = 256;
+/// The longest avatar URL: an mxc URI is far shorter, and every member event repeats it.
+pub const AVATAR_URL_MAX_BYTES: usize = 1000;
 /// The longest password: hashing a longer one costs without helping.
 pub const PASSWORD_MAX_BYTES: usize = 512;
 /// The shortest password that we take.
