@@ -357,7 +357,6 @@ fn open_log(
         shards_if_new: config.shards,
         disk_reserve_bytes: config.disk_reserve_bytes,
         mode: deps.writer,
-        ..LogOptions::default()
     };
     let log = Log::open_with(deps.engine.clone(), options).map_err(|error| Error::Data {
         folder: config.data_dir.display().to_string(),
