@@ -93,6 +93,7 @@ impl Rooms {
     /// Creates a room; returns when it is on disk, its alias points to it, and the users it
     /// concerns have it in their lists.
     pub async fn create(self: &Arc<Self>, spec: CreateRoom) -> Result<Room, Error> {
+        self.log.check_writable()?;
         if spec.invite.len() > INVITES_MAX || spec.initial_state.len() > INITIAL_STATE_MAX {
             return Err(Error::Invalid(format!(
                 "a room can be created with at most {INVITES_MAX} invitations and {INITIAL_STATE_MAX} state events"
@@ -104,9 +105,18 @@ impl Rooms {
         let version = spec.version.clone().unwrap_or_else(|| self.default_version.clone());
         let rules = hearth_events::rules(&version)
             .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
-        let now = self.clock.now_ms();
-        let create = self.create_event(&spec, &version, now)?;
-        let room_id = self.new_room_id(rules, &create)?;
+        let mut now = self.clock.now_ms();
+        let (create, room_id) = loop {
+            let create = self.create_event(&spec, &version, now)?;
+            let room_id = self.new_room_id(rules, &create)?;
+            // Two rooms made alike in one millisecond would have one id where it is a hash.
+            let taken = hearth_storage::entity(self.reader(), EntityKind::Room, room_id.as_str())?;
+            if taken.is_none() && self.starting.lock().insert(room_id.clone()) {
+                break (create, room_id);
+            }
+            now += 1;
+        };
+        let _starting = Starting { rooms: self.as_ref(), id: &room_id };
         if let Some(alias) = &spec.alias {
             self.reserve_alias(alias, &room_id, &spec.creator).await?;
         }
@@ -259,6 +269,18 @@ impl Rooms {
             events.push(state("m.room.member", user.as_str(), &Value::Object(content)));
         }
         Ok(events)
+    }
+}
+
+/// An id that a room is being created with.
+struct Starting<'a> {
+    rooms: &'a Rooms,
+    id: &'a RoomId,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.rooms.starting.lock().remove(self.id);
     }
 }
 

@@ -104,6 +104,7 @@ impl Room {
     /// Adds an event to the room; returns when it is on disk and its effects on users of this
     /// server are applied. Refusals carry the sentence of the authorization rules.
     pub async fn send(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
+        self.0.rooms.log.check_writable()?;
         let prepared = self.prepare(event, txn.as_ref())?;
         let txn_key = txn.as_ref().map(|txn| txn.key(&prepared.event.sender));
         loop {
@@ -198,29 +199,6 @@ impl Room {
         let short: Short = crate::keys::read_u32(&row, "transaction")?;
         let event = self.event(short)?.ok_or(Error::Damaged("transaction"))?;
         Ok(Some(event.id().to_owned()))
-    }
-}
-
-/// Sends several events in one batch; used where one action of a client makes several events.
-impl Room {
-    /// Adds several events as one operation: all of them or none.
-    pub async fn send_all(&self, events: Vec<NewEvent>) -> Result<Vec<OwnedEventId>, Error> {
-        let prepared =
-            events.into_iter().map(|event| self.prepare(event, None)).collect::<Result<Vec<_>, _>>()?;
-        loop {
-            match self.stage(&prepared, None) {
-                Outcome::Staged(staged) => {
-                    let ids = staged.event_ids();
-                    self.finish(*staged).await?;
-                    return Ok(ids);
-                }
-                Outcome::Repeat(_, position) | Outcome::Wait(position) => self.wait_durable(position).await?,
-                Outcome::Refused(error, position) => {
-                    self.wait_durable(position).await?;
-                    return Err(error);
-                }
-            }
-        }
     }
 }
 

@@ -88,11 +88,27 @@ pub(crate) fn read_timeline_value(bytes: &[u8]) -> Option<(Short, Position)> {
 }
 
 pub(crate) fn state(key: EntityKey, kind: &str, state_key: &str) -> Vec<u8> {
-    with(key, &[kind.as_bytes(), &[0], state_key.as_bytes()])
+    with(key, &[&escaped(kind), &[0], state_key.as_bytes()])
 }
 
 pub(crate) fn state_type_range(key: EntityKey, kind: &str) -> (Vec<u8>, Vec<u8>) {
-    range(with(key, &[kind.as_bytes(), &[0]]))
+    range(with(key, &[&escaped(kind), &[0]]))
+}
+
+/// A type with NUL and 0x01 written as two bytes, as everywhere in keys: a type that has a NUL must
+/// not read as another type with another state key.
+fn escaped(kind: &str) -> std::borrow::Cow<'_, [u8]> {
+    if !kind.bytes().any(|byte| byte <= 1) {
+        return kind.as_bytes().into();
+    }
+    let mut out = Vec::with_capacity(kind.len() + 4);
+    for byte in kind.bytes() {
+        match byte {
+            0 | 1 => out.extend_from_slice(&[1, byte + 1]),
+            byte => out.push(byte),
+        }
+    }
+    out.into()
 }
 
 pub(crate) fn state_value(entry: StateEntry) -> Vec<u8> {
@@ -157,6 +173,13 @@ pub(crate) fn read_u32(bytes: &[u8], what: &'static str) -> Result<u32, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nul_in_a_type_makes_no_other_key() {
+        let key = EntityKey::from_bytes([0, 1, 0, 0, 0, 1]).unwrap();
+        assert_ne!(state(key, "a\0b", "c"), state(key, "a", "b\0c"));
+        assert_ne!(state(key, "a\u{1}", ""), state(key, "a\0", ""));
+    }
 
     #[test]
     fn filled_in_history_sorts_before_its_anchor() {

@@ -125,6 +125,8 @@ pub struct Rooms {
     listeners: RwLock<Vec<Listener>>,
     early_listeners: RwLock<Vec<Listener>>,
     pub(crate) alias_locks: locks::NameLocks,
+    /// Ids of rooms that are being created.
+    pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
     ephemeral: AtomicU64,
     ephemeral_start: u64,
 }
@@ -159,6 +161,7 @@ impl Rooms {
             listeners: RwLock::new(Vec::new()),
             early_listeners: RwLock::new(Vec::new()),
             alias_locks: locks::NameLocks::default(),
+            starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),
             ephemeral_start: u64::from_be_bytes(start) >> 16,
         });

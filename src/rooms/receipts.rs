@@ -70,6 +70,7 @@ impl Room {
         thread: Option<&str>,
         event_id: &EventId,
     ) -> Result<(), Error> {
+        self.0.rooms.log.check_writable()?;
         let event = self.event_by_id(event_id)?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
         let place = event.header.place;

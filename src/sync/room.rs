@@ -62,6 +62,8 @@ impl Look<'_> {
             news.timeline = self.timeline(&room, &mut news.viewer, &stretch)?;
             if seen.is_none() {
                 self.cut_at_hidden_state(&room, &stretch, &mut news.timeline)?;
+                // A client that had other rooms before must not take the timeline for all there is.
+                news.timeline.limited |= self.since.is_some();
             }
             let state = self.state(&room, &stretch, &news.timeline.events)?;
             news.summary = self.summary(&room, initial, &news.timeline.events, &state)?;

@@ -23,9 +23,6 @@ async fn profiles() {
     )
     .await
     .ok();
-    put("avatar_url", json!({ "avatar_url": "http://x" }))
-        .await
-        .refused(400, "M_INVALID_PARAM");
     put("displayname", json!({ "displayname": 3 }))
         .await
         .refused(400, "M_INVALID_PARAM");

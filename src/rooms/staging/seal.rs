@@ -130,13 +130,9 @@ impl Staged {
         self.events.last().expect("an operation has events").unsigned.event_id.clone()
     }
 
-    pub(crate) fn event_ids(&self) -> Vec<OwnedEventId> {
-        self.events.iter().map(|event| event.unsigned.event_id.clone()).collect()
-    }
-
     /// Adds rows of the room's own entity to the operation's batch.
     pub(crate) fn with_rows(mut self, rows: Batch) -> Self {
-        self.extra.ops.extend(rows.ops);
+        self.extra.append(rows);
         self
     }
 

@@ -49,7 +49,7 @@ pub async fn get_members(
         }
         (None, Some(_)) => members(reading.full_state()?, &options),
         (Some(token), _) => {
-            let place = super::tokens::place(&reading.room, token)?;
+            let place = super::tokens::place(&reading, token)?;
             let root = reading.room.state_root_after(place)?;
             members(reading.room.full_state_at(root)?, &options)
         }

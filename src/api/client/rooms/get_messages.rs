@@ -44,14 +44,19 @@ pub async fn get_messages(
         None => Place { anchor: room.view().last_n, offset: 0 },
     };
     let mut from = match &options.from {
-        Some(token) => tokens::place(&room, token)?,
+        Some(token) => tokens::place(&reading, token)?,
         None if backward => newest,
         None => Place::START,
     };
     if backward {
         from = from.min(newest);
     }
-    let to = options.to.as_deref().map(|token| tokens::place(&room, token)).transpose()?;
+    let bound = reading.left.as_ref().filter(|_| !backward).map(|left| left.header.place);
+    let to = options.to.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
+    let to = match (to, bound) {
+        (Some(to), Some(bound)) => Some(to.min(bound)),
+        (to, bound) => to.or(bound),
+    };
     let limit = tokens::limit(options.limit.or(filter.limit), 10, LIMIT_MAX);
     let keep = |event: &Event| filter.has_event(event);
     let page = room.page(from, to, backward, limit, &mut reading.viewer, &keep)?;
@@ -65,7 +70,7 @@ pub async fn get_messages(
         Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
     let chunk = room.render_all(&events, &mut reading.viewer, &rendering)?;
     let mut answer = json!({ "chunk": chunk, "start": tokens::token(from) });
-    if let Some(next) = page.next {
+    if let Some(next) = page.next.or_else(|| end_of_filtered(&options, &filter, backward, &events)) {
         answer["end"] = json!(tokens::token(next));
     }
     if filter.lazy_load_members {
@@ -73,6 +78,20 @@ pub async fn get_messages(
         answer["state"] = json!(room.render_all(&members, &mut reading.viewer, &rendering)?);
     }
     Ok(Json(answer))
+}
+
+/// Where a filtered page backwards that reached the beginning without showing it ends. Clients of long
+/// standing expect an `end` there; the page that follows is empty and has none.
+fn end_of_filtered(
+    options: &Options,
+    filter: &EventFilter,
+    backward: bool,
+    events: &[Arc<Event>],
+) -> Option<Place> {
+    let last = events.last()?;
+    let is_first = last.header.place.anchor <= 1;
+    let hides = options.filter.is_some() && !(filter.has_type("m.room.create") && filter.contains_url != Some(true));
+    (backward && options.to.is_none() && !is_first && hides).then_some(Place::START)
 }
 
 /// Reads the filter of a page.

@@ -87,8 +87,8 @@ fn find(
     };
     let backward = tokens::is_backward(options.dir.as_deref(), true)?;
     let limit = tokens::limit(options.limit, 5, LIMIT_MAX);
-    let from = options.from.as_deref().map(|token| tokens::place(&room, token)).transpose()?;
-    let to = options.to.as_deref().map(|token| tokens::place(&room, token)).transpose()?;
+    let from = options.from.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
+    let to = options.to.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
     let mut rows = Vec::new();
     collect(&room, parent.short, wanted, if options.recurse { DEPTH_MAX } else { 1 }, &mut rows)?;
     rows.retain(|row| within(row.place, from, to, backward));

@@ -39,7 +39,7 @@ pub async fn get_threads(
         Some(_) => return Err(MatrixError::invalid_param("include must be all or participated").into()),
     };
     let limit = tokens::limit(options.limit, 10, LIMIT_MAX);
-    let mut before = options.from.as_deref().map(|token| tokens::place(&room, token)).transpose()?;
+    let mut before = options.from.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
     // A token is the gap after a place; the threads wanted are those up to it.
     before = before.map(|place| hearth_rooms::Place { offset: place.offset.saturating_add(1), ..place });
     let mut roots = Vec::new();

@@ -1,15 +1,21 @@
 //! Tokens of pages: every batch token is good for every endpoint that pages through a room.
 
 use hearth_core::error::MatrixError;
-use hearth_rooms::{Place, Room};
+use hearth_rooms::Place;
 use hearth_sync::BatchToken;
 
+use super::Reading;
 use crate::error::Result;
 
-/// The gap in the room's timeline that a token names.
-pub(crate) fn place(room: &Room, token: &str) -> Result<Place> {
+/// The gap in the room's timeline that a token names, as far as the user may read.
+pub(crate) fn place(reading: &Reading, token: &str) -> Result<Place> {
     let token = BatchToken::parse(token).map_err(|error| MatrixError::invalid_param(error.to_string()))?;
-    Ok(token.place_in(room)?)
+    match (&token, &reading.left) {
+        // A sync token names the shards of the rooms that the user is in; of one that was left, the
+        // user has seen all there is to see.
+        (BatchToken::Sync(sync), Some(left)) if sync.shard(reading.room.shard()) == 0 => Ok(left.header.place),
+        _ => Ok(token.place_in(&reading.room)?),
+    }
 }
 
 /// The token of a gap.

@@ -32,7 +32,7 @@ pub async fn post_search(
     let limit = body.limit.unwrap_or(DEFAULT_RESULTS).min(USER_SEARCH_MAX_RESULTS);
     let all = app.config.user_directory_all_users;
     let found = app.users.directory().search(&body.search_term, limit, &|user| {
-        all || user == auth.user || app.room_links.may_find(&auth.user, user)
+        user != auth.user && (all || app.room_links.may_find(&auth.user, user))
     })?;
     Ok(Json(json!({ "results": found.users, "limited": found.limited })))
 }
