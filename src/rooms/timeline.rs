@@ -138,10 +138,6 @@ impl Room {
     /// The gap before everything counts as the one after the room's first batch: tokens are positions
     /// of batches, and a room without a member is of no use to anybody.
     pub fn state_root_after(&self, gap: Place) -> Result<crate::state_tree::NodeId, Error> {
-        if gap <= Place::START {
-            let first = self.event_at(Place { anchor: 1, offset: 0 })?;
-            return self.state_root_at(first.map_or(0, |first| first.header.position));
-        }
         let mut last = None;
         self.visit_timeline(Place::START, gap, true, &mut |row| {
             last = Some(row.short);
@@ -149,7 +145,10 @@ impl Room {
         })?;
         match last.map(|short| self.event(short)).transpose()?.flatten() {
             Some(event) => self.state_after(&event),
-            None => Ok(crate::state_tree::NodeId::EMPTY),
+            None => {
+                let first = self.event_at(Place { anchor: 1, offset: 0 })?;
+                self.state_root_at(first.map_or(0, |first| first.header.position))
+            }
         }
     }
 
