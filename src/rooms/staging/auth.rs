@@ -81,7 +81,7 @@ impl Staging<'_> {
     }
 
     fn load_fixed(&mut self) -> Result<(), Stop> {
-        if self.head.auth.create.is_none()
+        if self.create_entry().is_none()
             && let Some(event) = self.stored_state("m.room.create", "")?
         {
             let info = CreateInfo::parse(
@@ -92,13 +92,13 @@ impl Staging<'_> {
             )?;
             self.head.auth.create = Some((reference(&event), Arc::new(info)));
         }
-        if self.head.auth.power.is_none()
+        if self.power_entry().is_none()
             && let Some(event) = self.stored_state("m.room.power_levels", "")?
         {
             let levels = PowerLevels::parse(self.room.0.rules, event.pdu.content())?;
             self.head.auth.power = Some((reference(&event), Arc::new(levels)));
         }
-        if self.head.auth.join_rules.is_none()
+        if self.join_rules_entry().is_none()
             && let Some(event) = self.stored_state("m.room.join_rules", "")?
         {
             let rule = JoinRuleInfo::parse(event.pdu.content());
