@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Micro-benchmarks, then the load program against a real server, both in the release profile.
-# Arguments go to the load program; docs/benchmarks.md says what each figure means.
+# The micro-benchmarks, then the load program against the real server, all in the release profile.
+# Arguments go to the load program (`scripts/bench.sh --scenarios sends,disk`); with any, the
+# micro-benchmarks are left out. docs/benchmarks.md says what each figure means.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
-if [ -d benches ] && [ -f benches/Cargo.toml ]; then
-    cargo bench --locked -p hearth-benches
-    cargo run --release --locked -p hearth-benches --bin load -- --server "$CARGO_TARGET_DIR/release/hearth" "$@"
-else
-    echo "benches/ is not in this checkout" >&2
-    exit 1
+# Built in one go, so that both get the same features and nothing is compiled twice.
+cargo build --release --locked -p hearth-server -p hearth-benches
+if [ $# -eq 0 ]; then
+    cargo bench --locked -p hearth-events -p hearth-rooms
 fi
+HEARTH_BINARY="${HEARTH_BINARY:-$CARGO_TARGET_DIR/release/hearth}" exec "$CARGO_TARGET_DIR/release/hearth-load" "$@"

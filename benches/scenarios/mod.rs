@@ -1,0 +1,11 @@
+//! One file a scenario. Each starts a server of its own on an empty folder.
+
+pub mod disk;
+pub mod fanout;
+pub mod growth;
+pub mod idle_sync;
+pub mod initial;
+pub mod latency;
+pub mod polls;
+pub mod sends;
+pub mod start;
