@@ -156,7 +156,7 @@ impl Rooms {
         let row = keys::room(room.0.key, keys::ROOM_LISTED);
         let mut batch = Batch::new();
         match listed {
-            true => batch.put(Family::Room, row, vec![1]),
+            true => batch.put(Family::Room, row, keys::tagged(&[])),
             false => batch.delete(Family::Room, row),
         }
         let notice = ListNotice { room_id: room.id().to_owned(), network: None, listed };

@@ -1,7 +1,7 @@
 //! An event as a room holds it: the stored bytes of the PDU and the header beside them, so that
 //! filters, sync and state work never parse JSON.
 
-use hearth_events::{Pdu, Rules};
+use hearth_events::{Pdu, Rules, notification::Class};
 use hearth_storage::Position;
 use ruma::OwnedEventId;
 use smallvec::SmallVec;
@@ -62,6 +62,8 @@ pub struct Origin {
 pub struct Header {
     /// Rejected, soft-failed, outlier, redacted.
     pub flags: Flags,
+    /// What it counts for under the default push rules.
+    pub class: Class,
     /// Its place in the timeline.
     pub place: Place,
     /// The log position of the batch that gave it that place.
@@ -117,6 +119,7 @@ impl Event {
         let mut out = Vec::with_capacity(json.len() + 160);
         out.push(RECORD_V1);
         put_varint(&mut out, u64::from(header.flags.0));
+        out.push(header.class.to_u8());
         put_varint(&mut out, header.place.anchor);
         put_varint(&mut out, u64::from(header.place.offset.unsigned_abs()));
         put_varint(&mut out, header.position);
@@ -144,6 +147,7 @@ impl Event {
             return Err(cursor.damaged());
         }
         let flags = Flags(cursor.u32()? as u16);
+        let class = Class::from_u8(cursor.u8()?);
         let anchor = cursor.varint()?;
         let offset = i32::try_from(cursor.u32()?).map_err(|_| cursor.damaged())?;
         let position = cursor.varint()?;
@@ -159,7 +163,7 @@ impl Event {
         let json = bytes::Bytes::copy_from_slice(&bytes[cursor.offset()..]);
         let pdu = Pdu::from_stored(rules, event_id, json).map_err(|_| cursor.damaged())?;
         let place = Place { anchor, offset: -offset };
-        let header = Header { flags, place, position, state_before, prev, auth, redacted_by, origin };
+        let header = Header { flags, class, place, position, state_before, prev, auth, redacted_by, origin };
         Ok(Self { short, header, pdu })
     }
 }

@@ -41,6 +41,20 @@ pub(crate) struct Tip {
     pub(crate) depth: u64,
 }
 
+/// Running totals of a timeline: the unread count is the difference of two of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) notify: u32,
+    pub(crate) highlight: u32,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, class: hearth_events::notification::Class) {
+        self.notify += u32::from(class.notify);
+        self.highlight += u32::from(class.highlight);
+    }
+}
+
 /// The stored part of the writer's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeadRecord {
@@ -56,6 +70,8 @@ pub(crate) struct HeadRecord {
     pub(crate) position: Position,
     /// Position of the last batch that added to the timeline.
     pub(crate) timeline_position: Position,
+    /// How many events of the timeline notify, and how many highlight, under the default push rules.
+    pub(crate) totals: Totals,
     /// Root of the current state.
     pub(crate) root: NodeId,
     /// Joined and invited members.
@@ -74,6 +90,7 @@ impl Default for HeadRecord {
             depth: 0,
             position: 0,
             timeline_position: 0,
+            totals: Totals::default(),
             root: NodeId::EMPTY,
             joined: 0,
             invited: 0,
@@ -95,6 +112,8 @@ impl HeadRecord {
             self.timeline_position,
             u64::from(self.joined),
             u64::from(self.invited),
+            u64::from(self.totals.notify),
+            u64::from(self.totals.highlight),
             self.tips.len() as u64,
         ] {
             put_varint(&mut out, value);
@@ -122,6 +141,7 @@ impl HeadRecord {
             timeline_position: cursor.varint()?,
             joined: cursor.u32()?,
             invited: cursor.u32()?,
+            totals: Totals { notify: cursor.u32()?, highlight: cursor.u32()? },
             ..HeadRecord::default()
         };
         let tips = cursor.varint()?;
@@ -359,6 +379,7 @@ mod tests {
             depth: 301,
             position: 12345,
             timeline_position: 12344,
+            totals: Totals { notify: 200, highlight: 2 },
             root: NodeId([7; 16]),
             joined: 3,
             invited: 1,

@@ -196,7 +196,7 @@ impl Room {
     fn stored_txn(&self, key: &[u8; 16]) -> Result<Option<OwnedEventId>, Error> {
         let row = self.reader().get(hearth_storage::Family::RoomTxn, &crate::keys::txn(self.0.key, key))?;
         let Some(row) = row else { return Ok(None) };
-        let short: Short = crate::keys::read_u32(&row, "transaction")?;
+        let short: Short = crate::keys::read_u32_value(&row, "transaction")?;
         let event = self.event(short)?.ok_or(Error::Damaged("transaction"))?;
         Ok(Some(event.id().to_owned()))
     }

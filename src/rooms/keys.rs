@@ -6,7 +6,7 @@ use ruma::EventId;
 use crate::{
     Error,
     event::{Place, Short, encode_event_id},
-    head::{Membership, StateEntry},
+    head::{Membership, StateEntry, Totals},
     state_tree::NodeId,
 };
 
@@ -74,14 +74,18 @@ pub(crate) fn timeline(key: EntityKey, place: Place) -> Vec<u8> {
     with(key, &[&place_bytes(place)])
 }
 
-pub(crate) fn timeline_value(short: Short, position: Position) -> Vec<u8> {
-    let mut out = Vec::with_capacity(12);
+pub(crate) fn timeline_value(short: Short, position: Position, totals: Totals) -> Vec<u8> {
+    let mut out = Vec::with_capacity(21);
+    out.push(VALUE_V1);
     out.extend_from_slice(&short.to_be_bytes());
     out.extend_from_slice(&position.to_be_bytes());
+    out.extend_from_slice(&totals.notify.to_be_bytes());
+    out.extend_from_slice(&totals.highlight.to_be_bytes());
     out
 }
 
 pub(crate) fn read_timeline_value(bytes: &[u8]) -> Option<(Short, Position)> {
+    let bytes = untagged(bytes)?;
     let short = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
     let position = u64::from_be_bytes(bytes.get(4..12)?.try_into().ok()?);
     Some((short, position))
@@ -112,14 +116,14 @@ fn escaped(kind: &str) -> std::borrow::Cow<'_, [u8]> {
 }
 
 pub(crate) fn state_value(entry: StateEntry) -> Vec<u8> {
-    let mut out = entry.short.to_be_bytes().to_vec();
+    let mut out = u32_value(entry.short);
     out.push(entry.membership as u8);
     out
 }
 
 pub(crate) fn read_state_entry(bytes: &[u8]) -> Result<StateEntry, Error> {
-    let short = read_u32(bytes, "state entry")?;
-    let membership = bytes.get(4).copied().ok_or(Error::Damaged("state entry"))?;
+    let short = read_u32_value(bytes, "state entry")?;
+    let membership = bytes.get(5).copied().ok_or(Error::Damaged("state entry"))?;
     Ok(StateEntry { short, membership: Membership::from_byte(membership) })
 }
 
@@ -127,7 +131,12 @@ pub(crate) fn state_at(key: EntityKey, position: Position) -> Vec<u8> {
     with(key, &[&position.to_be_bytes()])
 }
 
-pub(crate) fn read_node_id(bytes: &[u8]) -> Result<NodeId, Error> {
+pub(crate) fn root_value(root: NodeId) -> Vec<u8> {
+    [&[VALUE_V1], root.0.as_slice()].concat()
+}
+
+pub(crate) fn read_root(bytes: &[u8]) -> Result<NodeId, Error> {
+    let bytes = untagged(bytes).unwrap_or_default();
     let id = bytes.get(..16).and_then(|id| id.try_into().ok()).ok_or(Error::Damaged("state root"))?;
     Ok(NodeId(id))
 }
@@ -163,6 +172,27 @@ pub(crate) fn receipt_of(key: EntityKey, tail: &[u8]) -> Vec<u8> {
 
 pub(crate) fn receipt_position(key: EntityKey, position: Position) -> Vec<u8> {
     with(key, &[b"p", &position.to_be_bytes()])
+}
+
+/// The tag of the first encoding of this crate's small values.
+const VALUE_V1: u8 = 1;
+
+/// A value without its tag, if it has the one known here.
+pub(crate) fn untagged(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.strip_prefix(&[VALUE_V1])
+}
+
+/// A value with its tag.
+pub(crate) fn tagged(bytes: &[u8]) -> Vec<u8> {
+    [&[VALUE_V1], bytes].concat()
+}
+
+pub(crate) fn u32_value(number: u32) -> Vec<u8> {
+    tagged(&number.to_be_bytes())
+}
+
+pub(crate) fn read_u32_value(bytes: &[u8], what: &'static str) -> Result<u32, Error> {
+    read_u32(untagged(bytes).ok_or(Error::Damaged(what))?, what)
 }
 
 pub(crate) fn read_u32(bytes: &[u8], what: &'static str) -> Result<u32, Error> {

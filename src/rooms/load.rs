@@ -37,7 +37,7 @@ impl Rooms {
         let rows = rows.map(|field| keys::room(key, field));
         let values = reader.multi_get(Family::Room, &rows)?;
         let [Some(record), Some(head), receipts] = values.as_slice() else { return Ok(None) };
-        let receipts = receipts.as_ref().and_then(|bytes| bytes.as_slice().try_into().ok());
+        let receipts = receipts.as_ref().and_then(|bytes| keys::untagged(bytes).and_then(|bytes| bytes.try_into().ok()));
         let receipts = receipts.map_or(0, u64::from_be_bytes);
         let record: RoomRecord = record::decode(record)?;
         let version = RoomVersionId::try_from(record.version.as_str())
@@ -47,7 +47,7 @@ impl Rooms {
         let (start, end) = keys::range(keys::index(key, keys::INDEX_SERVER, &[]));
         reader.scan(Family::RoomIndex, &start, &end, false, &mut |row, value| {
             if let (Ok(server), Ok(count)) =
-                (std::str::from_utf8(&row[start.len()..]), keys::read_u32(value, "server count"))
+                (std::str::from_utf8(&row[start.len()..]), keys::read_u32_value(value, "server count"))
             {
                 servers.insert(server.to_owned(), count);
             }

@@ -97,9 +97,9 @@ impl Room {
         };
         let tail = row[6 + 1..].to_vec();
         batch.put(Family::RoomReceipt, row, record::encode(&value));
-        batch.put(Family::RoomReceipt, keys::receipt_position(self.0.key, position), tail);
+        batch.put(Family::RoomReceipt, keys::receipt_position(self.0.key, position), keys::tagged(&tail));
         let latest = keys::room(self.0.key, keys::ROOM_RECEIPTS);
-        batch.put(Family::Room, latest, position.to_be_bytes().to_vec());
+        batch.put(Family::Room, latest, keys::tagged(&position.to_be_bytes()));
         let note = RoomNote {
             room: self.clone(),
             view: None,
@@ -137,7 +137,7 @@ impl Room {
         let skip = start.len() - 8;
         self.reader().scan(Family::RoomReceipt, &start, &end, false, &mut |key, value| {
             let at = key[skip..].try_into().map(u64::from_be_bytes).unwrap_or(0);
-            tails.push((at, value.to_vec()));
+            tails.extend(keys::untagged(value).map(|tail| (at, tail.to_vec())));
             true
         })?;
         let mut out = Vec::new();

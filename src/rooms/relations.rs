@@ -13,6 +13,9 @@ use crate::{
     keys,
 };
 
+/// The tag of a thread row's first encoding.
+const THREAD_V1: u8 = 1;
+
 /// How many rows of one event's relations are looked at for its bundled aggregations.
 const BUNDLED_ROWS_MAX: usize = 1000;
 
@@ -49,7 +52,7 @@ impl Relation {
 
     /// The value of the relation's row.
     pub(crate) fn row(&self, kind: &str) -> Vec<u8> {
-        [self.rel_type.as_bytes(), &[0], kind.as_bytes()].concat()
+        keys::tagged(&[self.rel_type.as_bytes(), &[0], kind.as_bytes()].concat())
     }
 }
 
@@ -86,6 +89,7 @@ pub struct Thread {
 impl Thread {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
+        out.push(THREAD_V1);
         put_varint(&mut out, u64::from(self.count));
         put_varint(&mut out, u64::from(self.latest));
         out.extend_from_slice(&keys::place_bytes(self.place));
@@ -94,6 +98,9 @@ impl Thread {
 
     fn decode(root: Short, bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(bytes, "thread");
+        if cursor.u8()? != THREAD_V1 {
+            return Err(cursor.damaged());
+        }
         let count = cursor.u32()?;
         let latest = cursor.u32()?;
         let place = keys::read_place(cursor.take(12)?).ok_or(Error::Damaged("thread"))?;
@@ -266,6 +273,7 @@ impl Room {
         self.reader().scan(Family::RoomIndex, &start, &end, backward, &mut |key, value| {
             let Some(place) = keys::read_place(&key[skip..]) else { return true };
             let Ok(child) = keys::read_u32(&key[skip + 12..], "relation") else { return true };
+            let Some(value) = keys::untagged(value) else { return true };
             let mut parts = value.splitn(2, |byte| *byte == 0);
             let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
             visit(RelationRow { place, child, rel_type: text(), kind: text() })

@@ -113,7 +113,7 @@ impl Room {
     /// The short id of an event id.
     pub fn short_of(&self, id: &EventId) -> Result<Option<Short>, Error> {
         let value = self.reader().get(Family::RoomEventId, &keys::event_id(self.0.key, id))?;
-        value.map(|bytes| keys::read_u32(&bytes, "event id")).transpose()
+        value.map(|bytes| keys::read_u32_value(&bytes, "event id")).transpose()
     }
 
     /// The current state event of a type and state key.
@@ -188,7 +188,7 @@ impl Room {
     /// The room's short number for a state key, if any event ever had it.
     pub fn state_key_short(&self, kind: &str, state_key: &str) -> Result<Option<u32>, Error> {
         let value = self.reader().get(Family::RoomStateKey, &keys::state(self.0.key, kind, state_key))?;
-        value.map(|bytes| keys::read_u32(&bytes, "state key")).transpose()
+        value.map(|bytes| keys::read_u32_value(&bytes, "state key")).transpose()
     }
 
     /// The state event of a type and key in the state with the given root.
@@ -244,7 +244,7 @@ impl Room {
         let end = keys::state_at(self.0.key, position.saturating_add(1));
         let mut root = Ok(NodeId::EMPTY);
         self.reader().scan(Family::RoomStateAt, &start, &end, true, &mut |_, value| {
-            root = keys::read_node_id(value);
+            root = keys::read_root(value);
             false
         })?;
         root

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::{
     Error, Event, Membership, Room,
     event::{Flags, Header, Place, Short},
-    head::{EventRef, Head, HeadRecord, StateEntry, Tip},
+    head::{EventRef, Head, HeadRecord, StateEntry, Tip, Totals},
     input::Prepared,
     keys,
     relations::Relation,
@@ -44,6 +44,8 @@ impl<E: Into<Error>> From<E> for Stop {
 /// An event that has passed.
 pub(crate) struct StagedEvent {
     pub(crate) short: Short,
+    /// The running totals with this event.
+    pub(crate) totals: Totals,
     pub(crate) unsigned: Unsigned,
     pub(crate) header: Header,
     pub(crate) state: Option<(String, String, StateEntry)>,
@@ -128,6 +130,7 @@ impl<'a> Staging<'a> {
         }
         let header = Header {
             flags: Flags::default(),
+            class: self.class(event),
             place: Place { anchor: self.record.last_n, offset: 0 },
             position: 0,
             state_before,
@@ -139,8 +142,10 @@ impl<'a> Staging<'a> {
             redacted_by: None,
             origin: prepared.origin.clone(),
         };
+        self.record.totals.add(header.class);
         self.events.push(StagedEvent {
             short,
+            totals: self.record.totals,
             unsigned,
             header,
             state,

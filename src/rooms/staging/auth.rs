@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use hearth_events::{
     CreateInfo, JoinRuleInfo, MemberInfo, PowerField, PowerLevels, PowerView, Rules, StateView,
     ThirdPartyInviteInfo,
+    notification::{self, Class},
 };
 use ruma::{OwnedUserId, UserId};
 
@@ -201,6 +202,16 @@ impl Staging<'_> {
         let Some((_, create)) = self.create_entry() else { return false };
         let view = PowerView::new(create, self.power_entry().map(|(_, levels)| &**levels));
         view.user(user).reaches(view.field(PowerField::Redact))
+    }
+
+    /// What an event counts for under the default push rules.
+    pub(super) fn class(&self, event: &NewEvent) -> Class {
+        let may_notify_room = self.create_entry().is_some_and(|(_, create)| {
+            let view = PowerView::new(create, self.power_entry().map(|(_, levels)| &**levels));
+            view.user(&event.sender).reaches(view.notification("room"))
+        });
+        let state_key = event.state_key.as_deref();
+        notification::class(&event.kind, state_key, &event.content, may_notify_room)
     }
 
     /// Moves what the operation learned into the head's cache.

@@ -149,8 +149,8 @@ impl Staged {
             let pdu = staged.unsigned.sign(&rooms.signing_key, &rooms.server_name);
             let event = Event { short: staged.short, header: staged.header, pdu };
             put_event(&mut batch, room, &event);
-            batch.put(Family::RoomEventId, keys::event_id(key, event.id()), event.short.to_be_bytes().to_vec());
-            let value = keys::timeline_value(event.short, position);
+            batch.put(Family::RoomEventId, keys::event_id(key, event.id()), keys::u32_value(event.short));
+            let value = keys::timeline_value(event.short, position, staged.totals);
             batch.put(Family::RoomTimeline, keys::timeline(key, event.header.place), value);
             if let Some((kind, state_key, entry)) = &staged.state {
                 batch.put(Family::RoomState, keys::state(key, kind, state_key), keys::state_value(*entry));
@@ -163,20 +163,20 @@ impl Staged {
             added.push(Arc::new(event));
         }
         if let (Some(txn), Some(last)) = (self.txn, added.last()) {
-            batch.put(Family::RoomTxn, keys::txn(key, &txn), last.short.to_be_bytes().to_vec());
+            batch.put(Family::RoomTxn, keys::txn(key, &txn), keys::u32_value(last.short));
         }
         for (kind, state_key, short) in &self.new_keys {
-            batch.put(Family::RoomStateKey, keys::state(key, kind, state_key), short.to_be_bytes().to_vec());
+            batch.put(Family::RoomStateKey, keys::state(key, kind, state_key), keys::u32_value(*short));
         }
         room.nodes().put(&self.nodes, &mut batch);
         if root_changed {
-            batch.put(Family::RoomStateAt, keys::state_at(key, position), self.record.root.0.to_vec());
+            batch.put(Family::RoomStateAt, keys::state_at(key, position), keys::root_value(self.record.root));
         }
         for (server, count) in &self.servers {
             let row = keys::index(key, keys::INDEX_SERVER, &[server.as_bytes()]);
             match count {
                 0 => batch.delete(Family::RoomIndex, row),
-                count => batch.put(Family::RoomIndex, row, count.to_be_bytes().to_vec()),
+                count => batch.put(Family::RoomIndex, row, keys::u32_value(*count)),
             }
         }
         for event in &self.replaced {

@@ -7,7 +7,7 @@ use crate::schema::FamilyDoc;
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
     key: "room entity · anchor u64 · offset i32 (order-preserving)",
-    value: "tag · short id u32 · position u64",
+    value: "tag · short id u32 · position u64 · notifying events so far u32 · highlighting events so far u32",
     writer: "the room, in the batch of the event",
     growth: "a row a visible event; removed by purge and retention",
     profile: Profile::Scan,
