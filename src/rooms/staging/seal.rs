@@ -65,7 +65,8 @@ impl Staging<'_> {
         if let (Some(key), Some(last)) = (txn, self.events.last()) {
             head.pending.add_txn(position, key, last.unsigned.event_id.clone());
         }
-        if self.replaced.iter().any(|event| event.pdu.state_key().is_some()) {
+        // What comes next may read the replaced bytes: authorization a state event, a second redaction its target.
+        if !self.replaced.is_empty() {
             head.barrier = position;
         }
         head.pending.nodes.add(position, &self.nodes);
