@@ -14,7 +14,9 @@ use axum::routing::{get, put};
 use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use hearth_events::{Draft, KeyPair, build, rules};
-use hearth_storage::{Batch, EntityKey, Family, FeedItem, FeedKind, Log, Record, RocksEngine, RocksOptions, slot_of};
+use hearth_storage::{
+    Batch, EntityKey, Family, FeedItem, FeedKind, Log, Record, RocksEngine, RocksOptions, slot_of,
+};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, server_name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,24 +59,50 @@ impl Ceilings {
         report.add(Row::new("build an event with both hashes", hash, "µs"));
         report.add(Row::new("sign an event", sign, "µs"));
         let mut by_senders = BTreeMap::new();
-        let all: &[usize] = if settings.runs("sends") { &settings.senders } else { &[64] };
+        let all: &[usize] = if settings.runs("sends") {
+            &settings.senders
+        } else {
+            &[64]
+        };
         for &senders in all {
             let echo = echo_cost(settings, senders).await?;
             let commits = commit_costs(settings, senders)?;
             let each = micros_each(Duration::from_nanos(commits.cpu_ns), commits.count);
             let rate = commits.count as f64 / commits.seconds;
             report.add(Row::new(format!("echo JSON, {senders} at once"), echo, "µs CPU"));
-            report.add(Row::new(format!("synced group commit, {senders} at once"), each, "µs CPU"));
-            report.add(Row::new(format!("synced group commits, {senders} at once"), rate, "/s"));
-            by_senders.insert(senders, AtOnce { echo, commit: each, commits: rate });
+            report.add(Row::new(
+                format!("synced group commit, {senders} at once"),
+                each,
+                "µs CPU",
+            ));
+            report.add(Row::new(
+                format!("synced group commits, {senders} at once"),
+                rate,
+                "/s",
+            ));
+            by_senders.insert(
+                senders,
+                AtOnce {
+                    echo,
+                    commit: each,
+                    commits: rate,
+                },
+            );
         }
-        Ok(Self { by_senders, hash, sign })
+        Ok(Self {
+            by_senders,
+            hash,
+            sign,
+        })
     }
 
     /// The ceilings for a number of senders, or those for the next smaller number measured.
     pub fn at(&self, senders: usize) -> AtOnce {
         let below = self.by_senders.range(..=senders).next_back();
-        below.or_else(|| self.by_senders.iter().next()).map(|(_, found)| *found).unwrap_or_default()
+        below
+            .or_else(|| self.by_senders.iter().next())
+            .map(|(_, found)| *found)
+            .unwrap_or_default()
     }
 
     /// The sum of the parts of a send, in microseconds.
@@ -89,7 +117,10 @@ pub fn serve_echo() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let router = Router::new()
-            .route("/_matrix/client/v3/rooms/{room}/send/{kind}/{txn}", put(async |Json(body): Json<Value>| Json(body)))
+            .route(
+                "/_matrix/client/v3/rooms/{room}/send/{kind}/{txn}",
+                put(async |Json(body): Json<Value>| Json(body)),
+            )
             .route(
                 "/_matrix/client/v3/sync",
                 get(async || {
@@ -110,8 +141,15 @@ pub fn serve_echo() -> Result<()> {
 
 async fn echo_cost(settings: &Settings, senders: usize) -> Result<f64> {
     let echo = process::start_echo()?;
-    let target = Target { path: matrix::send_target("!room:localhost"), token: "token".to_owned() };
-    let flood = Flood { address: echo.address, pid: echo.pid(), seconds: settings.seconds / 2.0 };
+    let target = Target {
+        path: matrix::send_target("!room:localhost"),
+        token: "token".to_owned(),
+    };
+    let flood = Flood {
+        address: echo.address,
+        pid: echo.pid(),
+        seconds: settings.seconds / 2.0,
+    };
     let measured = flood.run(&vec![target; senders]).await?;
     Ok(measured.server_micros())
 }
@@ -148,7 +186,10 @@ pub fn run_commits(folder: &Path, committers: usize, seconds: f64) -> Result<()>
             let (log, stop, count) = (log.clone(), stop.clone(), count.clone());
             tasks.push(hearth_core::tasks::spawn("committer", async move {
                 let room = format!("!{committer}:localhost");
-                let entity = EntityKey { slot: slot_of(&room), no: committer as u32 };
+                let entity = EntityKey {
+                    slot: slot_of(&room),
+                    no: committer as u32,
+                };
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
                     number += 1;
@@ -171,7 +212,11 @@ pub fn run_commits(folder: &Path, committers: usize, seconds: f64) -> Result<()>
             task.await?;
         }
         let cpu_ns = u64::try_from(cpu.as_nanos())?;
-        Ok::<_, crate::Error>(Commits { count: usize::try_from(done)?, cpu_ns, seconds: taken.as_secs_f64() })
+        Ok::<_, crate::Error>(Commits {
+            count: usize::try_from(done)?,
+            cpu_ns,
+            seconds: taken.as_secs_f64(),
+        })
     })?;
     log.close();
     println!("{}", serde_json::to_string(&measured)?);
@@ -191,22 +236,38 @@ fn record_of_message(entity: EntityKey, number: u32) -> Record {
     let number = u64::from(number);
     let mut mixed = [0; 48];
     for (at, byte) in mixed.iter_mut().enumerate() {
-        *byte = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(at as u32 * 5) & 0xFF) as u8;
+        *byte = (number
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(at as u32 * 5)
+            & 0xFF) as u8;
     }
     let place = [&number.to_be_bytes()[..], &[0x80, 0, 0, 0]].concat();
-    batch.put(Family::RoomEvent, key(&number.to_be_bytes()[4..]), mixed.repeat(16));
+    batch.put(
+        Family::RoomEvent,
+        key(&number.to_be_bytes()[4..]),
+        mixed.repeat(16),
+    );
     batch.put(Family::RoomEventId, key(&mixed[..44]), vec![0; 4]);
     batch.put(Family::RoomTimeline, key(&place), vec![0; 12]);
     batch.put(Family::RoomTxn, key(&mixed[..16]), vec![0; 4]);
     batch.put(Family::Room, key(&[1]), mixed.repeat(3));
-    let feed = vec![FeedItem { entity, kind: FeedKind::RoomEvent, reference: number }];
-    Record { batch, feed, ..Record::default() }
+    let feed = vec![FeedItem {
+        entity,
+        kind: FeedKind::RoomEvent,
+        reference: number,
+    }];
+    Record {
+        batch,
+        feed,
+        ..Record::default()
+    }
 }
 
 /// Microseconds to build an event like those of the runs, and to sign it.
 fn event_costs() -> Result<(f64, f64)> {
     let rules = rules(&RoomVersionId::V12).ok_or("no rules of version 12")?;
-    let id = |letter: &str| -> Result<OwnedEventId> { Ok(EventId::parse(format!("${}", letter.repeat(43)))?) };
+    let id =
+        |letter: &str| -> Result<OwnedEventId> { Ok(EventId::parse(format!("${}", letter.repeat(43)))?) };
     let room = OwnedRoomId::try_from(format!("!{}", "r".repeat(43)))?;
     let sender = OwnedUserId::try_from("@sender12:localhost")?;
     let content = matrix::message("hash ");

@@ -38,18 +38,32 @@ impl Conn {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, request: Vec::with_capacity(512), input: Vec::with_capacity(1024) })
+        Ok(Self {
+            stream,
+            request: Vec::with_capacity(512),
+            input: Vec::with_capacity(1024),
+        })
     }
 
     /// One request; the status and the body of the answer.
-    pub async fn call(&mut self, method: &str, target: &str, token: &str, body: &[u8]) -> Result<(u16, &[u8])> {
+    pub async fn call(
+        &mut self,
+        method: &str,
+        target: &str,
+        token: &str,
+        body: &[u8],
+    ) -> Result<(u16, &[u8])> {
         self.request.clear();
         write!(self.request, "{method} {target} HTTP/1.1\r\nhost: localhost\r\n")?;
         if !token.is_empty() {
             write!(self.request, "authorization: Bearer {token}\r\n")?;
         }
         if method != "GET" {
-            write!(self.request, "content-type: application/json\r\ncontent-length: {}\r\n", body.len())?;
+            write!(
+                self.request,
+                "content-type: application/json\r\ncontent-length: {}\r\n",
+                body.len()
+            )?;
         }
         self.request.extend_from_slice(b"\r\n");
         self.request.extend_from_slice(body);
@@ -80,7 +94,9 @@ impl Conn {
 
     /// One request with and for JSON that must succeed.
     pub async fn json(&mut self, method: &str, target: &str, token: &str, body: &Value) -> Result<Value> {
-        let answer = self.ok(method, target, token, body.to_string().as_bytes()).await?;
+        let answer = self
+            .ok(method, target, token, body.to_string().as_bytes())
+            .await?;
         Ok(serde_json::from_slice(answer)?)
     }
 
@@ -131,19 +147,30 @@ impl Conn {
 impl Head {
     /// The head, once it is there as a whole.
     fn read(input: &[u8]) -> Result<Option<Head>> {
-        let Some(end) = find(input, b"\r\n\r\n") else { return Ok(None) };
+        let Some(end) = find(input, b"\r\n\r\n") else {
+            return Ok(None);
+        };
         let text = std::str::from_utf8(&input[..end])?;
-        let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or("no status")?;
+        let status = text
+            .get(9..12)
+            .and_then(|status| status.parse().ok())
+            .ok_or("no status")?;
         let mut length = Length::Bytes(0);
         for line in text.split("\r\n").skip(1) {
-            let Some((name, value)) = line.split_once(':') else { continue };
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
             if name.eq_ignore_ascii_case("content-length") {
                 length = Length::Bytes(value.trim().parse()?);
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 length = Length::Chunked;
             }
         }
-        Ok(Some(Head { status, body_at: end + 4, length }))
+        Ok(Some(Head {
+            status,
+            body_at: end + 4,
+            length,
+        }))
     }
 }
 

@@ -29,11 +29,23 @@ pub type Error = Box<dyn std::error::Error>;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Every scenario, in the order in which they run.
-const SCENARIOS: &[&str] =
-    &["start", "sends", "latency", "fanout", "polls", "initial", "idle-sync", "growth", "disk"];
+const SCENARIOS: &[&str] = &[
+    "start",
+    "sends",
+    "latency",
+    "fanout",
+    "polls",
+    "initial",
+    "idle-sync",
+    "growth",
+    "disk",
+];
 
 #[derive(Parser)]
-#[command(name = "hearth-load", about = "Measures a Hearth server beside the ceilings of this machine")]
+#[command(
+    name = "hearth-load",
+    about = "Measures a Hearth server beside the ceilings of this machine"
+)]
 struct Arguments {
     #[command(subcommand)]
     part: Option<Part>,
@@ -106,9 +118,11 @@ fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.part {
         Some(Part::Echo) => ceilings::serve_echo(),
-        Some(Part::Commits { folder, committers, seconds }) => {
-            ceilings::run_commits(&folder, committers, seconds)
-        }
+        Some(Part::Commits {
+            folder,
+            committers,
+            seconds,
+        }) => ceilings::run_commits(&folder, committers, seconds),
         None => run(&arguments.settings),
     };
     match outcome {
@@ -126,7 +140,9 @@ fn run(settings: &Settings) -> Result<()> {
             return Err(format!("there is no scenario {name}; there are {}", SCENARIOS.join(", ")).into());
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut report = Report::default();
         let ceilings = Ceilings::measure(settings, &mut report).await?;

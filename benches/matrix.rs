@@ -29,32 +29,46 @@ pub struct Account {
 /// Registers a user through the application service, without a password to hash, and logs it in.
 pub async fn register(conn: &mut Conn, name: &str) -> Result<Account> {
     let body = json!({ "type": "m.login.application_service", "username": name });
-    let answer = conn.json("POST", &format!("{V3}/register"), APPSERVICE_TOKEN, &body).await?;
-    Ok(Account { user: text(&answer, "user_id")?, token: text(&answer, "access_token")? })
+    let answer = conn
+        .json("POST", &format!("{V3}/register"), APPSERVICE_TOKEN, &body)
+        .await?;
+    Ok(Account {
+        user: text(&answer, "user_id")?,
+        token: text(&answer, "access_token")?,
+    })
 }
 
 /// Registers a user without a device.
 pub async fn register_bare(conn: &mut Conn, name: &str) -> Result<String> {
     let body = json!({ "type": "m.login.application_service", "username": name, "inhibit_login": true });
-    let answer = conn.json("POST", &format!("{V3}/register"), APPSERVICE_TOKEN, &body).await?;
+    let answer = conn
+        .json("POST", &format!("{V3}/register"), APPSERVICE_TOKEN, &body)
+        .await?;
     text(&answer, "user_id")
 }
 
 /// Registers several users, in any order.
 pub async fn register_many(address: SocketAddr, prefix: &str, count: usize) -> Result<Vec<Account>> {
-    spread(address, count, async |conn: &mut Conn, at: usize| register(conn, &format!("{prefix}{at}")).await).await
+    spread(address, count, async |conn: &mut Conn, at: usize| {
+        register(conn, &format!("{prefix}{at}")).await
+    })
+    .await
 }
 
 /// Creates a room that everybody may join.
 pub async fn create_room(conn: &mut Conn, token: &str) -> Result<String> {
     let body = json!({ "preset": "public_chat", "name": "A room of the load program" });
-    let answer = conn.json("POST", &format!("{V3}/createRoom"), token, &body).await?;
+    let answer = conn
+        .json("POST", &format!("{V3}/createRoom"), token, &body)
+        .await?;
     text(&answer, "room_id")
 }
 
 /// Joins a room.
 pub async fn join(conn: &mut Conn, token: &str, room: &str) -> Result<()> {
-    conn.ok("POST", &format!("{V3}/rooms/{}/join", encode(room)), token, b"{}").await.map(drop)
+    conn.ok("POST", &format!("{V3}/rooms/{}/join", encode(room)), token, b"{}")
+        .await
+        .map(drop)
 }
 
 /// Joins or leaves a room for a user of the application service.
@@ -88,11 +102,19 @@ pub fn sync_target(since: Option<&str>, timeout_ms: u64, filter: Option<&str>) -
 pub async fn filter(conn: &mut Conn, account: &Account) -> Result<String> {
     let body = json!({ "presence": { "types": [] }, "room": { "timeline": { "limit": 500 } } });
     let target = format!("{V3}/user/{}/filter", encode(&account.user));
-    text(&conn.json("POST", &target, &account.token, &body).await?, "filter_id")
+    text(
+        &conn.json("POST", &target, &account.token, &body).await?,
+        "filter_id",
+    )
 }
 
 /// A `/sync` call whose answer is not looked at; the next token.
-pub async fn sync_token(conn: &mut Conn, token: &str, since: Option<&str>, filter: Option<&str>) -> Result<String> {
+pub async fn sync_token(
+    conn: &mut Conn,
+    token: &str,
+    since: Option<&str>,
+    filter: Option<&str>,
+) -> Result<String> {
     let answer = conn.ok("GET", &sync_target(since, 0, filter), token, b"").await?;
     #[derive(Deserialize)]
     struct Next {
@@ -135,7 +157,10 @@ pub fn read_sync(answer: &[u8]) -> Result<(String, Vec<String>)> {
     let answer: Answer = serde_json::from_slice(answer)?;
     let rooms = answer.rooms.join.into_values();
     let events = rooms.flat_map(|room| room.timeline.events);
-    Ok((answer.next_batch, events.filter_map(|event| event.content.body).collect()))
+    Ok((
+        answer.next_batch,
+        events.filter_map(|event| event.content.body).collect(),
+    ))
 }
 
 /// Does `count` jobs over a bounded number of connections.
@@ -188,6 +213,9 @@ mod tests {
     #[test]
     fn receivers_read_texts() {
         let answer = br#"{"next_batch":"s1","rooms":{"join":{"!a":{"timeline":{"events":[{"content":{"body":"b"}}]}}}}}"#;
-        assert_eq!(read_sync(answer).unwrap(), ("s1".to_owned(), vec!["b".to_owned()]));
+        assert_eq!(
+            read_sync(answer).unwrap(),
+            ("s1".to_owned(), vec!["b".to_owned()])
+        );
     }
 }

@@ -14,22 +14,35 @@ pub fn process_cpu(pid: u32) -> Result<Duration> {
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = thread?.path().join("schedstat");
         // A thread may end between the listing and the look.
-        let Ok(text) = std::fs::read_to_string(path) else { continue };
-        total += text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+        let Ok(text) = std::fs::read_to_string(path) else {
+            continue;
+        };
+        total += text
+            .split_whitespace()
+            .next()
+            .and_then(|first| first.parse::<u64>().ok())
+            .unwrap_or(0);
     }
     if total > 0 {
         return Ok(Duration::from_nanos(total));
     }
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u32 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
+    let ticks: u32 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u32>().ok())
+        .sum();
     Ok(TICK * ticks)
 }
 
 /// The memory of a process that is in RAM.
 pub fn resident_bytes(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
     let kilobytes: f64 = line.split_whitespace().next().unwrap_or_default().parse()?;
     Ok(kilobytes * 1024.0)
 }
@@ -38,9 +51,17 @@ pub fn resident_bytes(pid: u32) -> Result<f64> {
 fn machine_cpu() -> Result<Duration> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().unwrap_or_default();
-    let fields: Vec<u32> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<u32> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|field| field.parse().ok())
+        .collect();
     // user nice system idle iowait irq softirq steal
-    let busy = fields.iter().take(8).enumerate().filter(|(at, _)| ![3, 4].contains(at));
+    let busy = fields
+        .iter()
+        .take(8)
+        .enumerate()
+        .filter(|(at, _)| ![3, 4].contains(at));
     Ok(TICK * busy.map(|(_, ticks)| *ticks).sum::<u32>())
 }
 
@@ -84,7 +105,12 @@ impl Meter {
         let client = process_cpu(std::process::id())?.saturating_sub(self.client);
         let machine = machine_cpu()?.saturating_sub(self.machine);
         let others = machine.saturating_sub(server + client).as_secs_f64() / wall.as_secs_f64();
-        Ok(Usage { wall, server, client, others })
+        Ok(Usage {
+            wall,
+            server,
+            client,
+            others,
+        })
     }
 }
 

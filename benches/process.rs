@@ -56,7 +56,11 @@ impl Home {
             path.join("appservices"),
         );
         std::fs::write(path.join("hearth.toml"), text)?;
-        Ok(Self { folder, address, binary: settings.server.clone() })
+        Ok(Self {
+            folder,
+            address,
+            binary: settings.server.clone(),
+        })
     }
 
     /// Where the server keeps its data.
@@ -66,7 +70,10 @@ impl Home {
 
     /// Starts the server and waits until it is ready; says how long that took.
     pub fn start(&self) -> Result<(Running, Duration)> {
-        let log = File::options().create(true).append(true).open(self.folder.path().join("log"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))?;
         let start = Instant::now();
         let child = Command::new(&self.binary)
             .arg("--config")
@@ -76,7 +83,10 @@ impl Home {
             .stderr(log)
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", self.binary.display()))?;
-        let mut running = Running { child, address: self.address };
+        let mut running = Running {
+            child,
+            address: self.address,
+        };
         while !is_ready(self.address) {
             if start.elapsed() > READY_MAX || running.child.try_wait()?.is_some() {
                 let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -92,7 +102,9 @@ fn is_ready(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.write_all(b"GET /_hearth/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        stream.write_all(
+            b"GET /_hearth/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        )?;
         let mut status = [0; 12];
         stream.read_exact(&mut status)?;
         Ok(status.ends_with(b" 200"))
@@ -108,11 +120,18 @@ impl Running {
 
     /// Asks it to stop and waits for an orderly end.
     pub fn stop(mut self) -> Result<()> {
-        Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status()?;
+        Command::new("kill")
+            .arg("-TERM")
+            .arg(self.pid().to_string())
+            .status()?;
         let start = Instant::now();
         while start.elapsed() < STOP_MAX {
             if let Some(status) = self.child.try_wait()? {
-                return if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) };
+                return if status.success() {
+                    Ok(())
+                } else {
+                    Err(format!("it ended with {status}").into())
+                };
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -129,11 +148,17 @@ impl Drop for Running {
 
 /// Starts the echo ceiling, which prints its address.
 pub fn start_echo() -> Result<Running> {
-    let mut child = Command::new(std::env::current_exe()?).arg("echo").stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("echo")
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut line = String::new();
     let output = child.stdout.take().ok_or("no output")?;
     BufReader::new(output).read_line(&mut line)?;
-    Ok(Running { child, address: line.trim().parse()? })
+    Ok(Running {
+        child,
+        address: line.trim().parse()?,
+    })
 }
 
 /// A folder for data, removed when it is dropped.

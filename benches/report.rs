@@ -28,7 +28,12 @@ pub struct Row {
 impl Row {
     /// A figure without an aim.
     pub fn new(figure: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { figure: figure.into(), value, unit, ..Self::default() }
+        Self {
+            figure: figure.into(),
+            value,
+            unit,
+            ..Self::default()
+        }
     }
 
     /// The bound beside it.
@@ -68,7 +73,9 @@ impl Report {
     /// Adds a figure, and shows it at once.
     pub fn add(&mut self, row: Row) {
         let met = row.met.map_or("", |met| if met { " met" } else { " MISSED" });
-        let ceiling = row.ceiling.map_or(String::new(), |ceiling| format!(" (ceiling {})", number(ceiling)));
+        let ceiling = row
+            .ceiling
+            .map_or(String::new(), |ceiling| format!(" (ceiling {})", number(ceiling)));
         eprintln!(
             "  {}: {} {}{ceiling} {}{met} {}",
             row.figure,
@@ -90,7 +97,9 @@ impl Report {
                 row.unit.to_owned(),
                 row.ceiling.map(number).unwrap_or_default(),
                 row.aim.clone(),
-                row.met.map_or("", |met| if met { "met" } else { "**missed**" }).to_owned(),
+                row.met
+                    .map_or("", |met| if met { "met" } else { "**missed**" })
+                    .to_owned(),
                 row.note.clone(),
             ]);
         }
@@ -130,7 +139,9 @@ pub fn number(value: f64) -> String {
         _ => 3,
     };
     let text = format!("{value:.digits$}");
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), ""), |(whole, rest)| (whole, rest));
+    let (whole, rest) = text
+        .split_once('.')
+        .map_or((text.as_str(), ""), |(whole, rest)| (whole, rest));
     let mut grouped = String::new();
     for (at, digit) in whole.chars().enumerate() {
         if at > 0 && (whole.len() - at).is_multiple_of(3) && digit.is_ascii_digit() && whole.len() > 4 {
@@ -138,7 +149,11 @@ pub fn number(value: f64) -> String {
         }
         grouped.push(digit);
     }
-    if rest.is_empty() { grouped } else { format!("{grouped}.{rest}") }
+    if rest.is_empty() {
+        grouped
+    } else {
+        format!("{grouped}.{rest}")
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +162,12 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (value, text) in [(0.1234, "0.123"), (5.678, "5.68"), (1234.5, "1234"), (123_456.0, "123,456")] {
+        for (value, text) in [
+            (0.1234, "0.123"),
+            (5.678, "5.68"),
+            (1234.5, "1234"),
+            (123_456.0, "123,456"),
+        ] {
             assert_eq!(number(value), text);
         }
     }

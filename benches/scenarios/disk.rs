@@ -20,7 +20,10 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let home = Home::new(settings)?;
     let (server, _) = home.start()?;
     let account = matrix::register(&mut Conn::open(server.address).await?, "writer").await?;
-    let rooms = spread(server.address, ROOMS, async |conn: &mut Conn, _| matrix::create_room(conn, &account.token).await).await?;
+    let rooms = spread(server.address, ROOMS, async |conn: &mut Conn, _| {
+        matrix::create_room(conn, &account.token).await
+    })
+    .await?;
     server.stop()?;
     let database = database(&home.data())?;
     compact(&database)?;
@@ -30,7 +33,9 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let (server, _) = home.start()?;
     spread(server.address, messages, async |conn: &mut Conn, at: usize| {
         let path = format!("{}{at}", send_target(&rooms[at % ROOMS]));
-        conn.ok("PUT", &path, &account.token, &message(&words(at))).await.map(drop)
+        conn.ok("PUT", &path, &account.token, &message(&words(at)))
+            .await
+            .map(drop)
     })
     .await?;
     server.stop()?;
@@ -47,13 +52,15 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 /// A hundred bytes of words that differ from message to message: one text over and over would compress to nothing.
 fn words(at: usize) -> String {
     const WORDS: [&str; 16] = [
-        "we", "meet", "tomorrow", "at", "the", "station", "before", "lunch", "and", "walk", "along", "river", "if",
-        "weather", "stays", "fine",
+        "we", "meet", "tomorrow", "at", "the", "station", "before", "lunch", "and", "walk", "along", "river",
+        "if", "weather", "stays", "fine",
     ];
     let mut state = at as u64 + 1;
     let mut out = String::new();
     while out.len() < 88 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         out.push_str(WORDS[(state >> 60) as usize]);
         out.push(' ');
     }

@@ -77,8 +77,19 @@ pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) 
     };
     let ((usage, mut last), _) = futures::future::try_join(sending, waiting).await?;
     let each = micros_each(usage.server, ROUNDS * receivers);
-    let row = Row::new(format!("CPU per delivery to {receivers} waiting syncs"), each, "µs CPU");
-    report.add(row.ceiling(ceilings.at(64).echo).note("with the receiver's next call; the ceiling is one echo"));
-    report.add(Row::new("until the last of them has it, median", median(&mut last), "ms"));
+    let row = Row::new(
+        format!("CPU per delivery to {receivers} waiting syncs"),
+        each,
+        "µs CPU",
+    );
+    report.add(
+        row.ceiling(ceilings.at(64).echo)
+            .note("with the receiver's next call; the ceiling is one echo"),
+    );
+    report.add(Row::new(
+        "until the last of them has it, median",
+        median(&mut last),
+        "ms",
+    ));
     server.stop()
 }

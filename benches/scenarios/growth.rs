@@ -50,19 +50,37 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     for (what, pick) in [("send", 0), ("join", 1)] {
         let mut medians = Vec::new();
         for room in &mut rooms {
-            let each = median(if pick == 0 { &mut room.sends } else { &mut room.joins });
+            let each = median(if pick == 0 {
+                &mut room.sends
+            } else {
+                &mut room.joins
+            });
             medians.push(each);
-            report.add(Row::new(format!("one {what}, {} local members", room.members), each, "µs CPU"));
+            report.add(Row::new(
+                format!("one {what}, {} local members", room.members),
+                each,
+                "µs CPU",
+            ));
         }
         let ratio = medians[medians.len() - 1] / medians[0];
-        report.add(Row::new(format!("one {what}, largest room against smallest"), ratio, "times").at_most(EQUAL));
+        report.add(
+            Row::new(
+                format!("one {what}, largest room against smallest"),
+                ratio,
+                "times",
+            )
+            .at_most(EQUAL),
+        );
     }
     server.stop()
 }
 
 async fn prepare(settings: &Settings, address: SocketAddr) -> Result<(Vec<Room>, Vec<Account>, Vec<String>)> {
     let senders = matrix::register_many(address, "sender", SENDERS).await?;
-    let sizes: Vec<usize> = MEMBERS.iter().map(|members| settings.count(*members).max(SENDERS)).collect();
+    let sizes: Vec<usize> = MEMBERS
+        .iter()
+        .map(|members| settings.count(*members).max(SENDERS))
+        .collect();
     let most = sizes.iter().copied().max().unwrap_or(SENDERS);
     let members = spread(address, most - SENDERS, async |conn: &mut Conn, at: usize| {
         matrix::register_bare(conn, &format!("member{at}")).await
@@ -83,7 +101,12 @@ async fn prepare(settings: &Settings, address: SocketAddr) -> Result<(Vec<Room>,
             matrix::member_as(conn, "join", &members[at], &id).await
         })
         .await?;
-        rooms.push(Room { id, members: size, sends: Vec::new(), joins: Vec::new() });
+        rooms.push(Room {
+            id,
+            members: size,
+            sends: Vec::new(),
+            joins: Vec::new(),
+        });
     }
     Ok((rooms, senders, joiners))
 }
@@ -92,16 +115,21 @@ async fn send(address: SocketAddr, senders: &[Account], room: &Room, round: usiz
     let (target, body) = (send_target(&room.id), message("growth "));
     spread_over(address, SENDERS, SENDS, async |conn: &mut Conn, at: usize| {
         let path = format!("{target}{round}_{at}");
-        conn.ok("PUT", &path, &senders[at % SENDERS].token, &body).await.map(drop)
+        conn.ok("PUT", &path, &senders[at % SENDERS].token, &body)
+            .await
+            .map(drop)
     })
     .await?;
     Ok(())
 }
 
 async fn change(address: SocketAddr, verb: &str, users: &[String], room: &Room) -> Result<()> {
-    spread_over(address, SENDERS, users.len(), async |conn: &mut Conn, at: usize| {
-        matrix::member_as(conn, verb, &users[at], &room.id).await
-    })
+    spread_over(
+        address,
+        SENDERS,
+        users.len(),
+        async |conn: &mut Conn, at: usize| matrix::member_as(conn, verb, &users[at], &room.id).await,
+    )
     .await?;
     Ok(())
 }

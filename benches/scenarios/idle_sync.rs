@@ -50,7 +50,11 @@ pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) 
         let each = median(costs);
         medians.push(each);
         let row = Row::new(format!("empty incremental sync, {rooms} rooms"), each, "ms CPU");
-        report.add(row.ceiling(ceilings.at(1).echo / 1e3).at_most(0.1).note("the ceiling is one echo"));
+        report.add(
+            row.ceiling(ceilings.at(1).echo / 1e3)
+                .at_most(0.1)
+                .note("the ceiling is one echo"),
+        );
     }
     let ratio = medians[1] / medians[0];
     report.add(Row::new("empty incremental sync, many rooms against few", ratio, "times").at_most(1.25));

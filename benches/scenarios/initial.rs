@@ -26,7 +26,8 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let room = matrix::create_room(conn, &account.token).await?;
         for number in 0..MESSAGES {
             let path = format!("{}{number}", send_target(&room));
-            conn.ok("PUT", &path, &account.token, &message("history ")).await?;
+            conn.ok("PUT", &path, &account.token, &message("history "))
+                .await?;
         }
         Ok(())
     })
@@ -38,7 +39,10 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let (mut walls, mut processors, mut bytes) = (Vec::new(), Vec::new(), 0);
     for _ in 0..CALLS {
         let meter = Meter::start(server.pid())?;
-        bytes = conn.ok("GET", &matrix::sync_target(None, 0, None), &account.token, b"").await?.len();
+        bytes = conn
+            .ok("GET", &matrix::sync_target(None, 0, None), &account.token, b"")
+            .await?
+            .len();
         let usage = meter.stop()?;
         walls.push(usage.wall.as_secs_f64() * 1e3);
         processors.push(usage.server.as_secs_f64() * 1e3);
@@ -46,8 +50,16 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     }
     let name = format!("initial sync, {rooms} rooms");
     report.add(Row::new(format!("{name}, after a restart"), walls[0], "ms").note(format!("{bytes} bytes")));
-    report.add(Row::new(format!("{name}, after a restart"), processors[0], "ms CPU"));
+    report.add(Row::new(
+        format!("{name}, after a restart"),
+        processors[0],
+        "ms CPU",
+    ));
     report.add(Row::new(format!("{name}, again"), median(&mut walls[1..]), "ms"));
-    report.add(Row::new(format!("{name}, again"), median(&mut processors[1..]), "ms CPU"));
+    report.add(Row::new(
+        format!("{name}, again"),
+        median(&mut processors[1..]),
+        "ms CPU",
+    ));
     server.stop()
 }

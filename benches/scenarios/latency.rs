@@ -77,7 +77,11 @@ pub async fn run(settings: &Settings, highest: Option<f64>, report: &mut Report)
             usage.others
         );
         let name = format!("PUT to parsed from /sync at {rate:.0}/s");
-        report.add(Row::new(format!("{name}, p50"), percentile(&mut latencies, 0.5), "ms").at_most(5.0).note(note));
+        report.add(
+            Row::new(format!("{name}, p50"), percentile(&mut latencies, 0.5), "ms")
+                .at_most(5.0)
+                .note(note),
+        );
         report.add(Row::new(format!("{name}, p99"), percentile(&mut latencies, 0.99), "ms").at_most(20.0));
     }
     server.stop()
@@ -91,7 +95,12 @@ async fn prepare(address: SocketAddr) -> Result<Vec<Room>> {
         let room = matrix::create_room(conn, &sender.token).await?;
         matrix::join(conn, &receiver.token, &room).await?;
         let filter = matrix::filter(conn, &receiver).await?;
-        Ok(Room { sender, receiver, room, filter })
+        Ok(Room {
+            sender,
+            receiver,
+            room,
+            filter,
+        })
     })
     .await
 }
@@ -130,7 +139,11 @@ impl Course<'_> {
             tokio::time::sleep_until(due.into()).await;
             // The timer's own grain is not the server's.
             let from = if late { due } else { Instant::now() };
-            let body = message(&format!("{} {} ", self.tag, from.duration_since(self.epoch).as_nanos()));
+            let body = message(&format!(
+                "{} {} ",
+                self.tag,
+                from.duration_since(self.epoch).as_nanos()
+            ));
             self.sent.set(self.sent.get() + 1);
             let path = format!("{target}{}_{lane}_{number}", self.tag);
             conn.ok("PUT", &path, &room.sender.token, &body).await?;

@@ -20,7 +20,11 @@ const QUIET: Duration = Duration::from_secs(3);
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let connections = settings.count(CONNECTIONS);
     let echo = start_echo()?;
-    let bare = memory_each(&echo, &vec![("/_matrix/client/v3/sync?timeout=1".to_owned(), String::new()); connections]).await?;
+    let bare = memory_each(
+        &echo,
+        &vec![("/_matrix/client/v3/sync?timeout=1".to_owned(), String::new()); connections],
+    )
+    .await?;
     drop(echo);
 
     let home = Home::new(settings)?;
@@ -46,12 +50,26 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let polls: Vec<_> = polls
         .into_iter()
         .map(|(since, token)| {
-            (format!("{}&set_presence=offline", matrix::sync_target(Some(&since), 600_000, None)), token)
+            (
+                format!(
+                    "{}&set_presence=offline",
+                    matrix::sync_target(Some(&since), 600_000, None)
+                ),
+                token,
+            )
         })
         .collect();
     let each = memory_each(&server, &polls).await?;
-    let row = Row::new(format!("memory per idle sync connection, {connections} of them"), each / 1e3, "kB");
-    report.add(row.ceiling(bare / 1e3).at_most(3.0 * bare / 1e3).note("the ceiling is a bare long poll; a user and its token each"));
+    let row = Row::new(
+        format!("memory per idle sync connection, {connections} of them"),
+        each / 1e3,
+        "kB",
+    );
+    report.add(
+        row.ceiling(bare / 1e3)
+            .at_most(3.0 * bare / 1e3)
+            .note("the ceiling is a bare long poll; a user and its token each"),
+    );
     server.stop()
 }
 

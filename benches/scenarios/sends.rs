@@ -89,7 +89,11 @@ impl Flood {
             Ok::<_, Error>(measured)
         };
         let (window, _) = futures::future::try_join(window, try_join_all(senders)).await?;
-        Ok(Measured { usage: window.0, count: window.1.len(), latencies: window.1 })
+        Ok(Measured {
+            usage: window.0,
+            count: window.1.len(),
+            latencies: window.1,
+        })
     }
 }
 
@@ -107,8 +111,16 @@ pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) 
     for &senders in &settings.senders {
         let accounts = &accounts[..senders];
         let shared = shared_room(server.address, accounts).await?;
-        let flood = Flood { address: server.address, pid: server.pid(), seconds: settings.seconds };
-        let many: Vec<Target> = accounts.iter().zip(&rooms).map(|(account, room)| target(account, room)).collect();
+        let flood = Flood {
+            address: server.address,
+            pid: server.pid(),
+            seconds: settings.seconds,
+        };
+        let many: Vec<Target> = accounts
+            .iter()
+            .zip(&rooms)
+            .map(|(account, room)| target(account, room))
+            .collect();
         let one: Vec<Target> = accounts.iter().map(|account| target(account, &shared)).collect();
         let many = flood.run(&many).await?;
         add(report, ceilings, senders, "its own room each", &many);
@@ -117,7 +129,14 @@ pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) 
         highest = highest.max(many.rate()).max(one.rate());
         if senders > 1 {
             let share = one.rate() / many.rate() * 100.0;
-            report.add(Row::new(format!("one room of many rooms' rate, {senders} senders"), share, "%").at_least(60.0));
+            report.add(
+                Row::new(
+                    format!("one room of many rooms' rate, {senders} senders"),
+                    share,
+                    "%",
+                )
+                .at_least(60.0),
+            );
         }
     }
     server.stop()?;
@@ -136,7 +155,10 @@ async fn shared_room(address: SocketAddr, accounts: &[Account]) -> Result<String
 }
 
 fn target(account: &Account, room: &str) -> Target {
-    Target { path: send_target(room), token: account.token.clone() }
+    Target {
+        path: send_target(room),
+        token: account.token.clone(),
+    }
 }
 
 fn add(report: &mut Report, ceilings: &Ceilings, senders: usize, place: &str, measured: &Measured) {
@@ -148,7 +170,10 @@ fn add(report: &mut Report, ceilings: &Ceilings, senders: usize, place: &str, me
     let row = Row::new(format!("CPU per send, {name}"), each, "µs CPU").ceiling(parts);
     let judged = senders == 64 || senders == 512;
     let row = if judged { row.at_most(2.0 * parts) } else { row };
-    report.add(row.note(format!("{:.2} times the parts; client {client:.0} µs", each / parts)));
+    report.add(row.note(format!(
+        "{:.2} times the parts; client {client:.0} µs",
+        each / parts
+    )));
     let row = Row::new(format!("sends, {name}"), measured.rate(), "/s").ceiling(ceilings.at(senders).commits);
     let others = measured.usage.others;
     let note = format!("answered in p50 {p50:.1}, p99 {p99:.1} ms; other work on {others:.2} processors");

@@ -21,11 +21,16 @@ impl Namespace {
     /// registration files in the field are written for: `@_irc_` covers every user id that begins so.
     pub fn compile(file: &NamespaceFile) -> Result<Self, regex::Error> {
         // Compiled alone first, so that the closing bracket below cannot repair or escape a bad one.
-        RegexBuilder::new(&file.regex).size_limit(MAX_PATTERN_BYTES).build()?;
+        RegexBuilder::new(&file.regex)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()?;
         let pattern = RegexBuilder::new(&format!("^(?:{})", file.regex))
             .size_limit(MAX_PATTERN_BYTES)
             .build()?;
-        Ok(Self { exclusive: file.exclusive, pattern })
+        Ok(Self {
+            exclusive: file.exclusive,
+            pattern,
+        })
     }
 
     /// Whether the id belongs to this namespace.
@@ -59,8 +64,7 @@ impl Namespaces {
 fn compile_list(list: Option<&[NamespaceFile]>) -> Result<Vec<Namespace>, (String, regex::Error)> {
     let mut compiled = Vec::new();
     for file in list.unwrap_or_default() {
-        let namespace =
-            Namespace::compile(file).map_err(|error| (file.regex.clone(), error))?;
+        let namespace = Namespace::compile(file).map_err(|error| (file.regex.clone(), error))?;
         compiled.push(namespace);
     }
     Ok(compiled)
@@ -73,7 +77,8 @@ pub(crate) fn any(list: &[Namespace], id: &str) -> bool {
 
 /// Whether any exclusive namespace of the list matches.
 pub(crate) fn any_exclusive(list: &[Namespace], id: &str) -> bool {
-    list.iter().any(|namespace| namespace.exclusive && namespace.matches(id))
+    list.iter()
+        .any(|namespace| namespace.exclusive && namespace.matches(id))
 }
 
 #[cfg(test)]
@@ -82,7 +87,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn namespace(regex: &str) -> Result<Namespace, regex::Error> {
-        Namespace::compile(&NamespaceFile { exclusive: true, regex: regex.to_owned() })
+        Namespace::compile(&NamespaceFile {
+            exclusive: true,
+            regex: regex.to_owned(),
+        })
     }
 
     #[test]
@@ -97,7 +105,11 @@ mod tests {
             ("@a:x|@b:x", "z@b:x", false),
             ("", "@anyone:x", true),
         ] {
-            assert_eq!(namespace(pattern).unwrap().matches(id), expected, "{pattern} {id}");
+            assert_eq!(
+                namespace(pattern).unwrap().matches(id),
+                expected,
+                "{pattern} {id}"
+            );
         }
     }
 

@@ -44,11 +44,7 @@ pub async fn ping(
     Ok(duration_ms)
 }
 
-fn request(
-    url: &str,
-    hs_token: &str,
-    transaction_id: Option<&str>,
-) -> Result<OutboundRequest, String> {
+fn request(url: &str, hs_token: &str, transaction_id: Option<&str>) -> Result<OutboundRequest, String> {
     let (base, path) = split_url(url)?;
     let mut authorization = HeaderValue::try_from(format!("Bearer {hs_token}"))
         .map_err(|_| "the hs_token cannot be sent in a header".to_owned())?;
@@ -74,7 +70,9 @@ fn request(
 /// Splits a registration's URL into `scheme://authority` and the path below which its API lies,
 /// without a slash at the end.
 pub(crate) fn split_url(url: &str) -> Result<(String, String), String> {
-    let uri: http::Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(format!("{url:?} has no scheme or host"));
     };
@@ -132,10 +130,7 @@ mod tests {
 
     #[async_trait]
     impl Outbound for Service {
-        async fn send(
-            &self,
-            request: OutboundRequest,
-        ) -> Result<OutboundResponse, TransportError> {
+        async fn send(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
             self.clock.advance(42);
             self.seen.lock().push(request);
             match &self.answer {
@@ -160,7 +155,11 @@ mod tests {
 
     async fn run(url: &str, answer: Answer) -> (Result<u64, MatrixError>, Vec<OutboundRequest>) {
         let clock = Arc::new(ManualClock::new(1_000));
-        let service = Service { answer, clock: clock.clone(), seen: Mutex::default() };
+        let service = Service {
+            answer,
+            clock: clock.clone(),
+            seen: Mutex::default(),
+        };
         let result = ping(&registration(url), Some("txn"), &service, &*clock).await;
         (result, service.seen.into_inner())
     }

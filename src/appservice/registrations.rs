@@ -72,9 +72,11 @@ pub struct Registration {
 impl Registration {
     /// Checks and compiles a registration file for a server of this name.
     pub fn compile(file: RegistrationFile, server_name: &ServerName) -> Result<Self, String> {
-        for (field, value) in
-            [("id", &file.id), ("as_token", &file.as_token), ("hs_token", &file.hs_token)]
-        {
+        for (field, value) in [
+            ("id", &file.id),
+            ("as_token", &file.as_token),
+            ("hs_token", &file.hs_token),
+        ] {
             if value.is_empty() {
                 return Err(format!("{field} is empty"));
             }
@@ -162,13 +164,13 @@ impl Registrations {
     }
 
     /// The same from texts already read; the path names the text in messages.
-    pub fn from_texts(
-        files: Vec<(PathBuf, String)>,
-        server_name: &OwnedServerName,
-    ) -> Result<Self, Error> {
+    pub fn from_texts(files: Vec<(PathBuf, String)>, server_name: &OwnedServerName) -> Result<Self, Error> {
         let mut read: Vec<(PathBuf, Registration)> = Vec::new();
         for (path, text) in files {
-            let invalid = |message: String| Error::Invalid { path: path.clone(), message };
+            let invalid = |message: String| Error::Invalid {
+                path: path.clone(),
+                message,
+            };
             let file: RegistrationFile =
                 serde_yaml_ng::from_str(&text).map_err(|error| invalid(error.to_string()))?;
             for key in file.other.keys() {
@@ -183,12 +185,19 @@ impl Registrations {
                 } else {
                     continue;
                 };
-                return Err(Error::Duplicate { field, first: first.clone(), second: path });
+                return Err(Error::Duplicate {
+                    field,
+                    first: first.clone(),
+                    second: path,
+                });
             }
             read.push((path, registration));
         }
         let all: Vec<_> = read.into_iter().map(|(_, one)| Arc::new(one)).collect();
-        let by_token = all.iter().map(|one| (one.as_token.clone(), one.clone())).collect();
+        let by_token = all
+            .iter()
+            .map(|one| (one.as_token.clone(), one.clone()))
+            .collect();
         Ok(Self { all, by_token })
     }
 
@@ -222,21 +231,21 @@ impl Registrations {
 
     /// Who alone may create this alias.
     pub fn exclusive_owner_of_alias(&self, alias: &RoomAliasId) -> Option<&Arc<Registration>> {
-        self.all.iter().find(|one| any_exclusive(&one.namespaces.aliases, alias.as_str()))
+        self.all
+            .iter()
+            .find(|one| any_exclusive(&one.namespaces.aliases, alias.as_str()))
     }
 
     /// Who alone may manage this room.
     pub fn exclusive_owner_of_room(&self, room: &RoomId) -> Option<&Arc<Registration>> {
-        self.all.iter().find(|one| any_exclusive(&one.namespaces.rooms, room.as_str()))
+        self.all
+            .iter()
+            .find(|one| any_exclusive(&one.namespaces.rooms, room.as_str()))
     }
 
     /// Whether `requester` (None for a person) may create or act as this user: M_EXCLUSIVE both
     /// when the user is somebody else's and when an application service leaves its own namespaces.
-    pub fn check_user(
-        &self,
-        requester: Option<&Registration>,
-        user: &UserId,
-    ) -> Result<(), MatrixError> {
+    pub fn check_user(&self, requester: Option<&Registration>, user: &UserId) -> Result<(), MatrixError> {
         if let Some(requester) = requester {
             if !requester.controls_user(user) {
                 return Err(MatrixError::exclusive(
@@ -265,8 +274,11 @@ impl Registrations {
 
     /// Every protocol that some application service provides, sorted, once each.
     pub fn protocols(&self) -> Vec<&str> {
-        let mut protocols: Vec<&str> =
-            self.all.iter().flat_map(|one| one.protocols.iter().map(String::as_str)).collect();
+        let mut protocols: Vec<&str> = self
+            .all
+            .iter()
+            .flat_map(|one| one.protocols.iter().map(String::as_str))
+            .collect();
         protocols.sort_unstable();
         protocols.dedup();
         protocols
@@ -302,9 +314,13 @@ mod tests {
 
     fn bridges() -> Registrations {
         let irc = r##"{users: [{exclusive: true, regex: "@_irc_.*"}, {exclusive: false, regex: "@shared_.*"}], aliases: [{exclusive: true, regex: "#_irc_.*"}], rooms: [{exclusive: true, regex: "!irc.*"}]}"##;
-        let xmpp = r##"{users: [{exclusive: true, regex: "@_xmpp_.*"}, {exclusive: false, regex: "@shared_.*"}]}"##;
+        let xmpp =
+            r##"{users: [{exclusive: true, regex: "@_xmpp_.*"}, {exclusive: false, regex: "@shared_.*"}]}"##;
         Registrations::from_texts(
-            vec![text("irc", "t1", "_ircbot", irc), text("xmpp", "t2", "xmppbot", xmpp)],
+            vec![
+                text("irc", "t1", "_ircbot", irc),
+                text("xmpp", "t2", "xmppbot", xmpp),
+            ],
             &server_name!("example.org").to_owned(),
         )
         .unwrap()
@@ -316,7 +332,10 @@ mod tests {
         assert_eq!(all.by_token("t1").unwrap().id, "irc");
         assert!(all.by_token("t3").is_none());
         assert_eq!(all.by_id("xmpp").unwrap().as_token, "t2");
-        assert_eq!(all.by_sender(user_id!("@xmppbot:example.org")).unwrap().id, "xmpp");
+        assert_eq!(
+            all.by_sender(user_id!("@xmppbot:example.org")).unwrap().id,
+            "xmpp"
+        );
         let owner = |user| all.exclusive_owner_of_user(user).map(|one| one.id.as_str());
         assert_eq!(owner(user_id!("@_irc_a:example.org")), Some("irc"));
         assert_eq!(owner(user_id!("@_ircbot:example.org")), Some("irc"));
@@ -355,21 +374,33 @@ mod tests {
         assert!(all.check_alias(None, alias).is_err());
         assert!(all.check_alias(Some(irc), alias).is_ok());
         assert!(all.check_alias(Some(xmpp), alias).is_err());
-        assert!(all.check_alias(Some(irc), room_alias_id!("#x:example.org")).is_err());
+        assert!(
+            all.check_alias(Some(irc), room_alias_id!("#x:example.org"))
+                .is_err()
+        );
     }
 
     #[test]
     fn mistakes_are_refused_with_a_clear_message() {
         let server = server_name!("example.org").to_owned();
         for (files, expected) in [
-            (vec![text("a", "t", "x", "{}"), text("a", "u", "y", "{}")], "the same id"),
-            (vec![text("a", "t", "x", "{}"), text("b", "t", "y", "{}")], "the same as_token"),
+            (
+                vec![text("a", "t", "x", "{}"), text("a", "u", "y", "{}")],
+                "the same id",
+            ),
+            (
+                vec![text("a", "t", "x", "{}"), text("b", "t", "y", "{}")],
+                "the same as_token",
+            ),
             (vec![text("a", "t", "x:y", "{}")], "sender_localpart"),
             (
                 vec![text("a", "t", "x", r#"{users: [{exclusive: true, regex: "("}]}"#)],
                 "namespace pattern \"(\"",
             ),
-            (vec![(PathBuf::from("q.yaml"), "id: 1".into())], "q.yaml: not a valid registration"),
+            (
+                vec![(PathBuf::from("q.yaml"), "id: 1".into())],
+                "q.yaml: not a valid registration",
+            ),
             (vec![(PathBuf::from("q.yaml"), "\u{0}".into())], "q.yaml"),
         ] {
             let message = Registrations::from_texts(files, &server).unwrap_err().to_string();

@@ -42,12 +42,18 @@ pub enum Disposition {
 /// Whether content of this type may be shown inline; parameters and case do not matter.
 pub fn is_inline_type(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    INLINE_TYPES.iter().any(|allowed| allowed.eq_ignore_ascii_case(essence))
+    INLINE_TYPES
+        .iter()
+        .any(|allowed| allowed.eq_ignore_ascii_case(essence))
 }
 
 /// How content of this type is served.
 pub fn disposition_for(content_type: &str) -> Disposition {
-    if is_inline_type(content_type) { Disposition::Inline } else { Disposition::Attachment }
+    if is_inline_type(content_type) {
+        Disposition::Inline
+    } else {
+        Disposition::Attachment
+    }
 }
 
 /// The header's value. It is always printable ASCII, whatever the name contains.
@@ -85,7 +91,9 @@ pub fn file_name_of(header: &str) -> Option<String> {
     let mut rest = header.split_once(';')?.1;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ';']);
-        let Some((name, after)) = rest.split_once('=') else { return plain };
+        let Some((name, after)) = rest.split_once('=') else {
+            return plain;
+        };
         let (value, after) = take_value(after.trim_start());
         rest = after;
         let name = name.trim();
@@ -148,11 +156,31 @@ mod tests {
             (Disposition::Inline, None, "inline"),
             (Disposition::Attachment, Some(""), "attachment"),
             (Disposition::Inline, Some("ascii"), r#"inline; filename="ascii""#),
-            (Disposition::Inline, Some("name;with;semicolons"), r#"inline; filename="name;with;semicolons""#),
-            (Disposition::Attachment, Some("a\"b\\c"), r#"attachment; filename="a\"b\\c""#),
-            (Disposition::Inline, Some("\u{1f414}"), "inline; filename*=utf-8''%F0%9F%90%94"),
-            (Disposition::Inline, Some("a\r\nb"), "inline; filename*=utf-8''a%0D%0Ab"),
-            (Disposition::Inline, Some("Grüße 1.png"), "inline; filename*=utf-8''Gr%C3%BC%C3%9Fe%201.png"),
+            (
+                Disposition::Inline,
+                Some("name;with;semicolons"),
+                r#"inline; filename="name;with;semicolons""#,
+            ),
+            (
+                Disposition::Attachment,
+                Some("a\"b\\c"),
+                r#"attachment; filename="a\"b\\c""#,
+            ),
+            (
+                Disposition::Inline,
+                Some("\u{1f414}"),
+                "inline; filename*=utf-8''%F0%9F%90%94",
+            ),
+            (
+                Disposition::Inline,
+                Some("a\r\nb"),
+                "inline; filename*=utf-8''a%0D%0Ab",
+            ),
+            (
+                Disposition::Inline,
+                Some("Grüße 1.png"),
+                "inline; filename*=utf-8''Gr%C3%BC%C3%9Fe%201.png",
+            ),
         ] {
             assert_eq!(content_disposition(disposition, name), expected);
         }

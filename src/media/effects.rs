@@ -17,9 +17,7 @@ use crate::{
     error::Error,
     files::{Files, Note},
     id::MediaId,
-    record::{
-        MediaRecord, ReferenceRow, State, file_entity, member_key, members, own_key,
-    },
+    record::{MediaRecord, ReferenceRow, State, file_entity, member_key, members, own_key},
     store::{Inner, MediaStore},
 };
 
@@ -31,7 +29,11 @@ pub const MEDIA_OUTBOX_OP: u8 = 32;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Effect {
     /// To a media item: it was announced.
-    Announce { uploader: String, created_ms: u64, expires_ms: u64 },
+    Announce {
+        uploader: String,
+        created_ms: u64,
+        expires_ms: u64,
+    },
     /// To a media item: it was announced and nothing came.
     Expire,
     /// To a user's announced ids: the content came.
@@ -73,7 +75,11 @@ impl Inner {
     async fn apply(self: Arc<Self>, target: &str, effect: Effect) -> Result<(), Error> {
         let mut batch = Batch::new();
         match effect {
-            Effect::Announce { uploader, created_ms, expires_ms } => {
+            Effect::Announce {
+                uploader,
+                created_ms,
+                expires_ms,
+            } => {
                 if self.record_at(target)?.is_some() {
                     return Ok(());
                 }
@@ -88,7 +94,9 @@ impl Inner {
             Effect::Expire => {
                 // Waiting could block the row behind this one that the lock's holder waits for. An
                 // item in use is left: what is expired is not answered anyway.
-                let Some(_one) = self.locks.try_lock(target) else { return Ok(()) };
+                let Some(_one) = self.locks.try_lock(target) else {
+                    return Ok(());
+                };
                 let pending = self.record_at(target)?;
                 if pending.is_some_and(|one| matches!(one.state, State::Pending { .. })) {
                     batch.delete(Family::Media, own_key(target));
@@ -158,8 +166,12 @@ impl Inner {
 
     /// Whether the note's media item uses the file but its reference is not there yet.
     fn is_awaited(&self, note: &Note) -> Result<bool, Error> {
-        let Some(record) = self.record_at(&note.media)? else { return Ok(false) };
-        let State::Stored(content) = record.state else { return Ok(false) };
+        let Some(record) = self.record_at(&note.media)? else {
+            return Ok(false);
+        };
+        let State::Stored(content) = record.state else {
+            return Ok(false);
+        };
         let key = member_key(&file_entity(&note.hash), &note.media);
         let engine = self.cluster.log().engine();
         Ok(content.hash == note.hash && engine.get(Family::Media, &key)?.is_none())
@@ -170,8 +182,13 @@ impl MediaStore {
     /// Removes files that a crash left without a record: looks only at what was noted, so it costs
     /// what was going on at the crash, not the size of the repository.
     pub async fn sweep(&self) -> Result<(), Error> {
-        let mut hashes: Vec<String> =
-            self.inner.files.notes(None)?.into_iter().map(|note| note.hash).collect();
+        let mut hashes: Vec<String> = self
+            .inner
+            .files
+            .notes(None)?
+            .into_iter()
+            .map(|note| note.hash)
+            .collect();
         hashes.dedup();
         for hash in hashes {
             self.inner.settle(&hash).await?;

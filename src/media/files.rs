@@ -52,7 +52,9 @@ pub(crate) struct Note {
 impl Files {
     /// Opens the folder, makes what is missing, and removes uploads that a crash cut off.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let files = Self { root: root.to_owned() };
+        let files = Self {
+            root: root.to_owned(),
+        };
         for name in ["incoming", "content", "thumbnails"] {
             fs::create_dir_all(root.join(name))?;
         }
@@ -84,8 +86,17 @@ impl Files {
     /// Begins an upload.
     pub async fn begin(&self, random: &dyn Random) -> io::Result<Incoming> {
         let path = self.incoming().join(format!("{}.part", alphanumeric(random, 24)));
-        let file = tokio::fs::OpenOptions::new().write(true).create_new(true).open(&path).await?;
-        Ok(Incoming { file, hasher: Box::default(), size: 0, part: Part { path } })
+        let file = tokio::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .await?;
+        Ok(Incoming {
+            file,
+            hasher: Box::default(),
+            size: 0,
+            part: Part { path },
+        })
     }
 
     /// Puts a finished upload in its place and makes the name durable. The caller holds the lock of
@@ -107,10 +118,16 @@ impl Files {
 
     /// Notes that a file of this hash may be left without a record.
     pub fn write_note(&self, hash: &str, media: &str, random: &dyn Random) -> io::Result<Note> {
-        let path = self.incoming().join(format!("{hash}.{}.note", alphanumeric(random, 16)));
+        let path = self
+            .incoming()
+            .join(format!("{hash}.{}.note", alphanumeric(random, 16)));
         // Not synced: after a power loss the worst is a file that nobody uses, never a missing one.
         fs::write(&path, media)?;
-        Ok(Note { path, hash: hash.to_owned(), media: media.to_owned() })
+        Ok(Note {
+            path,
+            hash: hash.to_owned(),
+            media: media.to_owned(),
+        })
     }
 
     /// The notes there are, of one hash or of all.
@@ -118,7 +135,9 @@ impl Files {
         let mut notes = Vec::new();
         for entry in fs::read_dir(self.incoming())? {
             let path = entry?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
             let Some(noted) = name.strip_suffix(".note").and_then(|name| name.get(..64)) else {
                 continue;
             };
@@ -128,8 +147,16 @@ impl Files {
             let noted = noted.to_owned();
             // What cannot be read names no media item; the note then only points to the file.
             let readable = fs::metadata(&path).is_ok_and(|there| there.len() <= NOTE_MAX_BYTES);
-            let media = if readable { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
-            notes.push(Note { path, hash: noted, media });
+            let media = if readable {
+                fs::read_to_string(&path).unwrap_or_default()
+            } else {
+                String::new()
+            };
+            notes.push(Note {
+                path,
+                hash: noted,
+                media,
+            });
             if notes.len() == NOTES_MAX {
                 break;
             }
@@ -163,7 +190,9 @@ impl Files {
     pub fn write_thumbnail(&self, path: &Path, bytes: &[u8], random: &dyn Random) -> io::Result<()> {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         fs::create_dir_all(folder)?;
-        let part = Part { path: self.incoming().join(format!("{}.part", alphanumeric(random, 24))) };
+        let part = Part {
+            path: self.incoming().join(format!("{}.part", alphanumeric(random, 24))),
+        };
         let mut file = fs::File::create(&part.path)?;
         io::Write::write_all(&mut file, bytes)?;
         // Synced, because a power loss could otherwise leave the name with no bytes behind it.
@@ -178,7 +207,10 @@ impl Files {
             return Ok(Box::pin(ReaderStream::with_capacity(file, READ_PIECE_BYTES)));
         };
         file.seek(io::SeekFrom::Start(range.first)).await?;
-        Ok(Box::pin(ReaderStream::with_capacity(file.take(range.length()), READ_PIECE_BYTES)))
+        Ok(Box::pin(ReaderStream::with_capacity(
+            file.take(range.length()),
+            READ_PIECE_BYTES,
+        )))
     }
 }
 
@@ -221,7 +253,11 @@ impl Incoming {
         self.file.flush().await?;
         self.file.sync_all().await?;
         let hash = self.hasher.finalize().to_hex().to_string();
-        Ok(Finished { hash, size: self.size, part: self.part })
+        Ok(Finished {
+            hash,
+            size: self.size,
+            part: self.part,
+        })
     }
 }
 
@@ -277,7 +313,10 @@ mod tests {
         files.place(finished).unwrap();
         let path = files.content_path(&hash);
         assert_eq!(collect(files.read(&path, None).await.unwrap()).await, bytes);
-        let range = ByteRange { first: 65_000, last: 150_000 };
+        let range = ByteRange {
+            first: 65_000,
+            last: 150_000,
+        };
         let part = collect(files.read(&path, Some(range)).await.unwrap()).await;
         assert_eq!(part, &bytes[65_000..=150_000]);
 

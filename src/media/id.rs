@@ -18,7 +18,10 @@ impl MediaId {
         let server = ServerName::parse(server).ok()?;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         let valid = !id.is_empty() && id.len() <= MEDIA_ID_MAX_BYTES && id.bytes().all(allowed);
-        valid.then(|| Self { server, id: id.to_owned() })
+        valid.then(|| Self {
+            server,
+            id: id.to_owned(),
+        })
     }
 
     /// The name of a stored `server/id` key.

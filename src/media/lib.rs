@@ -21,9 +21,7 @@ mod store;
 mod thumbnail;
 mod upload;
 
-pub use disposition::{
-    Disposition, content_disposition, disposition_for, file_name_of, is_inline_type,
-};
+pub use disposition::{Disposition, content_disposition, disposition_for, file_name_of, is_inline_type};
 pub use effects::MEDIA_OUTBOX_OP;
 pub use error::Error;
 pub use files::ByteStream;

@@ -41,7 +41,10 @@ pub fn parse_range(header: Option<&str>, size: u64) -> RangeOutcome {
         // The last so many bytes.
         (None, Some(length)) if first.is_empty() => match length.min(size) {
             0 => RangeOutcome::Unsatisfiable,
-            length => RangeOutcome::Part(ByteRange { first: size - length, last: size - 1 }),
+            length => RangeOutcome::Part(ByteRange {
+                first: size - length,
+                last: size - 1,
+            }),
         },
         (Some(first), None) if last.is_empty() => part(first, u64::MAX, size),
         (Some(first), Some(last)) if first <= last => part(first, last, size),
@@ -53,7 +56,10 @@ fn part(first: u64, last: u64, size: u64) -> RangeOutcome {
     if first >= size {
         return RangeOutcome::Unsatisfiable;
     }
-    RangeOutcome::Part(ByteRange { first, last: last.min(size - 1) })
+    RangeOutcome::Part(ByteRange {
+        first,
+        last: last.min(size - 1),
+    })
 }
 
 /// Digits only: `parse` alone would also take `+1`. A number too large for u64 lies behind every

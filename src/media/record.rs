@@ -82,7 +82,11 @@ pub(crate) fn member_key(entity: &str, member: &str) -> Vec<u8> {
 }
 
 fn key(slot: Slot, name: &str) -> Vec<u8> {
-    MediaKey { slot, name: name.into() }.encode()
+    MediaKey {
+        slot,
+        name: name.into(),
+    }
+    .encode()
 }
 
 /// The record of a media item.
@@ -136,14 +140,20 @@ mod tests {
             quarantined_by: Some("@admin:x".into()),
         };
         for (value, text) in [
-            (pending, r#"{"uploader":"@a:x","created_ms":1,"state":{"pending":{"expires_ms":2}}}"#),
+            (
+                pending,
+                r#"{"uploader":"@a:x","created_ms":1,"state":{"pending":{"expires_ms":2}}}"#,
+            ),
             (
                 stored,
                 r#"{"uploader":null,"created_ms":1,"state":{"stored":{"hash":"00","size":3,"content_type":"image/png","file_name":"ü.png"}},"quarantined_by":"@admin:x"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&value).unwrap(), text);
-            assert_eq!(record::decode::<MediaRecord>(&record::encode(&value)).unwrap(), value);
+            assert_eq!(
+                record::decode::<MediaRecord>(&record::encode(&value)).unwrap(),
+                value
+            );
         }
     }
 }

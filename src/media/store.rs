@@ -9,9 +9,7 @@ use std::{
 };
 
 use hearth_cluster::Cluster;
-use hearth_core::{
-    clock::SharedClock, limits::MEDIA_WAIT_MAX_MS, random::SharedRandom, tasks::Pool,
-};
+use hearth_core::{clock::SharedClock, limits::MEDIA_WAIT_MAX_MS, random::SharedRandom, tasks::Pool};
 use hearth_storage::{Batch, Family, OutboxRow, Record, record, slot_of};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName, UserId};
@@ -113,12 +111,7 @@ impl MediaStore {
 
     /// Finds the content of an item. Waits up to `wait` for one that was announced and is not
     /// uploaded; asks the other server for its own, if `allow_remote`.
-    pub async fn find(
-        &self,
-        media: &MediaId,
-        wait: Duration,
-        allow_remote: bool,
-    ) -> Result<Content, Error> {
+    pub async fn find(&self, media: &MediaId, wait: Duration, allow_remote: bool) -> Result<Content, Error> {
         let wait = wait.min(Duration::from_millis(MEDIA_WAIT_MAX_MS));
         if self.is_local(media) {
             return self.inner.find_local(media, wait).await;
@@ -127,18 +120,16 @@ impl MediaStore {
     }
 
     /// Reads content, or a part of it.
-    pub async fn read(
-        &self,
-        content: &Content,
-        range: Option<ByteRange>,
-    ) -> Result<ByteStream, Error> {
+    pub async fn read(&self, content: &Content, range: Option<ByteRange>) -> Result<ByteStream, Error> {
         self.inner.read_file(&content.hash, range).await
     }
 
     /// Takes an item out of sight, or shows it again with `by` None. Returns whether it exists.
     pub async fn quarantine(&self, media: &MediaId, by: Option<&UserId>) -> Result<bool, Error> {
         let _one = self.inner.locks.lock(&media.key()).await;
-        let Some(mut record) = self.inner.read(media)? else { return Ok(false) };
+        let Some(mut record) = self.inner.read(media)? else {
+            return Ok(false);
+        };
         record.quarantined_by = by.map(ToString::to_string);
         self.inner.commit_media(media, &record, Vec::new()).await?;
         Ok(true)
@@ -148,7 +139,9 @@ impl MediaStore {
     pub async fn delete(&self, media: &MediaId) -> Result<bool, Error> {
         let key = media.key();
         let _one = self.inner.locks.lock(&key).await;
-        let Some(record) = self.inner.read(media)? else { return Ok(false) };
+        let Some(record) = self.inner.read(media)? else {
+            return Ok(false);
+        };
         let mut batch = Batch::new();
         batch.delete(Family::Media, own_key(&key));
         let mut outbox = Vec::new();
@@ -171,13 +164,11 @@ impl Inner {
     }
 
     /// Commits a batch of one entity and waits until its effects are applied too.
-    pub async fn commit(
-        &self,
-        entity: &str,
-        batch: Batch,
-        outbox: Vec<OutboxRow>,
-    ) -> Result<(), Error> {
-        let record = Record { outbox, ..Record::of(batch) };
+    pub async fn commit(&self, entity: &str, batch: Batch, outbox: Vec<OutboxRow>) -> Result<(), Error> {
+        let record = Record {
+            outbox,
+            ..Record::of(batch)
+        };
         self.cluster.commit(slot_of(entity), |_| record).await?;
         Ok(())
     }
@@ -249,15 +240,21 @@ impl Inner {
         if let Some(content) = self.stored(media)? {
             return Ok(content);
         }
-        let remote = self.remote.get().filter(|_| allow_remote).ok_or(Error::NotFound)?;
+        let remote = self
+            .remote
+            .get()
+            .filter(|_| allow_remote)
+            .ok_or(Error::NotFound)?;
         // One fetch at a time for an item; who waited finds it stored.
         let one = self.locks.lock(&format!("fetch {}", media.key())).await;
         if let Some(content) = self.stored(media)? {
             return Ok(content);
         }
         let found = remote.fetch(media, wait).await?;
-        let description =
-            Description { content_type: found.content_type, file_name: found.file_name };
+        let description = Description {
+            content_type: found.content_type,
+            file_name: found.file_name,
+        };
         let stored = self.store_remote(media, description, found.body).await;
         drop(one);
         stored
@@ -267,16 +264,18 @@ impl Inner {
         match self.read(media)? {
             None => Ok(None),
             Some(record) if record.quarantined_by.is_some() => Err(Error::NotFound),
-            Some(MediaRecord { state: State::Stored(content), .. }) => Ok(Some(content)),
-            Some(MediaRecord { state: State::Pending { .. }, .. }) => Ok(None),
+            Some(MediaRecord {
+                state: State::Stored(content),
+                ..
+            }) => Ok(Some(content)),
+            Some(MediaRecord {
+                state: State::Pending { .. },
+                ..
+            }) => Ok(None),
         }
     }
 
-    pub async fn read_file(
-        &self,
-        hash: &str,
-        range: Option<ByteRange>,
-    ) -> Result<ByteStream, Error> {
+    pub async fn read_file(&self, hash: &str, range: Option<ByteRange>) -> Result<ByteStream, Error> {
         let path = self.files.content_path(hash);
         self.files.read(&path, range).await.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
@@ -301,6 +300,11 @@ impl Inner {
 
     /// The kind under which outbox rows of this crate are addressed.
     pub fn outbox_row(target: &str, payload: Vec<u8>) -> OutboxRow {
-        OutboxRow { target_kind: KIND, target: target.to_owned(), op: MEDIA_OUTBOX_OP, payload }
+        OutboxRow {
+            target_kind: KIND,
+            target: target.to_owned(),
+            op: MEDIA_OUTBOX_OP,
+            payload,
+        }
     }
 }

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use ruma::{UserId, server_name, user_id};
 
 use crate::{
-    ByteRange, ByteStream, Description, Error, MediaId, MediaSettings, MediaStore, Method,
-    RemoteContent, RemoteMedia, ThumbnailRequest,
+    ByteRange, ByteStream, Description, Error, MediaId, MediaSettings, MediaStore, Method, RemoteContent,
+    RemoteMedia, ThumbnailRequest,
     record::{file_entity, members, pending_entity},
 };
 
@@ -56,12 +56,18 @@ fn open(folder: &Path, log: Arc<Log>, clock: Arc<ManualClock>) -> MediaStore {
 }
 
 fn body(bytes: &[u8]) -> ByteStream {
-    let pieces: Vec<_> = bytes.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let pieces: Vec<_> = bytes
+        .chunks(1000)
+        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+        .collect();
     stream::iter(pieces).boxed()
 }
 
 fn png(name: &str) -> Description {
-    Description { content_type: Some("image/png".into()), file_name: Some(name.into()) }
+    Description {
+        content_type: Some("image/png".into()),
+        file_name: Some(name.into()),
+    }
 }
 
 async fn collect(stream: ByteStream) -> Vec<u8> {
@@ -76,11 +82,15 @@ impl Bench {
 
     fn files(&self) -> usize {
         let content = std::fs::read_dir(self.folder.path().join("content")).unwrap();
-        content.map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap().count()).sum()
+        content
+            .map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap().count())
+            .sum()
     }
 
     fn incoming(&self) -> usize {
-        std::fs::read_dir(self.folder.path().join("incoming")).unwrap().count()
+        std::fs::read_dir(self.folder.path().join("incoming"))
+            .unwrap()
+            .count()
     }
 }
 
@@ -89,10 +99,17 @@ async fn an_upload_comes_back_as_it_was() {
     for shards in [1, 16] {
         let bench = bench(shards);
         let bytes: Vec<u8> = (0..50_000_u32).map(|number| (number % 251) as u8).collect();
-        let media = bench.store.upload(alice(), png("ü.png"), body(&bytes)).await.unwrap();
+        let media = bench
+            .store
+            .upload(alice(), png("ü.png"), body(&bytes))
+            .await
+            .unwrap();
         assert_eq!(media.server(), server_name!("example.org"));
         let content = bench.store.find(&media, Duration::ZERO, false).await.unwrap();
-        assert_eq!((content.size, content.content_type.as_str()), (50_000, "image/png"));
+        assert_eq!(
+            (content.size, content.content_type.as_str()),
+            (50_000, "image/png")
+        );
         assert_eq!(content.file_name.as_deref(), Some("ü.png"));
         assert_eq!(bench.bytes_of(&media).await.unwrap(), bytes);
         let range = ByteRange { first: 10, last: 19 };
@@ -105,7 +122,11 @@ async fn an_upload_comes_back_as_it_was() {
 #[tokio::test]
 async fn odd_uploads() {
     let bench = bench(16);
-    let empty = bench.store.upload(alice(), Description::default(), body(b"")).await.unwrap();
+    let empty = bench
+        .store
+        .upload(alice(), Description::default(), body(b""))
+        .await
+        .unwrap();
     assert_eq!(bench.bytes_of(&empty).await.unwrap(), b"");
     let large = vec![0; MAX_BYTES as usize + 1];
     let refused = bench.store.upload(alice(), png("x"), body(&large)).await;
@@ -114,11 +135,21 @@ async fn odd_uploads() {
         stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]).boxed();
     let refused = bench.store.upload(alice(), png("x"), broken).await;
     assert!(matches!(refused, Err(Error::Interrupted)));
-    let refused = bench.store.upload(alice(), png(&"x".repeat(2000)), body(b"x")).await;
+    let refused = bench
+        .store
+        .upload(alice(), png(&"x".repeat(2000)), body(b"x"))
+        .await;
     assert!(matches!(refused, Err(Error::Invalid(_))));
     for odd in ["", "te\u{0}xt", "ü/x"] {
-        let description = Description { content_type: Some(odd.into()), file_name: None };
-        let media = bench.store.upload(alice(), description, body(b"x")).await.unwrap();
+        let description = Description {
+            content_type: Some(odd.into()),
+            file_name: None,
+        };
+        let media = bench
+            .store
+            .upload(alice(), description, body(b"x"))
+            .await
+            .unwrap();
         let content = bench.store.find(&media, Duration::ZERO, true).await.unwrap();
         assert_eq!(content.content_type, "application/octet-stream");
     }
@@ -128,8 +159,16 @@ async fn odd_uploads() {
 #[tokio::test]
 async fn equal_files_are_kept_once_and_go_with_the_last() {
     let bench = bench(16);
-    let first = bench.store.upload(alice(), png("a"), body(b"same")).await.unwrap();
-    let second = bench.store.upload(alice(), png("b"), body(b"same")).await.unwrap();
+    let first = bench
+        .store
+        .upload(alice(), png("a"), body(b"same"))
+        .await
+        .unwrap();
+    let second = bench
+        .store
+        .upload(alice(), png("b"), body(b"same"))
+        .await
+        .unwrap();
     assert_ne!(first, second);
     assert_eq!(bench.files(), 1);
     assert!(bench.store.delete(&first).await.unwrap());
@@ -141,7 +180,11 @@ async fn equal_files_are_kept_once_and_go_with_the_last() {
     assert!(bench.store.delete(&second).await.unwrap());
     bench.store.sweep().await.unwrap();
     assert_eq!((bench.files(), bench.incoming()), (0, 0));
-    let again = bench.store.upload(alice(), png("a"), body(b"same")).await.unwrap();
+    let again = bench
+        .store
+        .upload(alice(), png("a"), body(b"same"))
+        .await
+        .unwrap();
     assert_eq!(bench.bytes_of(&again).await.unwrap(), b"same");
 }
 
@@ -149,9 +192,23 @@ async fn equal_files_are_kept_once_and_go_with_the_last() {
 async fn quarantined_media_does_not_exist() {
     let bench = bench(16);
     let media = bench.store.upload(alice(), png("a"), body(b"bad")).await.unwrap();
-    assert!(bench.store.quarantine(&media, Some(user_id!("@admin:example.org"))).await.unwrap());
+    assert!(
+        bench
+            .store
+            .quarantine(&media, Some(user_id!("@admin:example.org")))
+            .await
+            .unwrap()
+    );
     assert!(matches!(bench.bytes_of(&media).await, Err(Error::NotFound)));
-    assert!(bench.store.record(&media).unwrap().unwrap().quarantined_by.is_some());
+    assert!(
+        bench
+            .store
+            .record(&media)
+            .unwrap()
+            .unwrap()
+            .quarantined_by
+            .is_some()
+    );
     assert!(bench.store.quarantine(&media, None).await.unwrap());
     assert_eq!(bench.bytes_of(&media).await.unwrap(), b"bad");
 }
@@ -173,14 +230,22 @@ async fn an_announced_file_is_awaited_and_uploaded_once() {
         let _ = sender.send(store.find(&wanted, Duration::from_secs(30), true).await);
     });
     tokio::task::yield_now().await;
-    bench.store.upload_to(alice(), &media, png("a"), body(b"late")).await.unwrap();
+    bench
+        .store
+        .upload_to(alice(), &media, png("a"), body(b"late"))
+        .await
+        .unwrap();
     let content = receiver.await.unwrap().unwrap();
     assert_eq!(content.size, 4);
     assert_eq!(bench.bytes_of(&media).await.unwrap(), b"late");
     let refused = bench.store.upload_to(alice(), &media, png("a"), body(b"")).await;
     assert!(matches!(refused, Err(Error::AlreadyUploaded)));
     let engine = bench.store.inner.cluster.log().engine();
-    assert!(members(&**engine, &pending_entity(alice().as_str()), 10).unwrap().is_empty());
+    assert!(
+        members(&**engine, &pending_entity(alice().as_str()), 10)
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -199,23 +264,36 @@ async fn announced_ids_expire_and_are_limited() {
     assert!(matches!(late, Err(Error::NotFound)));
     assert!(matches!(bench.bytes_of(&old).await, Err(Error::NotFound)));
     bench.store.create(alice()).await.unwrap();
-    assert!(bench.store.record(&old).unwrap().is_none(), "expired ids leave nothing");
+    assert!(
+        bench.store.record(&old).unwrap().is_none(),
+        "expired ids leave nothing"
+    );
 }
 
 #[tokio::test]
 async fn a_crash_between_file_and_record_leaves_nothing_after_the_sweep() {
     let bench = bench(16);
-    let kept = bench.store.upload(alice(), png("a"), body(b"kept")).await.unwrap();
+    let kept = bench
+        .store
+        .upload(alice(), png("a"), body(b"kept"))
+        .await
+        .unwrap();
     let kept_hash = bench.store.find(&kept, Duration::ZERO, true).await.unwrap().hash;
     let inner = &bench.store.inner;
     // As if the process had ended right after the file was placed.
     let mut incoming = inner.files.begin(&*inner.random).await.unwrap();
     incoming.write(b"lost").await.unwrap();
     let finished = incoming.finish().await.unwrap();
-    inner.files.write_note(&finished.hash, "example.org/lost", &*inner.random).unwrap();
+    inner
+        .files
+        .write_note(&finished.hash, "example.org/lost", &*inner.random)
+        .unwrap();
     inner.files.place(finished).unwrap();
     // And as if another had ended after the commit, before its note was removed.
-    inner.files.write_note(&kept_hash, &kept.key(), &*inner.random).unwrap();
+    inner
+        .files
+        .write_note(&kept_hash, &kept.key(), &*inner.random)
+        .unwrap();
     assert_eq!(bench.files(), 2);
     bench.store.sweep().await.unwrap();
     assert_eq!((bench.files(), bench.incoming()), (1, 0));
@@ -225,15 +303,25 @@ async fn a_crash_between_file_and_record_leaves_nothing_after_the_sweep() {
 #[tokio::test]
 async fn a_file_whose_reference_is_on_its_way_stays() {
     let bench = bench(16);
-    let media = bench.store.upload(alice(), png("a"), body(b"kept")).await.unwrap();
+    let media = bench
+        .store
+        .upload(alice(), png("a"), body(b"kept"))
+        .await
+        .unwrap();
     let hash = bench.store.find(&media, Duration::ZERO, true).await.unwrap().hash;
     let inner = &bench.store.inner;
     // As after a crash between the commit and the delivery of its outbox row.
     let mut batch = hearth_storage::Batch::new();
     let reference = crate::record::member_key(&file_entity(&hash), &media.key());
     batch.delete(Family::Media, reference);
-    inner.commit(&file_entity(&hash), batch, Vec::new()).await.unwrap();
-    inner.files.write_note(&hash, &media.key(), &*inner.random).unwrap();
+    inner
+        .commit(&file_entity(&hash), batch, Vec::new())
+        .await
+        .unwrap();
+    inner
+        .files
+        .write_note(&hash, &media.key(), &*inner.random)
+        .unwrap();
     bench.store.sweep().await.unwrap();
     assert_eq!((bench.files(), bench.incoming()), (1, 1));
 }
@@ -245,17 +333,26 @@ async fn many_uploads_of_the_same_bytes_and_deletions_at_once() {
     for number in 0..40_u8 {
         let store = bench.store.clone();
         tasks.push(spawn("upload", async move {
-            let media = store.upload(alice(), png("a"), body(&[number % 2])).await.unwrap();
+            let media = store
+                .upload(alice(), png("a"), body(&[number % 2]))
+                .await
+                .unwrap();
             if number % 4 < 2 {
                 store.delete(&media).await.unwrap();
             } else {
                 let content = store.find(&media, Duration::ZERO, true).await.unwrap();
-                assert_eq!(collect(store.read(&content, None).await.unwrap()).await, [number % 2]);
+                assert_eq!(
+                    collect(store.read(&content, None).await.unwrap()).await,
+                    [number % 2]
+                );
             }
         }));
     }
     for task in tasks {
-        tokio::time::timeout(Duration::from_secs(20), task).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), task)
+            .await
+            .unwrap()
+            .unwrap();
     }
     bench.store.sweep().await.unwrap();
     assert_eq!((bench.files(), bench.incoming()), (2, 0));
@@ -286,7 +383,10 @@ async fn remote_media_is_fetched_once() {
     let bench = bench(16);
     let media = MediaId::new("elsewhere.org", "abc").unwrap();
     assert!(matches!(bench.bytes_of(&media).await, Err(Error::NotFound)));
-    let remote = Arc::new(Elsewhere { asked: Mutex::default(), bytes: b"far".to_vec() });
+    let remote = Arc::new(Elsewhere {
+        asked: Mutex::default(),
+        bytes: b"far".to_vec(),
+    });
     bench.store.set_remote(remote.clone());
     let only_here = bench.store.find(&media, Duration::ZERO, false).await;
     assert!(matches!(only_here, Err(Error::NotFound)));
@@ -302,9 +402,15 @@ async fn remote_media_is_fetched_once() {
 async fn remote_media_has_a_limit() {
     let bench = bench(16);
     let bytes = vec![0; MAX_BYTES as usize + 1];
-    bench.store.set_remote(Arc::new(Elsewhere { asked: Mutex::default(), bytes }));
+    bench.store.set_remote(Arc::new(Elsewhere {
+        asked: Mutex::default(),
+        bytes,
+    }));
     let media = MediaId::new("elsewhere.org", "abc").unwrap();
-    assert!(matches!(bench.bytes_of(&media).await, Err(Error::RemoteTooLarge { .. })));
+    assert!(matches!(
+        bench.bytes_of(&media).await,
+        Err(Error::RemoteTooLarge { .. })
+    ));
 }
 
 #[tokio::test]
@@ -315,10 +421,17 @@ async fn thumbnails_are_made_once_and_shared() {
     picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     let bytes = bytes.into_inner();
     let media = bench.store.upload(alice(), png("a"), body(&bytes)).await.unwrap();
-    let request =
-        |width, height| ThumbnailRequest { width, height, method: Method::Scale, animated: false };
+    let request = |width, height| ThumbnailRequest {
+        width,
+        height,
+        method: Method::Scale,
+        animated: false,
+    };
     let thumbnail = async |width, height| {
-        bench.store.thumbnail(&media, request(width, height), Duration::ZERO, true).await
+        bench
+            .store
+            .thumbnail(&media, request(width, height), Duration::ZERO, true)
+            .await
     };
     let made = thumbnail(90, 90).await.unwrap();
     let (content_type, size) = (made.content_type, made.size);
@@ -330,7 +443,14 @@ async fn thumbnails_are_made_once_and_shared() {
     let original = thumbnail(400, 300).await.unwrap();
     assert_eq!(collect(original.body).await, bytes);
     assert!(matches!(thumbnail(0, 5).await, Err(Error::Invalid(_))));
-    let text = bench.store.upload(alice(), png("a"), body(b"no picture")).await.unwrap();
-    let refused = bench.store.thumbnail(&text, request(32, 32), Duration::ZERO, true).await;
+    let text = bench
+        .store
+        .upload(alice(), png("a"), body(b"no picture"))
+        .await
+        .unwrap();
+    let refused = bench
+        .store
+        .thumbnail(&text, request(32, 32), Duration::ZERO, true)
+        .await;
     assert!(matches!(refused, Err(Error::NotAnImage)));
 }

@@ -13,9 +13,7 @@ use crate::{
     error::Error,
     files::{ByteStream, Files, Finished},
     id::MediaId,
-    record::{
-        Content, MediaRecord, PendingRow, State, file_entity, member_key, members, pending_entity,
-    },
+    record::{Content, MediaRecord, PendingRow, State, file_entity, member_key, members, pending_entity},
     store::{Inner, MediaStore},
 };
 
@@ -40,8 +38,10 @@ pub struct Description {
 impl Description {
     /// Checks what came from a client.
     fn check(&self) -> Result<(), Error> {
-        let too_long =
-            |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > DESCRIPTION_MAX_BYTES);
+        let too_long = |text: &Option<String>| {
+            text.as_ref()
+                .is_some_and(|text| text.len() > DESCRIPTION_MAX_BYTES)
+        };
         if too_long(&self.content_type) {
             return Err(Error::Invalid("The content type is too long"));
         }
@@ -58,7 +58,10 @@ impl Description {
         Content {
             hash: finished.hash.clone(),
             size: finished.size,
-            content_type: self.content_type.filter(sendable).unwrap_or_else(|| UNKNOWN_TYPE.into()),
+            content_type: self
+                .content_type
+                .filter(sendable)
+                .unwrap_or_else(|| UNKNOWN_TYPE.into()),
             file_name: self.file_name.filter(|name| !name.is_empty()),
         }
     }
@@ -75,7 +78,9 @@ impl MediaStore {
         description.check()?;
         let media = self.new_id()?;
         let finished = self.inner.receive(body).await?;
-        self.inner.store(&media, Some(uploader), description, finished).await?;
+        self.inner
+            .store(&media, Some(uploader), description, finished)
+            .await?;
         Ok(media)
     }
 
@@ -103,7 +108,9 @@ impl MediaStore {
         }
         if waiting.len() >= MEDIA_PENDING_PER_USER_MAX {
             let first_ms = waiting.into_iter().min().unwrap_or(now_ms);
-            return Err(Error::PendingLimit { retry_after_ms: first_ms - now_ms });
+            return Err(Error::PendingLimit {
+                retry_after_ms: first_ms - now_ms,
+            });
         }
         let media = self.new_id()?;
         let expires_ms = now_ms + MEDIA_PENDING_LIFETIME.as_millis() as u64;
@@ -112,8 +119,11 @@ impl MediaStore {
             member_key(&user, media.id()),
             record::encode(&PendingRow { expires_ms }),
         );
-        let announce =
-            Effect::Announce { uploader: uploader.to_string(), created_ms: now_ms, expires_ms };
+        let announce = Effect::Announce {
+            uploader: uploader.to_string(),
+            created_ms: now_ms,
+            expires_ms,
+        };
         outbox.push(announce.to(&media.key()));
         inner.commit(&user, batch, outbox).await?;
         Ok((media, expires_ms))
@@ -136,7 +146,9 @@ impl MediaStore {
         let finished = self.inner.receive(body).await?;
         let one = self.inner.locks.lock(&media.key()).await;
         self.inner.check_announced(uploader, media)?;
-        self.inner.store(media, Some(uploader), description, finished).await?;
+        self.inner
+            .store(media, Some(uploader), description, finished)
+            .await?;
         drop(one);
         self.inner.ring(&media.key());
         Ok(())
@@ -190,7 +202,11 @@ impl Inner {
             other => other,
         }?;
         // Another server's odd description is no reason to refuse its file.
-        let description = if description.check().is_ok() { description } else { Description::default() };
+        let description = if description.check().is_ok() {
+            description
+        } else {
+            Description::default()
+        };
         self.store(media, None, description, finished).await
     }
 
@@ -220,12 +236,16 @@ impl Inner {
             state: State::Stored(content.clone()),
             quarantined_by: None,
         };
-        let mut outbox =
-            vec![Effect::AddReference { media: key.clone() }.to(&file_entity(&content.hash))];
-        if let Some(MediaRecord { state: State::Pending { .. }, uploader: Some(user), .. }) =
-            self.read(media)?
+        let mut outbox = vec![Effect::AddReference { media: key.clone() }.to(&file_entity(&content.hash))];
+        if let Some(MediaRecord {
+            state: State::Pending { .. },
+            uploader: Some(user),
+            ..
+        }) = self.read(media)?
         {
-            let arrived = Effect::Arrived { media_id: media.id().to_owned() };
+            let arrived = Effect::Arrived {
+                media_id: media.id().to_owned(),
+            };
             outbox.push(arrived.to(&pending_entity(&user)));
         }
         self.commit_media(media, &value, outbox).await?;

@@ -31,7 +31,11 @@ pub struct Rendering<'a> {
 
 impl Default for Rendering<'_> {
     fn default() -> Self {
-        Self { format: Format::Client, device: None, bundle: true }
+        Self {
+            format: Format::Client,
+            device: None,
+            bundle: true,
+        }
     }
 }
 
@@ -58,7 +62,10 @@ impl Room {
         viewer: &mut Viewer,
         rendering: &Rendering<'_>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
-        events.iter().map(|event| self.render(event, viewer, rendering)).collect()
+        events
+            .iter()
+            .map(|event| self.render(event, viewer, rendering))
+            .collect()
     }
 
     fn client_json(
@@ -134,7 +141,11 @@ impl Room {
         if let Some(by) = event.header.redacted_by
             && let Some(redaction) = self.event(by)?
         {
-            let plain = Rendering { format: Format::Client, device: rendering.device, bundle: false };
+            let plain = Rendering {
+                format: Format::Client,
+                device: rendering.device,
+                bundle: false,
+            };
             out.push_str(",\"redacted_because\":");
             out.push_str(&self.client_json(&redaction, viewer.as_deref_mut(), &plain, &Bundle::default())?);
             push_string(&mut out, ",\"redacted_by\":", redaction.id().as_str());
@@ -152,22 +163,35 @@ impl Room {
         rendering: &Rendering<'_>,
     ) -> Result<(), Error> {
         let mut parts = Vec::new();
-        let inner = Rendering { bundle: false, format: Format::Client, device: rendering.device };
+        let inner = Rendering {
+            bundle: false,
+            format: Format::Client,
+            device: rendering.device,
+        };
         if let Some(edit) = &bundle.edit {
             let text = self.client_json(edit, viewer.as_deref_mut(), &inner, &Bundle::default())?;
             parts.push(format!("\"m.replace\":{text}"));
         }
         if !bundle.references.is_empty() {
-            let chunk: Vec<_> =
-                bundle.references.iter().map(|id| serde_json::json!({ "event_id": id })).collect();
-            parts.push(format!("\"m.reference\":{}", serde_json::json!({ "chunk": chunk })));
+            let chunk: Vec<_> = bundle
+                .references
+                .iter()
+                .map(|id| serde_json::json!({ "event_id": id }))
+                .collect();
+            parts.push(format!(
+                "\"m.reference\":{}",
+                serde_json::json!({ "chunk": chunk })
+            ));
         }
         if let Some((latest, count, takes_part)) = &bundle.thread {
             let edits = match viewer.as_deref_mut() {
                 Some(viewer) => self.bundle(latest, viewer)?,
                 None => Bundle::default(),
             };
-            let edits = Bundle { thread: None, ..edits };
+            let edits = Bundle {
+                thread: None,
+                ..edits
+            };
             let latest = self.client_json(latest, viewer, &inner, &edits)?;
             parts.push(format!(
                 "\"m.thread\":{{\"latest_event\":{latest},\"count\":{count},\"current_user_participated\":{takes_part}}}"
@@ -183,7 +207,10 @@ impl Room {
 
     /// The viewer's membership at the time of an event (`unsigned.membership`, MSC4115).
     fn membership_at(&self, event: &Event, viewer: &mut Viewer) -> Result<crate::Membership, Error> {
-        let own = event.pdu.state_key().is_some_and(|key| *key == *viewer.user().as_str())
+        let own = event
+            .pdu
+            .state_key()
+            .is_some_and(|key| *key == *viewer.user().as_str())
             && event.pdu.kind() == "m.room.member";
         if own {
             #[derive(serde::Deserialize)]

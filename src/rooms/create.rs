@@ -6,13 +6,7 @@ use hearth_storage::{Batch, EntityKind, Family, record};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    Error, NewEvent, Room, Rooms,
-    head::HeadRecord,
-    input::Outcome,
-    keys,
-    load::RoomRecord,
-};
+use crate::{Error, NewEvent, Room, Rooms, head::HeadRecord, input::Outcome, keys, load::RoomRecord};
 
 /// Length of the opaque part of a room id that is drawn at random (room versions before 12).
 const ROOM_ID_CHARS: usize = 18;
@@ -100,11 +94,16 @@ impl Rooms {
             )));
         }
         if let Some((remote, _)) = spec.invite.iter().find(|(user, _)| !self.is_local(user)) {
-            return Err(Error::Forbidden(format!("{remote} is on another server, which is not reachable")));
+            return Err(Error::Forbidden(format!(
+                "{remote} is on another server, which is not reachable"
+            )));
         }
-        let version = spec.version.clone().unwrap_or_else(|| self.default_version.clone());
-        let rules = hearth_events::rules(&version)
-            .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
+        let version = spec
+            .version
+            .clone()
+            .unwrap_or_else(|| self.default_version.clone());
+        let rules =
+            hearth_events::rules(&version).ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
         let mut now = self.clock.now_ms();
         let (create, room_id) = loop {
             let create = self.create_event(&spec, &version, now)?;
@@ -116,7 +115,10 @@ impl Rooms {
             }
             now += 1;
         };
-        let _starting = Starting { rooms: self.as_ref(), id: &room_id };
+        let _starting = Starting {
+            rooms: self.as_ref(),
+            id: &room_id,
+        };
         if let Some(alias) = &spec.alias {
             self.reserve_alias(alias, &room_id, &spec.creator).await?;
         }
@@ -143,14 +145,23 @@ impl Rooms {
         for event in &mut events {
             event.timestamp_ms = Some(now);
         }
-        let stored = RoomRecord { room_id: room_id.to_string(), version: version.to_string() };
-        rows.put(Family::Room, keys::room(key, keys::ROOM_RECORD), record::encode(&stored));
+        let stored = RoomRecord {
+            room_id: room_id.to_string(),
+            version: version.to_string(),
+        };
+        rows.put(
+            Family::Room,
+            keys::room(key, keys::ROOM_RECORD),
+            record::encode(&stored),
+        );
         if let Some(alias) = &spec.alias {
             let row = keys::index(key, keys::INDEX_ALIAS, &[alias.as_bytes()]);
             rows.put(Family::RoomIndex, row, Vec::new());
         }
-        let prepared =
-            events.into_iter().map(|event| room.prepare(event, None)).collect::<Result<Vec<_>, _>>()?;
+        let prepared = events
+            .into_iter()
+            .map(|event| room.prepare(event, None))
+            .collect::<Result<Vec<_>, _>>()?;
         match room.stage(&prepared, None) {
             Outcome::Staged(staged) => {
                 let staged = staged.with_rows(rows);
@@ -169,15 +180,18 @@ impl Rooms {
     }
 
     fn create_event(&self, spec: &CreateRoom, version: &RoomVersionId, now: u64) -> Result<NewEvent, Error> {
-        let rules = hearth_events::rules(version)
-            .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(version).ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
         let mut content = spec.creation_content.clone();
         content.insert("room_version".to_owned(), json!(version.as_str()));
         match !rules.authorization.use_room_create_sender {
             true => content.insert("creator".to_owned(), json!(spec.creator)),
             false => content.remove("creator"),
         };
-        if rules.authorization.additional_room_creators && spec.preset == Preset::TrustedPrivateChat && !spec.invite.is_empty() {
+        if rules.authorization.additional_room_creators
+            && spec.preset == Preset::TrustedPrivateChat
+            && !spec.invite.is_empty()
+        {
             let list = content.entry("additional_creators").or_insert_with(|| json!([]));
             let list = list
                 .as_array_mut()
@@ -193,7 +207,11 @@ impl Rooms {
         Ok(event)
     }
 
-    fn new_room_id(&self, rules: &'static hearth_events::Rules, create: &NewEvent) -> Result<OwnedRoomId, Error> {
+    fn new_room_id(
+        &self,
+        rules: &'static hearth_events::Rules,
+        create: &NewEvent,
+    ) -> Result<OwnedRoomId, Error> {
         if !rules.room_id_is_create_hash() {
             let opaque = hearth_core::random::alphanumeric(&*self.random, ROOM_ID_CHARS);
             return OwnedRoomId::try_from(format!("!{opaque}:{}", self.server_name))
@@ -228,14 +246,21 @@ impl Rooms {
         if let Some(alias) = &spec.alias {
             events.push(state("m.room.canonical_alias", "", &json!({ "alias": alias })));
         }
-        let given = |kind: &str| spec.initial_state.iter().any(|(found, key, _)| found == kind && key.is_empty());
+        let given = |kind: &str| {
+            spec.initial_state
+                .iter()
+                .any(|(found, key, _)| found == kind && key.is_empty())
+        };
         let (join_rule, guests) = match spec.preset {
             Preset::PublicChat => ("public", "forbidden"),
             Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", "can_join"),
         };
         for (kind, content) in [
             ("m.room.join_rules", json!({ "join_rule": join_rule })),
-            ("m.room.history_visibility", json!({ "history_visibility": "shared" })),
+            (
+                "m.room.history_visibility",
+                json!({ "history_visibility": "shared" }),
+            ),
             ("m.room.guest_access", json!({ "guest_access": guests })),
         ] {
             if !given(kind) {

@@ -8,9 +8,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use hearth_cluster::OutboxHandler;
-use hearth_storage::{
-    Batch, EntityKind, Family, OutboxRow, Position, Record, ShardId, record, slot_of,
-};
+use hearth_storage::{Batch, EntityKind, Family, OutboxRow, Position, Record, ShardId, record, slot_of};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -126,7 +124,10 @@ impl Rooms {
         let room_id = match (target, &old) {
             (Some(_), Some(_)) => return Err(Error::AliasInUse(alias.to_string())),
             (Some((room, creator)), None) => {
-                let value = AliasRecord { room_id: room.to_owned(), creator: creator.to_owned() };
+                let value = AliasRecord {
+                    room_id: room.to_owned(),
+                    creator: creator.to_owned(),
+                };
                 batch.put(Family::Alias, alias_key(alias), record::encode(&value));
                 room.to_owned()
             }
@@ -138,7 +139,10 @@ impl Rooms {
         };
         let mut outbox = Vec::new();
         if tell {
-            let notice = AliasNotice { alias: alias.to_owned(), present: target.is_some() };
+            let notice = AliasNotice {
+                alias: alias.to_owned(),
+                present: target.is_some(),
+            };
             outbox.push(OutboxRow {
                 target_kind: EntityKind::Room,
                 target: room_id.to_string(),
@@ -146,7 +150,10 @@ impl Rooms {
                 payload: record::encode(&notice),
             });
         }
-        let record = Record { outbox, ..Record::of(batch) };
+        let record = Record {
+            outbox,
+            ..Record::of(batch)
+        };
         self.cluster.commit(slot_of(alias.as_str()), |_| record).await?;
         Ok(())
     }
@@ -159,8 +166,15 @@ impl Rooms {
             true => batch.put(Family::Room, row, keys::tagged(&[])),
             false => batch.delete(Family::Room, row),
         }
-        let notice = ListNotice { room_id: room.id().to_owned(), network: None, listed };
-        let record = Record { outbox: vec![list_row(&notice)], ..Record::of(batch) };
+        let notice = ListNotice {
+            room_id: room.id().to_owned(),
+            network: None,
+            listed,
+        };
+        let record = Record {
+            outbox: vec![list_row(&notice)],
+            ..Record::of(batch)
+        };
         self.cluster.commit(room.0.key.slot, |_| record).await?;
         Ok(())
     }
@@ -168,33 +182,44 @@ impl Rooms {
     /// Lists a room among those of a bridged network, or takes it out
     /// (`PUT /directory/list/appservice/{networkId}/{roomId}`).
     pub async fn set_network_listed(&self, room: &RoomId, network: &str, listed: bool) -> Result<(), Error> {
-        let notice = ListNotice { room_id: room.to_owned(), network: Some(network.to_owned()), listed };
-        let record = Record { outbox: vec![list_row(&notice)], ..Record::of(Batch::new()) };
+        let notice = ListNotice {
+            room_id: room.to_owned(),
+            network: Some(network.to_owned()),
+            listed,
+        };
+        let record = Record {
+            outbox: vec![list_row(&notice)],
+            ..Record::of(Batch::new())
+        };
         self.cluster.commit(slot_of(room.as_str()), |_| record).await?;
         Ok(())
     }
 
     /// Whether the room is in the server's own public directory.
     pub fn is_listed(&self, room: &Room) -> Result<bool, Error> {
-        Ok(self.reader().get(Family::Room, &keys::room(room.0.key, keys::ROOM_LISTED))?.is_some())
+        Ok(self
+            .reader()
+            .get(Family::Room, &keys::room(room.0.key, keys::ROOM_LISTED))?
+            .is_some())
     }
 
     /// A page of the public directory: rooms that match, those with most members first.
     pub fn public_rooms(self: &Arc<Self>, query: &DirectoryEntry) -> Result<DirectoryPage, Error> {
         let mut listed: Vec<OwnedRoomId> = Vec::new();
         let (start, end) = keys::range(VIEW.to_vec());
-        self.reader().scan(Family::View, &start, &end, false, &mut |key, _| {
-            let mut parts = key[start.len()..].splitn(2, |byte| *byte == 0);
-            let network = parts.next().unwrap_or_default();
-            let wanted = query.network.as_deref().unwrap_or("").as_bytes();
-            let room = parts.next().and_then(|room| std::str::from_utf8(room).ok());
-            if (query.all_networks || network == wanted)
-                && let Some(room) = room.and_then(|room| OwnedRoomId::try_from(room).ok())
-            {
-                listed.push(room);
-            }
-            true
-        })?;
+        self.reader()
+            .scan(Family::View, &start, &end, false, &mut |key, _| {
+                let mut parts = key[start.len()..].splitn(2, |byte| *byte == 0);
+                let network = parts.next().unwrap_or_default();
+                let wanted = query.network.as_deref().unwrap_or("").as_bytes();
+                let room = parts.next().and_then(|room| std::str::from_utf8(room).ok());
+                if (query.all_networks || network == wanted)
+                    && let Some(room) = room.and_then(|room| OwnedRoomId::try_from(room).ok())
+                {
+                    listed.push(room);
+                }
+                true
+            })?;
         listed.sort();
         listed.dedup();
         let mut found = Vec::new();
@@ -205,7 +230,10 @@ impl Rooms {
                 found.push((room.view().joined, summary));
             }
         }
-        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1["room_id"].as_str().cmp(&b.1["room_id"].as_str())));
+        found.sort_by(|a, b| {
+            b.0.cmp(&a.0)
+                .then_with(|| a.1["room_id"].as_str().cmp(&b.1["room_id"].as_str()))
+        });
         let total = found.len();
         let at = query.since.unwrap_or(0).min(total);
         let limit = query.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
@@ -224,11 +252,12 @@ impl Room {
     pub fn aliases(&self) -> Result<Vec<OwnedRoomAliasId>, Error> {
         let (start, end) = keys::range(keys::index(self.0.key, keys::INDEX_ALIAS, &[]));
         let mut out = Vec::new();
-        self.reader().scan(Family::RoomIndex, &start, &end, false, &mut |key, _| {
-            let alias = std::str::from_utf8(&key[start.len()..]).ok();
-            out.extend(alias.and_then(|alias| OwnedRoomAliasId::try_from(alias).ok()));
-            true
-        })?;
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, false, &mut |key, _| {
+                let alias = std::str::from_utf8(&key[start.len()..]).ok();
+                out.extend(alias.and_then(|alias| OwnedRoomAliasId::try_from(alias).ok()));
+                true
+            })?;
         Ok(out)
     }
 }
@@ -253,7 +282,9 @@ fn matches(summary: &Value, query: &DirectoryEntry) -> bool {
     {
         return false;
     }
-    let Some(search) = query.search.as_deref().filter(|search| !search.is_empty()) else { return true };
+    let Some(search) = query.search.as_deref().filter(|search| !search.is_empty()) else {
+        return true;
+    };
     let search = search.to_lowercase();
     ["name", "topic", "canonical_alias"]
         .iter()
@@ -271,7 +302,9 @@ impl OutboxHandler for Delivery {
         payload: &[u8],
         _source: (ShardId, Position, u16),
     ) -> Result<(), hearth_storage::Error> {
-        let Some(rooms) = self.0.upgrade() else { return Err(hearth_storage::Error::Stopped) };
+        let Some(rooms) = self.0.upgrade() else {
+            return Err(hearth_storage::Error::Stopped);
+        };
         let mut batch = Batch::new();
         if target == "directory" {
             let notice: ListNotice = record::decode(payload)?;
@@ -291,7 +324,10 @@ impl OutboxHandler for Delivery {
                 false => batch.delete(Family::RoomIndex, row),
             }
         }
-        rooms.cluster.commit(slot_of(target), |_| Record::of(batch)).await?;
+        rooms
+            .cluster
+            .commit(slot_of(target), |_| Record::of(batch))
+            .await?;
         Ok(())
     }
 }

@@ -157,13 +157,29 @@ impl Event {
         let redacted_by = Some(cursor.u32()?).filter(|short| *short != 0);
         let origin = match cursor.u8()? {
             0 => None,
-            _ => Some(Origin { device: cursor.str()?.to_owned(), txn: cursor.str()?.to_owned() }),
+            _ => Some(Origin {
+                device: cursor.str()?.to_owned(),
+                txn: cursor.str()?.to_owned(),
+            }),
         };
         let event_id = decode_event_id(cursor.bytes()?).ok_or_else(|| cursor.damaged())?;
         let json = bytes::Bytes::copy_from_slice(&bytes[cursor.offset()..]);
         let pdu = Pdu::from_stored(rules, event_id, json).map_err(|_| cursor.damaged())?;
-        let place = Place { anchor, offset: -offset };
-        let header = Header { flags, class, place, position, state_before, prev, auth, redacted_by, origin };
+        let place = Place {
+            anchor,
+            offset: -offset,
+        };
+        let header = Header {
+            flags,
+            class,
+            place,
+            position,
+            state_before,
+            prev,
+            auth,
+            redacted_by,
+            origin,
+        };
         Ok(Self { short, header, pdu })
     }
 }

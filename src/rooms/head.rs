@@ -141,7 +141,10 @@ impl HeadRecord {
             timeline_position: cursor.varint()?,
             joined: cursor.u32()?,
             invited: cursor.u32()?,
-            totals: Totals { notify: cursor.u32()?, highlight: cursor.u32()? },
+            totals: Totals {
+                notify: cursor.u32()?,
+                highlight: cursor.u32()?,
+            },
             ..HeadRecord::default()
         };
         let tips = cursor.varint()?;
@@ -150,7 +153,10 @@ impl HeadRecord {
             let short = cursor.u32()?;
             let depth = cursor.varint()?;
             let id = decode_event_id(cursor.bytes()?).ok_or_else(|| cursor.damaged())?;
-            head.tips.push(Tip { event: EventRef { short, id }, depth });
+            head.tips.push(Tip {
+                event: EventRef { short, id },
+                depth,
+            });
         }
         Ok(head)
     }
@@ -312,7 +318,9 @@ impl Pending {
     /// Forgets what is durable by now.
     pub(crate) fn prune(&mut self, published: Position) {
         while self.order.front().is_some_and(|(at, _)| *at <= published) {
-            let Some((at, key)) = self.order.pop_front() else { return };
+            let Some((at, key)) = self.order.pop_front() else {
+                return;
+            };
             match key {
                 PendingKey::State(key) => remove_if(&mut self.state, &key, at),
                 PendingKey::Key(key) => remove_if(&mut self.keys, &key, at),
@@ -379,11 +387,17 @@ mod tests {
             depth: 301,
             position: 12345,
             timeline_position: 12344,
-            totals: Totals { notify: 200, highlight: 2 },
+            totals: Totals {
+                notify: 200,
+                highlight: 2,
+            },
             root: NodeId([7; 16]),
             joined: 3,
             invited: 1,
-            tips: SmallVec::from_vec(vec![Tip { event: EventRef { short: 9, id }, depth: 301 }]),
+            tips: SmallVec::from_vec(vec![Tip {
+                event: EventRef { short: 9, id },
+                depth: 301,
+            }]),
         };
         let bytes = head.encode();
         assert_eq!(HeadRecord::decode(&bytes).unwrap(), head);
@@ -396,7 +410,10 @@ mod tests {
     fn pending_forgets_only_what_is_durable() {
         let mut pending = Pending::default();
         let key = ("m.room.topic".to_owned(), String::new());
-        let entry = |short| StateEntry { short, membership: Membership::None };
+        let entry = |short| StateEntry {
+            short,
+            membership: Membership::None,
+        };
         pending.add_state(1, key.clone(), entry(1));
         pending.add_state(3, key.clone(), entry(2));
         pending.prune(2);

@@ -126,8 +126,12 @@ impl Room {
     /// The current state event that a new one would repeat: same type, key, sender and content. A
     /// client that says the same again gets it instead of a new event.
     pub fn same_state(&self, event: &NewEvent) -> Result<Option<OwnedEventId>, Error> {
-        let Some(state_key) = &event.state_key else { return Ok(None) };
-        let Some(current) = self.state(&event.kind, state_key)? else { return Ok(None) };
+        let Some(state_key) = &event.state_key else {
+            return Ok(None);
+        };
+        let Some(current) = self.state(&event.kind, state_key)? else {
+            return Ok(None);
+        };
         let content = canonical::canonicalize(&event.content, self.0.rules.strict_json())?;
         let same = current.pdu.sender() == event.sender && *current.pdu.content() == *content;
         let still_joined = self.membership(&event.sender)? == crate::Membership::Join;
@@ -142,8 +146,15 @@ impl Room {
             return Err(Error::Invalid("the content is not a JSON object".to_owned()));
         }
         let relation = Relation::of_content(&event.content);
-        let origin = txn.map(|txn| Origin { device: txn.device.clone(), txn: txn.id.clone() });
-        Ok(Prepared { event, relation, origin })
+        let origin = txn.map(|txn| Origin {
+            device: txn.device.clone(),
+            txn: txn.id.clone(),
+        });
+        Ok(Prepared {
+            event,
+            relation,
+            origin,
+        })
     }
 
     /// The section under the lock: decides, numbers and hashes all of `events` or none.
@@ -194,7 +205,10 @@ impl Room {
     }
 
     fn stored_txn(&self, key: &[u8; 16]) -> Result<Option<OwnedEventId>, Error> {
-        let row = self.reader().get(hearth_storage::Family::RoomTxn, &crate::keys::txn(self.0.key, key))?;
+        let row = self.reader().get(
+            hearth_storage::Family::RoomTxn,
+            &crate::keys::txn(self.0.key, key),
+        )?;
         let Some(row) = row else { return Ok(None) };
         let short: Short = crate::keys::read_u32_value(&row, "transaction")?;
         let event = self.event(short)?.ok_or(Error::Damaged("transaction"))?;

@@ -67,7 +67,10 @@ pub(crate) fn place_bytes(place: Place) -> [u8; 12] {
 pub(crate) fn read_place(bytes: &[u8]) -> Option<Place> {
     let anchor = u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
     let offset = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
-    Some(Place { anchor, offset: (i64::from(offset) - 0x8000_0000) as i32 })
+    Some(Place {
+        anchor,
+        offset: (i64::from(offset) - 0x8000_0000) as i32,
+    })
 }
 
 pub(crate) fn timeline(key: EntityKey, place: Place) -> Vec<u8> {
@@ -124,7 +127,10 @@ pub(crate) fn state_value(entry: StateEntry) -> Vec<u8> {
 pub(crate) fn read_state_entry(bytes: &[u8]) -> Result<StateEntry, Error> {
     let short = read_u32_value(bytes, "state entry")?;
     let membership = bytes.get(5).copied().ok_or(Error::Damaged("state entry"))?;
-    Ok(StateEntry { short, membership: Membership::from_byte(membership) })
+    Ok(StateEntry {
+        short,
+        membership: Membership::from_byte(membership),
+    })
 }
 
 pub(crate) fn state_at(key: EntityKey, position: Position) -> Vec<u8> {
@@ -137,7 +143,10 @@ pub(crate) fn root_value(root: NodeId) -> Vec<u8> {
 
 pub(crate) fn read_root(bytes: &[u8]) -> Result<NodeId, Error> {
     let bytes = untagged(bytes).unwrap_or_default();
-    let id = bytes.get(..16).and_then(|id| id.try_into().ok()).ok_or(Error::Damaged("state root"))?;
+    let id = bytes
+        .get(..16)
+        .and_then(|id| id.try_into().ok())
+        .ok_or(Error::Damaged("state root"))?;
     Ok(NodeId(id))
 }
 
@@ -154,11 +163,25 @@ pub(crate) fn index(key: EntityKey, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 pub(crate) fn relation(key: EntityKey, parent: Short, place: Place, child: Short) -> Vec<u8> {
-    index(key, INDEX_RELATION, &[&parent.to_be_bytes(), &place_bytes(place), &child.to_be_bytes()])
+    index(
+        key,
+        INDEX_RELATION,
+        &[&parent.to_be_bytes(), &place_bytes(place), &child.to_be_bytes()],
+    )
 }
 
 pub(crate) fn receipt(key: EntityKey, user: &str, kind: &str, thread: &str) -> Vec<u8> {
-    with(key, &[b"r", user.as_bytes(), &[0], kind.as_bytes(), &[0], thread.as_bytes()])
+    with(
+        key,
+        &[
+            b"r",
+            user.as_bytes(),
+            &[0],
+            kind.as_bytes(),
+            &[0],
+            thread.as_bytes(),
+        ],
+    )
 }
 
 pub(crate) fn receipt_prefix(key: EntityKey) -> Vec<u8> {
@@ -196,7 +219,10 @@ pub(crate) fn read_u32_value(bytes: &[u8], what: &'static str) -> Result<u32, Er
 }
 
 pub(crate) fn read_u32(bytes: &[u8], what: &'static str) -> Result<u32, Error> {
-    let bytes = bytes.get(..4).and_then(|four| four.try_into().ok()).ok_or(Error::Damaged(what))?;
+    let bytes = bytes
+        .get(..4)
+        .and_then(|four| four.try_into().ok())
+        .ok_or(Error::Damaged(what))?;
     Ok(u32::from_be_bytes(bytes))
 }
 
@@ -214,8 +240,10 @@ mod tests {
     #[test]
     fn filled_in_history_sorts_before_its_anchor() {
         let places = [(1, -2), (1, -1), (1, 0), (2, i32::MIN), (2, -1), (2, 0), (3, 0)];
-        let keys: Vec<_> =
-            places.iter().map(|&(anchor, offset)| place_bytes(Place { anchor, offset })).collect();
+        let keys: Vec<_> = places
+            .iter()
+            .map(|&(anchor, offset)| place_bytes(Place { anchor, offset }))
+            .collect();
         assert!(keys.is_sorted());
         for (key, (anchor, offset)) in keys.iter().zip(places) {
             assert_eq!(read_place(key), Some(Place { anchor, offset }));

@@ -26,8 +26,8 @@ mod event;
 mod head;
 mod input;
 mod keys;
-mod locks;
 mod load;
+mod locks;
 mod membership;
 mod receipts;
 mod relations;
@@ -177,7 +177,11 @@ impl Rooms {
                     position: published.position,
                     added: &note.added,
                 };
-                rooms.early_listeners.read().iter().for_each(|listener| listener(&note_of_change));
+                rooms
+                    .early_listeners
+                    .read()
+                    .iter()
+                    .for_each(|listener| listener(&note_of_change));
             }
         }));
         let weak = Arc::downgrade(&rooms);
@@ -244,7 +248,9 @@ impl Rooms {
         match self.loaded.entry(id.to_owned()) {
             dashmap::Entry::Occupied(found) => Ok(Some(found.get().clone())),
             dashmap::Entry::Vacant(place) => {
-                let Some(room) = self.load(id, key)? else { return Ok(None) };
+                let Some(room) = self.load(id, key)? else {
+                    return Ok(None);
+                };
                 place.insert(room.clone());
                 Ok(Some(room))
             }
@@ -253,7 +259,8 @@ impl Rooms {
 
     /// The room with an id; an error that says so where there is none.
     pub fn require(self: &Arc<Self>, id: &RoomId) -> Result<Room, Error> {
-        self.get(id)?.ok_or_else(|| Error::NotFound(format!("room {id} is not known here")))
+        self.get(id)?
+            .ok_or_else(|| Error::NotFound(format!("room {id} is not known here")))
     }
 
     /// Drops rooms that nobody holds and that have nothing under way.
@@ -289,7 +296,10 @@ impl Rooms {
 
     pub(crate) fn cached_events(&self, room: &Room, shorts: &[Short]) -> Result<Vec<Arc<Event>>, Error> {
         let key = room.0.key;
-        let mut out: Vec<_> = shorts.iter().map(|short| self.events.get(&(key, *short))).collect();
+        let mut out: Vec<_> = shorts
+            .iter()
+            .map(|short| self.events.get(&(key, *short)))
+            .collect();
         let missing: Vec<usize> = (0..out.len()).filter(|at| out[*at].is_none()).collect();
         if !missing.is_empty() {
             let rows: Vec<_> = missing.iter().map(|at| keys::event(key, shorts[*at])).collect();
@@ -308,7 +318,10 @@ impl Rooms {
     fn keep_event(&self, room: &Room, short: Short, bytes: &[u8]) -> Result<Arc<Event>, Error> {
         let key = room.0.key;
         let event = Arc::new(Event::decode(room.rules(), short, bytes)?);
-        match self.events.get_value_or_guard(&(key, short), Some(std::time::Duration::ZERO)) {
+        match self
+            .events
+            .get_value_or_guard(&(key, short), Some(std::time::Duration::ZERO))
+        {
             quick_cache::sync::GuardResult::Value(found) => return Ok(found),
             quick_cache::sync::GuardResult::Guard(guard) => drop(guard.insert(event.clone())),
             quick_cache::sync::GuardResult::Timeout => {}
@@ -331,7 +344,12 @@ impl Rooms {
     }
 
     pub(crate) fn notify(&self, room: &Room, change: &Change, position: Position, added: &[Arc<Event>]) {
-        let changed = Changed { room, change, position, added };
+        let changed = Changed {
+            room,
+            change,
+            position,
+            added,
+        };
         for listener in self.listeners.read().iter() {
             listener(&changed);
         }

@@ -36,8 +36,12 @@ impl Rooms {
         let rows = [keys::ROOM_RECORD, keys::ROOM_HEAD, keys::ROOM_RECEIPTS];
         let rows = rows.map(|field| keys::room(key, field));
         let values = reader.multi_get(Family::Room, &rows)?;
-        let [Some(record), Some(head), receipts] = values.as_slice() else { return Ok(None) };
-        let receipts = receipts.as_ref().and_then(|bytes| keys::untagged(bytes).and_then(|bytes| bytes.try_into().ok()));
+        let [Some(record), Some(head), receipts] = values.as_slice() else {
+            return Ok(None);
+        };
+        let receipts = receipts
+            .as_ref()
+            .and_then(|bytes| keys::untagged(bytes).and_then(|bytes| bytes.try_into().ok()));
         let receipts = receipts.map_or(0, u64::from_be_bytes);
         let record: RoomRecord = record::decode(record)?;
         let version = RoomVersionId::try_from(record.version.as_str())
@@ -46,15 +50,18 @@ impl Rooms {
         let mut servers = BTreeMap::new();
         let (start, end) = keys::range(keys::index(key, keys::INDEX_SERVER, &[]));
         reader.scan(Family::RoomIndex, &start, &end, false, &mut |row, value| {
-            if let (Ok(server), Ok(count)) =
-                (std::str::from_utf8(&row[start.len()..]), keys::read_u32_value(value, "server count"))
-            {
+            if let (Ok(server), Ok(count)) = (
+                std::str::from_utf8(&row[start.len()..]),
+                keys::read_u32_value(value, "server count"),
+            ) {
                 servers.insert(server.to_owned(), count);
             }
             true
         })?;
         let room = self.assemble(id, key, &version, head, servers)?;
-        let create = room.state("m.room.create", "")?.ok_or(Error::Damaged("create event"))?;
+        let create = room
+            .state("m.room.create", "")?
+            .ok_or(Error::Damaged("create event"))?;
         let sender = create.pdu.sender();
         let info = CreateInfo::parse(room.rules(), create.id(), sender, create.pdu.content())?;
         drop(room.0.create.set(Arc::new(info)));
@@ -71,8 +78,8 @@ impl Rooms {
         record: HeadRecord,
         servers: BTreeMap<String, u32>,
     ) -> Result<Room, Error> {
-        let rules = hearth_events::rules(version)
-            .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(version).ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
         let head = Head {
             record,
             servers,

@@ -26,7 +26,11 @@ impl Room {
     }
 
     /// The local user who vouches for a join by a room's `restricted` rule, where one is needed.
-    fn restricted_authorizer(&self, user: &UserId, membership: Membership) -> Result<Option<OwnedUserId>, Error> {
+    fn restricted_authorizer(
+        &self,
+        user: &UserId,
+        membership: Membership,
+    ) -> Result<Option<OwnedUserId>, Error> {
         let rule = self.join_rule()?;
         let restricted = match rule.rule {
             JoinRule::Restricted => self.rules().authorization.restricted_join_rule,
@@ -65,7 +69,9 @@ impl Room {
     /// Whether a user is in one of the rooms that a restricted rule names.
     pub fn may_join_by_rule(&self, rule: &JoinRuleInfo, user: &UserId) -> Result<bool, Error> {
         for allow in &rule.allow {
-            let AllowRule::RoomMembership(room_id) = allow else { continue };
+            let AllowRule::RoomMembership(room_id) = allow else {
+                continue;
+            };
             if let Some(room) = self.0.rooms.get(room_id)?
                 && room.membership(user)? == Membership::Join
             {
@@ -78,7 +84,9 @@ impl Room {
     /// The room's current join rule.
     pub fn join_rule(&self) -> Result<JoinRuleInfo, Error> {
         let event = self.state("m.room.join_rules", "")?;
-        Ok(event.map(|event| JoinRuleInfo::parse(event.pdu.content())).unwrap_or_default())
+        Ok(event
+            .map(|event| JoinRuleInfo::parse(event.pdu.content()))
+            .unwrap_or_default())
     }
 
     /// The room's current power levels, where it has the event.
@@ -91,12 +99,22 @@ impl Room {
 
     /// Visits the joined members of this server; stop by returning false.
     pub fn visit_local_members(&self, visit: &mut dyn FnMut(&UserId) -> bool) -> Result<(), Error> {
-        let (start, end) =
-            crate::keys::range(crate::keys::index(self.0.key, crate::keys::INDEX_LOCAL_MEMBER, &[]));
-        self.reader().scan(hearth_storage::Family::RoomIndex, &start, &end, false, &mut |key, _| {
-            let user = std::str::from_utf8(&key[start.len()..]).ok();
-            user.and_then(|user| <&UserId>::try_from(user).ok()).is_none_or(&mut *visit)
-        })?;
+        let (start, end) = crate::keys::range(crate::keys::index(
+            self.0.key,
+            crate::keys::INDEX_LOCAL_MEMBER,
+            &[],
+        ));
+        self.reader().scan(
+            hearth_storage::Family::RoomIndex,
+            &start,
+            &end,
+            false,
+            &mut |key, _| {
+                let user = std::str::from_utf8(&key[start.len()..]).ok();
+                user.and_then(|user| <&UserId>::try_from(user).ok())
+                    .is_none_or(&mut *visit)
+            },
+        )?;
         Ok(())
     }
 
@@ -106,7 +124,10 @@ impl Room {
             Membership::None => Err(Error::NotFound("You are not in this room".to_owned())),
             Membership::Leave => Ok(None),
             Membership::Ban => Err(Error::Forbidden("You are banned from this room".to_owned())),
-            _ => self.send_member(user, user, content("leave", reason)).await.map(Some),
+            _ => self
+                .send_member(user, user, content("leave", reason))
+                .await
+                .map(Some),
         }
     }
 
@@ -119,7 +140,9 @@ impl Room {
         reason: Option<&str>,
     ) -> Result<Sent, Error> {
         if !self.0.rooms.is_local(target) {
-            return Err(Error::Forbidden(format!("{target} is on another server, which is not reachable")));
+            return Err(Error::Forbidden(format!(
+                "{target} is on another server, which is not reachable"
+            )));
         }
         if self.membership(target)? == Membership::Join {
             return Err(Error::Forbidden(format!("{target} is already in the room")));
@@ -130,7 +153,10 @@ impl Room {
 
     /// Removes a user from the room, or takes back an invitation.
     pub async fn kick(&self, sender: &UserId, target: &UserId, reason: Option<&str>) -> Result<Sent, Error> {
-        if matches!(self.membership(target)?, Membership::None | Membership::Leave | Membership::Ban) {
+        if matches!(
+            self.membership(target)?,
+            Membership::None | Membership::Leave | Membership::Ban
+        ) {
             return Err(Error::Forbidden(format!("{target} is not in the room")));
         }
         self.send_member(sender, target, content("leave", reason)).await
@@ -169,7 +195,9 @@ impl Room {
 
     /// Puts a changed profile into the user's member event.
     pub async fn update_profile(&self, user: &UserId, profile: &Map<String, Value>) -> Result<(), Error> {
-        let Some(event) = self.state("m.room.member", user.as_str())? else { return Ok(()) };
+        let Some(event) = self.state("m.room.member", user.as_str())? else {
+            return Ok(());
+        };
         let mut now: Map<String, Value> =
             serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("member event"))?;
         if now.get("membership").and_then(Value::as_str) != Some("join") {

@@ -78,7 +78,10 @@ impl Room {
         let old = self.reader().get(Family::RoomReceipt, &row)?;
         let old: Option<ReceiptRecord> = old.map(|bytes| record::decode(&bytes)).transpose()?;
         if let Some(old) = &old
-            && (Place { anchor: old.anchor, offset: old.offset }) >= place
+            && (Place {
+                anchor: old.anchor,
+                offset: old.offset,
+            }) >= place
         {
             return Ok(());
         }
@@ -86,7 +89,10 @@ impl Room {
         let position = ticket.position();
         let mut batch = Batch::new();
         if let Some(old) = old {
-            batch.delete(Family::RoomReceipt, keys::receipt_position(self.0.key, old.position));
+            batch.delete(
+                Family::RoomReceipt,
+                keys::receipt_position(self.0.key, old.position),
+            );
         }
         let value = ReceiptRecord {
             event_id: event_id.to_owned(),
@@ -97,18 +103,34 @@ impl Room {
         };
         let tail = row[6 + 1..].to_vec();
         batch.put(Family::RoomReceipt, row, record::encode(&value));
-        batch.put(Family::RoomReceipt, keys::receipt_position(self.0.key, position), keys::tagged(&tail));
+        batch.put(
+            Family::RoomReceipt,
+            keys::receipt_position(self.0.key, position),
+            keys::tagged(&tail),
+        );
         let latest = keys::room(self.0.key, keys::ROOM_RECEIPTS);
         batch.put(Family::Room, latest, keys::tagged(&position.to_be_bytes()));
         let note = RoomNote {
             room: self.clone(),
             view: None,
-            change: Change { receipts: true, ..Change::default() },
+            change: Change {
+                receipts: true,
+                ..Change::default()
+            },
             replaced: Vec::new(),
             added: Vec::new(),
         };
-        let feed = vec![FeedItem { entity: self.0.key, kind: FeedKind::RoomReceipt, reference: position }];
-        let record = Record { batch, feed, outbox: Vec::new(), note: Some(std::sync::Arc::new(note)) };
+        let feed = vec![FeedItem {
+            entity: self.0.key,
+            kind: FeedKind::RoomReceipt,
+            reference: position,
+        }];
+        let record = Record {
+            batch,
+            feed,
+            outbox: Vec::new(),
+            note: Some(std::sync::Arc::new(note)),
+        };
         ticket.submit(record).await?;
         Ok(())
     }
@@ -117,10 +139,11 @@ impl Room {
     pub fn receipts(&self, user: &UserId) -> Result<Vec<Receipt>, Error> {
         let (start, end) = keys::range(keys::receipt_prefix(self.0.key));
         let mut out = Vec::new();
-        self.reader().scan(Family::RoomReceipt, &start, &end, false, &mut |key, value| {
-            out.extend(read(&key[start.len()..], value).filter(|receipt| shown(receipt, user)));
-            true
-        })?;
+        self.reader()
+            .scan(Family::RoomReceipt, &start, &end, false, &mut |key, value| {
+                out.extend(read(&key[start.len()..], value).filter(|receipt| shown(receipt, user)));
+                true
+            })?;
         Ok(out)
     }
 
@@ -135,15 +158,18 @@ impl Room {
         let start = keys::receipt_position(self.0.key, since.saturating_add(1));
         let end = keys::receipt_position(self.0.key, until.saturating_add(1));
         let skip = start.len() - 8;
-        self.reader().scan(Family::RoomReceipt, &start, &end, false, &mut |key, value| {
-            let at = key[skip..].try_into().map(u64::from_be_bytes).unwrap_or(0);
-            tails.extend(keys::untagged(value).map(|tail| (at, tail.to_vec())));
-            true
-        })?;
+        self.reader()
+            .scan(Family::RoomReceipt, &start, &end, false, &mut |key, value| {
+                let at = key[skip..].try_into().map(u64::from_be_bytes).unwrap_or(0);
+                tails.extend(keys::untagged(value).map(|tail| (at, tail.to_vec())));
+                true
+            })?;
         let mut out = Vec::new();
         for (position, tail) in tails {
             let row = keys::receipt_of(self.0.key, &tail);
-            let Some(value) = self.reader().get(Family::RoomReceipt, &row)? else { continue };
+            let Some(value) = self.reader().get(Family::RoomReceipt, &row)? else {
+                continue;
+            };
             // A row whose receipt has moved on is a remnant of two writes at once.
             let found = read(&tail, &value).filter(|found| found.position == position);
             out.extend(found.filter(|receipt| shown(receipt, user)));
@@ -173,7 +199,10 @@ fn read(tail: &[u8], value: &[u8]) -> Option<Receipt> {
     let mut parts = std::str::from_utf8(tail).ok()?.splitn(3, '\0');
     let user = OwnedUserId::try_from(parts.next()?).ok()?;
     let kind = ReceiptKind::from_word(parts.next()?)?;
-    let thread = parts.next().filter(|thread| !thread.is_empty()).map(str::to_owned);
+    let thread = parts
+        .next()
+        .filter(|thread| !thread.is_empty())
+        .map(str::to_owned);
     let record: ReceiptRecord = record::decode(value).ok()?;
     Some(Receipt {
         user,

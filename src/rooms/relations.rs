@@ -104,7 +104,12 @@ impl Thread {
         let count = cursor.u32()?;
         let latest = cursor.u32()?;
         let place = keys::read_place(cursor.take(12)?).ok_or(Error::Damaged("thread"))?;
-        Ok(Self { root, count, latest, place })
+        Ok(Self {
+            root,
+            count,
+            latest,
+            place,
+        })
     }
 }
 
@@ -117,12 +122,7 @@ pub(crate) struct ThreadRows {
 }
 
 impl ThreadRows {
-    fn now(
-        &self,
-        room: &Room,
-        threads: &mut HashMap<Short, Thread>,
-        root: Short,
-    ) -> Option<Thread> {
+    fn now(&self, room: &Room, threads: &mut HashMap<Short, Thread>, root: Short) -> Option<Thread> {
         if let Some(thread) = threads.get(&root) {
             return Some(*thread);
         }
@@ -142,7 +142,12 @@ impl ThreadRows {
     ) {
         let before = self.now(room, threads, root).filter(|thread| thread.count > 0);
         let count = before.map_or(0, |thread| thread.count) + 1;
-        let after = Thread { root, count, latest: short, place };
+        let after = Thread {
+            root,
+            count,
+            latest: short,
+            place,
+        };
         threads.insert(root, after);
         self.changed.entry(root).or_insert((before, None)).1 = Some(after);
         self.users.push((root, sender.to_owned()));
@@ -157,8 +162,13 @@ impl ThreadRows {
         short: Short,
         _position: Position,
     ) {
-        let Some(before) = self.now(room, threads, root).filter(|thread| thread.count > 0) else { return };
-        let mut after = Thread { count: before.count - 1, ..before };
+        let Some(before) = self.now(room, threads, root).filter(|thread| thread.count > 0) else {
+            return;
+        };
+        let mut after = Thread {
+            count: before.count - 1,
+            ..before
+        };
         if before.latest == short && after.count > 0 {
             let newest = room.latest_thread_event(root, place).ok().flatten();
             if let Some(row) = newest {
@@ -185,14 +195,22 @@ impl ThreadRows {
             }
         }
         for (root, user) in &self.users {
-            let row = keys::index(key, keys::INDEX_THREAD_USER, &[&root.to_be_bytes(), user.as_bytes()]);
+            let row = keys::index(
+                key,
+                keys::INDEX_THREAD_USER,
+                &[&root.to_be_bytes(), user.as_bytes()],
+            );
             batch.put(Family::RoomIndex, row, Vec::new());
         }
     }
 }
 
 fn order_key(key: EntityKey, place: Place, root: Short) -> Vec<u8> {
-    keys::index(key, keys::INDEX_THREAD_ORDER, &[&keys::place_bytes(place), &root.to_be_bytes()])
+    keys::index(
+        key,
+        keys::INDEX_THREAD_ORDER,
+        &[&keys::place_bytes(place), &root.to_be_bytes()],
+    )
 }
 
 /// What is bundled with an event under `unsigned.m.relations`.
@@ -216,7 +234,11 @@ impl Room {
 
     /// Whether a user has sent an event to a thread.
     pub fn takes_part(&self, root: Short, user: &UserId) -> Result<bool, Error> {
-        let row = keys::index(self.0.key, keys::INDEX_THREAD_USER, &[&root.to_be_bytes(), user.as_bytes()]);
+        let row = keys::index(
+            self.0.key,
+            keys::INDEX_THREAD_USER,
+            &[&root.to_be_bytes(), user.as_bytes()],
+        );
         Ok(self.reader().get(Family::RoomIndex, &row)?.is_some())
     }
 
@@ -229,10 +251,11 @@ impl Room {
             None => end,
         };
         let mut roots = Vec::new();
-        self.reader().scan(Family::RoomIndex, &start, &end, true, &mut |key, _| {
-            roots.extend(keys::read_u32(&key[skip + 12..], "thread order").ok());
-            roots.len() < limit
-        })?;
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, true, &mut |key, _| {
+                roots.extend(keys::read_u32(&key[skip + 12..], "thread order").ok());
+                roots.len() < limit
+            })?;
         let mut out = Vec::with_capacity(roots.len());
         for root in roots {
             out.extend(self.thread(root)?);
@@ -270,14 +293,26 @@ impl Room {
                 false => start = hearth_storage::prefix_end(&bound),
             }
         }
-        self.reader().scan(Family::RoomIndex, &start, &end, backward, &mut |key, value| {
-            let Some(place) = keys::read_place(&key[skip..]) else { return true };
-            let Ok(child) = keys::read_u32(&key[skip + 12..], "relation") else { return true };
-            let Some(value) = keys::untagged(value) else { return true };
-            let mut parts = value.splitn(2, |byte| *byte == 0);
-            let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-            visit(RelationRow { place, child, rel_type: text(), kind: text() })
-        })?;
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, backward, &mut |key, value| {
+                let Some(place) = keys::read_place(&key[skip..]) else {
+                    return true;
+                };
+                let Ok(child) = keys::read_u32(&key[skip + 12..], "relation") else {
+                    return true;
+                };
+                let Some(value) = keys::untagged(value) else {
+                    return true;
+                };
+                let mut parts = value.splitn(2, |byte| *byte == 0);
+                let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+                visit(RelationRow {
+                    place,
+                    child,
+                    rel_type: text(),
+                    kind: text(),
+                })
+            })?;
         Ok(())
     }
 
@@ -356,14 +391,19 @@ mod tests {
             (r#"{"m.relates_to":5}"#, None),
             (r#"{"m.relates_to":{"rel_type":"m.thread"}}"#, None),
             (r#"{"m.relates_to":{"rel_type":"m.thread","event_id":5}}"#, None),
-            (r#"{"m.relates_to":{"rel_type":"m.thread","event_id":"$a"}}"#, Some(("m.thread", None))),
+            (
+                r#"{"m.relates_to":{"rel_type":"m.thread","event_id":"$a"}}"#,
+                Some(("m.thread", None)),
+            ),
             (
                 r#"{"m.relates_to":{"rel_type":"m.annotation","event_id":"$a","key":"+"}}"#,
                 Some(("m.annotation", Some("+"))),
             ),
         ] {
             let found = Relation::of_content(content.as_bytes());
-            let found = found.as_ref().map(|found| (found.rel_type.as_str(), found.key.as_deref()));
+            let found = found
+                .as_ref()
+                .map(|found| (found.rel_type.as_str(), found.key.as_deref()));
             assert_eq!(found, expected, "{content}");
         }
     }

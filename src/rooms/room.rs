@@ -67,7 +67,11 @@ impl Room {
 
     /// What the create event says.
     pub fn create_info(&self) -> Arc<CreateInfo> {
-        self.0.create.get().expect("set before the room is handed out").clone()
+        self.0
+            .create
+            .get()
+            .expect("set before the room is handed out")
+            .clone()
     }
 
     /// Takes what the create event says from the writer's head.
@@ -85,7 +89,9 @@ impl Room {
 
     /// Position of the last published batch that changed anything that `/sync` shows of the room.
     pub fn changed_position(&self) -> Position {
-        self.view().position.max(self.0.receipts_position.load(Ordering::Acquire))
+        self.view()
+            .position
+            .max(self.0.receipts_position.load(Ordering::Acquire))
     }
 
     /// Position of the last published batch that set a receipt.
@@ -112,8 +118,12 @@ impl Room {
 
     /// The short id of an event id.
     pub fn short_of(&self, id: &EventId) -> Result<Option<Short>, Error> {
-        let value = self.reader().get(Family::RoomEventId, &keys::event_id(self.0.key, id))?;
-        value.map(|bytes| keys::read_u32_value(&bytes, "event id")).transpose()
+        let value = self
+            .reader()
+            .get(Family::RoomEventId, &keys::event_id(self.0.key, id))?;
+        value
+            .map(|bytes| keys::read_u32_value(&bytes, "event id"))
+            .transpose()
     }
 
     /// The current state event of a type and state key.
@@ -125,7 +135,9 @@ impl Room {
     }
 
     pub(crate) fn state_entry(&self, kind: &str, state_key: &str) -> Result<Option<StateEntry>, Error> {
-        let value = self.reader().get(Family::RoomState, &keys::state(self.0.key, kind, state_key))?;
+        let value = self
+            .reader()
+            .get(Family::RoomState, &keys::state(self.0.key, kind, state_key))?;
         value.map(|bytes| keys::read_state_entry(&bytes)).transpose()
     }
 
@@ -144,13 +156,14 @@ impl Room {
     fn state_range(&self, start: &[u8], end: &[u8]) -> Result<Vec<Arc<Event>>, Error> {
         let mut shorts = Vec::new();
         let mut failure = None;
-        self.reader().scan(Family::RoomState, start, end, false, &mut |_, value| {
-            match keys::read_state_entry(value) {
-                Ok(entry) => shorts.push(entry.short),
-                Err(error) => failure = Some(error),
-            }
-            failure.is_none()
-        })?;
+        self.reader()
+            .scan(Family::RoomState, start, end, false, &mut |_, value| {
+                match keys::read_state_entry(value) {
+                    Ok(entry) => shorts.push(entry.short),
+                    Err(error) => failure = Some(error),
+                }
+                failure.is_none()
+            })?;
         match failure {
             Some(error) => Err(error),
             None => self.events(&shorts),
@@ -169,13 +182,16 @@ impl Room {
     ) -> Result<(), Error> {
         let (start, end) = keys::state_type_range(self.0.key, "m.room.member");
         let skip = start.len();
-        self.reader().scan(Family::RoomState, &start, &end, false, &mut |key, value| {
-            let user = std::str::from_utf8(&key[skip..]).ok().and_then(|id| <&UserId>::try_from(id).ok());
-            match (user, keys::read_state_entry(value)) {
-                (Some(user), Ok(entry)) => visit(user, entry.membership, entry.short),
-                _ => true,
-            }
-        })?;
+        self.reader()
+            .scan(Family::RoomState, &start, &end, false, &mut |key, value| {
+                let user = std::str::from_utf8(&key[skip..])
+                    .ok()
+                    .and_then(|id| <&UserId>::try_from(id).ok());
+                match (user, keys::read_state_entry(value)) {
+                    (Some(user), Ok(entry)) => visit(user, entry.membership, entry.short),
+                    _ => true,
+                }
+            })?;
         Ok(())
     }
 
@@ -187,13 +203,19 @@ impl Room {
 
     /// The room's short number for a state key, if any event ever had it.
     pub fn state_key_short(&self, kind: &str, state_key: &str) -> Result<Option<u32>, Error> {
-        let value = self.reader().get(Family::RoomStateKey, &keys::state(self.0.key, kind, state_key))?;
-        value.map(|bytes| keys::read_u32_value(&bytes, "state key")).transpose()
+        let value = self
+            .reader()
+            .get(Family::RoomStateKey, &keys::state(self.0.key, kind, state_key))?;
+        value
+            .map(|bytes| keys::read_u32_value(&bytes, "state key"))
+            .transpose()
     }
 
     /// The state event of a type and key in the state with the given root.
     pub fn state_at(&self, root: NodeId, kind: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {
-        let Some(key) = self.state_key_short(kind, state_key)? else { return Ok(None) };
+        let Some(key) = self.state_key_short(kind, state_key)? else {
+            return Ok(None);
+        };
         match self.state_short_at(root, key)? {
             Some(short) => self.event(short),
             None => Ok(None),
@@ -222,11 +244,15 @@ impl Room {
     /// The root of the state after an event.
     pub fn state_after(&self, event: &Event) -> Result<NodeId, Error> {
         let before = event.header.state_before;
-        let Some(state_key) = event.pdu.state_key() else { return Ok(before) };
+        let Some(state_key) = event.pdu.state_key() else {
+            return Ok(before);
+        };
         if !event.is_visible_kind() {
             return Ok(before);
         }
-        let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? else { return Ok(before) };
+        let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? else {
+            return Ok(before);
+        };
         let mut new = state_tree::NewNodes::default();
         let root = state_tree::apply(&self.nodes(), before, &[(key, Some(event.short))], &mut new)?;
         // The nodes stand in storage already: they were written when the event was accepted.
@@ -243,10 +269,11 @@ impl Room {
         let start = keys::state_at(self.0.key, 0);
         let end = keys::state_at(self.0.key, position.saturating_add(1));
         let mut root = Ok(NodeId::EMPTY);
-        self.reader().scan(Family::RoomStateAt, &start, &end, true, &mut |_, value| {
-            root = keys::read_root(value);
-            false
-        })?;
+        self.reader()
+            .scan(Family::RoomStateAt, &start, &end, true, &mut |_, value| {
+                root = keys::read_root(value);
+                false
+            })?;
         root
     }
 

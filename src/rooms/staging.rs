@@ -131,7 +131,10 @@ impl<'a> Staging<'a> {
         let header = Header {
             flags: Flags::default(),
             class: self.class(event),
-            place: Place { anchor: self.record.last_n, offset: 0 },
+            place: Place {
+                anchor: self.record.last_n,
+                offset: 0,
+            },
             position: 0,
             state_before,
             prev: self.events.last().map_or_else(
@@ -189,7 +192,13 @@ impl<'a> Staging<'a> {
         self.record.last_short = short;
         self.record.last_n += 1;
         self.record.depth += 1;
-        let tip = Tip { event: EventRef { short, id: id.clone() }, depth: self.record.depth };
+        let tip = Tip {
+            event: EventRef {
+                short,
+                id: id.clone(),
+            },
+            depth: self.record.depth,
+        };
         self.record.tips = SmallVec::from_vec(vec![tip]);
         self.ids.insert(id, short);
     }
@@ -223,7 +232,8 @@ impl<'a> Staging<'a> {
         if let Some(relation) = Relation::of_content(target.pdu.content())
             && let Some(parent) = self.short_of(&relation.event_id)?
         {
-            self.unlinked.push((parent, target.header.place, target.short, relation));
+            self.unlinked
+                .push((parent, target.header.place, target.short, relation));
         }
         if let Some(state_key) = target.pdu.state_key() {
             self.patch.forget(target.pdu.kind(), state_key);
@@ -233,11 +243,15 @@ impl<'a> Staging<'a> {
     }
 
     fn resolve_relation(&self, prepared: &Prepared) -> Result<Option<(Short, Relation)>, Stop> {
-        let Some(relation) = &prepared.relation else { return Ok(None) };
+        let Some(relation) = &prepared.relation else {
+            return Ok(None);
+        };
         if prepared.event.state_key.is_some() && relation.rel_type == "m.replace" {
             return Ok(None);
         }
-        Ok(self.short_of(&relation.event_id)?.map(|parent| (parent, relation.clone())))
+        Ok(self
+            .short_of(&relation.event_id)?
+            .map(|parent| (parent, relation.clone())))
     }
 
     /// The short id of an event, staged, pending or stored.
@@ -258,22 +272,37 @@ impl<'a> Staging<'a> {
         unsigned: &Unsigned,
         short: Short,
     ) -> Result<Option<(String, String, StateEntry)>, Stop> {
-        let Some(state_key) = &event.state_key else { return Ok(None) };
+        let Some(state_key) = &event.state_key else {
+            return Ok(None);
+        };
         let key = (event.kind.clone(), state_key.clone());
         let before = self.entry(&key)?;
         let number = self.key_short(&key)?;
         let store = self.room.nodes();
-        let base = Overlay { base: &store, new: &self.head.pending.nodes };
+        let base = Overlay {
+            base: &store,
+            new: &self.head.pending.nodes,
+        };
         self.record.root =
             state_tree::apply(&base, self.record.root, &[(number, Some(short))], &mut self.nodes)?;
-        let mut entry = StateEntry { short, membership: Membership::None };
+        let mut entry = StateEntry {
+            short,
+            membership: Membership::None,
+        };
         if event.kind == "m.room.member" {
             let info = MemberInfo::parse(&event.content)?;
             entry.membership = Membership::from_word(info.membership.as_str());
             let before = before.map_or(Membership::None, |entry| entry.membership);
             self.count_member(state_key, before, entry.membership, event, &unsigned.event_id);
         }
-        self.patch.learn(self.room.0.rules, event, EventRef { short, id: unsigned.event_id.clone() })?;
+        self.patch.learn(
+            self.room.0.rules,
+            event,
+            EventRef {
+                short,
+                id: unsigned.event_id.clone(),
+            },
+        )?;
         self.state.insert(key, entry);
         Ok(Some((event.kind.clone(), state_key.clone(), entry)))
     }
@@ -286,12 +315,17 @@ impl<'a> Staging<'a> {
         event: &crate::NewEvent,
         event_id: &ruma::EventId,
     ) {
-        let Ok(user) = OwnedUserId::try_from(state_key) else { return };
+        let Ok(user) = OwnedUserId::try_from(state_key) else {
+            return;
+        };
         for (membership, step) in [(before, -1i64), (after, 1)] {
             match membership {
                 Membership::Join => {
                     self.record.joined = self.record.joined.saturating_add_signed(step as i32);
-                    *self.server_delta.entry(user.server_name().to_string()).or_default() += step;
+                    *self
+                        .server_delta
+                        .entry(user.server_name().to_string())
+                        .or_default() += step;
                 }
                 Membership::Invite => {
                     self.record.invited = self.record.invited.saturating_add_signed(step as i32);
@@ -370,5 +404,9 @@ impl<'a> Staging<'a> {
 
 /// The row of a stored event.
 pub(crate) fn put_event(batch: &mut hearth_storage::Batch, room: &Room, event: &Event) {
-    batch.put(hearth_storage::Family::RoomEvent, keys::event(room.0.key, event.short), event.encode());
+    batch.put(
+        hearth_storage::Family::RoomEvent,
+        keys::event(room.0.key, event.short),
+        event.encode(),
+    );
 }

@@ -44,9 +44,15 @@ impl Room {
 
     /// A text field of a state event with an empty key.
     pub fn state_text(&self, kind: &str, field: &str) -> Result<Option<String>, Error> {
-        let Some(event) = self.state(kind, "")? else { return Ok(None) };
+        let Some(event) = self.state(kind, "")? else {
+            return Ok(None);
+        };
         let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
-        Ok(content.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned))
+        Ok(content
+            .get(field)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned))
     }
 
     /// The canonical alias.
@@ -58,7 +64,9 @@ impl Room {
     /// The room's current history visibility.
     pub fn history_visibility(&self) -> Result<Visibility, Error> {
         let event = self.state("m.room.history_visibility", "")?;
-        Ok(event.map_or(Visibility::default(), |event| Visibility::of_content(event.pdu.content())))
+        Ok(event.map_or(Visibility::default(), |event| {
+            Visibility::of_content(event.pdu.content())
+        }))
     }
 
     /// Whether guests may join.
@@ -103,7 +111,10 @@ impl Room {
             ("name", self.state_text("m.room.name", "name")?),
             ("topic", self.state_text("m.room.topic", "topic")?),
             ("avatar_url", self.state_text("m.room.avatar", "url")?),
-            ("canonical_alias", self.canonical_alias()?.map(|alias| alias.to_string())),
+            (
+                "canonical_alias",
+                self.canonical_alias()?.map(|alias| alias.to_string()),
+            ),
             ("room_type", create.room_type.clone()),
         ] {
             if let Some(value) = value {

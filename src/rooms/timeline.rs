@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use hearth_storage::{Family, Position};
 
-use crate::{
-    Error, Event, Place, Room, Viewer,
-    event::Short,
-    keys,
-};
+use crate::{Error, Event, Place, Room, Viewer, event::Short, keys};
 
 /// How many rows are read at once.
 const CHUNK_ROWS: usize = 64;
@@ -40,11 +36,17 @@ impl Place {
     /// The gap before every event.
     pub const START: Place = Place { anchor: 0, offset: 0 };
     /// The gap after every event.
-    pub const END: Place = Place { anchor: u64::MAX, offset: i32::MAX };
+    pub const END: Place = Place {
+        anchor: u64::MAX,
+        offset: i32::MAX,
+    };
 
     /// The gap right before the event at this place. A gap is named by the last place before it.
     pub fn before(self) -> Place {
-        Place { anchor: self.anchor, offset: self.offset.saturating_sub(1) }
+        Place {
+            anchor: self.anchor,
+            offset: self.offset.saturating_sub(1),
+        }
     }
 }
 
@@ -67,16 +69,28 @@ impl Room {
             return Ok(());
         }
         let mut damaged = false;
-        self.reader().scan(Family::RoomTimeline, &start, &end, backward, &mut |key, value| {
-            match (keys::read_place(&key[6..]), keys::read_timeline_value(value)) {
-                (Some(place), Some((short, position))) => visit(Row { place, short, position }),
+        self.reader().scan(
+            Family::RoomTimeline,
+            &start,
+            &end,
+            backward,
+            &mut |key, value| match (keys::read_place(&key[6..]), keys::read_timeline_value(value)) {
+                (Some(place), Some((short, position))) => visit(Row {
+                    place,
+                    short,
+                    position,
+                }),
                 _ => {
                     damaged = true;
                     false
                 }
-            }
-        })?;
-        if damaged { Err(Error::Damaged("timeline row")) } else { Ok(()) }
+            },
+        )?;
+        if damaged {
+            Err(Error::Damaged("timeline row"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Up to `limit` events that `viewer` may see and `keep` keeps, from gap `from` towards gap
@@ -110,7 +124,11 @@ impl Room {
                     return Ok(page);
                 }
                 looked_at += 1;
-                at = if backward { event.header.place.before() } else { event.header.place };
+                at = if backward {
+                    event.header.place.before()
+                } else {
+                    event.header.place
+                };
                 if keep(&event) && viewer.may_see(&event)? {
                     page.events.push(event);
                 }
@@ -126,7 +144,9 @@ impl Room {
 
     /// The event at a place.
     pub fn event_at(&self, place: Place) -> Result<Option<Arc<Event>>, Error> {
-        let row = self.reader().get(Family::RoomTimeline, &keys::timeline(self.0.key, place))?;
+        let row = self
+            .reader()
+            .get(Family::RoomTimeline, &keys::timeline(self.0.key, place))?;
         match row.and_then(|value| keys::read_timeline_value(&value)) {
             Some((short, _)) => self.event(short),
             None => Ok(None),
@@ -156,12 +176,17 @@ impl Room {
     pub fn place_at(&self, position: Position) -> Result<Place, Error> {
         let view = self.view();
         if view.timeline_position <= position {
-            return Ok(Place { anchor: view.last_n, offset: 0 });
+            return Ok(Place {
+                anchor: view.last_n,
+                offset: 0,
+            });
         }
         let after = |anchor: u64| -> Result<bool, Error> {
             let row = keys::timeline(self.0.key, Place { anchor, offset: 0 });
             let row = self.reader().get(Family::RoomTimeline, &row)?;
-            let at = row.and_then(|value| keys::read_timeline_value(&value)).map(|(_, position)| position);
+            let at = row
+                .and_then(|value| keys::read_timeline_value(&value))
+                .map(|(_, position)| position);
             at.map(|at| at > position).ok_or(Error::Damaged("timeline row"))
         };
         let (mut high, mut step) = (view.last_n, 1);
@@ -178,7 +203,10 @@ impl Room {
                 false => low = middle,
             }
         }
-        Ok(Place { anchor: low, offset: 0 })
+        Ok(Place {
+            anchor: low,
+            offset: 0,
+        })
     }
 
     /// The event at or nearest to a time: the first at or after it, or the last at or before it
@@ -194,10 +222,19 @@ impl Room {
         let (mut low, mut high) = (0, view.last_n);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let row = self
-                .reader()
-                .get(Family::RoomTimeline, &keys::timeline(self.0.key, Place { anchor: middle, offset: 0 }))?;
-            let short = row.and_then(|value| keys::read_timeline_value(&value)).map(|(short, _)| short);
+            let row = self.reader().get(
+                Family::RoomTimeline,
+                &keys::timeline(
+                    self.0.key,
+                    Place {
+                        anchor: middle,
+                        offset: 0,
+                    },
+                ),
+            )?;
+            let short = row
+                .and_then(|value| keys::read_timeline_value(&value))
+                .map(|(short, _)| short);
             let event = short.map(|short| self.event(short)).transpose()?.flatten();
             match event {
                 Some(event) if event.pdu.origin_server_ts() < timestamp_ms => low = middle,
@@ -205,12 +242,22 @@ impl Room {
                 None => return Err(Error::Damaged("timeline row")),
             }
         }
-        let at = Place { anchor: low, offset: 0 };
+        let at = Place {
+            anchor: low,
+            offset: 0,
+        };
         let keep = |event: &Event| match backward {
             true => event.pdu.origin_server_ts() <= timestamp_ms,
             false => event.pdu.origin_server_ts() >= timestamp_ms,
         };
-        let from = if backward { Place { anchor: low + 1, offset: 0 } } else { at };
+        let from = if backward {
+            Place {
+                anchor: low + 1,
+                offset: 0,
+            }
+        } else {
+            at
+        };
         let page = self.page(from, None, backward, 1, viewer, &keep)?;
         Ok(page.events.into_iter().next())
     }

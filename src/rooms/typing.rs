@@ -58,7 +58,10 @@ impl Room {
     }
 
     fn typing_changed(&self) {
-        let change = Change { typing: true, ..Change::default() };
+        let change = Change {
+            typing: true,
+            ..Change::default()
+        };
         self.0.rooms.notify(self, &change, self.view().position, &[]);
     }
 

@@ -34,24 +34,30 @@ impl Rooms {
         version: RoomVersionId,
         additional_creators: Vec<OwnedUserId>,
     ) -> Result<Room, Error> {
-        let rules = hearth_events::rules(&version)
-            .ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(&version).ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
         if old.membership(sender)? != Membership::Join {
             return Err(Error::Forbidden("You are not in this room".to_owned()));
         }
         old.check_may_send_state(sender, "m.room.tombstone")?;
-        let create = old.state("m.room.create", "")?.ok_or(Error::Damaged("create event"))?;
+        let create = old
+            .state("m.room.create", "")?
+            .ok_or(Error::Damaged("create event"))?;
         let mut creation_content: Map<String, Value> =
             serde_json::from_slice(create.pdu.content()).map_err(|_| Error::Damaged("create event"))?;
         for name in ["creator", "room_version", "additional_creators"] {
             creation_content.remove(name);
         }
         let last = old.last_event_id()?;
-        creation_content
-            .insert("predecessor".to_owned(), json!({ "room_id": old.id(), "event_id": last }));
+        creation_content.insert(
+            "predecessor".to_owned(),
+            json!({ "room_id": old.id(), "event_id": last }),
+        );
         if !additional_creators.is_empty() {
             if !rules.authorization.additional_room_creators {
-                return Err(Error::Invalid(format!("room version {version} has no additional creators")));
+                return Err(Error::Invalid(format!(
+                    "room version {version} has no additional creators"
+                )));
             }
             creation_content.insert("additional_creators".to_owned(), json!(additional_creators));
         }
@@ -63,7 +69,9 @@ impl Rooms {
             ..CreateRoom::new(sender.to_owned(), Preset::PrivateChat)
         };
         for kind in CARRIED_TYPES {
-            let Some(event) = old.state(kind, "")? else { continue };
+            let Some(event) = old.state(kind, "")? else {
+                continue;
+            };
             let mut content: Value =
                 serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
             if kind == "m.room.power_levels" {
@@ -83,14 +91,22 @@ impl Rooms {
     /// Points the old room's aliases to the new one, and says which is canonical.
     async fn move_aliases(&self, old: &Room, new: &Room, sender: &UserId) -> Result<(), Error> {
         for alias in old.aliases()? {
-            let Some(record) = self.alias(&alias)? else { continue };
+            let Some(record) = self.alias(&alias)? else {
+                continue;
+            };
             self.delete_alias(&alias).await?;
             self.set_alias(&alias, new.id(), &record.creator).await?;
         }
-        let Some(canonical) = old.state("m.room.canonical_alias", "")? else { return Ok(()) };
+        let Some(canonical) = old.state("m.room.canonical_alias", "")? else {
+            return Ok(());
+        };
         let content: Value =
             serde_json::from_slice(canonical.pdu.content()).map_err(|_| Error::Damaged("event"))?;
-        new.send(NewEvent::state(sender, "m.room.canonical_alias", "", &content), None).await?;
+        new.send(
+            NewEvent::state(sender, "m.room.canonical_alias", "", &content),
+            None,
+        )
+        .await?;
         // Not having the power to take it out of the old room is no reason to fail.
         let emptied = NewEvent::state(sender, "m.room.canonical_alias", "", &json!({}));
         drop(old.send(emptied, None).await);
@@ -107,11 +123,15 @@ impl Rooms {
             "body": "This room has been replaced",
             "replacement_room": new.id(),
         });
-        old.send(NewEvent::state(sender, "m.room.tombstone", "", &content), None).await?;
-        let Some(event) = old.state("m.room.power_levels", "")? else { return Ok(()) };
+        old.send(NewEvent::state(sender, "m.room.tombstone", "", &content), None)
+            .await?;
+        let Some(event) = old.state("m.room.power_levels", "")? else {
+            return Ok(());
+        };
         let mut levels: Map<String, Value> =
             serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
-        let level = |levels: &Map<String, Value>, name: &str| levels.get(name).and_then(Value::as_i64).unwrap_or(0);
+        let level =
+            |levels: &Map<String, Value>, name: &str| levels.get(name).and_then(Value::as_i64).unwrap_or(0);
         let closed = 50.max(level(&levels, "users_default") + 1);
         for name in ["events_default", "invite"] {
             let now = level(&levels, name);
@@ -128,9 +148,13 @@ impl Rooms {
 /// Fits the old power levels to the new room: whoever creates it must be able to set it up, and
 /// creators with power by their position are not listed.
 fn carry_power(content: &mut Value, sender: &UserId, creators: &[OwnedUserId], privileged: bool) {
-    let Some(levels) = content.as_object_mut() else { return };
+    let Some(levels) = content.as_object_mut() else {
+        return;
+    };
     let users = levels.entry("users").or_insert_with(|| json!({}));
-    let Some(users) = users.as_object_mut() else { return };
+    let Some(users) = users.as_object_mut() else {
+        return;
+    };
     if privileged {
         users.remove(sender.as_str());
         for creator in creators {
@@ -168,7 +192,9 @@ impl Room {
         if view.user(user).reaches(needed) {
             return Ok(());
         }
-        Err(Error::Forbidden(format!("You need power level {needed} to send {kind}")))
+        Err(Error::Forbidden(format!(
+            "You need power level {needed} to send {kind}"
+        )))
     }
 
     fn bans(&self) -> Result<Vec<(OwnedUserId, Value)>, Error> {
@@ -182,7 +208,10 @@ impl Room {
         let mut out = Vec::with_capacity(banned.len());
         for (user, short) in banned {
             let Some(event) = self.event(short)? else { continue };
-            out.push((user, serde_json::from_slice(event.pdu.content()).unwrap_or_default()));
+            out.push((
+                user,
+                serde_json::from_slice(event.pdu.content()).unwrap_or_default(),
+            ));
         }
         Ok(out)
     }

@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
-use crate::{
-    Error, Event, Membership, Place, Room,
-    state_tree::NodeId,
-};
+use crate::{Error, Event, Membership, Place, Room, state_tree::NodeId};
 
 /// How far back a user's memberships are followed to learn whether the user ever joined.
 const MEMBER_CHAIN_MAX: usize = 50;
@@ -37,7 +34,9 @@ impl Visibility {
         struct Content {
             history_visibility: Option<String>,
         }
-        let word = serde_json::from_slice::<Content>(content).ok().and_then(|found| found.history_visibility);
+        let word = serde_json::from_slice::<Content>(content)
+            .ok()
+            .and_then(|found| found.history_visibility);
         match word.as_deref() {
             Some("joined") => Self::Joined,
             Some("invited") => Self::Invited,
@@ -105,9 +104,13 @@ impl Viewer {
 
     /// The place of the event that ended the last stay: follows the user's memberships back.
     fn end_of_stay(&self, mut short: u32) -> Result<Option<Place>, Error> {
-        let Some(key) = self.member_key else { return Ok(None) };
+        let Some(key) = self.member_key else {
+            return Ok(None);
+        };
         for _ in 0..MEMBER_CHAIN_MAX {
-            let Some(event) = self.room.event(short)? else { return Ok(None) };
+            let Some(event) = self.room.event(short)? else {
+                return Ok(None);
+            };
             let Some(before) = self.room.state_short_at(event.header.state_before, key)? else {
                 return Ok(None);
             };
@@ -125,7 +128,9 @@ impl Viewer {
             #[serde(borrow)]
             membership: Option<std::borrow::Cow<'a, str>>,
         }
-        let Some(event) = self.room.event(short)? else { return Ok(Membership::None) };
+        let Some(event) = self.room.event(short)? else {
+            return Ok(Membership::None);
+        };
         let content: Option<Content<'_>> = serde_json::from_slice(event.pdu.content()).ok();
         let word = content.and_then(|content| content.membership);
         Ok(word.map_or(Membership::None, |word| Membership::from_word(&word)))
@@ -215,7 +220,10 @@ mod tests {
             (r#"{"history_visibility":"joined"}"#, Visibility::Joined),
             (r#"{"history_visibility":"invited"}"#, Visibility::Invited),
             (r#"{"history_visibility":"shared"}"#, Visibility::Shared),
-            (r#"{"history_visibility":"world_readable"}"#, Visibility::WorldReadable),
+            (
+                r#"{"history_visibility":"world_readable"}"#,
+                Visibility::WorldReadable,
+            ),
             (r#"{"history_visibility":"odd"}"#, Visibility::Shared),
             (r#"{"history_visibility":7}"#, Visibility::Shared),
             ("{}", Visibility::Shared),

@@ -13,14 +13,22 @@ pub(crate) fn all_global(user: &User) -> Result<Vec<DataEvent>, Error> {
     let mut out: Vec<DataEvent> = stored.into_iter().map(|data| event(user, data)).collect();
     if !has_rules {
         let content = serde_json::value::to_raw_value(&push_rules(None, user.id()))?;
-        out.push(DataEvent { kind: PUSH_RULES.to_owned(), content });
+        out.push(DataEvent {
+            kind: PUSH_RULES.to_owned(),
+            content,
+        });
     }
     Ok(out)
 }
 
 /// All account data of a room.
 pub(crate) fn all_of_room(user: &User, room: &ruma::RoomId) -> Result<Vec<DataEvent>, Error> {
-    Ok(user.now().all_account_data(Some(room))?.into_iter().map(|data| event(user, data)).collect())
+    Ok(user
+        .now()
+        .all_account_data(Some(room))?
+        .into_iter()
+        .map(|data| event(user, data))
+        .collect())
 }
 
 /// One account data event.
@@ -29,7 +37,10 @@ pub(crate) fn event(user: &User, data: AccountData) -> DataEvent {
         PUSH_RULES => with_defaults(&data.content, user.id()).unwrap_or(data.content),
         _ => data.content,
     };
-    DataEvent { kind: data.kind, content }
+    DataEvent {
+        kind: data.kind,
+        content,
+    }
 }
 
 fn with_defaults(content: &RawValue, user: &UserId) -> Option<Box<RawValue>> {

@@ -114,12 +114,23 @@ impl Drop for Waiting {
 
 impl SyncEngine {
     /// The engine over the rooms and users of a server. Listens to their changes from now on.
-    pub fn new(rooms: Arc<Rooms>, users: Arc<Users>, clock: SharedClock, random: SharedRandom, shutdown: Shutdown) -> Arc<Self> {
+    pub fn new(
+        rooms: Arc<Rooms>,
+        users: Arc<Users>,
+        clock: SharedClock,
+        random: SharedRandom,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
         // The numbers of indexes begin at a place of each start's own, so that a token of an earlier
         // start names none of this one's. 48 bits keep the token short.
         let start = hearth_core::random::u64(random.as_ref()) >> 16;
         let notifier = Notifier::new(rooms.clone(), users.clone(), clock, start);
-        Arc::new(Self { rooms, users, notifier, shutdown })
+        Arc::new(Self {
+            rooms,
+            users,
+            notifier,
+            shutdown,
+        })
     }
 
     /// Starts the task that drops the indexes of users who have stopped syncing.
@@ -132,7 +143,9 @@ impl SyncEngine {
                     () = shutdown.wait() => return,
                     () = tokio::time::sleep(SWEEP_INTERVAL) => {}
                 }
-                let Some(notifier) = notifier.upgrade() else { return };
+                let Some(notifier) = notifier.upgrade() else {
+                    return;
+                };
                 notifier.drop_idle();
             }
         });
@@ -146,13 +159,21 @@ impl SyncEngine {
     /// What a user may see since a token: waits until there is something, or the time is over.
     pub async fn sync(&self, request: &SyncRequest) -> Result<SyncView, Error> {
         let presence = request.device.as_ref().and_then(|device| {
-            self.users.presence().sync(request.user.id(), device, request.set_presence)
+            self.users
+                .presence()
+                .sync(request.user.id(), device, request.set_presence)
         });
         let index = self.notifier.index(&request.user);
         if let Some(device) = &request.device {
-            index.state.lock().lazy.resume(device.as_str(), request.since.as_ref());
+            index
+                .state
+                .lock()
+                .lazy
+                .resume(device.as_str(), request.since.as_ref());
         }
-        let timeout = request.timeout.min(Duration::from_millis(limits::SYNC_MAX_TIMEOUT_MS));
+        let timeout = request
+            .timeout
+            .min(Duration::from_millis(limits::SYNC_MAX_TIMEOUT_MS));
         let deadline = tokio::time::Instant::now() + timeout;
         let mut since = request.since.clone();
         let mut waiting = None;
@@ -178,7 +199,9 @@ impl SyncEngine {
             }
         };
         self.remember(request, &index, &view);
-        if waiting.is_some() && let Some(news) = news.filter(|_| !view.joined.is_empty()) {
+        if waiting.is_some()
+            && let Some(news) = news.filter(|_| !view.joined.is_empty())
+        {
             metrics::histogram!(names::MESSAGE_LATENCY).record(news.elapsed().as_secs_f64());
         }
         drop(presence);
@@ -188,8 +211,17 @@ impl SyncEngine {
     /// Notes what an answer tells of.
     fn remember(&self, request: &SyncRequest, index: &IndexGuard, view: &SyncView) {
         let Some(device) = &request.device else { return };
-        let anew: Vec<_> = view.joined.iter().filter(|room| room.initial).map(|room| room.room.key()).collect();
-        index.state.lock().lazy.sent(device.as_str(), &view.next, &anew, view.members.clone());
+        let anew: Vec<_> = view
+            .joined
+            .iter()
+            .filter(|room| room.initial)
+            .map(|room| room.room.key())
+            .collect();
+        index
+            .state
+            .lock()
+            .lazy
+            .sent(device.as_str(), &view.next, &anew, view.members.clone());
     }
 
     /// Takes the positions in their order and looks once.
@@ -212,7 +244,15 @@ impl SyncEngine {
             log.wait_durable(user.shard(), read).await?;
         };
         let ignored = user.ignored_users()?;
-        let look = Look { engine: self, request, since, index, positions, user_position, ignored };
+        let look = Look {
+            engine: self,
+            request,
+            since,
+            index,
+            positions,
+            user_position,
+            ignored,
+        };
         look.view()
     }
 }
@@ -220,7 +260,10 @@ impl SyncEngine {
 impl Look<'_> {
     /// The position up to which rooms of a shard are read.
     pub(crate) fn until(&self, shard: ShardId) -> Position {
-        self.positions.iter().find(|(one, _)| *one == shard).map_or(0, |(_, position)| *position)
+        self.positions
+            .iter()
+            .find(|(one, _)| *one == shard)
+            .map_or(0, |(_, position)| *position)
     }
 
     /// What the client has seen of the user's own shard.
@@ -230,7 +273,8 @@ impl Look<'_> {
 
     /// Whether the client has been told that the user is joined to a room.
     pub(crate) fn knows_joined(&self, entry: &JoinedEntry) -> bool {
-        self.since.is_some_and(|since| entry.began <= since.user && entry.room_began <= since.shard(entry.shard))
+        self.since
+            .is_some_and(|since| entry.began <= since.user && entry.room_began <= since.shard(entry.shard))
     }
 
     fn view(&self) -> Result<SyncView, Error> {
@@ -241,7 +285,10 @@ impl Look<'_> {
         let presence = self.engine.users.presence().counter();
         let mut view = SyncView {
             next: SyncToken {
-                shards: shards.into_iter().map(|shard| (shard, self.until(shard))).collect(),
+                shards: shards
+                    .into_iter()
+                    .map(|shard| (shard, self.until(shard)))
+                    .collect(),
                 user: self.user_position,
                 ephemeral: (self.index.start, typing_count),
                 presence: (presence.start, presence.value),
@@ -276,9 +323,19 @@ impl Look<'_> {
         match self.since.filter(|_| !self.request.full_state) {
             None => state.rooms().cloned().for_each(&mut add),
             Some(since) => {
-                state.changed_rooms(|shard| since.shard(shard)).into_iter().for_each(&mut add);
-                state.changed_typing(self.typing_since()).into_iter().for_each(&mut add);
-                with_data.keys().filter_map(|id| state.room(id)).cloned().for_each(&mut add);
+                state
+                    .changed_rooms(|shard| since.shard(shard))
+                    .into_iter()
+                    .for_each(&mut add);
+                state
+                    .changed_typing(self.typing_since())
+                    .into_iter()
+                    .for_each(&mut add);
+                with_data
+                    .keys()
+                    .filter_map(|id| state.room(id))
+                    .cloned()
+                    .for_each(&mut add);
                 state.begun_after(since.user).into_iter().for_each(&mut add);
             }
         }
@@ -287,23 +344,34 @@ impl Look<'_> {
 
     /// The count of typing that the client has seen; 0 where it saw another index.
     pub(crate) fn typing_since(&self) -> u64 {
-        self.since.map(|since| since.ephemeral).filter(|(start, _)| *start == self.index.start).map_or(0, |(_, count)| count)
+        self.since
+            .map(|since| since.ephemeral)
+            .filter(|(start, _)| *start == self.index.start)
+            .map_or(0, |(_, count)| count)
     }
 
     /// What changed in the user's own shard.
     fn own_news(&self) -> Result<OwnNews, Error> {
         match self.since {
             None => self.own_everything(),
-            Some(since) if since.user >= self.user_position && !self.request.full_state => Ok(OwnNews::default()),
+            Some(since) if since.user >= self.user_position && !self.request.full_state => {
+                Ok(OwnNews::default())
+            }
             Some(since) => self.own_changes(since.user),
         }
     }
 
     fn own_everything(&self) -> Result<OwnNews, Error> {
-        let mut own = OwnNews { entries: self.all_entries()?, ..OwnNews::default() };
+        let mut own = OwnNews {
+            entries: self.all_entries()?,
+            ..OwnNews::default()
+        };
         let filter = &self.request.filter.account_data;
         let data = crate::account_data::all_global(&self.request.user)?;
-        own.global = data.into_iter().filter(|event| filter.has_type(&event.kind)).collect();
+        own.global = data
+            .into_iter()
+            .filter(|event| filter.has_type(&event.kind))
+            .collect();
         Ok(own)
     }
 
@@ -323,11 +391,14 @@ impl Look<'_> {
             match change {
                 Change::Room(room_id) => own.entries.extend(user.room(&room_id)?),
                 Change::AccountData { room, kind } => {
-                    let Some(data) = user.account_data(room.as_deref(), &kind)? else { continue };
+                    let Some(data) = user.account_data(room.as_deref(), &kind)? else {
+                        continue;
+                    };
                     match room {
                         None => {
                             if self.request.filter.account_data.has_type(&kind) {
-                                own.global.push(crate::account_data::event(&self.request.user, data));
+                                own.global
+                                    .push(crate::account_data::event(&self.request.user, data));
                             }
                         }
                         Some(room) => {
@@ -341,7 +412,11 @@ impl Look<'_> {
         }
         if self.request.full_state {
             let told: BTreeSet<OwnedRoomId> = own.entries.iter().map(|entry| entry.room_id.clone()).collect();
-            own.entries.extend(self.all_entries()?.into_iter().filter(|entry| !told.contains(&entry.room_id)));
+            own.entries.extend(
+                self.all_entries()?
+                    .into_iter()
+                    .filter(|entry| !told.contains(&entry.room_id)),
+            );
         }
         Ok(own)
     }
@@ -382,7 +457,10 @@ impl Look<'_> {
         {
             state = room.stripped_state(self.request.user.id())?;
         }
-        Ok(StrippedRoom { room_id: entry.room_id.clone(), state })
+        Ok(StrippedRoom {
+            room_id: entry.room_id.clone(),
+            state,
+        })
     }
 
     /// Whether an event is one that the user does not want to see: state events of ignored users

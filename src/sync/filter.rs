@@ -103,8 +103,13 @@ impl RoomFilter {
     /// How many timeline events a room is sent.
     pub fn timeline_limit(&self) -> usize {
         use hearth_core::limits::{SYNC_TIMELINE_DEFAULT_EVENTS, SYNC_TIMELINE_MAX_EVENTS};
-        let asked = self.timeline.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        asked.unwrap_or(SYNC_TIMELINE_DEFAULT_EVENTS).min(SYNC_TIMELINE_MAX_EVENTS)
+        let asked = self
+            .timeline
+            .limit
+            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        asked
+            .unwrap_or(SYNC_TIMELINE_DEFAULT_EVENTS)
+            .min(SYNC_TIMELINE_MAX_EVENTS)
     }
 
     /// Whether members are loaded lazily: the setting belongs to the state, old clients have it
@@ -142,7 +147,9 @@ impl EventFilter {
     pub fn has_event(&self, event: &Event) -> bool {
         self.has_type(event.pdu.kind())
             && self.has_sender(event.pdu.sender())
-            && self.contains_url.is_none_or(|wanted| wanted == has_url(event.pdu.content()))
+            && self
+                .contains_url
+                .is_none_or(|wanted| wanted == has_url(event.pdu.content()))
     }
 }
 
@@ -153,15 +160,21 @@ fn has_url(content: &[u8]) -> bool {
         url: Option<serde_json::Value>,
     }
     let content: Option<Content> = serde_json::from_slice(content).ok();
-    content.and_then(|content| content.url).is_some_and(|url| url.is_string())
+    content
+        .and_then(|content| content.url)
+        .is_some_and(|url| url.is_string())
 }
 
 /// Whether a text fits a pattern in which `*` stands for any sequence of characters.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
     for part in parts {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],
@@ -187,7 +200,9 @@ pub fn cut(event: &serde_json::Value, fields: &[String]) -> serde_json::Value {
 }
 
 fn copy(from: &serde_json::Value, to: &mut serde_json::Map<String, serde_json::Value>, path: &[String]) {
-    let Some((first, rest)) = path.split_first() else { return };
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
     let Some(value) = from.get(first) else { return };
     if rest.is_empty() {
         to.insert(first.clone(), value.clone());
@@ -257,7 +272,9 @@ mod tests {
             "rooms": ["!r:x"], "not_rooms": ["!s:x"],
         }))
         .unwrap();
-        assert!(filter.has_type("m.room.name") && !filter.has_type("m.room.topic") && !filter.has_type("m.x"));
+        assert!(
+            filter.has_type("m.room.name") && !filter.has_type("m.room.topic") && !filter.has_type("m.x")
+        );
         assert!(filter.has_sender(user_id!("@a:x")) && !filter.has_sender(user_id!("@b:x")));
         assert!(!filter.has_sender(user_id!("@c:x")));
         assert!(filter.has_room(room_id!("!r:x")) && !filter.has_room(room_id!("!s:x")));
@@ -268,7 +285,10 @@ mod tests {
     #[test]
     fn limits() {
         let limit = |value: serde_json::Value| {
-            Filter::from_value(json!({ "room": { "timeline": value } })).unwrap().room.timeline_limit()
+            Filter::from_value(json!({ "room": { "timeline": value } }))
+                .unwrap()
+                .room
+                .timeline_limit()
         };
         assert_eq!(limit(json!({})), 10);
         assert_eq!(limit(json!({ "limit": 3 })), 3);
@@ -289,7 +309,11 @@ mod tests {
     #[test]
     fn fields() {
         let event = json!({"type": "t", "event_id": "$e", "sender": "@a:x", "content": {"body": "b", "a.b": 1, "c": 2}});
-        let fields = ["content.body".to_owned(), "content.a\\.b".to_owned(), "nothing.there".to_owned()];
+        let fields = [
+            "content.body".to_owned(),
+            "content.a\\.b".to_owned(),
+            "nothing.there".to_owned(),
+        ];
         let expected = json!({"type": "t", "event_id": "$e", "content": {"body": "b", "a.b": 1}});
         assert_eq!(cut(&event, &fields), expected);
     }

@@ -151,7 +151,9 @@ impl IndexState {
     }
 
     fn move_to(&mut self, key: EntityKey, position: Position) {
-        let Some(entry) = self.rooms.get_mut(&key) else { return };
+        let Some(entry) = self.rooms.get_mut(&key) else {
+            return;
+        };
         let order = self.shards.entry(entry.shard).or_default();
         if position < entry.last {
             return;
@@ -162,7 +164,9 @@ impl IndexState {
     }
 
     fn move_typing(&mut self, key: EntityKey) {
-        let Some(entry) = self.rooms.get_mut(&key) else { return };
+        let Some(entry) = self.rooms.get_mut(&key) else {
+            return;
+        };
         self.typing_count += 1;
         self.typing.remove(&entry.typing);
         self.typing.insert(self.typing_count, key);
@@ -204,7 +208,11 @@ impl IndexState {
         let mut found = Vec::new();
         for (shard, order) in &self.shards {
             let after = seen(*shard).saturating_add(1);
-            found.extend(order.range(after..).filter_map(|(_, key)| self.rooms.get(key).cloned()));
+            found.extend(
+                order
+                    .range(after..)
+                    .filter_map(|(_, key)| self.rooms.get(key).cloned()),
+            );
         }
         found
     }
@@ -212,12 +220,17 @@ impl IndexState {
     /// The rooms in which the membership began after a position of the user's shard.
     pub(crate) fn begun_after(&self, seen: Position) -> Vec<JoinedEntry> {
         let newest = self.began.iter().rev().take_while(|(began, _)| *began > seen);
-        newest.filter_map(|(_, key)| self.rooms.get(key).cloned()).collect()
+        newest
+            .filter_map(|(_, key)| self.rooms.get(key).cloned())
+            .collect()
     }
 
     /// The rooms in which who types changed after a count.
     pub(crate) fn changed_typing(&self, seen: u64) -> Vec<JoinedEntry> {
-        self.typing.range(seen.saturating_add(1)..).filter_map(|(_, key)| self.rooms.get(key).cloned()).collect()
+        self.typing
+            .range(seen.saturating_add(1)..)
+            .filter_map(|(_, key)| self.rooms.get(key).cloned())
+            .collect()
     }
 }
 

@@ -38,20 +38,32 @@ struct DeviceMembers {
 impl LazyMembers {
     /// What a device that goes on from `since` knows: forgets it all where that is not the last answer.
     pub(crate) fn resume(&mut self, device: &str, since: Option<&SyncToken>) {
-        if self.devices.get(device).is_some_and(|members| Some(&members.token) != since) {
+        if self
+            .devices
+            .get(device)
+            .is_some_and(|members| Some(&members.token) != since)
+        {
             self.devices.remove(device);
         }
     }
 
     /// Whether a device knows a member's event.
     pub(crate) fn knows(&self, device: &str, member: &SentMember) -> bool {
-        let Some(members) = self.devices.get(device) else { return false };
+        let Some(members) = self.devices.get(device) else {
+            return false;
+        };
         members.rooms.get(&member.0).and_then(|room| room.get(&member.1)) == Some(&member.2)
     }
 
     /// Notes what an answer with a token sends. Rooms of which it tells anew begin afresh: a client may
     /// have forgotten what it knew of them before.
-    pub(crate) fn sent(&mut self, device: &str, token: &SyncToken, anew: &[EntityKey], members: Vec<SentMember>) {
+    pub(crate) fn sent(
+        &mut self,
+        device: &str,
+        token: &SyncToken,
+        anew: &[EntityKey],
+        members: Vec<SentMember>,
+    ) {
         if !self.devices.contains_key(device) {
             if members.is_empty() {
                 return;
@@ -70,7 +82,12 @@ impl LazyMembers {
             memory.count = 0;
         }
         for (room, user, short) in members {
-            let is_new = memory.rooms.entry(room).or_default().insert(user, short).is_none();
+            let is_new = memory
+                .rooms
+                .entry(room)
+                .or_default()
+                .insert(user, short)
+                .is_none();
             memory.count += usize::from(is_new);
         }
     }
@@ -85,13 +102,26 @@ mod tests {
     #[test]
     fn memory_is_good_for_the_last_answer_only() {
         let mut lazy = LazyMembers::default();
-        let token = |user| SyncToken { user, ..SyncToken::default() };
-        let member = (EntityKey { slot: hearth_storage::slot_of("!r:x"), no: 1 }, user_id!("@a:x").to_owned(), 7);
+        let token = |user| SyncToken {
+            user,
+            ..SyncToken::default()
+        };
+        let member = (
+            EntityKey {
+                slot: hearth_storage::slot_of("!r:x"),
+                no: 1,
+            },
+            user_id!("@a:x").to_owned(),
+            7,
+        );
         lazy.sent("D", &token(1), &[], vec![member.clone()]);
         lazy.resume("D", Some(&token(1)));
         assert!(lazy.knows("D", &member));
         assert!(!lazy.knows("E", &member));
-        assert!(!lazy.knows("D", &(member.0, member.1.clone(), 8)), "another event of the member");
+        assert!(
+            !lazy.knows("D", &(member.0, member.1.clone(), 8)),
+            "another event of the member"
+        );
         lazy.sent("D", &token(2), &[], vec![]);
         lazy.resume("D", Some(&token(1)));
         assert!(!lazy.knows("D", &member));

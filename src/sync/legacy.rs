@@ -15,10 +15,16 @@ use crate::{
 pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> Result<Value, Error> {
     let mut chunk: Vec<Value> = Vec::new();
     let device = request.device.as_ref().map(|device| device.as_str());
-    let rendering = Rendering { device, ..Rendering::default() };
+    let rendering = Rendering {
+        device,
+        ..Rendering::default()
+    };
     for room in &mut view.joined {
         let id = room.room.id().to_owned();
-        for event in room.room.render_all(&room.timeline.events, &mut room.viewer, &rendering)? {
+        for event in room
+            .room
+            .render_all(&room.timeline.events, &mut room.viewer, &rendering)?
+        {
             chunk.push(serde_json::from_str(event.get())?);
         }
         if let Some(users) = &room.typing {
@@ -27,7 +33,10 @@ pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> 
         chunk.extend(receipt_events(&id, &room.receipts));
     }
     for room in &mut view.left {
-        for event in room.room.render_all(&room.timeline.events, &mut room.viewer, &rendering)? {
+        for event in room
+            .room
+            .render_all(&room.timeline.events, &mut room.viewer, &rendering)?
+        {
             chunk.push(serde_json::from_str(event.get())?);
         }
     }
@@ -38,7 +47,11 @@ pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> 
             chunk.push(event);
         }
     }
-    chunk.extend(view.presence.iter().map(|(user, info)| presence_event(user, info)));
+    chunk.extend(
+        view.presence
+            .iter()
+            .map(|(user, info)| presence_event(user, info)),
+    );
     Ok(json!({ "start": since.to_string(), "end": view.next.to_string(), "chunk": chunk }))
 }
 
@@ -49,19 +62,39 @@ pub fn initial(rooms: &Rooms, request: &SyncRequest, view: &mut SyncView) -> Res
     for news in &mut view.joined {
         let device = request.device.as_deref();
         let start = BatchToken::from(news.timeline.start).to_string();
-        let mut room = snapshot(rooms, &request.user, device, &news.room, &news.timeline.events, start, end.clone())?;
+        let mut room = snapshot(
+            rooms,
+            &request.user,
+            device,
+            &news.room,
+            &news.timeline.events,
+            start,
+            end.clone(),
+        )?;
         room["membership"] = json!("join");
         list.push(room);
     }
     for invited in &view.invited {
         list.push(json!({ "room_id": invited.room_id, "membership": "invite", "invite_state": { "events": invited.state } }));
     }
-    let presence: Vec<Value> = view.presence.iter().map(|(user, info)| presence_event(user, info)).collect();
-    let account_data: Vec<Box<RawValue>> =
-        view.account_data.iter().map(|event| RawValue::from_string(data_event(event))).collect::<Result<_, _>>()?;
-    let receipts: Vec<Value> =
-        view.joined.iter().flat_map(|room| receipt_events(room.room.id(), &room.receipts)).collect();
-    Ok(json!({ "end": end, "rooms": list, "presence": presence, "account_data": account_data, "receipts": receipts }))
+    let presence: Vec<Value> = view
+        .presence
+        .iter()
+        .map(|(user, info)| presence_event(user, info))
+        .collect();
+    let account_data: Vec<Box<RawValue>> = view
+        .account_data
+        .iter()
+        .map(|event| RawValue::from_string(data_event(event)))
+        .collect::<Result<_, _>>()?;
+    let receipts: Vec<Value> = view
+        .joined
+        .iter()
+        .flat_map(|room| receipt_events(room.room.id(), &room.receipts))
+        .collect();
+    Ok(
+        json!({ "end": end, "rooms": list, "presence": presence, "account_data": account_data, "receipts": receipts }),
+    )
 }
 
 impl SyncEngine {
@@ -83,9 +116,15 @@ impl SyncEngine {
         };
         let page = room.page(until, None, true, limit, &mut viewer, &|_| true)?;
         let last = page.events.first().map_or(until, |event| event.header.place);
-        let first = page.next.or(page.events.last().map(|event| event.header.place.before())).unwrap_or(last);
+        let first = page
+            .next
+            .or(page.events.last().map(|event| event.header.place.before()))
+            .unwrap_or(last);
         let events: Vec<_> = page.events.into_iter().rev().collect();
-        let (start, end) = (BatchToken::from(first).to_string(), BatchToken::from(last).to_string());
+        let (start, end) = (
+            BatchToken::from(first).to_string(),
+            BatchToken::from(last).to_string(),
+        );
         let mut out = snapshot(&self.rooms, user, device, room, &events, start, end)?;
         if membership != Membership::None {
             out["membership"] = json!(membership.word());
@@ -119,7 +158,10 @@ fn snapshot(
     end: String,
 ) -> Result<Value, Error> {
     let mut viewer = room.viewer(user.id())?;
-    let rendering = Rendering { device: device.map(DeviceId::as_str), ..Rendering::default() };
+    let rendering = Rendering {
+        device: device.map(DeviceId::as_str),
+        ..Rendering::default()
+    };
     let chunk = room.render_all(events, &mut viewer, &rendering)?;
     let left = match viewer.membership() {
         Membership::Join => None,
@@ -130,10 +172,19 @@ fn snapshot(
         Some(own) => room.full_state_at(room.state_after(&own)?)?,
         None => room.full_state()?,
     };
-    let state = room.render_all(&state, &mut viewer, &Rendering { bundle: false, ..rendering })?;
+    let state = room.render_all(
+        &state,
+        &mut viewer,
+        &Rendering {
+            bundle: false,
+            ..rendering
+        },
+    )?;
     let data = crate::account_data::all_of_room(user, room.id())?;
-    let account_data: Vec<Box<RawValue>> =
-        data.iter().map(|event| RawValue::from_string(data_event(event))).collect::<Result<_, _>>()?;
+    let account_data: Vec<Box<RawValue>> = data
+        .iter()
+        .map(|event| RawValue::from_string(data_event(event)))
+        .collect::<Result<_, _>>()?;
     Ok(json!({
         "room_id": room.id(),
         "messages": { "chunk": chunk, "start": start, "end": end },

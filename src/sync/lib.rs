@@ -6,6 +6,8 @@
 
 mod account_data;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod error;
 mod filter;
 mod index;
@@ -14,8 +16,6 @@ pub mod legacy;
 mod notifier;
 mod presence;
 mod room;
-#[cfg(test)]
-mod engine_tests;
 mod token;
 pub mod v3;
 mod view;

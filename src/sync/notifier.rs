@@ -53,7 +53,9 @@ impl std::ops::Deref for IndexGuard {
 
 impl Drop for IndexGuard {
     fn drop(&mut self) {
-        self.index.used_at_ms.store(self.clock.now_ms(), Ordering::Release);
+        self.index
+            .used_at_ms
+            .store(self.clock.now_ms(), Ordering::Release);
         self.index.active.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -70,7 +72,9 @@ impl Notifier {
             next_start: AtomicU64::new(start),
         });
         let weak = Arc::downgrade(&notifier);
-        rooms.before_change(Box::new(move |changed| upgraded(&weak, |notifier| notifier.room_changed(changed))));
+        rooms.before_change(Box::new(move |changed| {
+            upgraded(&weak, |notifier| notifier.room_changed(changed))
+        }));
         let weak = Arc::downgrade(&notifier);
         rooms.on_change(Box::new(move |changed| {
             if changed.change.typing {
@@ -79,21 +83,30 @@ impl Notifier {
         }));
         let weak = Arc::downgrade(&notifier);
         rooms.log().before_publish(Box::new(move |published| {
-            let note = published.note.as_ref().and_then(|note| note.downcast_ref::<UserNote>());
+            let note = published
+                .note
+                .as_ref()
+                .and_then(|note| note.downcast_ref::<UserNote>());
             if let Some(note) = note {
                 upgraded(&weak, |notifier| notifier.user_changed(note));
             }
         }));
         let weak = Arc::downgrade(&notifier);
-        rooms.log().on_publish(Box::new(move |_| upgraded(&weak, Notifier::wake)));
+        rooms
+            .log()
+            .on_publish(Box::new(move |_| upgraded(&weak, Notifier::wake)));
         let weak = Arc::downgrade(&notifier);
-        users.presence().on_change(Box::new(move |user, _| upgraded(&weak, |notifier| notifier.presence_changed(user))));
+        users.presence().on_change(Box::new(move |user, _| {
+            upgraded(&weak, |notifier| notifier.presence_changed(user))
+        }));
         notifier
     }
 
     /// A batch changed a room: called before it is published.
     fn room_changed(&self, changed: &Changed<'_>) {
-        let Some(watchers) = self.watchers.get(&changed.room.key()) else { return };
+        let Some(watchers) = self.watchers.get(&changed.room.key()) else {
+            return;
+        };
         for index in watchers.iter() {
             index.touch(changed.room.key(), changed.position);
         }
@@ -102,7 +115,9 @@ impl Notifier {
 
     /// Who types in a room changed: that is in memory only, and readable at once.
     fn typing_changed(&self, room: EntityKey) {
-        let Some(watchers) = self.watchers.get(&room) else { return };
+        let Some(watchers) = self.watchers.get(&room) else {
+            return;
+        };
         for index in watchers.iter() {
             index.touch_typing(room);
             index.notify.notify_waiters();
@@ -111,7 +126,9 @@ impl Notifier {
 
     /// A user's own data changed: called before its batch is published.
     fn user_changed(&self, note: &UserNote) {
-        let Some(index) = self.indexes.get(&note.user_id).map(|index| index.clone()) else { return };
+        let Some(index) = self.indexes.get(&note.user_id).map(|index| index.clone()) else {
+            return;
+        };
         {
             let mut state = index.state.lock();
             for change in &note.changes {
@@ -144,7 +161,9 @@ impl Notifier {
             index.notify.notify_waiters();
         }
         for key in keys {
-            let Some(watchers) = self.watchers.get(&key) else { continue };
+            let Some(watchers) = self.watchers.get(&key) else {
+                continue;
+            };
             watchers.iter().for_each(|index| index.notify.notify_waiters());
         }
     }
@@ -157,7 +176,9 @@ impl Notifier {
                 return Ok(state.room_keys());
             }
         }
-        let Some(user) = self.users.get(user)? else { return Ok(Vec::new()) };
+        let Some(user) = self.users.get(user)? else {
+            return Ok(Vec::new());
+        };
         let mut keys = Vec::new();
         for entry in user.rooms(&[Membership::Join])? {
             keys.extend(self.rooms.get(&entry.room_id)?.map(|room| room.key()));
@@ -187,7 +208,10 @@ impl Notifier {
                 })
                 .clone();
             index.active.fetch_add(1, Ordering::AcqRel);
-            let guard = IndexGuard { index, clock: self.clock.clone() };
+            let guard = IndexGuard {
+                index,
+                clock: self.clock.clone(),
+            };
             if !guard.state.lock().closed {
                 return guard;
             }
@@ -209,7 +233,11 @@ impl Notifier {
             let mut state = index.state.lock();
             (state.built, std::mem::take(&mut state.stale))
         };
-        let read = if built { self.read_stale(index, &stale) } else { self.build(index) };
+        let read = if built {
+            self.read_stale(index, &stale)
+        } else {
+            self.build(index)
+        };
         if read.is_err() {
             // What was not read stays to be read.
             index.state.lock().stale.extend(stale);
@@ -261,7 +289,9 @@ impl Notifier {
     }
 
     fn add(&self, index: &Arc<UserIndex>, entry: &RoomEntry) -> Result<(), Error> {
-        let Some(room) = self.rooms.get(&entry.room_id)? else { return Ok(()) };
+        let Some(room) = self.rooms.get(&entry.room_id)? else {
+            return Ok(());
+        };
         self.watch(room.key(), index);
         index.state.lock().add(&room, entry);
         Ok(())
@@ -284,8 +314,17 @@ impl Notifier {
     /// Drops the indexes that nobody has used for a while.
     pub(crate) fn drop_idle(&self) {
         let now = self.clock.now_ms();
-        let is_old = |index: &UserIndex| index.idle_since_ms().is_some_and(|since| now >= since + INDEX_IDLE_MS);
-        let old: Vec<_> = self.indexes.iter().filter(|index| is_old(index)).map(|index| index.clone()).collect();
+        let is_old = |index: &UserIndex| {
+            index
+                .idle_since_ms()
+                .is_some_and(|since| now >= since + INDEX_IDLE_MS)
+        };
+        let old: Vec<_> = self
+            .indexes
+            .iter()
+            .filter(|index| is_old(index))
+            .map(|index| index.clone())
+            .collect();
         for index in old {
             let keys: Vec<EntityKey> = {
                 let mut state = index.state.lock();
@@ -295,7 +334,8 @@ impl Notifier {
                 state.closed = true;
                 state.rooms().map(|room: &JoinedEntry| room.key).collect()
             };
-            self.indexes.remove_if(index.user.id(), |_, one| Arc::ptr_eq(one, &index));
+            self.indexes
+                .remove_if(index.user.id(), |_, one| Arc::ptr_eq(one, &index));
             keys.into_iter().for_each(|key| self.unwatch(key, &index));
         }
     }

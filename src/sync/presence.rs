@@ -38,8 +38,14 @@ impl Look<'_> {
         if self.since.is_some() {
             self.newly_seen(view, &mut changed)?;
         }
-        let limit = filter.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        let wanted = changed.into_iter().filter(|user| filter.has_sender(user)).take(limit);
+        let limit = filter
+            .limit
+            .and_then(|limit| usize::try_from(limit).ok())
+            .unwrap_or(usize::MAX);
+        let wanted = changed
+            .into_iter()
+            .filter(|user| filter.has_sender(user))
+            .take(limit);
         view.presence = wanted.map(|user| (user.clone(), presence.get(&user))).collect();
         Ok(())
     }
@@ -47,7 +53,10 @@ impl Look<'_> {
     /// Adds present users who came into a room, or into whose room this user came.
     fn newly_seen(&self, view: &SyncView, found: &mut BTreeSet<OwnedUserId>) -> Result<(), Error> {
         let presence = self.engine.users.presence();
-        let new_rooms = view.joined.iter().filter(|room| room.initial && !self.request.full_state);
+        let new_rooms = view
+            .joined
+            .iter()
+            .filter(|room| room.initial && !self.request.full_state);
         let new_rooms: Vec<_> = new_rooms.take(NEW_ROOMS_MAX).collect();
         if !new_rooms.is_empty() {
             for user in presence.present() {
@@ -61,10 +70,17 @@ impl Look<'_> {
         }
         for room in view.joined.iter().filter(|room| !room.initial) {
             for event in room.timeline.events.iter().chain(&room.state) {
-                let member = event.pdu.state_key().filter(|_| event.pdu.kind() == "m.room.member");
+                let member = event
+                    .pdu
+                    .state_key()
+                    .filter(|_| event.pdu.kind() == "m.room.member");
                 let member = member.and_then(|id| OwnedUserId::try_from(id).ok());
-                let Some(user) = member.filter(|user| user != self.request.user.id()) else { continue };
-                if presence.get(&user).state != PresenceState::Offline && room.room.membership(&user)? == Membership::Join {
+                let Some(user) = member.filter(|user| user != self.request.user.id()) else {
+                    continue;
+                };
+                if presence.get(&user).state != PresenceState::Offline
+                    && room.room.membership(&user)? == Membership::Join
+                {
                     found.insert(user);
                 }
             }

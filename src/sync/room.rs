@@ -41,13 +41,19 @@ impl Look<'_> {
             // Joined after the positions were taken: the next sync tells of it.
             return Ok(None);
         }
-        let Some(room) = self.engine.rooms.get(&entry.room_id)? else { return Ok(None) };
+        let Some(room) = self.engine.rooms.get(&entry.room_id)? else {
+            return Ok(None);
+        };
         let known = self.knows_joined(entry);
         let initial = !known || self.request.full_state;
         let seen = self.since.filter(|_| known).map(|since| since.shard(entry.shard));
         let mut news = JoinedRoom {
             initial,
-            timeline: Timeline { events: Vec::new(), limited: false, start: Place::START },
+            timeline: Timeline {
+                events: Vec::new(),
+                limited: false,
+                start: Place::START,
+            },
             state: Vec::new(),
             typing: self.typing(&room, known),
             receipts: self.receipts(&room, seen, until)?,
@@ -73,19 +79,37 @@ impl Look<'_> {
     }
 
     /// The news of a room that the user has left, or was removed from, since the token.
-    pub(crate) fn left_room(&self, entry: &RoomEntry, data: Vec<DataEvent>) -> Result<Option<LeftRoom>, Error> {
-        let Some(room) = self.engine.rooms.get(&entry.room_id)? else { return Ok(None) };
-        let end = Place { anchor: entry.anchor, offset: 0 };
-        let Some(own) = room.event_by_id(&entry.event_id)? else { return Ok(None) };
+    pub(crate) fn left_room(
+        &self,
+        entry: &RoomEntry,
+        data: Vec<DataEvent>,
+    ) -> Result<Option<LeftRoom>, Error> {
+        let Some(room) = self.engine.rooms.get(&entry.room_id)? else {
+            return Ok(None);
+        };
+        let end = Place {
+            anchor: entry.anchor,
+            offset: 0,
+        };
+        let Some(own) = room.event_by_id(&entry.event_id)? else {
+            return Ok(None);
+        };
         let mut left = LeftRoom {
-            timeline: Timeline { events: vec![own.clone()], limited: false, start: end.before() },
+            timeline: Timeline {
+                events: vec![own.clone()],
+                limited: false,
+                start: end.before(),
+            },
             state: Vec::new(),
             account_data: data,
             viewer: self.viewer(&room)?,
             room: room.clone(),
         };
         if left.viewer.left() == Some(end) {
-            let seen = self.since.map(|since| since.shard(room.shard())).filter(|seen| *seen > 0);
+            let seen = self
+                .since
+                .map(|since| since.shard(room.shard()))
+                .filter(|seen| *seen > 0);
             let seen = match seen {
                 Some(seen) if self.was_joined_at(&room, seen)? => Some(seen),
                 _ => None,
@@ -99,12 +123,15 @@ impl Look<'_> {
             left.timeline = self.timeline(&room, &mut left.viewer, &stretch)?;
             left.state = self.state(&room, &stretch, &left.timeline.events)?;
             let filter = &self.request.filter.room.state;
-            left.state.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
+            left.state
+                .retain(|event| filter.has_room(room.id()) && filter.has_event(event));
         }
         // The user's own leaving is told of whatever the history visibility says, unless the filter
         // leaves it out.
         let filter = &self.request.filter.room.timeline;
-        left.timeline.events.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
+        left.timeline
+            .events
+            .retain(|event| filter.has_room(room.id()) && filter.has_event(event));
         Ok(Some(left))
     }
 
@@ -124,7 +151,11 @@ impl Look<'_> {
         Ok(Stretch {
             after: seen.map(|seen| room.place_at(seen)).transpose()?,
             until: room.place_at(until)?,
-            old_root: if whole { NodeId::EMPTY } else { room.state_root_at(seen.unwrap_or(0))? },
+            old_root: if whole {
+                NodeId::EMPTY
+            } else {
+                room.state_root_at(seen.unwrap_or(0))?
+            },
             new_root: room.state_root_at(until)?,
         })
     }
@@ -133,7 +164,11 @@ impl Look<'_> {
     fn timeline(&self, room: &Room, viewer: &mut Viewer, stretch: &Stretch) -> Result<Timeline, Error> {
         let filter = &self.request.filter.room;
         if !filter.timeline.has_room(room.id()) || stretch.after == Some(stretch.until) {
-            return Ok(Timeline { events: Vec::new(), limited: false, start: stretch.until });
+            return Ok(Timeline {
+                events: Vec::new(),
+                limited: false,
+                start: stretch.until,
+            });
         }
         let limit = filter.timeline_limit();
         let keep = |event: &Event| filter.timeline.has_event(event) && !self.is_ignored(event);
@@ -148,27 +183,50 @@ impl Look<'_> {
             (None, _) => stretch.after.filter(|_| !too_many).unwrap_or(stretch.until),
         };
         events.reverse();
-        Ok(Timeline { events, limited: too_many || page.next.is_some(), start })
+        Ok(Timeline {
+            events,
+            limited: too_many || page.next.is_some(),
+            start,
+        })
     }
 
     /// The state that changed over the stretch and that the timeline does not show: as it was at the
     /// start of the timeline, and where it changed later without showing (because a filter or the
     /// history visibility hides it) as it is at the end. For `state_after`, all that changed.
-    fn state(&self, room: &Room, stretch: &Stretch, timeline: &[Arc<Event>]) -> Result<Vec<Arc<Event>>, Error> {
+    fn state(
+        &self,
+        room: &Room,
+        stretch: &Stretch,
+        timeline: &[Arc<Event>],
+    ) -> Result<Vec<Arc<Event>>, Error> {
         let at_end = room.state_diff(stretch.old_root, stretch.new_root)?;
         if self.request.is_state_after() {
             return Ok(room.events(&at_end)?);
         }
         let shown: HashSet<_> = timeline.iter().map(|event| event.short).collect();
-        let start_root = timeline.first().map_or(stretch.new_root, |event| event.header.state_before);
+        let start_root = timeline
+            .first()
+            .map_or(stretch.new_root, |event| event.header.state_before);
         if shown.is_empty() || start_root == stretch.new_root {
             return Ok(room.events(&at_end)?);
         }
         let at_start = room.state_diff(stretch.old_root, start_root)?;
-        let wanted = |shorts: Vec<u32>| shorts.into_iter().filter(|short| !shown.contains(short)).collect::<Vec<_>>();
+        let wanted = |shorts: Vec<u32>| {
+            shorts
+                .into_iter()
+                .filter(|short| !shown.contains(short))
+                .collect::<Vec<_>>()
+        };
         let mut state: BTreeMap<(String, String), Arc<Event>> = BTreeMap::new();
-        for event in room.events(&wanted(at_start))?.into_iter().chain(room.events(&wanted(at_end))?) {
-            let key = (event.pdu.kind().to_owned(), event.pdu.state_key().unwrap_or_default().to_owned());
+        for event in room
+            .events(&wanted(at_start))?
+            .into_iter()
+            .chain(room.events(&wanted(at_end))?)
+        {
+            let key = (
+                event.pdu.kind().to_owned(),
+                event.pdu.state_key().unwrap_or_default().to_owned(),
+            );
             state.insert(key, event);
         }
         Ok(state.into_values().collect())
@@ -176,15 +234,25 @@ impl Look<'_> {
 
     /// Lets the timeline begin after the last state event that was replaced while the user could not
     /// see it happen (between two stays): shown after the state, it would seem to be the newer one.
-    fn cut_at_hidden_state(&self, room: &Room, stretch: &Stretch, timeline: &mut Timeline) -> Result<(), Error> {
+    fn cut_at_hidden_state(
+        &self,
+        room: &Room,
+        stretch: &Stretch,
+        timeline: &mut Timeline,
+    ) -> Result<(), Error> {
         if self.request.is_state_after() {
             return Ok(());
         }
         let is_state = |event: &&Arc<Event>| event.pdu.state_key().is_some();
-        let Some(first) = timeline.events.iter().find(is_state) else { return Ok(()) };
+        let Some(first) = timeline.events.iter().find(is_state) else {
+            return Ok(());
+        };
         let changed = room.state_diff(first.header.state_before, stretch.new_root)?;
         let shown: HashSet<_> = timeline.events.iter().map(|event| event.short).collect();
-        let hidden: Vec<_> = changed.into_iter().filter(|short| !shown.contains(short)).collect();
+        let hidden: Vec<_> = changed
+            .into_iter()
+            .filter(|short| !shown.contains(short))
+            .collect();
         if hidden.is_empty() {
             return Ok(());
         }
@@ -238,7 +306,8 @@ impl Look<'_> {
     ) -> Result<(), Error> {
         let own = self.request.user.id();
         let events = &news.timeline.events;
-        let mut needed: BTreeSet<OwnedUserId> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+        let mut needed: BTreeSet<OwnedUserId> =
+            events.iter().map(|event| event.pdu.sender().to_owned()).collect();
         if let Some(heroes) = news.summary.as_ref().and_then(|summary| summary.heroes.as_ref()) {
             needed.extend(heroes.iter().cloned());
         }
@@ -248,8 +317,11 @@ impl Look<'_> {
             let wanted = |event: &Event| event.pdu.state_key().is_some_and(|id| contains(&needed, id));
             state.retain(|event| !is_member(event) || wanted(event));
         }
-        let sent: HashMap<&str, u32> =
-            state.iter().filter(|event| is_member(event)).filter_map(|event| Some((event.pdu.state_key()?, event.short))).collect();
+        let sent: HashMap<&str, u32> = state
+            .iter()
+            .filter(|event| is_member(event))
+            .filter_map(|event| Some((event.pdu.state_key()?, event.short)))
+            .collect();
         let root = match events.first().filter(|_| !self.request.is_state_after()) {
             Some(first) => first.header.state_before,
             None => stretch.new_root,
@@ -259,7 +331,9 @@ impl Look<'_> {
             if sent.contains_key(user.as_str()) {
                 continue;
             }
-            let Some(event) = room.state_at(root, "m.room.member", user.as_str())? else { continue };
+            let Some(event) = room.state_at(root, "m.room.member", user.as_str())? else {
+                continue;
+            };
             let known = !news.initial && self.knows_member(room, user, event.short);
             if !known && !events.iter().any(|shown| shown.short == event.short) {
                 added.push(event);
@@ -267,7 +341,10 @@ impl Look<'_> {
         }
         state.extend(added);
         for event in state.iter().chain(events).filter(|event| is_member(event)) {
-            let user = event.pdu.state_key().and_then(|id| OwnedUserId::try_from(id).ok());
+            let user = event
+                .pdu
+                .state_key()
+                .and_then(|id| OwnedUserId::try_from(id).ok());
             members.extend(user.map(|user| (room.key(), user, event.short)));
         }
         Ok(())
@@ -277,7 +354,9 @@ impl Look<'_> {
         if self.request.filter.room.is_redundant() {
             return false;
         }
-        let Some(device) = &self.request.device else { return false };
+        let Some(device) = &self.request.device else {
+            return false;
+        };
         let member = (room.key(), user.to_owned(), short);
         self.index.state.lock().lazy.knows(device.as_str(), &member)
     }
@@ -292,7 +371,10 @@ impl Look<'_> {
     ) -> Result<Option<Summary>, Error> {
         let names = |event: &Arc<Event>| {
             event.pdu.state_key().is_some()
-                && matches!(event.pdu.kind(), "m.room.member" | "m.room.name" | "m.room.canonical_alias")
+                && matches!(
+                    event.pdu.kind(),
+                    "m.room.member" | "m.room.name" | "m.room.canonical_alias"
+                )
         };
         if !initial && !timeline.iter().chain(state).any(names) {
             return Ok(None);
@@ -306,7 +388,11 @@ impl Look<'_> {
             }
         };
         let view = room.view();
-        Ok(Some(Summary { heroes, joined: view.joined, invited: view.invited }))
+        Ok(Some(Summary {
+            heroes,
+            joined: view.joined,
+            invited: view.invited,
+        }))
     }
 
     /// Who types, if that changed since the token.
@@ -317,16 +403,27 @@ impl Look<'_> {
         }
         let changed = {
             let state = self.index.state.lock();
-            state.room(room.id()).is_some_and(|entry| entry.typed_after(self.typing_since()))
+            state
+                .room(room.id())
+                .is_some_and(|entry| entry.typed_after(self.typing_since()))
         };
-        let (mut users, _) = if changed || !known { room.typing() } else { return None };
+        let (mut users, _) = if changed || !known {
+            room.typing()
+        } else {
+            return None;
+        };
         users.retain(|user| !self.ignored.contains(user));
         // Where nobody types, that is news only to who was told otherwise.
         Some(users).filter(|users| known && changed && self.since.is_some() || !users.is_empty())
     }
 
     /// The receipts set since the token.
-    fn receipts(&self, room: &Room, seen: Option<Position>, until: Position) -> Result<Vec<hearth_rooms::Receipt>, Error> {
+    fn receipts(
+        &self,
+        room: &Room,
+        seen: Option<Position>,
+        until: Position,
+    ) -> Result<Vec<hearth_rooms::Receipt>, Error> {
         let filter = &self.request.filter.room.ephemeral;
         if !filter.has_room(room.id()) || !filter.has_type("m.receipt") {
             return Ok(Vec::new());

@@ -64,7 +64,12 @@ impl SyncToken {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32 + 6 * self.shards.len());
         put(&mut out, self.user);
-        for value in [self.ephemeral.0, self.ephemeral.1, self.presence.0, self.presence.1] {
+        for value in [
+            self.ephemeral.0,
+            self.ephemeral.1,
+            self.presence.0,
+            self.presence.1,
+        ] {
             put(&mut out, value);
         }
         // Shards are told by the step from the one before: most lie side by side.
@@ -207,7 +212,10 @@ mod tests {
             presence: (3, 4),
         };
         assert_eq!(token.to_string(), "s1_BwECAwQABQKsAg");
-        let place = BatchToken::Place(Place { anchor: 9, offset: -1 });
+        let place = BatchToken::Place(Place {
+            anchor: 9,
+            offset: -1,
+        });
         assert_eq!(place.to_string(), "t1_CQE");
         assert_eq!(token.shard(ShardId(3)), 300);
         assert_eq!(token.shard(ShardId(1)), 0);
@@ -216,8 +224,22 @@ mod tests {
     #[test]
     fn malformed_texts_are_refused() {
         for text in [
-            "", "s", "s1", "s1_", "s1_!", "s1_BwECAwQAB", "s1_BwECAwQABQI", "s1_////", "t1_", "t1_CQ", "t1_CQEB",
-            "n1_abc", "s72594_4483_1934", "s2_BwECAwQ", "\u{1f600}", "t1_gICAgICAgICAgICAAQ",
+            "",
+            "s",
+            "s1",
+            "s1_",
+            "s1_!",
+            "s1_BwECAwQAB",
+            "s1_BwECAwQABQI",
+            "s1_////",
+            "t1_",
+            "t1_CQ",
+            "t1_CQEB",
+            "n1_abc",
+            "s72594_4483_1934",
+            "s2_BwECAwQ",
+            "\u{1f600}",
+            "t1_gICAgICAgICAgICAAQ",
         ] {
             assert!(BatchToken::parse(text).is_err(), "{text}");
         }

@@ -21,7 +21,10 @@ pub fn render(request: &SyncRequest, view: &mut SyncView) -> Result<String, Erro
         out.raw("account_data", &data_events(&view.account_data));
     }
     if !view.presence.is_empty() {
-        let events = view.presence.iter().map(|(user, info)| presence_event(user, info).to_string());
+        let events = view
+            .presence
+            .iter()
+            .map(|(user, info)| presence_event(user, info).to_string());
         out.raw("presence", &events_object(events));
     }
     let rooms = rooms(request, view)?;
@@ -40,7 +43,10 @@ fn rooms(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
         section.raw(id.as_str(), &writer.joined(room)?);
     }
     out.section("join", section);
-    for (name, key, rooms) in [("invite", "invite_state", &view.invited), ("knock", "knock_state", &view.knocked)] {
+    for (name, key, rooms) in [
+        ("invite", "invite_state", &view.invited),
+        ("knock", "knock_state", &view.knocked),
+    ] {
         let mut section = Object::new();
         for room in rooms {
             section.raw(room.room_id.as_str(), &stripped(key, room));
@@ -58,7 +64,10 @@ fn rooms(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
 
 fn stripped(key: &str, room: &StrippedRoom) -> String {
     let mut out = Object::new();
-    out.raw(key, &events_object(room.state.iter().map(|event| event.get().to_owned())));
+    out.raw(
+        key,
+        &events_object(room.state.iter().map(|event| event.get().to_owned())),
+    );
     out.end()
 }
 
@@ -70,7 +79,14 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn joined(&self, news: &mut JoinedRoom) -> Result<String, Error> {
         let mut out = Object::new();
-        self.history(&mut out, &news.room, &mut news.viewer, &news.timeline, &news.state, news.initial)?;
+        self.history(
+            &mut out,
+            &news.room,
+            &mut news.viewer,
+            &news.timeline,
+            &news.state,
+            news.initial,
+        )?;
         let mut ephemeral = Vec::new();
         if let Some(users) = &news.typing {
             ephemeral.push(json!({ "type": "m.typing", "content": { "user_ids": users } }).to_string());
@@ -103,7 +119,14 @@ impl Writer<'_> {
 
     fn left(&self, left: &mut LeftRoom) -> Result<String, Error> {
         let mut out = Object::new();
-        self.history(&mut out, &left.room, &mut left.viewer, &left.timeline, &left.state, true)?;
+        self.history(
+            &mut out,
+            &left.room,
+            &mut left.viewer,
+            &left.timeline,
+            &left.state,
+            true,
+        )?;
         if !left.account_data.is_empty() {
             out.raw("account_data", &data_events(&left.account_data));
         }
@@ -154,7 +177,11 @@ impl Writer<'_> {
             EventFormat::Federation => Format::Federation,
         };
         let device = self.request.device.as_ref().map(|device| device.as_str());
-        let rendering = Rendering { format, device, bundle };
+        let rendering = Rendering {
+            format,
+            device,
+            bundle,
+        };
         let mut out = String::from("[");
         for event in events {
             if out.len() > 1 {
@@ -186,15 +213,30 @@ pub fn receipt_contents(receipts: &[Receipt]) -> Vec<Value> {
         if let Some(thread) = &receipt.thread {
             data["thread_id"] = json!(thread);
         }
-        let (event, kind, user) = (receipt.event_id.as_str(), receipt.kind.word(), receipt.user.as_str());
+        let (event, kind, user) = (
+            receipt.event_id.as_str(),
+            receipt.kind.word(),
+            receipt.user.as_str(),
+        );
         let is_taken = |content: &Content<'_>| {
-            content.get(event).and_then(|kinds| kinds.get(kind)).is_some_and(|users| users.contains_key(user))
+            content
+                .get(event)
+                .and_then(|kinds| kinds.get(kind))
+                .is_some_and(|users| users.contains_key(user))
         };
-        let at = contents.iter().position(|content| !is_taken(content)).unwrap_or(contents.len());
+        let at = contents
+            .iter()
+            .position(|content| !is_taken(content))
+            .unwrap_or(contents.len());
         if at == contents.len() {
             contents.push(Content::new());
         }
-        contents[at].entry(event).or_default().entry(kind).or_default().insert(user, data);
+        contents[at]
+            .entry(event)
+            .or_default()
+            .entry(kind)
+            .or_default()
+            .insert(user, data);
     }
     contents.into_iter().map(|content| json!(content)).collect()
 }

@@ -77,14 +77,19 @@ impl ClientModel {
             self.invited.remove(id);
             self.knocked.remove(id);
             self.joined.remove(id);
-            let shown = events(&news["timeline"]).map(|event| text(&event["event_id"])).collect();
+            let shown = events(&news["timeline"])
+                .map(|event| text(&event["event_id"]))
+                .collect();
             self.left.insert(id.clone(), shown);
         }
         for (id, news) in members(&answer["rooms"]["join"]) {
             self.invited.remove(id);
             self.knocked.remove(id);
             self.left.remove(id);
-            self.joined.entry(id.clone()).or_default().apply(id, news, &mut self.faults);
+            self.joined
+                .entry(id.clone())
+                .or_default()
+                .apply(id, news, &mut self.faults);
         }
     }
 
@@ -98,14 +103,30 @@ impl ClientModel {
             }
         };
         let keys = |map: &BTreeMap<String, Value>| map.keys().cloned().collect::<Vec<_>>();
-        differ("invitations", format!("{:?}", keys(&self.invited)), format!("{:?}", keys(&fresh.invited)));
-        differ("knocks", format!("{:?}", keys(&self.knocked)), format!("{:?}", keys(&fresh.knocked)));
-        differ("account data", format!("{:?}", self.account_data), format!("{:?}", fresh.account_data));
+        differ(
+            "invitations",
+            format!("{:?}", keys(&self.invited)),
+            format!("{:?}", keys(&fresh.invited)),
+        );
+        differ(
+            "knocks",
+            format!("{:?}", keys(&self.knocked)),
+            format!("{:?}", keys(&fresh.knocked)),
+        );
+        differ(
+            "account data",
+            format!("{:?}", self.account_data),
+            format!("{:?}", fresh.account_data),
+        );
         let rooms = |model: &ClientModel| format!("{:?}", model.joined.keys().collect::<Vec<_>>());
         differ("joined rooms", rooms(self), rooms(fresh));
         for (id, room) in &fresh.joined {
             let Some(own) = self.joined.get(id) else { continue };
-            out.extend(own.differences(room, lazy).into_iter().map(|difference| format!("{id}: {difference}")));
+            out.extend(
+                own.differences(room, lazy)
+                    .into_iter()
+                    .map(|difference| format!("{id}: {difference}")),
+            );
         }
         out
     }
@@ -159,7 +180,10 @@ impl RoomModel {
             faults.push(format!("{id}: an event without state key among the state"));
             return;
         };
-        self.state.insert((text(&event["type"]), state_key.to_owned()), text(&event["event_id"]));
+        self.state.insert(
+            (text(&event["type"]), state_key.to_owned()),
+            text(&event["event_id"]),
+        );
     }
 
     fn set_receipts(&mut self, content: &Value) {
@@ -167,7 +191,8 @@ impl RoomModel {
             for (kind, users) in members(kinds) {
                 for (user, data) in members(users) {
                     let thread = text(&data["thread_id"]);
-                    self.receipts.insert((user.clone(), kind.clone(), thread), event_id.clone());
+                    self.receipts
+                        .insert((user.clone(), kind.clone(), thread), event_id.clone());
                 }
             }
         }
@@ -187,18 +212,41 @@ impl RoomModel {
         let common = self.timeline.len().min(fresh.timeline.len());
         let tail = |list: &[String]| list[list.len() - common..].to_vec();
         if tail(&self.timeline) != tail(&fresh.timeline) {
-            out.push(format!("timeline: followed {:?}, fresh {:?}", self.timeline, fresh.timeline));
+            out.push(format!(
+                "timeline: followed {:?}, fresh {:?}",
+                self.timeline, fresh.timeline
+            ));
         }
         let mut differ = |what: &str, one: String, other: String| {
             if one != other {
                 out.push(format!("{what}: followed {one}, fresh {other}"));
             }
         };
-        differ("receipts", format!("{:?}", self.receipts), format!("{:?}", fresh.receipts));
-        differ("typing", format!("{:?}", self.typing), format!("{:?}", fresh.typing));
-        differ("account data", format!("{:?}", self.account_data), format!("{:?}", fresh.account_data));
-        differ("counts", format!("{:?}", self.counts), format!("{:?}", fresh.counts));
-        differ("heroes", format!("{:?}", self.heroes), format!("{:?}", fresh.heroes));
+        differ(
+            "receipts",
+            format!("{:?}", self.receipts),
+            format!("{:?}", fresh.receipts),
+        );
+        differ(
+            "typing",
+            format!("{:?}", self.typing),
+            format!("{:?}", fresh.typing),
+        );
+        differ(
+            "account data",
+            format!("{:?}", self.account_data),
+            format!("{:?}", fresh.account_data),
+        );
+        differ(
+            "counts",
+            format!("{:?}", self.counts),
+            format!("{:?}", fresh.counts),
+        );
+        differ(
+            "heroes",
+            format!("{:?}", self.heroes),
+            format!("{:?}", fresh.heroes),
+        );
         out
     }
 }

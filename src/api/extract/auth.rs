@@ -74,7 +74,9 @@ impl Auth {
         if who == Who::Everyone || self.appservice.is_some() || self.is_admin(app) {
             return Ok(());
         }
-        Err(MatrixError::forbidden("On this server only administrators may do this"))
+        Err(MatrixError::forbidden(
+            "On this server only administrators may do this",
+        ))
     }
 
     /// Whether the user is an administrator, by his account or by the configuration.

@@ -46,11 +46,7 @@ impl MediaStore {
 }
 
 impl Inner {
-    async fn thumbnail(
-        &self,
-        content: &Content,
-        request: ThumbnailRequest,
-    ) -> Result<Thumbnail, Error> {
+    async fn thumbnail(&self, content: &Content, request: ThumbnailRequest) -> Result<Thumbnail, Error> {
         let target = request.normalized();
         let name = format!("{}-{}", content.hash, target.name());
         if let Some(found) = self.cached(content, &name).await? {
@@ -61,8 +57,11 @@ impl Inner {
         if let Some(found) = self.cached(content, &name).await? {
             return Ok(found);
         }
-        let (source, files, random) =
-            (self.files.content_path(&content.hash), self.files.clone(), self.random.clone());
+        let (source, files, random) = (
+            self.files.content_path(&content.hash),
+            self.files.clone(),
+            self.random.clone(),
+        );
         let folder = self.files.thumbnail_folder(&content.hash);
         let base = name.clone();
         let section = move || {
@@ -86,7 +85,12 @@ impl Inner {
             Rendered::New(format, bytes) => {
                 let size = bytes.len() as u64;
                 let bytes = futures::stream::once(async { Ok(bytes::Bytes::from(bytes)) });
-                Ok(Thumbnail { content_type: format.content_type(), tag: name, size, body: Box::pin(bytes) })
+                Ok(Thumbnail {
+                    content_type: format.content_type(),
+                    tag: name,
+                    size,
+                    body: Box::pin(bytes),
+                })
             }
         }
     }
@@ -97,9 +101,13 @@ impl Inner {
                 .files
                 .thumbnail_folder(&content.hash)
                 .join(format!("{name}.{}", format.extension()));
-            let Ok(there) = tokio::fs::metadata(&path).await else { continue };
+            let Ok(there) = tokio::fs::metadata(&path).await else {
+                continue;
+            };
             // It can go between the two calls; then it is made anew.
-            let Ok(body) = self.files.read(&path, None).await else { continue };
+            let Ok(body) = self.files.read(&path, None).await else {
+                continue;
+            };
             return Ok(Some(Thumbnail {
                 content_type: format.content_type(),
                 tag: name.to_owned(),

@@ -90,7 +90,11 @@ fn render_unguarded(path: &Path, target: Target) -> Result<Rendered, Error> {
         return Err(Error::NotAnImage);
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let target = if is_turned(orientation) { target.turned() } else { target };
+    let target = if is_turned(orientation) {
+        target.turned()
+    } else {
+        target
+    };
     let plan = target.plan(width, height);
     if plan.is_none() && (target.may_move || !moves(path, format)) {
         return Ok(Rendered::Original(format));
@@ -141,12 +145,18 @@ fn is_turned(orientation: Orientation) -> bool {
 /// Whether the picture may move. A GIF counts as moving: counting its frames would cost as much as
 /// making a still of it.
 fn moves(path: &Path, format: Format) -> bool {
-    let Ok(file) = File::open(path).map(BufReader::new) else { return true };
+    let Ok(file) = File::open(path).map(BufReader::new) else {
+        return true;
+    };
     match format {
         Format::Jpeg => false,
         Format::Gif => true,
-        Format::Png => PngDecoder::new(file).and_then(|one| one.is_apng()).unwrap_or(true),
-        Format::WebP => WebPDecoder::new(file).map(|one| one.has_animation()).unwrap_or(true),
+        Format::Png => PngDecoder::new(file)
+            .and_then(|one| one.is_apng())
+            .unwrap_or(true),
+        Format::WebP => WebPDecoder::new(file)
+            .map(|one| one.has_animation())
+            .unwrap_or(true),
     }
 }
 
@@ -162,16 +172,22 @@ fn to_eight_bits(picture: DynamicImage) -> DynamicImage {
 }
 
 fn resize(picture: DynamicImage, plan: Option<Plan>) -> Result<DynamicImage, Error> {
-    let Some(Plan { source: (left, top, width, height), width: to_width, height: to_height }) = plan
+    let Some(Plan {
+        source: (left, top, width, height),
+        width: to_width,
+        height: to_height,
+    }) = plan
     else {
         return Ok(picture);
     };
     let mut resized = DynamicImage::new(to_width, to_height, picture.color());
     let options = ResizeOptions::new().crop(left, top, width, height);
-    Resizer::new().resize(&picture, &mut resized, &options).map_err(|error| {
-        tracing::warn!(%error, "a picture could not be resized");
-        Error::NotAnImage
-    })?;
+    Resizer::new()
+        .resize(&picture, &mut resized, &options)
+        .map_err(|error| {
+            tracing::warn!(%error, "a picture could not be resized");
+            Error::NotAnImage
+        })?;
     Ok(resized)
 }
 
@@ -183,10 +199,14 @@ fn encode(picture: DynamicImage, source: Format) -> Result<Rendered, Error> {
     let pixels = picture.as_bytes();
     let format = if matches!(source, Format::Jpeg | Format::WebP) && !has_alpha {
         let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-        encoder.write_image(pixels, width, height, color).map_err(broken)?;
+        encoder
+            .write_image(pixels, width, height, color)
+            .map_err(broken)?;
         Format::Jpeg
     } else {
-        PngEncoder::new(&mut bytes).write_image(pixels, width, height, color).map_err(broken)?;
+        PngEncoder::new(&mut bytes)
+            .write_image(pixels, width, height, color)
+            .map_err(broken)?;
         Format::Png
     };
     Ok(Rendered::New(format, bytes))
@@ -203,7 +223,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("picture");
         std::fs::write(&path, bytes).unwrap();
-        let request = ThumbnailRequest { width, height, method, animated: false };
+        let request = ThumbnailRequest {
+            width,
+            height,
+            method,
+            animated: false,
+        };
         render(&path, request.normalized())
     }
 
@@ -285,16 +310,32 @@ mod tests {
         assert!(run(&bomb, 32, 32, Method::Scale).is_err());
         let wide = vec![0_u8; 70_000_000];
         let mut png = Vec::new();
-        PngEncoder::new(&mut png).write_image(&wide, 70_000, 1_000, ExtendedColorType::L8).unwrap();
-        assert!(matches!(run(&png, 32, 32, Method::Scale), Err(Error::ImageTooLarge)));
+        PngEncoder::new(&mut png)
+            .write_image(&wide, 70_000, 1_000, ExtendedColorType::L8)
+            .unwrap();
+        assert!(matches!(
+            run(&png, 32, 32, Method::Scale),
+            Err(Error::ImageTooLarge)
+        ));
     }
 
     #[test]
     fn what_is_no_picture_is_refused() {
         let png = encoded(&picture(300, 300, ColorType::Rgb8), ImageFormat::Png);
         let cut = &png[..png.len() / 2];
-        for bytes in [&b""[..], b"hello", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBP", cut] {
-            assert!(matches!(run(bytes, 32, 32, Method::Scale), Err(Error::NotAnImage)), "{bytes:?}");
+        for bytes in [
+            &b""[..],
+            b"hello",
+            b"<svg/>",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"RIFF\0\0\0\0WEBP",
+            cut,
+        ] {
+            assert!(
+                matches!(run(bytes, 32, 32, Method::Scale), Err(Error::NotAnImage)),
+                "{bytes:?}"
+            );
         }
     }
 

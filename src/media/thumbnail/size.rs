@@ -26,8 +26,14 @@ pub struct ThumbnailRequest {
 
 /// The boxes of scaled thumbnails: the specification's, small ones for avatars, and a large one for
 /// dense screens.
-const SCALED: [(u32, u32); 6] =
-    [(32, 32), (96, 96), (320, 240), (640, 480), (800, 600), (1600, 1200)];
+const SCALED: [(u32, u32); 6] = [
+    (32, 32),
+    (96, 96),
+    (320, 240),
+    (640, 480),
+    (800, 600),
+    (1600, 1200),
+];
 
 /// The longer sides of cropped thumbnails.
 const CROPPED_SIDES: [u32; 6] = [32, 96, 320, 640, 800, 1600];
@@ -72,7 +78,12 @@ impl ThumbnailRequest {
             Method::Scale => scaled_box(self.width, self.height),
             Method::Crop => cropped_box(self.width, self.height),
         };
-        Target { width, height, method: self.method, may_move: self.animated }
+        Target {
+            width,
+            height,
+            method: self.method,
+            may_move: self.animated,
+        }
     }
 }
 
@@ -88,7 +99,9 @@ fn scaled_box(width: u32, height: u32) -> (u32, u32) {
 fn cropped_box(width: u32, height: u32) -> (u32, u32) {
     let wanted = (f64::from(width) / f64::from(height)).ln();
     let distance = |aspect: &(u32, u32)| (wanted - (f64::from(aspect.0) / f64::from(aspect.1)).ln()).abs();
-    let nearest = CROPPED_ASPECTS.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let nearest = CROPPED_ASPECTS
+        .into_iter()
+        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
     let (across, down) = nearest.unwrap_or((1, 1));
     let longer = across.max(down);
     let sizes = CROPPED_SIDES.map(|side| ((side * across).div_ceil(longer), (side * down).div_ceil(longer)));
@@ -109,7 +122,11 @@ impl Target {
 
     /// The same for a picture that is stored lying on its side.
     pub fn turned(self) -> Self {
-        Self { width: self.height, height: self.width, ..self }
+        Self {
+            width: self.height,
+            height: self.width,
+            ..self
+        }
     }
 
     /// What to do with a picture of this size; None if it is right as it is. Never larger than the
@@ -132,7 +149,11 @@ impl Target {
         let factor = (box_w / source.2).min(box_h / source.3).min(1.0);
         let pixels = |length: f64, most: u32| ((length * factor).round() as u32).clamp(1, most);
         let (out_w, out_h) = (pixels(source.2, width), pixels(source.3, height));
-        let plan = Plan { source, width: out_w, height: out_h };
+        let plan = Plan {
+            source,
+            width: out_w,
+            height: out_h,
+        };
         (out_w < width || out_h < height).then_some(plan)
     }
 }
@@ -143,7 +164,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn target(width: u32, height: u32, method: Method) -> Target {
-        ThumbnailRequest { width, height, method, animated: false }.normalized()
+        ThumbnailRequest {
+            width,
+            height,
+            method,
+            animated: false,
+        }
+        .normalized()
     }
 
     #[test]
@@ -170,9 +197,8 @@ mod tests {
 
     #[test]
     fn plans() {
-        let size = |width, height, target: Target| {
-            target.plan(width, height).map(|plan| (plan.width, plan.height))
-        };
+        let size =
+            |width, height, target: Target| target.plan(width, height).map(|plan| (plan.width, plan.height));
         let scale = target(800, 600, Method::Scale);
         assert_eq!(size(1600, 1200, scale), Some((800, 600)));
         assert_eq!(size(1600, 100, scale), Some((800, 50)));

@@ -28,7 +28,9 @@ pub(super) struct Patch {
 impl Patch {
     /// Parses a state event that the operation adds, where authorization reads its type.
     pub(super) fn learn(&mut self, rules: &Rules, event: &NewEvent, at: EventRef) -> Result<(), Error> {
-        let Some(state_key) = event.state_key.as_deref() else { return Ok(()) };
+        let Some(state_key) = event.state_key.as_deref() else {
+            return Ok(());
+        };
         match (event.kind.as_str(), state_key) {
             ("m.room.create", "") => {
                 let info = CreateInfo::parse(rules, &at.id, &event.sender, &event.content)?;
@@ -42,7 +44,8 @@ impl Patch {
             }
             ("m.room.member", user) => {
                 if let Ok(user) = OwnedUserId::try_from(user) {
-                    self.members.insert(user, (at, MemberInfo::parse(&event.content)?));
+                    self.members
+                        .insert(user, (at, MemberInfo::parse(&event.content)?));
                 }
             }
             ("m.room.third_party_invite", token) => {
@@ -68,7 +71,11 @@ impl Staging<'_> {
         if event.kind != "m.room.member" {
             return Ok(());
         }
-        if let Some(target) = event.state_key.as_deref().and_then(|key| OwnedUserId::try_from(key).ok()) {
+        if let Some(target) = event
+            .state_key
+            .as_deref()
+            .and_then(|key| OwnedUserId::try_from(key).ok())
+        {
             self.load_member(&target)?;
         }
         let cited = Cited::of_content(&event.content);
@@ -125,10 +132,12 @@ impl Staging<'_> {
         if self.patch.invites_3pid.contains_key(token) || self.head.auth.invites_3pid.contains_key(token) {
             return Ok(());
         }
-        let found = self.stored_state("m.room.third_party_invite", token)?.map(|event| {
-            let info = ThirdPartyInviteInfo::parse(event.pdu.sender(), event.pdu.content());
-            (reference(&event), Arc::new(info))
-        });
+        let found = self
+            .stored_state("m.room.third_party_invite", token)?
+            .map(|event| {
+                let info = ThirdPartyInviteInfo::parse(event.pdu.sender(), event.pdu.content());
+                (reference(&event), Arc::new(info))
+            });
         self.head.auth.bound();
         self.head.auth.invites_3pid.insert(token.to_owned(), found);
         Ok(())
@@ -186,20 +195,31 @@ impl Staging<'_> {
     }
 
     fn join_rules_entry(&self) -> Option<&(EventRef, JoinRuleInfo)> {
-        self.patch.join_rules.as_ref().or(self.head.auth.join_rules.as_ref())
+        self.patch
+            .join_rules
+            .as_ref()
+            .or(self.head.auth.join_rules.as_ref())
     }
 
     fn member_entry(&self, user: &UserId) -> Option<&(EventRef, MemberInfo)> {
-        self.patch.members.get(user).or_else(|| self.head.auth.members.get(user)?.as_ref())
+        self.patch
+            .members
+            .get(user)
+            .or_else(|| self.head.auth.members.get(user)?.as_ref())
     }
 
     fn invite_entry(&self, token: &str) -> Option<&(EventRef, Arc<ThirdPartyInviteInfo>)> {
-        self.patch.invites_3pid.get(token).or_else(|| self.head.auth.invites_3pid.get(token)?.as_ref())
+        self.patch
+            .invites_3pid
+            .get(token)
+            .or_else(|| self.head.auth.invites_3pid.get(token)?.as_ref())
     }
 
     /// Whether a user's power suffices to redact the events of others.
     pub(super) fn may_redact(&self, user: &UserId) -> bool {
-        let Some((_, create)) = self.create_entry() else { return false };
+        let Some((_, create)) = self.create_entry() else {
+            return false;
+        };
         let view = PowerView::new(create, self.power_entry().map(|(_, levels)| &**levels));
         view.user(user).reaches(view.field(PowerField::Redact))
     }
@@ -251,14 +271,18 @@ impl Cited {
         let content: serde_json::Value = serde_json::from_slice(content).unwrap_or_default();
         let text = |pointer: &str| content.pointer(pointer).and_then(serde_json::Value::as_str);
         Self {
-            authorizer: text("/join_authorised_via_users_server").and_then(|id| OwnedUserId::try_from(id).ok()),
+            authorizer: text("/join_authorised_via_users_server")
+                .and_then(|id| OwnedUserId::try_from(id).ok()),
             token: text("/third_party_invite/signed/token").map(str::to_owned),
         }
     }
 }
 
 fn reference(event: &Event) -> EventRef {
-    EventRef { short: event.short, id: event.id().to_owned() }
+    EventRef {
+        short: event.short,
+        id: event.id().to_owned(),
+    }
 }
 
 impl StateView for Staging<'_> {
@@ -271,7 +295,9 @@ impl StateView for Staging<'_> {
     }
 
     fn join_rule(&self) -> JoinRuleInfo {
-        self.join_rules_entry().map(|(_, rule)| rule.clone()).unwrap_or_default()
+        self.join_rules_entry()
+            .map(|(_, rule)| rule.clone())
+            .unwrap_or_default()
     }
 
     fn member(&self, user: &UserId) -> Option<MemberInfo> {

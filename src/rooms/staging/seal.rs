@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{
-    Batch, Family, FeedItem, FeedKind, OutboxRow, Position, Record, Ticket,
-};
+use hearth_storage::{Batch, Family, FeedItem, FeedKind, OutboxRow, Position, Record, Ticket};
 use ruma::OwnedEventId;
 
 use super::{MemberChange, StagedEvent, Staging, put_event};
@@ -56,14 +54,16 @@ impl Staging<'_> {
         }
         let mut new_keys = Vec::with_capacity(self.new_keys.len());
         for ((kind, state_key), short) in self.new_keys {
-            head.pending.add_key(position, (kind.clone(), state_key.clone()), short);
+            head.pending
+                .add_key(position, (kind.clone(), state_key.clone()), short);
             new_keys.push((kind, state_key, short));
         }
         for (id, short) in self.ids {
             head.pending.add_id(position, id, short);
         }
         if let (Some(key), Some(last)) = (txn, self.events.last()) {
-            head.pending.add_txn(position, key, last.unsigned.event_id.clone());
+            head.pending
+                .add_txn(position, key, last.unsigned.event_id.clone());
         }
         // What comes next may read the replaced bytes: authorization a state event, a second redaction its target.
         if !self.replaced.is_empty() {
@@ -114,7 +114,15 @@ impl Staging<'_> {
             if let Some((root, relation)) = &event.relation
                 && relation.rel_type == "m.thread"
             {
-                rows.reply(room, threads, *root, event.short, event.header.place, &event.sender, position);
+                rows.reply(
+                    room,
+                    threads,
+                    *root,
+                    event.short,
+                    event.header.place,
+                    &event.sender,
+                    position,
+                );
             }
         }
         for (root, place, short, relation) in &self.unlinked {
@@ -128,7 +136,12 @@ impl Staging<'_> {
 
 impl Staged {
     pub(crate) fn last_event_id(&self) -> OwnedEventId {
-        self.events.last().expect("an operation has events").unsigned.event_id.clone()
+        self.events
+            .last()
+            .expect("an operation has events")
+            .unsigned
+            .event_id
+            .clone()
     }
 
     /// Adds rows of the room's own entity to the operation's batch.
@@ -148,30 +161,58 @@ impl Staged {
         let root_changed = self.events.iter().any(|event| event.state.is_some());
         for staged in self.events {
             let pdu = staged.unsigned.sign(&rooms.signing_key, &rooms.server_name);
-            let event = Event { short: staged.short, header: staged.header, pdu };
+            let event = Event {
+                short: staged.short,
+                header: staged.header,
+                pdu,
+            };
             put_event(&mut batch, room, &event);
-            batch.put(Family::RoomEventId, keys::event_id(key, event.id()), keys::u32_value(event.short));
+            batch.put(
+                Family::RoomEventId,
+                keys::event_id(key, event.id()),
+                keys::u32_value(event.short),
+            );
             let value = keys::timeline_value(event.short, position, staged.totals);
-            batch.put(Family::RoomTimeline, keys::timeline(key, event.header.place), value);
+            batch.put(
+                Family::RoomTimeline,
+                keys::timeline(key, event.header.place),
+                value,
+            );
             if let Some((kind, state_key, entry)) = &staged.state {
-                batch.put(Family::RoomState, keys::state(key, kind, state_key), keys::state_value(*entry));
+                batch.put(
+                    Family::RoomState,
+                    keys::state(key, kind, state_key),
+                    keys::state_value(*entry),
+                );
             }
             if let Some((parent, relation)) = &staged.relation {
                 let row = keys::relation(key, *parent, event.header.place, event.short);
                 batch.put(Family::RoomIndex, row, relation.row(&staged.kind));
             }
-            feed.push(FeedItem { entity: key, kind: FeedKind::RoomEvent, reference: u64::from(event.short) });
+            feed.push(FeedItem {
+                entity: key,
+                kind: FeedKind::RoomEvent,
+                reference: u64::from(event.short),
+            });
             added.push(Arc::new(event));
         }
         if let (Some(txn), Some(last)) = (self.txn, added.last()) {
             batch.put(Family::RoomTxn, keys::txn(key, &txn), keys::u32_value(last.short));
         }
         for (kind, state_key, short) in &self.new_keys {
-            batch.put(Family::RoomStateKey, keys::state(key, kind, state_key), keys::u32_value(*short));
+            batch.put(
+                Family::RoomStateKey,
+                keys::state(key, kind, state_key),
+                keys::u32_value(*short),
+            );
         }
         room.nodes().put(&self.nodes, &mut batch);
         if root_changed {
-            batch.put(Family::RoomStateAt, keys::state_at(key, position), keys::root_value(self.record.root));
+            batch.put(
+                Family::RoomStateAt,
+                keys::state_at(key, position),
+                keys::root_value(self.record.root),
+            );
         }
         for (server, count) in &self.servers {
             let row = keys::index(key, keys::INDEX_SERVER, &[server.as_bytes()]);
@@ -187,9 +228,17 @@ impl Staged {
             batch.delete(Family::RoomIndex, keys::relation(key, *parent, *place, *short));
         }
         self.threads.write(key, &mut batch);
-        batch.put(Family::Room, keys::room(key, keys::ROOM_HEAD), self.record.encode());
+        batch.put(
+            Family::Room,
+            keys::room(key, keys::ROOM_HEAD),
+            self.record.encode(),
+        );
         let outbox = member_effects(room, &self.members, &mut batch);
-        let change = Change { timeline: true, members: self.members, ..Change::default() };
+        let change = Change {
+            timeline: true,
+            members: self.members,
+            ..Change::default()
+        };
         let note = RoomNote {
             room: room.clone(),
             view: Some(Arc::new(self.view)),
@@ -197,7 +246,15 @@ impl Staged {
             replaced: self.replaced.into_iter().map(Arc::new).collect(),
             added,
         };
-        (self.ticket, Record { batch, feed, outbox, note: Some(Arc::new(note)) })
+        (
+            self.ticket,
+            Record {
+                batch,
+                feed,
+                outbox,
+                note: Some(Arc::new(note)),
+            },
+        )
     }
 }
 

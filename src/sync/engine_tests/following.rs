@@ -31,7 +31,8 @@ struct Follower {
 impl Follower {
     fn request(&self, limit: usize) -> SyncRequest {
         let lazy = self.mode == Mode::Lazy;
-        let filter = json!({ "room": { "timeline": { "limit": limit }, "state": { "lazy_load_members": lazy } } });
+        let filter =
+            json!({ "room": { "timeline": { "limit": limit }, "state": { "lazy_load_members": lazy } } });
         let mut request = request(&self.user).filter(filter);
         request.device = Some(format!("{:?}", self.mode).into());
         if self.mode == Mode::StateAfter {
@@ -42,7 +43,11 @@ impl Follower {
 
     async fn follow(&mut self, world: &World, limit: usize) {
         let mut request = self.request(limit);
-        request.since = self.model.next_batch.as_deref().map(|token| SyncToken::parse(token).unwrap());
+        request.since = self
+            .model
+            .next_batch
+            .as_deref()
+            .map(|token| SyncToken::parse(token).unwrap());
         let answer = world.sync(&request).await;
         self.model.apply(&answer);
     }
@@ -54,7 +59,13 @@ impl Follower {
         request.device = Some("FRESH".into());
         fresh.apply(&world.sync(&request).await);
         let differences = self.model.differences(&fresh, self.mode == Mode::Lazy);
-        assert!(differences.is_empty(), "{what}, {} {:?}:\n{}", self.user.id(), self.mode, differences.join("\n"));
+        assert!(
+            differences.is_empty(),
+            "{what}, {} {:?}:\n{}",
+            self.user.id(),
+            self.mode,
+            differences.join("\n")
+        );
     }
 }
 
@@ -63,7 +74,11 @@ async fn operate(world: &World, rng: &mut ChaCha8Rng, users: &[User], rooms: &mu
     let user = &users[rng.random_range(0..users.len())];
     let other = &users[rng.random_range(0..users.len())];
     if rooms.is_empty() || rooms.len() < ROOMS_MAX && rng.random_bool(0.05) {
-        let preset = if rng.random_bool(0.6) { Preset::PublicChat } else { Preset::PrivateChat };
+        let preset = if rng.random_bool(0.6) {
+            Preset::PublicChat
+        } else {
+            Preset::PrivateChat
+        };
         rooms.push(world.room(user, preset).await);
         return;
     }
@@ -87,10 +102,22 @@ async fn operate(world: &World, rng: &mut ChaCha8Rng, users: &[User], rooms: &mu
             }
         }
         12 => set("m.room.name", "", json!({ "name": format!("room {number}") })).await,
-        13 => set("org.example.thing", &format!("key {}", number % 3), json!({ "n": number })).await,
+        13 => {
+            set(
+                "org.example.thing",
+                &format!("key {}", number % 3),
+                json!({ "n": number }),
+            )
+            .await
+        }
         14 => {
             let visibility = ["joined", "invited", "shared", "world_readable"][number as usize % 4];
-            set("m.room.history_visibility", "", json!({ "history_visibility": visibility })).await;
+            set(
+                "m.room.history_visibility",
+                "",
+                json!({ "history_visibility": visibility }),
+            )
+            .await;
         }
         15 => {
             let profile = json!({ "displayname": format!("name {number}") });
@@ -106,7 +133,9 @@ async fn operate(world: &World, rng: &mut ChaCha8Rng, users: &[User], rooms: &mu
         19 => {
             let content = serde_json::value::to_raw_value(&json!({ "n": number })).unwrap();
             let in_room = rng.random_bool(0.5).then_some(room.id());
-            user.set_account_data(in_room, &format!("org.example.{}", number % 3), &content).await.unwrap();
+            user.set_account_data(in_room, &format!("org.example.{}", number % 3), &content)
+                .await
+                .unwrap();
         }
         20 => drop(user.set_tag(room.id(), "m.favourite", Map::new()).await),
         _ => drop(user.forget_room(room.id()).await),
@@ -115,8 +144,12 @@ async fn operate(world: &World, rng: &mut ChaCha8Rng, users: &[User], rooms: &mu
 
 async fn redact_newest(room: &Room, user: &User) {
     let mut viewer = room.viewer(user.id()).unwrap();
-    let page = room.page(hearth_rooms::Place::END, None, true, 1, &mut viewer, &|event| event.pdu.kind() == "m.room.message");
-    let Some(target) = page.unwrap().events.pop() else { return };
+    let page = room.page(hearth_rooms::Place::END, None, true, 1, &mut viewer, &|event| {
+        event.pdu.kind() == "m.room.message"
+    });
+    let Some(target) = page.unwrap().events.pop() else {
+        return;
+    };
     let event = hearth_rooms::NewEvent {
         sender: user.id().to_owned(),
         kind: "m.room.redaction".to_owned(),
@@ -133,9 +166,17 @@ async fn set_receipt(room: &Room, user: &User, number: u32) {
         return;
     }
     let mut viewer = room.viewer(user.id()).unwrap();
-    let page = room.page(hearth_rooms::Place::END, None, true, 3, &mut viewer, &|_| true).unwrap();
-    let Some(event) = page.events.get(number as usize % page.events.len().max(1)) else { return };
-    let kind = if number.is_multiple_of(2) { ReceiptKind::Public } else { ReceiptKind::Private };
+    let page = room
+        .page(hearth_rooms::Place::END, None, true, 3, &mut viewer, &|_| true)
+        .unwrap();
+    let Some(event) = page.events.get(number as usize % page.events.len().max(1)) else {
+        return;
+    };
+    let kind = if number.is_multiple_of(2) {
+        ReceiptKind::Public
+    } else {
+        ReceiptKind::Private
+    };
     let thread = number.is_multiple_of(5).then_some("main");
     drop(room.set_receipt(user.id(), kind, thread, event.id()).await);
 }
@@ -148,9 +189,15 @@ async fn follow_at_random(shards: u16, seed: u64, steps: usize) {
         users.push(world.user(&format!("user{number}")).await);
     }
     let modes = [Mode::Plain, Mode::StateAfter, Mode::Lazy];
-    let follower = |user: &User, mode| Follower { user: user.clone(), mode, model: ClientModel::new() };
-    let mut followers: Vec<Follower> =
-        users.iter().flat_map(|user| modes.map(|mode| follower(user, mode))).collect();
+    let follower = |user: &User, mode| Follower {
+        user: user.clone(),
+        mode,
+        model: ClientModel::new(),
+    };
+    let mut followers: Vec<Follower> = users
+        .iter()
+        .flat_map(|user| modes.map(|mode| follower(user, mode)))
+        .collect();
     let mut rooms = Vec::new();
     for step in 0..steps {
         operate(&world, &mut rng, &users, &mut rooms).await;
@@ -162,7 +209,9 @@ async fn follow_at_random(shards: u16, seed: u64, steps: usize) {
         }
         if step % 50 == 49 {
             for follower in &mut followers {
-                follower.check(&world, &format!("{shards} shards, seed {seed}, step {step}")).await;
+                follower
+                    .check(&world, &format!("{shards} shards, seed {seed}, step {step}"))
+                    .await;
             }
         }
     }
@@ -171,7 +220,10 @@ async fn follow_at_random(shards: u16, seed: u64, steps: usize) {
 
 /// Six seeds, or as many as HEARTH_TEST_SEEDS says.
 fn seeds(first: u64) -> std::ops::Range<u64> {
-    let count = std::env::var("HEARTH_TEST_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
+    let count = std::env::var("HEARTH_TEST_SEEDS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(6);
     first..first + count
 }
 
@@ -212,7 +264,14 @@ async fn increments_add_up_while_others_act() {
         }
         let mut followers: BTreeMap<usize, Follower> = BTreeMap::new();
         for (number, user) in users.iter().enumerate() {
-            followers.insert(number, Follower { user: user.clone(), mode: Mode::Plain, model: ClientModel::new() });
+            followers.insert(
+                number,
+                Follower {
+                    user: user.clone(),
+                    mode: Mode::Plain,
+                    model: ClientModel::new(),
+                },
+            );
         }
         while tasks.iter().any(|task| !task.is_finished()) {
             for follower in followers.values_mut() {

@@ -55,11 +55,31 @@ impl World {
             event_cache_bytes: 4 << 20,
             node_cache_bytes: 1 << 20,
         };
-        let rooms = Rooms::new(log.clone(), cluster.clone(), clock.clone(), random.clone(), config);
+        let rooms = Rooms::new(
+            log.clone(),
+            cluster.clone(),
+            clock.clone(),
+            random.clone(),
+            config,
+        );
         let shutdown = Shutdown::new();
-        let sync = SyncEngine::new(rooms.clone(), users.clone(), clock.clone(), random, shutdown.clone());
+        let sync = SyncEngine::new(
+            rooms.clone(),
+            users.clone(),
+            clock.clone(),
+            random,
+            shutdown.clone(),
+        );
         cluster.start().unwrap();
-        Self { engine, log, clock, rooms, users, sync, shutdown }
+        Self {
+            engine,
+            log,
+            clock,
+            rooms,
+            users,
+            sync,
+            shutdown,
+        }
     }
 
     /// The same data in another process.
@@ -75,7 +95,10 @@ impl World {
     async fn room(&self, creator: &User, preset: Preset) -> Room {
         // Two equal rooms of version 12 made in the same millisecond would have the same id.
         self.clock.advance(1);
-        self.rooms.create(CreateRoom::new(creator.id().to_owned(), preset)).await.unwrap()
+        self.rooms
+            .create(CreateRoom::new(creator.id().to_owned(), preset))
+            .await
+            .unwrap()
     }
 
     async fn sync(&self, request: &SyncRequest) -> Value {
@@ -123,7 +146,9 @@ async fn say(room: &Room, sender: &User, body: &str) -> OwnedEventId {
         sender: sender.id().to_owned(),
         kind: "m.room.message".to_owned(),
         state_key: None,
-        content: json!({ "msgtype": "m.text", "body": body }).to_string().into_bytes(),
+        content: json!({ "msgtype": "m.text", "body": body })
+            .to_string()
+            .into_bytes(),
         redacts: None,
         timestamp_ms: None,
     };
@@ -131,7 +156,10 @@ async fn say(room: &Room, sender: &User, body: &str) -> OwnedEventId {
 }
 
 async fn set(room: &Room, sender: &User, kind: &str, key: &str, content: Value) -> OwnedEventId {
-    room.send(NewEvent::state(sender.id(), kind, key, &content), None).await.unwrap().event_id
+    room.send(NewEvent::state(sender.id(), kind, key, &content), None)
+        .await
+        .unwrap()
+        .event_id
 }
 
 async fn join(room: &Room, user: &User) {
@@ -141,14 +169,26 @@ async fn join(room: &Room, user: &User) {
 /// The bodies of the messages, and the types of the other events, of a joined room's timeline.
 fn bodies(answer: &Value, section: &str, room: &Room) -> Vec<String> {
     let events = answer["rooms"][section][room.id().as_str()]["timeline"]["events"].as_array();
-    let word = |event: &Value| event["content"]["body"].as_str().or(event["type"].as_str()).unwrap_or_default().to_owned();
+    let word = |event: &Value| {
+        event["content"]["body"]
+            .as_str()
+            .or(event["type"].as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
     events.into_iter().flatten().map(word).collect()
 }
 
 /// The types and keys of the state of a room.
 fn state(answer: &Value, section: &str, room: &Room, name: &str) -> Vec<String> {
     let events = answer["rooms"][section][room.id().as_str()][name]["events"].as_array();
-    let word = |event: &Value| format!("{}|{}", event["type"].as_str().unwrap(), event["state_key"].as_str().unwrap());
+    let word = |event: &Value| {
+        format!(
+            "{}|{}",
+            event["type"].as_str().unwrap(),
+            event["state_key"].as_str().unwrap()
+        )
+    };
     let mut all: Vec<String> = events.into_iter().flatten().map(word).collect();
     all.sort();
     all

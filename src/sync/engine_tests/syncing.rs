@@ -17,19 +17,35 @@ async fn an_initial_sync_shows_everything_once() {
     for number in 0..3 {
         say(&room, &bob, &format!("hello {number}")).await;
     }
-    let first = world.sync(&request(&alice).filter(json!({ "room": { "timeline": { "limit": 2 } } }))).await;
+    let first = world
+        .sync(&request(&alice).filter(json!({ "room": { "timeline": { "limit": 2 } } })))
+        .await;
     assert_eq!(bodies(&first, "join", &room), ["hello 1", "hello 2"]);
     let news = &first["rooms"]["join"][room.id().as_str()];
     assert_eq!(news["timeline"]["limited"], true);
     assert_eq!(news["summary"]["m.joined_member_count"], 2);
     assert_eq!(news["summary"]["m.heroes"], json!([bob.id()]));
-    assert_eq!(news["unread_notifications"], json!({ "highlight_count": 0, "notification_count": 0 }));
+    assert_eq!(
+        news["unread_notifications"],
+        json!({ "highlight_count": 0, "notification_count": 0 })
+    );
     let members = state(&first, "join", &room, "state");
-    assert!(members.contains(&format!("m.room.member|{}", bob.id())) && members.contains(&"m.room.create|".to_owned()));
+    assert!(
+        members.contains(&format!("m.room.member|{}", bob.id()))
+            && members.contains(&"m.room.create|".to_owned())
+    );
     let rules = first["account_data"]["events"].as_array().unwrap();
-    assert!(rules.iter().any(|event| event["type"] == "m.push_rules" && event["content"]["global"].is_object()));
+    assert!(
+        rules
+            .iter()
+            .any(|event| event["type"] == "m.push_rules" && event["content"]["global"].is_object())
+    );
     let second = world.sync(&request(&alice).since(&first)).await;
-    assert_eq!(second.as_object().unwrap().keys().collect::<Vec<_>>(), ["next_batch"], "{second}");
+    assert_eq!(
+        second.as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["next_batch"],
+        "{second}"
+    );
 }
 
 #[tokio::test]
@@ -49,7 +65,9 @@ async fn a_waiting_sync_is_woken_by_a_message_and_by_nothing_else() {
     let early = tokio::time::timeout(Duration::from_millis(30), &mut waiting).await;
     assert!(early.is_err(), "other rooms do not concern it");
     say(&room, &bob, "here").await;
-    let answer = tokio::time::timeout(Duration::from_secs(5), &mut waiting).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), &mut waiting)
+        .await
+        .unwrap();
     assert_eq!(bodies(&answer, "join", &room), ["here"]);
     let began = std::time::Instant::now();
     let late = world.sync(&request(&alice).since(&answer).wait(60)).await;
@@ -65,9 +83,15 @@ async fn a_shutdown_ends_waiting() {
     let waits = request(&alice).since(&first).wait(60_000);
     let waiting = world.sync(&waits);
     tokio::pin!(waiting);
-    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), &mut waiting)
+            .await
+            .is_err()
+    );
     world.shutdown.trigger();
-    tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), waiting)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -104,26 +128,44 @@ async fn a_gap_has_its_state_before_the_timeline() {
     }
     set(&room, &alice, "m.room.topic", "", json!({ "topic": "new" })).await;
     let narrow = json!({ "room": { "timeline": { "limit": 2 } } });
-    let plain = world.sync(&request(&alice).since(&first).filter(narrow.clone())).await;
+    let plain = world
+        .sync(&request(&alice).since(&first).filter(narrow.clone()))
+        .await;
     assert_eq!(bodies(&plain, "join", &room), ["4", "m.room.topic"]);
-    assert_eq!(plain["rooms"]["join"][room.id().as_str()]["timeline"]["limited"], true);
+    assert_eq!(
+        plain["rooms"]["join"][room.id().as_str()]["timeline"]["limited"],
+        true
+    );
     assert_eq!(state(&plain, "join", &room, "state"), ["m.room.name|"]);
     let mut after = request(&alice).since(&first).filter(narrow);
     after.state = StateSide::After;
     let after = world.sync(&after).await;
-    assert_eq!(state(&after, "join", &room, "state_after"), ["m.room.name|", "m.room.topic|"]);
+    assert_eq!(
+        state(&after, "join", &room, "state_after"),
+        ["m.room.name|", "m.room.topic|"]
+    );
     assert!(after["rooms"]["join"][room.id().as_str()].get("state").is_none());
     // State that the timeline's filter hides is told of beside it.
     let hidden = json!({ "room": { "timeline": { "types": ["m.room.message"] } } });
     let hidden = world.sync(&request(&alice).since(&first).filter(hidden)).await;
     assert_eq!(bodies(&hidden, "join", &room), ["0", "1", "2", "3", "4"]);
-    assert_eq!(state(&hidden, "join", &room, "state"), ["m.room.name|", "m.room.topic|"]);
+    assert_eq!(
+        state(&hidden, "join", &room, "state"),
+        ["m.room.name|", "m.room.topic|"]
+    );
     // The gap can be filled from prev_batch.
-    let token = plain["rooms"]["join"][room.id().as_str()]["timeline"]["prev_batch"].as_str().unwrap();
+    let token = plain["rooms"]["join"][room.id().as_str()]["timeline"]["prev_batch"]
+        .as_str()
+        .unwrap();
     let from = crate::BatchToken::parse(token).unwrap().place_in(&room).unwrap();
-    let to = crate::BatchToken::parse(first["next_batch"].as_str().unwrap()).unwrap().place_in(&room).unwrap();
+    let to = crate::BatchToken::parse(first["next_batch"].as_str().unwrap())
+        .unwrap()
+        .place_in(&room)
+        .unwrap();
     let mut viewer = room.viewer(alice.id()).unwrap();
-    let page = room.page(from, Some(to), true, 100, &mut viewer, &|_| true).unwrap();
+    let page = room
+        .page(from, Some(to), true, 100, &mut viewer, &|_| true)
+        .unwrap();
     assert_eq!(page.events.len(), 5);
 }
 
@@ -138,11 +180,24 @@ async fn invitations_joins_and_leaves() {
     assert!(first.get("rooms").is_none());
     room.invite(alice.id(), bob.id(), Map::new(), None).await.unwrap();
     let invited = world.sync(&request(&bob).since(&first)).await;
-    let events = invited["rooms"]["invite"][room.id().as_str()]["invite_state"]["events"].as_array().unwrap().clone();
-    let has = |kind: &str, key: &str| events.iter().any(|event| event["type"] == kind && event["state_key"] == key);
-    assert!(has("m.room.create", "") && has("m.room.name", "") && has("m.room.member", bob.id().as_str()), "{events:?}");
+    let events = invited["rooms"]["invite"][room.id().as_str()]["invite_state"]["events"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let has = |kind: &str, key: &str| {
+        events
+            .iter()
+            .any(|event| event["type"] == kind && event["state_key"] == key)
+    };
+    assert!(
+        has("m.room.create", "") && has("m.room.name", "") && has("m.room.member", bob.id().as_str()),
+        "{events:?}"
+    );
     assert!(has("m.room.member", alice.id().as_str()));
-    assert!(world.sync(&request(&bob)).await["rooms"]["invite"].is_object(), "a fresh client sees it too");
+    assert!(
+        world.sync(&request(&bob)).await["rooms"]["invite"].is_object(),
+        "a fresh client sees it too"
+    );
     let nothing = world.sync(&request(&bob).since(&invited)).await;
     assert!(nothing.get("rooms").is_none());
 
@@ -150,7 +205,12 @@ async fn invitations_joins_and_leaves() {
     join(&room, &bob).await;
     let joined = world.sync(&request(&bob).since(&invited)).await;
     assert!(joined["rooms"].get("invite").is_none());
-    assert!(state(&joined, "join", &room, "state").iter().chain(&bodies(&joined, "join", &room)).any(|word| word.contains("m.room.create")));
+    assert!(
+        state(&joined, "join", &room, "state")
+            .iter()
+            .chain(&bodies(&joined, "join", &room))
+            .any(|word| word.contains("m.room.create"))
+    );
     say(&room, &alice, "good bye").await;
     room.leave(bob.id(), None).await.unwrap();
     say(&room, &alice, "behind his back").await;
@@ -161,8 +221,13 @@ async fn invitations_joins_and_leaves() {
     assert!(nothing.get("rooms").is_none(), "told once: {nothing}");
     let fresh = world.sync(&request(&bob)).await;
     assert!(fresh.get("rooms").is_none());
-    let with_left = world.sync(&request(&bob).filter(json!({ "room": { "include_leave": true } }))).await;
-    assert_eq!(bodies(&with_left, "leave", &room).last().unwrap(), "m.room.member");
+    let with_left = world
+        .sync(&request(&bob).filter(json!({ "room": { "include_leave": true } })))
+        .await;
+    assert_eq!(
+        bodies(&with_left, "leave", &room).last().unwrap(),
+        "m.room.member"
+    );
     assert!(!bodies(&with_left, "leave", &room).contains(&"behind his back".to_owned()));
 
     room.invite(alice.id(), bob.id(), Map::new(), None).await.unwrap();
@@ -170,7 +235,10 @@ async fn invitations_joins_and_leaves() {
     room.leave(bob.id(), None).await.unwrap();
     let declined = world.sync(&request(&bob).since(&invited)).await;
     assert_eq!(bodies(&declined, "leave", &room), ["m.room.member"]);
-    assert!(state(&declined, "leave", &room, "state").is_empty(), "who was only invited sees no state");
+    assert!(
+        state(&declined, "leave", &room, "state").is_empty(),
+        "who was only invited sees no state"
+    );
 }
 
 #[tokio::test]
@@ -188,17 +256,27 @@ async fn lazily_loaded_members() {
     let lazy = json!({ "room": { "state": { "lazy_load_members": true }, "timeline": { "limit": 1 } } });
     let members = |answer: &Value| {
         let all = state(answer, "join", &room, "state");
-        all.into_iter().filter(|word| word.starts_with("m.room.member")).collect::<Vec<_>>()
+        all.into_iter()
+            .filter(|word| word.starts_with("m.room.member"))
+            .collect::<Vec<_>>()
     };
     let [own, his] = [&alice, &bob].map(|user| format!("m.room.member|{}", user.id()));
     let first = world.sync(&request(&alice).filter(lazy.clone())).await;
     assert_eq!(members(&first), [own.clone(), his.clone()]);
     say(&room, &bob, "two").await;
-    let second = world.sync(&request(&alice).filter(lazy.clone()).since(&first)).await;
+    let second = world
+        .sync(&request(&alice).filter(lazy.clone()).since(&first))
+        .await;
     assert_eq!(members(&second), Vec::<String>::new(), "the client knows him");
     say(&room, &bob, "three").await;
-    let again = world.sync(&request(&alice).filter(lazy.clone()).since(&first)).await;
-    assert_eq!(members(&again), std::slice::from_ref(&his), "the client may never have got the first answer");
+    let again = world
+        .sync(&request(&alice).filter(lazy.clone()).since(&first))
+        .await;
+    assert_eq!(
+        members(&again),
+        std::slice::from_ref(&his),
+        "the client may never have got the first answer"
+    );
     let mut redundant = lazy;
     redundant["room"]["state"]["include_redundant_members"] = json!(true);
     say(&room, &bob, "four").await;
@@ -215,18 +293,33 @@ async fn typing_and_receipts() {
     let message = say(&room, &alice, "read me").await;
     let first = world.sync(&request(&alice)).await;
     room.set_typing(bob.id(), Some(30_000));
-    let ephemeral = |answer: &Value| answer["rooms"]["join"][room.id().as_str()]["ephemeral"]["events"].clone();
+    let ephemeral =
+        |answer: &Value| answer["rooms"]["join"][room.id().as_str()]["ephemeral"]["events"].clone();
     let second = world.sync(&request(&alice).since(&first)).await;
-    assert_eq!(ephemeral(&second), json!([{ "type": "m.typing", "content": { "user_ids": [bob.id()] } }]));
+    assert_eq!(
+        ephemeral(&second),
+        json!([{ "type": "m.typing", "content": { "user_ids": [bob.id()] } }])
+    );
     room.set_typing(bob.id(), None);
     let third = world.sync(&request(&alice).since(&second).wait(1000)).await;
-    assert_eq!(ephemeral(&third), json!([{ "type": "m.typing", "content": { "user_ids": [] } }]));
-    room.set_receipt(bob.id(), ReceiptKind::Public, Some("main"), &message).await.unwrap();
-    room.set_receipt(bob.id(), ReceiptKind::Private, None, &message).await.unwrap();
+    assert_eq!(
+        ephemeral(&third),
+        json!([{ "type": "m.typing", "content": { "user_ids": [] } }])
+    );
+    room.set_receipt(bob.id(), ReceiptKind::Public, Some("main"), &message)
+        .await
+        .unwrap();
+    room.set_receipt(bob.id(), ReceiptKind::Private, None, &message)
+        .await
+        .unwrap();
     let fourth = world.sync(&request(&alice).since(&third)).await;
     let ts = ephemeral(&fourth)[0]["content"][message.as_str()]["m.read"][bob.id().as_str()]["ts"].clone();
-    let expected = json!({ message.as_str(): { "m.read": { bob.id().as_str(): { "ts": ts, "thread_id": "main" } } } });
-    assert_eq!(ephemeral(&fourth), json!([{ "type": "m.receipt", "content": expected }]));
+    let expected =
+        json!({ message.as_str(): { "m.read": { bob.id().as_str(): { "ts": ts, "thread_id": "main" } } } });
+    assert_eq!(
+        ephemeral(&fourth),
+        json!([{ "type": "m.receipt", "content": expected }])
+    );
     let own = world.sync(&request(&bob)).await;
     assert!(ephemeral(&own)[0]["content"][message.as_str()]["m.read.private"].is_object());
     let none = json!({ "room": { "ephemeral": { "not_types": ["m.receipt", "m.typing"] } } });
@@ -237,13 +330,22 @@ async fn typing_and_receipts() {
 #[tokio::test]
 async fn presence_goes_to_those_who_share_a_room() {
     let world = World::new(4);
-    let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
+    let (alice, bob, carol) = (
+        world.user("alice").await,
+        world.user("bob").await,
+        world.user("carol").await,
+    );
     let room = world.room(&alice, Preset::PublicChat).await;
     join(&room, &bob).await;
     let first = world.sync(&request(&alice)).await;
     let device = ruma::device_id!("D");
-    carol.set_presence(device, PresenceState::Online, None).await.unwrap();
-    bob.set_presence(device, PresenceState::Busy, Some(Some("working".to_owned()))).await.unwrap();
+    carol
+        .set_presence(device, PresenceState::Online, None)
+        .await
+        .unwrap();
+    bob.set_presence(device, PresenceState::Busy, Some(Some("working".to_owned())))
+        .await
+        .unwrap();
     let second = world.sync(&request(&alice).since(&first).wait(1000)).await;
     let events = second["presence"]["events"].as_array().unwrap();
     assert_eq!(events.len(), 1, "{second}");
@@ -252,7 +354,11 @@ async fn presence_goes_to_those_who_share_a_room() {
     assert_eq!(events[0]["content"]["status_msg"], "working");
     join(&room, &carol).await;
     let third = world.sync(&request(&alice).since(&second)).await;
-    assert_eq!(third["presence"]["events"][0]["sender"], carol.id().as_str(), "she came in: {third}");
+    assert_eq!(
+        third["presence"]["events"][0]["sender"],
+        carol.id().as_str(),
+        "she came in: {third}"
+    );
 }
 
 #[tokio::test]
@@ -264,7 +370,10 @@ async fn account_data_ignored_users_and_fields() {
     let first = world.sync(&request(&alice)).await;
     let ignored = json!({ "ignored_users": { bob.id().as_str(): {} } });
     let ignored = serde_json::value::to_raw_value(&ignored).unwrap();
-    alice.set_account_data(None, "m.ignored_user_list", &ignored).await.unwrap();
+    alice
+        .set_account_data(None, "m.ignored_user_list", &ignored)
+        .await
+        .unwrap();
     alice.set_tag(room.id(), "m.favourite", Map::new()).await.unwrap();
     say(&room, &bob, "unheard").await;
     say(&room, &alice, "heard").await;
@@ -276,10 +385,18 @@ async fn account_data_ignored_users_and_fields() {
     let fields = json!({ "event_fields": ["content.body"] });
     let cut = world.sync(&request(&alice).since(&first).filter(fields)).await;
     let event = &cut["rooms"]["join"][room.id().as_str()]["timeline"]["events"][0];
-    assert_eq!(event["content"], json!({ "msgtype": null, "body": "heard" }).as_object().map(|_| json!({ "body": "heard" })).unwrap());
+    assert_eq!(
+        event["content"],
+        json!({ "msgtype": null, "body": "heard" })
+            .as_object()
+            .map(|_| json!({ "body": "heard" }))
+            .unwrap()
+    );
     assert!(event.get("sender").is_none());
     let federation = json!({ "event_format": "federation" });
-    let raw = world.sync(&request(&alice).since(&first).filter(federation)).await;
+    let raw = world
+        .sync(&request(&alice).since(&first).filter(federation))
+        .await;
     assert!(raw["rooms"]["join"][room.id().as_str()]["timeline"]["events"][0]["auth_events"].is_array());
 }
 
@@ -287,7 +404,10 @@ async fn account_data_ignored_users_and_fields() {
 async fn rooms_outside_the_filter_do_not_wake() {
     let world = World::new(16);
     let alice = world.user("alice").await;
-    let (one, two) = (world.room(&alice, Preset::PublicChat).await, world.room(&alice, Preset::PublicChat).await);
+    let (one, two) = (
+        world.room(&alice, Preset::PublicChat).await,
+        world.room(&alice, Preset::PublicChat).await,
+    );
     let only = json!({ "room": { "rooms": [one.id()] } });
     let first = world.sync(&request(&alice).filter(only.clone())).await;
     assert_eq!(first["rooms"]["join"].as_object().unwrap().len(), 1);

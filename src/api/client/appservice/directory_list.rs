@@ -33,7 +33,14 @@ pub async fn put_directory_list(
     Path((network, room)): Path<(String, OwnedRoomId)>,
     Json(body): Json<Body>,
 ) -> Result<Json<Map<String, Value>>> {
-    set(&app, &auth, &network, &room, body.visibility == Visibility::Public).await
+    set(
+        &app,
+        &auth,
+        &network,
+        &room,
+        body.visibility == Visibility::Public,
+    )
+    .await
 }
 
 /// Takes a room out of the directory of a bridged network.

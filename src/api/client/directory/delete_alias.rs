@@ -22,14 +22,18 @@ pub async fn delete_alias(
     let found = app.rooms.alias(&alias)?;
     let found = found.ok_or_else(|| MatrixError::not_found("There is no such alias"))?;
     let room = app.rooms.get(&found.room_id)?;
-    let powerful =
-        room.as_ref().is_some_and(|room| room.check_may_send_state(&auth.user, "m.room.canonical_alias").is_ok());
+    let powerful = room.as_ref().is_some_and(|room| {
+        room.check_may_send_state(&auth.user, "m.room.canonical_alias")
+            .is_ok()
+    });
     if found.creator != auth.user && !powerful && !auth.is_admin(&app) {
         return Err(MatrixError::forbidden("You did not make this alias, and have no power over it").into());
     }
     app.rooms.delete_alias(&alias).await?;
     if let (Some(room), true) = (room, powerful) {
-        let Some(event) = room.state("m.room.canonical_alias", "")? else { return Ok(Json(json!({}))) };
+        let Some(event) = room.state("m.room.canonical_alias", "")? else {
+            return Ok(Json(json!({})));
+        };
         let mut content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
         let before = content.clone();
         if content["alias"] == alias.as_str()

@@ -18,5 +18,7 @@ pub async fn get_alias(
 ) -> Result<Json<Value>> {
     let found = app.rooms.alias(&alias)?;
     let found = found.ok_or_else(|| MatrixError::not_found("There is no such alias"))?;
-    Ok(Json(json!({ "room_id": found.room_id, "servers": [app.server_name] })))
+    Ok(Json(
+        json!({ "room_id": found.room_id, "servers": [app.server_name] }),
+    ))
 }

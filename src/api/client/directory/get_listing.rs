@@ -16,6 +16,10 @@ pub async fn get_listing(
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Value>> {
     let room = crate::client::rooms::room(&app, &room_id)?;
-    let visibility = if app.rooms.is_listed(&room)? { "public" } else { "private" };
+    let visibility = if app.rooms.is_listed(&room)? {
+        "public"
+    } else {
+        "private"
+    };
     Ok(Json(json!({ "visibility": visibility })))
 }

@@ -25,7 +25,9 @@ pub async fn get_public_rooms(
 ) -> Result<Json<Value>> {
     super::check_server(&app, options.server.as_deref())?;
     let query = DirectoryEntry {
-        limit: options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        limit: options
+            .limit
+            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         since: super::since(options.since.as_deref())?,
         ..DirectoryEntry::default()
     };

@@ -22,9 +22,14 @@ pub fn routes() -> Routes {
     Routes::new()
         .v3(
             "/directory/room/{roomAlias}",
-            get(get_alias::get_alias).put(put_alias::put_alias).delete(delete_alias::delete_alias),
+            get(get_alias::get_alias)
+                .put(put_alias::put_alias)
+                .delete(delete_alias::delete_alias),
         )
-        .v3("/directory/list/room/{roomId}", get(get_listing::get_listing).put(put_listing::put_listing))
+        .v3(
+            "/directory/list/room/{roomId}",
+            get(get_listing::get_listing).put(put_listing::put_listing),
+        )
         .v3(
             "/publicRooms",
             get(get_public_rooms::get_public_rooms).post(post_public_rooms::post_public_rooms),
@@ -47,15 +52,22 @@ fn page(app: &App, query: &DirectoryEntry) -> Result<Value> {
 /// Reads where a page begins.
 fn since(token: Option<&str>) -> Result<Option<usize>, MatrixError> {
     let wrong = || MatrixError::invalid_param("since is not a token of this endpoint");
-    token.map(|token| token.strip_prefix('p').and_then(|at| at.parse().ok()).ok_or_else(wrong)).transpose()
+    token
+        .map(|token| {
+            token
+                .strip_prefix('p')
+                .and_then(|at| at.parse().ok())
+                .ok_or_else(wrong)
+        })
+        .transpose()
 }
 
 /// Refuses directories of other servers, which are not reachable yet.
 fn check_server(app: &App, server: Option<&str>) -> Result<(), MatrixError> {
     match server {
-        Some(server) if server != app.server_name.as_str() => {
-            Err(MatrixError::not_found("The directory of that server is not reachable"))
-        }
+        Some(server) if server != app.server_name.as_str() => Err(MatrixError::not_found(
+            "The directory of that server is not reachable",
+        )),
         _ => Ok(()),
     }
 }

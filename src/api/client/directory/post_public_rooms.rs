@@ -46,7 +46,9 @@ pub async fn post_public_rooms(
         room_types: body.filter.room_types,
         network: body.third_party_instance_id,
         all_networks: body.include_all_networks,
-        limit: body.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        limit: body
+            .limit
+            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         since: super::since(body.since.as_deref())?,
     };
     Ok(Json(super::page(&app, &query)?))

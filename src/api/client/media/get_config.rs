@@ -17,5 +17,7 @@ pub struct Answer {
 
 /// Says how large an upload may be.
 pub async fn get_config(State(app): State<Arc<App>>, _auth: Auth) -> Json<Answer> {
-    Json(Answer { upload_size: app.media.max_upload_bytes() })
+    Json(Answer {
+        upload_size: app.media.max_upload_bytes(),
+    })
 }

@@ -23,9 +23,18 @@ pub fn routes() -> Routes {
     let named = "/{serverName}/{mediaId}/{fileName}";
     let routes = Routes::new()
         .v1("/media/config", get(get_config::get_config))
-        .v1("/media/download/{serverName}/{mediaId}", get(get_download::get_download))
-        .v1(&format!("/media/download{named}"), get(get_download_named::get_download_named))
-        .v1("/media/thumbnail/{serverName}/{mediaId}", get(get_thumbnail::get_thumbnail))
+        .v1(
+            "/media/download/{serverName}/{mediaId}",
+            get(get_download::get_download),
+        )
+        .v1(
+            &format!("/media/download{named}"),
+            get(get_download_named::get_download_named),
+        )
+        .v1(
+            "/media/thumbnail/{serverName}/{mediaId}",
+            get(get_thumbnail::get_thumbnail),
+        )
         .at("/_matrix/media/v1/create", post(post_create::post_create));
     VERSIONS.iter().fold(routes, |routes, version| {
         let at = |path: &str| format!("/_matrix/media/{version}{path}");
@@ -33,8 +42,17 @@ pub fn routes() -> Routes {
             .at(&at("/upload"), post(post_upload::post_upload))
             .at(&at("/upload/{serverName}/{mediaId}"), put(put_upload::put_upload))
             .at(&at("/config"), get(get_config::get_config))
-            .at(&at("/download/{serverName}/{mediaId}"), get(legacy::get_download::get_download))
-            .at(&at(&format!("/download{named}")), get(legacy::get_download_named::get_download_named))
-            .at(&at("/thumbnail/{serverName}/{mediaId}"), get(legacy::get_thumbnail::get_thumbnail))
+            .at(
+                &at("/download/{serverName}/{mediaId}"),
+                get(legacy::get_download::get_download),
+            )
+            .at(
+                &at(&format!("/download{named}")),
+                get(legacy::get_download_named::get_download_named),
+            )
+            .at(
+                &at("/thumbnail/{serverName}/{mediaId}"),
+                get(legacy::get_thumbnail::get_thumbnail),
+            )
     })
 }

@@ -21,5 +21,8 @@ pub struct Answer {
 pub async fn post_create(State(app): State<Arc<App>>, auth: Auth) -> Result<Json<Answer>> {
     auth.count(&app, Class::Media)?;
     let (media, unused_expires_at) = app.media.create(&auth.user).await?;
-    Ok(Json(Answer { content_uri: media.uri(), unused_expires_at }))
+    Ok(Json(Answer {
+        content_uri: media.uri(),
+        unused_expires_at,
+    }))
 }

@@ -31,5 +31,7 @@ pub async fn post_upload(
     check_length(&app, &headers)?;
     let description = description(query, &headers);
     let media = app.media.upload(&auth.user, description, stream_of(body)).await?;
-    Ok(Json(Answer { content_uri: media.uri() }))
+    Ok(Json(Answer {
+        content_uri: media.uri(),
+    }))
 }

@@ -26,6 +26,8 @@ pub async fn put_upload(
     check_length(&app, &headers)?;
     let media = media_id(&server, &id)?;
     let description = description(query, &headers);
-    app.media.upload_to(&auth.user, &media, description, stream_of(body)).await?;
+    app.media
+        .upload_to(&auth.user, &media, description, stream_of(body))
+        .await?;
     Ok(Json(Map::new()))
 }

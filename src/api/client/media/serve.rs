@@ -14,8 +14,7 @@ use hearth_media::{
 };
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -76,9 +75,13 @@ pub fn media_id(server: &str, id: &str) -> Result<MediaId, MatrixError> {
 /// Refuses an upload that says itself that it is too large, before any byte of it is read.
 pub fn check_length(app: &App, headers: &HeaderMap) -> Result<(), MatrixError> {
     let limit = app.media.max_upload_bytes();
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > limit) {
-        return Err(MatrixError::too_large(format!("The upload is larger than {limit} bytes")));
+        return Err(MatrixError::too_large(format!(
+            "The upload is larger than {limit} bytes"
+        )));
     }
     Ok(())
 }
@@ -86,7 +89,10 @@ pub fn check_length(app: &App, headers: &HeaderMap) -> Result<(), MatrixError> {
 /// What the client says about an upload.
 pub fn description(query: UploadQuery, headers: &HeaderMap) -> Description {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    Description { content_type: content_type.map(str::to_owned), file_name: query.filename }
+    Description {
+        content_type: content_type.map(str::to_owned),
+        file_name: query.filename,
+    }
 }
 
 /// A body in pieces, as the store takes it.
@@ -104,7 +110,10 @@ pub async fn download(
 ) -> Result<Response> {
     let media = media_id(server, id)?;
     let wait = Duration::from_millis(query.timeout_ms.unwrap_or(DEFAULT_WAIT_MS));
-    let content = app.media.find(&media, wait, query.allow_remote.unwrap_or(true)).await?;
+    let content = app
+        .media
+        .find(&media, wait, query.allow_remote.unwrap_or(true))
+        .await?;
     answer_content(app, headers, &content, name).await
 }
 
@@ -123,8 +132,13 @@ async fn answer_content(
         return Ok(answer.empty(StatusCode::NOT_MODIFIED));
     }
     // A client that continues an older representation of the file wants all of the new one.
-    let continues = headers.get(IF_RANGE).is_none_or(|value| value.as_bytes() == tag.as_bytes());
-    let range = headers.get(RANGE).filter(|_| continues).and_then(|value| value.to_str().ok());
+    let continues = headers
+        .get(IF_RANGE)
+        .is_none_or(|value| value.as_bytes() == tag.as_bytes());
+    let range = headers
+        .get(RANGE)
+        .filter(|_| continues)
+        .and_then(|value| value.to_str().ok());
     match parse_range(range, content.size) {
         RangeOutcome::Whole => {
             let body = app.media.read(content, None).await?;
@@ -141,7 +155,9 @@ async fn answer_content(
             let error = MatrixError::new(416, "M_INVALID_PARAM", sentence);
             let mut response = ApiError::from(error).into_response();
             let range = HeaderValue::try_from(format!("bytes */{}", content.size));
-            response.headers_mut().insert(CONTENT_RANGE, range.map_err(|error| ApiError::internal(&error))?);
+            response
+                .headers_mut()
+                .insert(CONTENT_RANGE, range.map_err(|error| ApiError::internal(&error))?);
             Ok(response)
         }
     }
@@ -252,7 +268,11 @@ mod tests {
     fn content_is_harmless() {
         let answer = Answer::new("text/html", "attachment", "\"a\"").expect("good headers");
         assert_eq!(answer.0["x-content-type-options"], "nosniff");
-        assert!(answer.0[CONTENT_SECURITY_POLICY].to_str().is_ok_and(|text| text.starts_with("sandbox;")));
+        assert!(
+            answer.0[CONTENT_SECURITY_POLICY]
+                .to_str()
+                .is_ok_and(|text| text.starts_with("sandbox;"))
+        );
         assert_eq!(answer.0["cross-origin-resource-policy"], "cross-origin");
         assert!(Answer::new("text/html\r\nx: y", "attachment", "\"a\"").is_err());
     }

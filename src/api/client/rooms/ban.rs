@@ -26,6 +26,7 @@ pub async fn post_ban(
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     let room = super::joined_room(&app, &room_id, &auth.user)?;
-    room.ban(&auth.user, &body.user_id, body.reason.as_deref()).await?;
+    room.ban(&auth.user, &body.user_id, body.reason.as_deref())
+        .await?;
     Ok(Json(json!({})))
 }

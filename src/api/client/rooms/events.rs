@@ -10,8 +10,12 @@ use crate::error::Result;
 /// Refuses what a room would take and no client could use: a reaction made twice is left to the
 /// rooms; here relations are checked for their form.
 pub(crate) fn check_content(room: &Room, kind: &str, content: &[u8]) -> Result<()> {
-    let Some(relation) = Relation::of_content(content) else { return Ok(()) };
-    let Some(parent) = room.event_by_id(&relation.event_id)? else { return Ok(()) };
+    let Some(relation) = Relation::of_content(content) else {
+        return Ok(());
+    };
+    let Some(parent) = room.event_by_id(&relation.event_id)? else {
+        return Ok(());
+    };
     if relation.rel_type == "m.thread" {
         let nested = Relation::of_content(parent.pdu.content());
         if nested.is_some_and(|nested| nested.rel_type == "m.thread") {

@@ -20,7 +20,10 @@ pub async fn post_forget(
 ) -> Result<Json<Value>> {
     if let Some(room) = app.rooms.get(&room_id)? {
         let membership = room.membership(&auth.user)?;
-        if matches!(membership, Membership::Join | Membership::Invite | Membership::Knock) {
+        if matches!(
+            membership,
+            Membership::Join | Membership::Invite | Membership::Knock
+        ) {
             return Err(MatrixError::unknown("You must leave the room before you can forget it").into());
         }
     }

@@ -39,21 +39,30 @@ pub async fn get_context(
         Some(event) if reading.viewer.may_see(&event)? => event,
         _ => return Err(MatrixError::not_found("There is no such event, or you may not see it").into()),
     };
-    let limit = options.limit.map_or(10, |limit| usize::try_from(limit).unwrap_or(LIMIT_MAX)).min(LIMIT_MAX);
+    let limit = options
+        .limit
+        .map_or(10, |limit| usize::try_from(limit).unwrap_or(LIMIT_MAX))
+        .min(LIMIT_MAX);
     let keep = |event: &Event| filter.has_event(event);
     let place = event.header.place;
     let (before, after) = (limit / 2, limit - limit / 2);
     let viewer = &mut reading.viewer;
     let earlier = room.page(place.before(), None, true, before, viewer, &keep)?;
     let later = room.page(place, None, false, after, viewer, &keep)?;
-    let start = earlier.events.last().map_or(place, |event| event.header.place).before();
+    let start = earlier
+        .events
+        .last()
+        .map_or(place, |event| event.header.place)
+        .before();
     let end = later.events.last().map_or(place, |event| event.header.place);
     let root = match later.events.last() {
         Some(last) => room.state_after(last)?,
         None => room.state_after(&event)?,
     };
-    let rendering =
-        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let rendering = Rendering {
+        device: auth.device.as_ref().map(|device| device.as_str()),
+        ..Rendering::default()
+    };
     let state = if filter.lazy_load_members {
         let mut shown = earlier.events.clone();
         shown.push(event.clone());

@@ -26,7 +26,9 @@ pub async fn get_event(
     if !viewer.may_see(&event)? {
         return Err(not_found().into());
     }
-    let rendering =
-        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let rendering = Rendering {
+        device: auth.device.as_ref().map(|device| device.as_str()),
+        ..Rendering::default()
+    };
     Ok(Json(room.render(&event, &mut viewer, &rendering)?))
 }

@@ -39,13 +39,18 @@ pub async fn get_hierarchy(
     Path(room_id): Path<OwnedRoomId>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    let root = app.rooms.get(&room_id)?.filter(|room| may_know(room, &auth.user).unwrap_or(false));
+    let root = app
+        .rooms
+        .get(&room_id)?
+        .filter(|room| may_know(room, &auth.user).unwrap_or(false));
     if root.is_none() {
         return Err(MatrixError::forbidden("You are not in this space, and may not look into it").into());
     }
     let wrong = |_| MatrixError::invalid_param("from is not a token of this endpoint");
     let from: usize = options.from.as_deref().map_or(Ok(0), str::parse).map_err(wrong)?;
-    let limit = options.limit.map_or(PAGE_MAX, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX));
+    let limit = options
+        .limit
+        .map_or(PAGE_MAX, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX));
     let limit = limit.clamp(1, PAGE_MAX);
     let mut seen = HashSet::new();
     let mut found = 0;
@@ -80,8 +85,10 @@ pub async fn get_hierarchy(
 /// Whether a user may know of a room without being told by somebody in it.
 fn may_know(room: &Room, user: &UserId) -> Result<bool> {
     let rule = room.join_rule()?;
-    Ok(matches!(rule.rule, JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted)
-        || room.history_visibility()? == Visibility::WorldReadable
+    Ok(matches!(
+        rule.rule,
+        JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted
+    ) || room.history_visibility()? == Visibility::WorldReadable
         || matches!(room.membership(user)?, Membership::Join | Membership::Invite)
         || room.may_join_by_rule(&rule, user)?)
 }
@@ -98,15 +105,25 @@ fn children(room: &Room, suggested_only: bool) -> Result<Vec<Child>> {
     }
     let mut found = Vec::new();
     for event in room.state_of_type("m.space.child")? {
-        let Some(Ok(id)) = event.pdu.state_key().map(<&RoomId>::try_from) else { continue };
+        let Some(Ok(id)) = event.pdu.state_key().map(<&RoomId>::try_from) else {
+            continue;
+        };
         let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
         if !content.get("via").is_some_and(Value::is_array)
             || (suggested_only && content.get("suggested") != Some(&Value::Bool(true)))
         {
             continue;
         }
-        let order = content.get("order").and_then(Value::as_str).filter(|order| is_order(order));
-        let key = (order.is_none(), order.map(str::to_owned), event.pdu.origin_server_ts(), id.to_owned());
+        let order = content
+            .get("order")
+            .and_then(Value::as_str)
+            .filter(|order| is_order(order));
+        let key = (
+            order.is_none(),
+            order.map(str::to_owned),
+            event.pdu.origin_server_ts(),
+            id.to_owned(),
+        );
         let event = json!({
             "type": "m.space.child",
             "state_key": id,
@@ -114,7 +131,13 @@ fn children(room: &Room, suggested_only: bool) -> Result<Vec<Child>> {
             "origin_server_ts": event.pdu.origin_server_ts(),
             "content": content,
         });
-        found.push((key, Child { id: id.to_owned(), event }));
+        found.push((
+            key,
+            Child {
+                id: id.to_owned(),
+                event,
+            },
+        ));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found.into_iter().map(|(_, child)| child).collect())
@@ -132,7 +155,13 @@ mod tests {
     #[test]
     fn orders() {
         let long = "x".repeat(51);
-        for (order, expected) in [("", true), ("abc ~", true), ("\u{7f}", false), ("ä", false), (&long, false)] {
+        for (order, expected) in [
+            ("", true),
+            ("abc ~", true),
+            ("\u{7f}", false),
+            ("ä", false),
+            (&long, false),
+        ] {
             assert_eq!(is_order(order), expected, "{order:?}");
         }
     }

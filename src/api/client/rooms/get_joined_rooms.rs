@@ -8,7 +8,11 @@ use crate::extract::{Auth, Json};
 
 /// The rooms that the user is in.
 pub async fn get_joined_rooms(auth: Auth) -> Result<Json<Value>> {
-    let rooms: Vec<_> =
-        auth.handle.rooms(&[Membership::Join])?.into_iter().map(|entry| entry.room_id).collect();
+    let rooms: Vec<_> = auth
+        .handle
+        .rooms(&[Membership::Join])?
+        .into_iter()
+        .map(|entry| entry.room_id)
+        .collect();
     Ok(Json(json!({ "joined_rooms": rooms })))
 }

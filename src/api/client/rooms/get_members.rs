@@ -23,7 +23,10 @@ impl Options {
     fn keeps(&self, membership: Membership) -> bool {
         let word = membership.word();
         self.membership.as_deref().is_none_or(|wanted| wanted == word)
-            && self.not_membership.as_deref().is_none_or(|unwanted| unwanted != word)
+            && self
+                .not_membership
+                .as_deref()
+                .is_none_or(|unwanted| unwanted != word)
     }
 }
 
@@ -54,8 +57,13 @@ pub async fn get_members(
             members(reading.room.full_state_at(root)?, &options)
         }
     };
-    let rendering = Rendering { bundle: false, ..Rendering::default() };
-    let chunk = reading.room.render_all(&events, &mut reading.viewer, &rendering)?;
+    let rendering = Rendering {
+        bundle: false,
+        ..Rendering::default()
+    };
+    let chunk = reading
+        .room
+        .render_all(&events, &mut reading.viewer, &rendering)?;
     Ok(Json(json!({ "chunk": chunk })))
 }
 
@@ -68,5 +76,9 @@ fn members(state: Vec<Arc<Event>>, options: &Options) -> Vec<Arc<Event>> {
         let content = serde_json::from_slice::<Content>(event.pdu.content());
         content.is_ok_and(|content| options.keeps(Membership::from_word(&content.membership)))
     };
-    state.into_iter().filter(|event| event.pdu.kind() == "m.room.member").filter(keeps).collect()
+    state
+        .into_iter()
+        .filter(|event| event.pdu.kind() == "m.room.member")
+        .filter(keeps)
+        .collect()
 }

@@ -36,12 +36,18 @@ pub async fn get_messages(
 ) -> Result<Json<Value>> {
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
     let room = reading.room.clone();
-    let dir = options.dir.as_deref().ok_or_else(|| MatrixError::missing_param("dir is missing"))?;
+    let dir = options
+        .dir
+        .as_deref()
+        .ok_or_else(|| MatrixError::missing_param("dir is missing"))?;
     let backward = tokens::is_backward(Some(dir), true)?;
     let filter = parse_filter(options.filter.as_deref())?;
     let newest = match &reading.left {
         Some(event) => event.header.place,
-        None => Place { anchor: room.view().last_n, offset: 0 },
+        None => Place {
+            anchor: room.view().last_n,
+            offset: 0,
+        },
     };
     let mut from = match &options.from {
         Some(token) => tokens::place(&reading, token)?,
@@ -51,8 +57,16 @@ pub async fn get_messages(
     if backward {
         from = from.min(newest);
     }
-    let bound = reading.left.as_ref().filter(|_| !backward).map(|left| left.header.place);
-    let to = options.to.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
+    let bound = reading
+        .left
+        .as_ref()
+        .filter(|_| !backward)
+        .map(|left| left.header.place);
+    let to = options
+        .to
+        .as_deref()
+        .map(|token| tokens::place(&reading, token))
+        .transpose()?;
     let to = match (to, bound) {
         (Some(to), Some(bound)) => Some(to.min(bound)),
         (to, bound) => to.or(bound),
@@ -66,11 +80,16 @@ pub async fn get_messages(
         .into_iter()
         .filter(|event| event.pdu.state_key().is_some() || !ignored.contains(event.pdu.sender()))
         .collect();
-    let rendering =
-        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let rendering = Rendering {
+        device: auth.device.as_ref().map(|device| device.as_str()),
+        ..Rendering::default()
+    };
     let chunk = room.render_all(&events, &mut reading.viewer, &rendering)?;
     let mut answer = json!({ "chunk": chunk, "start": tokens::token(from) });
-    if let Some(next) = page.next.or_else(|| end_of_filtered(&options, &filter, backward, &events)) {
+    if let Some(next) = page
+        .next
+        .or_else(|| end_of_filtered(&options, &filter, backward, &events))
+    {
         answer["end"] = json!(tokens::token(next));
     }
     if filter.lazy_load_members {
@@ -90,7 +109,8 @@ fn end_of_filtered(
 ) -> Option<Place> {
     let last = events.last()?;
     let is_first = last.header.place.anchor <= 1;
-    let hides = options.filter.is_some() && !(filter.has_type("m.room.create") && filter.contains_url != Some(true));
+    let hides =
+        options.filter.is_some() && !(filter.has_type("m.room.create") && filter.contains_url != Some(true));
     (backward && options.to.is_none() && !is_first && hides).then_some(Place::START)
 }
 

@@ -57,7 +57,17 @@ pub async fn get_relations_of_type(
     Path((room_id, event_id, rel_type)): Path<(OwnedRoomId, OwnedEventId, String)>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    find(&app, &auth, &room_id, &event_id, &Wanted { rel_type: Some(rel_type), kind: None }, &options)
+    find(
+        &app,
+        &auth,
+        &room_id,
+        &event_id,
+        &Wanted {
+            rel_type: Some(rel_type),
+            kind: None,
+        },
+        &options,
+    )
 }
 
 /// Those of one relation type and one event type.
@@ -67,7 +77,10 @@ pub async fn get_relations_of_types(
     Path((room_id, event_id, rel_type, kind)): Path<(OwnedRoomId, OwnedEventId, String, String)>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    let wanted = Wanted { rel_type: Some(rel_type), kind: Some(kind) };
+    let wanted = Wanted {
+        rel_type: Some(rel_type),
+        kind: Some(kind),
+    };
     find(&app, &auth, &room_id, &event_id, &wanted, &options)
 }
 
@@ -87,18 +100,34 @@ fn find(
     };
     let backward = tokens::is_backward(options.dir.as_deref(), true)?;
     let limit = tokens::limit(options.limit, 5, LIMIT_MAX);
-    let from = options.from.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
-    let to = options.to.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
+    let from = options
+        .from
+        .as_deref()
+        .map(|token| tokens::place(&reading, token))
+        .transpose()?;
+    let to = options
+        .to
+        .as_deref()
+        .map(|token| tokens::place(&reading, token))
+        .transpose()?;
     let mut rows = Vec::new();
-    collect(&room, parent.short, wanted, if options.recurse { DEPTH_MAX } else { 1 }, &mut rows)?;
+    collect(
+        &room,
+        parent.short,
+        wanted,
+        if options.recurse { DEPTH_MAX } else { 1 },
+        &mut rows,
+    )?;
     rows.retain(|row| within(row.place, from, to, backward));
     rows.sort_by_key(|row| row.place);
     if backward {
         rows.reverse();
     }
     let (events, next) = page(&room, &mut reading.viewer, &rows, limit, backward)?;
-    let rendering =
-        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let rendering = Rendering {
+        device: auth.device.as_ref().map(|device| device.as_str()),
+        ..Rendering::default()
+    };
     let chunk = room.render_all(&events, &mut reading.viewer, &rendering)?;
     let mut answer = json!({ "chunk": chunk });
     if let Some(next) = next {
@@ -137,7 +166,10 @@ fn collect(
         if depth > 1 && out.len() < LOOKED_AT_MAX {
             collect(room, row.child, wanted, depth - 1, out)?;
         }
-        if wanted.rel_type.as_ref().is_none_or(|wanted| *wanted == row.rel_type)
+        if wanted
+            .rel_type
+            .as_ref()
+            .is_none_or(|wanted| *wanted == row.rel_type)
             && wanted.kind.as_ref().is_none_or(|wanted| *wanted == row.kind)
         {
             out.push(row);
@@ -155,7 +187,9 @@ fn page(
 ) -> Result<(Vec<Arc<Event>>, Option<Place>)> {
     let mut events: Vec<Arc<Event>> = Vec::new();
     for row in rows {
-        let Some(event) = room.event(row.child)? else { continue };
+        let Some(event) = room.event(row.child)? else {
+            continue;
+        };
         if event.is_redacted() || !viewer.may_see(&event)? {
             continue;
         }

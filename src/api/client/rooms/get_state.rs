@@ -19,7 +19,13 @@ pub async fn get_state(
 ) -> Result<Json<Vec<Box<RawValue>>>> {
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
     let events = reading.full_state()?;
-    let rendering =
-        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
-    Ok(Json(reading.room.render_all(&events, &mut reading.viewer, &rendering)?))
+    let rendering = Rendering {
+        device: auth.device.as_ref().map(|device| device.as_str()),
+        ..Rendering::default()
+    };
+    Ok(Json(reading.room.render_all(
+        &events,
+        &mut reading.viewer,
+        &rendering,
+    )?))
 }

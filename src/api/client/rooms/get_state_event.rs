@@ -51,9 +51,17 @@ fn find(
     let event = reading.state(kind, state_key)?;
     let event = event.ok_or_else(|| MatrixError::not_found("The room has no such state event"))?;
     if options.format.as_deref() == Some("event") {
-        let rendering =
-            Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
-        return Ok(Json(reading.room.render(&event, &mut reading.viewer, &rendering)?));
+        let rendering = Rendering {
+            device: auth.device.as_ref().map(|device| device.as_str()),
+            ..Rendering::default()
+        };
+        return Ok(Json(reading.room.render(
+            &event,
+            &mut reading.viewer,
+            &rendering,
+        )?));
     }
-    serde_json::from_slice(event.pdu.content()).map(Json).map_err(|error| ApiError::internal(&error))
+    serde_json::from_slice(event.pdu.content())
+        .map(Json)
+        .map_err(|error| ApiError::internal(&error))
 }

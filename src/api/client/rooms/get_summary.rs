@@ -23,8 +23,10 @@ pub async fn get_summary(
     let room_id = app.room_id_of(&target)?;
     let room = app.rooms.get(&room_id)?.ok_or_else(not_found)?;
     let rule = room.join_rule()?;
-    let open = matches!(rule.rule, JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted)
-        || room.history_visibility()? == Visibility::WorldReadable;
+    let open = matches!(
+        rule.rule,
+        JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted
+    ) || room.history_visibility()? == Visibility::WorldReadable;
     let mut membership = None;
     if let Some(auth) = &auth {
         let found = room.membership(&auth.user)?;

@@ -39,15 +39,24 @@ pub async fn get_threads(
         Some(_) => return Err(MatrixError::invalid_param("include must be all or participated").into()),
     };
     let limit = tokens::limit(options.limit, 10, LIMIT_MAX);
-    let mut before = options.from.as_deref().map(|token| tokens::place(&reading, token)).transpose()?;
+    let mut before = options
+        .from
+        .as_deref()
+        .map(|token| tokens::place(&reading, token))
+        .transpose()?;
     // A token is the gap after a place; the threads wanted are those up to it.
-    before = before.map(|place| hearth_rooms::Place { offset: place.offset.saturating_add(1), ..place });
+    before = before.map(|place| hearth_rooms::Place {
+        offset: place.offset.saturating_add(1),
+        ..place
+    });
     let mut roots = Vec::new();
     let mut next = None;
     'pages: loop {
         let threads = room.threads(before, LIMIT_MAX)?;
         for thread in &threads {
-            let Some(root) = room.event(thread.root)? else { continue };
+            let Some(root) = room.event(thread.root)? else {
+                continue;
+            };
             let own = || -> Result<bool> {
                 Ok(root.pdu.sender() == auth.user || room.takes_part(thread.root, &auth.user)?)
             };
@@ -66,8 +75,10 @@ pub async fn get_threads(
         }
         before = threads.last().map(|thread| thread.place);
     }
-    let rendering =
-        Rendering { device: auth.device.as_ref().map(|device| device.as_str()), ..Rendering::default() };
+    let rendering = Rendering {
+        device: auth.device.as_ref().map(|device| device.as_str()),
+        ..Rendering::default()
+    };
     let chunk = room.render_all(&roots, &mut reading.viewer, &rendering)?;
     let mut answer = json!({ "chunk": chunk });
     if let Some(next) = next {

@@ -31,5 +31,7 @@ pub async fn get_timestamp_to_event(
     let room = reading.room.clone();
     let event = room.event_near(options.ts, backward, &mut reading.viewer)?;
     let event = event.ok_or_else(|| MatrixError::not_found("There is no event in that direction"))?;
-    Ok(Json(json!({ "event_id": event.id(), "origin_server_ts": event.pdu.origin_server_ts() })))
+    Ok(Json(
+        json!({ "event_id": event.id(), "origin_server_ts": event.pdu.origin_server_ts() }),
+    ))
 }

@@ -32,12 +32,15 @@ pub async fn post_invite(
     if body.user_id.is_none() && body.medium.is_some() {
         return Err(MatrixError::forbidden("This server invites by user id only").into());
     }
-    let target = body.user_id.ok_or_else(|| MatrixError::missing_param("user_id is missing"))?;
+    let target = body
+        .user_id
+        .ok_or_else(|| MatrixError::missing_param("user_id is missing"))?;
     let room = super::joined_room(&app, &room_id, &auth.user)?;
     if app.rooms.is_local(&target) && app.users.get(&target)?.is_none() {
         return Err(MatrixError::not_found("There is no such user").into());
     }
     let profile = super::member_profile(&app, &target)?;
-    room.invite(&auth.user, &target, profile, body.reason.as_deref()).await?;
+    room.invite(&auth.user, &target, profile, body.reason.as_deref())
+        .await?;
     Ok(Json(json!({})))
 }

@@ -23,6 +23,8 @@ pub async fn post_leave(
     Path(room_id): Path<OwnedRoomId>,
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
-    super::room(&app, &room_id)?.leave(&auth.user, body.reason.as_deref()).await?;
+    super::room(&app, &room_id)?
+        .leave(&auth.user, body.reason.as_deref())
+        .await?;
     Ok(Json(json!({})))
 }

@@ -22,7 +22,9 @@ pub struct Links {
 
 impl Links {
     fn joined(&self, user: &UserId) -> Result<Vec<Room>> {
-        let Some(user) = self.users.get(user)? else { return Ok(Vec::new()) };
+        let Some(user) = self.users.get(user)? else {
+            return Ok(Vec::new());
+        };
         let mut out = Vec::new();
         for entry in user.rooms(&[hearth_users::Membership::Join])? {
             out.extend(self.rooms.get(&entry.room_id)?);
@@ -34,7 +36,9 @@ impl Links {
 #[async_trait]
 impl RoomLinks for Links {
     async fn profile_changed(&self, user: &UserId, _change: &ProfileChange) -> Result<()> {
-        let Some(handle) = self.users.get(user)? else { return Ok(()) };
+        let Some(handle) = self.users.get(user)? else {
+            return Ok(());
+        };
         let profile = handle.profile()?;
         for room in self.joined(user)? {
             // A room that refuses, say because it is read-only for the user, keeps the old name.
@@ -46,10 +50,14 @@ impl RoomLinks for Links {
     }
 
     async fn leave_all(&self, user: &UserId) -> Result<()> {
-        let Some(handle) = self.users.get(user)? else { return Ok(()) };
+        let Some(handle) = self.users.get(user)? else {
+            return Ok(());
+        };
         use hearth_users::Membership::{Invite, Join, Knock};
         for entry in handle.rooms(&[Join, Invite, Knock])? {
-            let Some(room) = self.rooms.get(&entry.room_id)? else { continue };
+            let Some(room) = self.rooms.get(&entry.room_id)? else {
+                continue;
+            };
             if let Err(error) = room.leave(user, None).await {
                 tracing::warn!(%error, "a deactivated user could not leave a room");
             }
@@ -62,14 +70,20 @@ impl RoomLinks for Links {
             return true;
         }
         let in_public = |room: &Room| {
-            room.join_rule().is_ok_and(|rule| rule.rule == hearth_events::JoinRule::Public)
-                || room.history_visibility().is_ok_and(|found| found == hearth_rooms::Visibility::WorldReadable)
+            room.join_rule()
+                .is_ok_and(|rule| rule.rule == hearth_events::JoinRule::Public)
+                || room
+                    .history_visibility()
+                    .is_ok_and(|found| found == hearth_rooms::Visibility::WorldReadable)
         };
         self.joined(found).is_ok_and(|rooms| rooms.iter().any(in_public))
     }
 
     fn share_a_room(&self, one: &UserId, other: &UserId) -> bool {
-        let both = |room: &Room| room.membership(other).is_ok_and(|found| found == Membership::Join);
+        let both = |room: &Room| {
+            room.membership(other)
+                .is_ok_and(|found| found == Membership::Join)
+        };
         self.joined(one).is_ok_and(|rooms| rooms.iter().any(both))
     }
 }

@@ -63,20 +63,38 @@ pub fn routes() -> Routes {
         .v3("/rooms/{roomId}/kick", post(kick::post_kick))
         .v3("/rooms/{roomId}/ban", post(ban::post_ban))
         .v3("/rooms/{roomId}/unban", post(unban::post_unban))
-        .v3("/rooms/{roomId}/send/{eventType}/{txnId}", put(put_send::put_send))
-        .v3("/rooms/{roomId}/redact/{eventId}/{txnId}", put(put_redact::put_redact))
+        .v3(
+            "/rooms/{roomId}/send/{eventType}/{txnId}",
+            put(put_send::put_send),
+        )
+        .v3(
+            "/rooms/{roomId}/redact/{eventId}/{txnId}",
+            put(put_redact::put_redact),
+        )
         .v3("/rooms/{roomId}/state", get(get_state::get_state))
         .v3("/rooms/{roomId}/state/{eventType}", state_event_empty())
         .v3("/rooms/{roomId}/state/{eventType}/", state_event_empty())
         .v3("/rooms/{roomId}/state/{eventType}/{stateKey}", state_event())
         .v3("/rooms/{roomId}/members", get(get_members::get_members))
-        .v3("/rooms/{roomId}/joined_members", get(get_joined_members::get_joined_members))
+        .v3(
+            "/rooms/{roomId}/joined_members",
+            get(get_joined_members::get_joined_members),
+        )
         .v3("/rooms/{roomId}/messages", get(get_messages::get_messages))
         .v3("/rooms/{roomId}/event/{eventId}", get(get_event::get_event))
         .v3("/rooms/{roomId}/context/{eventId}", get(get_context::get_context))
-        .v1("/rooms/{roomId}/timestamp_to_event", get(get_timestamp_to_event::get_timestamp_to_event))
-        .v1("/rooms/{roomId}/relations/{eventId}", get(get_relations::get_relations))
-        .v1("/rooms/{roomId}/relations/{eventId}/{relType}", get(get_relations::get_relations_of_type))
+        .v1(
+            "/rooms/{roomId}/timestamp_to_event",
+            get(get_timestamp_to_event::get_timestamp_to_event),
+        )
+        .v1(
+            "/rooms/{roomId}/relations/{eventId}",
+            get(get_relations::get_relations),
+        )
+        .v1(
+            "/rooms/{roomId}/relations/{eventId}/{relType}",
+            get(get_relations::get_relations_of_type),
+        )
         .v1(
             "/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}",
             get(get_relations::get_relations_of_types),
@@ -84,13 +102,27 @@ pub fn routes() -> Routes {
         .v1("/rooms/{roomId}/threads", get(get_threads::get_threads))
         .v3("/rooms/{roomId}/aliases", get(get_aliases::get_aliases))
         .v3("/rooms/{roomId}/typing/{userId}", put(put_typing::put_typing))
-        .v3("/rooms/{roomId}/receipt/{receiptType}/{eventId}", post(post_receipt::post_receipt))
-        .v3("/rooms/{roomId}/read_markers", post(post_read_markers::post_read_markers))
+        .v3(
+            "/rooms/{roomId}/receipt/{receiptType}/{eventId}",
+            post(post_receipt::post_receipt),
+        )
+        .v3(
+            "/rooms/{roomId}/read_markers",
+            post(post_read_markers::post_read_markers),
+        )
         .v3("/rooms/{roomId}/upgrade", post(post_upgrade::post_upgrade))
         .v1("/rooms/{roomId}/hierarchy", get(get_hierarchy::get_hierarchy))
         .v1("/room_summary/{roomIdOrAlias}", get(get_summary::get_summary))
-        .unstable("im.nheko.summary", "/summary/{roomIdOrAlias}", get(get_summary::get_summary))
-        .unstable("im.nheko.summary", "/rooms/{roomIdOrAlias}/summary", get(get_summary::get_summary))
+        .unstable(
+            "im.nheko.summary",
+            "/summary/{roomIdOrAlias}",
+            get(get_summary::get_summary),
+        )
+        .unstable(
+            "im.nheko.summary",
+            "/rooms/{roomIdOrAlias}/summary",
+            get(get_summary::get_summary),
+        )
 }
 
 /// The room with an id, known or not, for whoever may act on it only if in it: both refusals are
@@ -141,7 +173,9 @@ impl Reading {
     pub(crate) fn state(&self, kind: &str, state_key: &str) -> Result<Option<std::sync::Arc<Event>>> {
         Ok(match &self.left {
             None => self.room.state(kind, state_key)?,
-            Some(event) => self.room.state_at(self.room.state_after(event)?, kind, state_key)?,
+            Some(event) => self
+                .room
+                .state_at(self.room.state_after(event)?, kind, state_key)?,
         })
     }
 
@@ -156,7 +190,9 @@ impl Reading {
 
 /// The profile as a member event carries it.
 pub(crate) fn member_profile(app: &App, user: &UserId) -> Result<Map<String, Value>> {
-    let Some(user) = app.users.get(user)? else { return Ok(Map::new()) };
+    let Some(user) = app.users.get(user)? else {
+        return Ok(Map::new());
+    };
     let profile = user.profile()?;
     let mut out = Map::new();
     for field in ["displayname", "avatar_url"] {

@@ -71,9 +71,13 @@ pub async fn post_create_room(
     if !body.invite_3pid.is_empty() {
         return Err(MatrixError::forbidden("This server invites by user id only").into());
     }
-    let version = body.room_version.as_deref().map(RoomVersionId::try_from).transpose();
-    let version = version
-        .map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
+    let version = body
+        .room_version
+        .as_deref()
+        .map(RoomVersionId::try_from)
+        .transpose();
+    let version =
+        version.map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
     let listed = body.visibility == Some(Listing::Public);
     if listed {
         auth.must_be_among(&app, app.config.room.publication)?;
@@ -88,7 +92,11 @@ pub async fn post_create_room(
         None if listed => Preset::PublicChat,
         None => Preset::PrivateChat,
     };
-    let alias = body.room_alias_name.as_deref().map(|name| alias(&app, &auth, name)).transpose()?;
+    let alias = body
+        .room_alias_name
+        .as_deref()
+        .map(|name| alias(&app, &auth, name))
+        .transpose()?;
     let mut invite = Vec::with_capacity(body.invite.len());
     for user in body.invite {
         if app.rooms.is_local(&user) && app.users.get(&user)?.is_none() {

@@ -30,7 +30,10 @@ pub async fn post_read_markers(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     let room = super::joined_room(&app, &room_id, &auth.user)?;
-    for (kind, event_id) in [(ReceiptKind::Public, body.read), (ReceiptKind::Private, body.read_private)] {
+    for (kind, event_id) in [
+        (ReceiptKind::Public, body.read),
+        (ReceiptKind::Private, body.read_private),
+    ] {
         if let Some(event_id) = event_id {
             room.set_receipt(&auth.user, kind, None, &event_id).await?;
         }

@@ -30,7 +30,9 @@ pub async fn post_receipt(
     let thread = match body.thread_id {
         None => None,
         Some(Value::String(thread)) if !thread.is_empty() => Some(thread),
-        Some(_) => return Err(MatrixError::invalid_param("thread_id must be a string that is not empty").into()),
+        Some(_) => {
+            return Err(MatrixError::invalid_param("thread_id must be a string that is not empty").into());
+        }
     };
     if kind == "m.fully_read" {
         if thread.is_some() {
@@ -41,6 +43,7 @@ pub async fn post_receipt(
     }
     let kind = ReceiptKind::from_word(&kind)
         .ok_or_else(|| MatrixError::invalid_param(format!("There are no receipts of type {kind:?}")))?;
-    room.set_receipt(&auth.user, kind, thread.as_deref(), &event_id).await?;
+    room.set_receipt(&auth.user, kind, thread.as_deref(), &event_id)
+        .await?;
     Ok(Json(json!({})))
 }

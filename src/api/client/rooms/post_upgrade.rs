@@ -34,6 +34,9 @@ pub async fn post_upgrade(
     let version = RoomVersionId::try_from(body.new_version.as_str())
         .map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
     let profile = super::member_profile(&app, &auth.user)?;
-    let new = app.rooms.upgrade(&room, &auth.user, profile, version, body.additional_creators).await?;
+    let new = app
+        .rooms
+        .upgrade(&room, &auth.user, profile, version, body.additional_creators)
+        .await?;
     Ok(Json(json!({ "replacement_room": new.id() })))
 }

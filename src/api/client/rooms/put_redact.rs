@@ -34,7 +34,9 @@ pub async fn put_redact(
     auth.count(&app, Class::Send)?;
     let room = super::joined_room(&app, &room_id, &auth.user)?;
     if auth.account.suspended
-        && room.event_by_id(&event_id)?.is_none_or(|event| event.pdu.sender() != auth.user)
+        && room
+            .event_by_id(&event_id)?
+            .is_none_or(|event| event.pdu.sender() != auth.user)
     {
         auth.must_not_be_suspended()?;
     }
@@ -50,7 +52,11 @@ pub async fn put_redact(
         timestamp_ms: super::claimed_time(&auth, options.ts),
         redacts: Some(event_id.clone()),
     };
-    let txn = Txn { device: super::txn_device(&auth), scope: format!("redact/{event_id}"), id: txn };
+    let txn = Txn {
+        device: super::txn_device(&auth),
+        scope: format!("redact/{event_id}"),
+        id: txn,
+    };
     let sent = room.send(event, Some(txn)).await?;
     Ok(Json(json!({ "event_id": sent.event_id })))
 }

@@ -40,7 +40,11 @@ pub async fn put_send(
         timestamp_ms: super::claimed_time(&auth, options.ts),
         kind: kind.clone(),
     };
-    let txn = Txn { device: super::txn_device(&auth), scope: format!("send/{kind}"), id: txn };
+    let txn = Txn {
+        device: super::txn_device(&auth),
+        scope: format!("send/{kind}"),
+        id: txn,
+    };
     let sent = room.send(event, Some(txn)).await?;
     Ok(Json(json!({ "event_id": sent.event_id })))
 }

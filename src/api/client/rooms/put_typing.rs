@@ -29,6 +29,9 @@ pub async fn put_typing(
 ) -> Result<Json<Value>> {
     auth.must_be(&user)?;
     let room = super::joined_room(&app, &room_id, &user)?;
-    room.set_typing(&user, body.typing.then(|| body.timeout.unwrap_or(TIMEOUT_DEFAULT_MS)));
+    room.set_typing(
+        &user,
+        body.typing.then(|| body.timeout.unwrap_or(TIMEOUT_DEFAULT_MS)),
+    );
     Ok(Json(json!({})))
 }

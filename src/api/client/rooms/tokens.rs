@@ -13,7 +13,9 @@ pub(crate) fn place(reading: &Reading, token: &str) -> Result<Place> {
     match (&token, &reading.left) {
         // A sync token names the shards of the rooms that the user is in; of one that was left, the
         // user has seen all there is to see.
-        (BatchToken::Sync(sync), Some(left)) if sync.shard(reading.room.shard()) == 0 => Ok(left.header.place),
+        (BatchToken::Sync(sync), Some(left)) if sync.shard(reading.room.shard()) == 0 => {
+            Ok(left.header.place)
+        }
         _ => Ok(token.place_in(&reading.room)?),
     }
 }
@@ -35,5 +37,7 @@ pub(crate) fn is_backward(dir: Option<&str>, default: bool) -> Result<bool, Matr
 
 /// Reads `limit`, within bounds.
 pub(crate) fn limit(limit: Option<u64>, default: usize, max: usize) -> usize {
-    limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(max).clamp(1, max))
+    limit.map_or(default, |limit| {
+        usize::try_from(limit).unwrap_or(max).clamp(1, max)
+    })
 }

@@ -26,6 +26,7 @@ pub async fn post_unban(
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     let room = super::joined_room(&app, &room_id, &auth.user)?;
-    room.unban(&auth.user, &body.user_id, body.reason.as_deref()).await?;
+    room.unban(&auth.user, &body.user_id, body.reason.as_deref())
+        .await?;
     Ok(Json(json!({})))
 }
