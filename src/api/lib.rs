@@ -21,13 +21,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use hearth_core::config::Api;
 
-/// The client-server API with the well-known documents and the admin endpoints, ready to serve.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .merge(client::routes().into_router())
-        .merge(admin::routes().into_router())
-        .merge(well_known::routes().into_router())
+/// The APIs that a listener serves, ready to serve: the client-server API comes with the admin
+/// endpoints and, as its clients look there, with the well-known documents.
+pub fn router(app: Arc<App>, apis: &[Api]) -> Router {
+    let mut router = Router::new();
+    let client = apis.contains(&Api::Client);
+    if client {
+        router = router.merge(client::routes().into_router()).merge(admin::routes().into_router());
+    }
+    if client || apis.contains(&Api::WellKnown) {
+        router = router.merge(well_known::routes().into_router());
+    }
+    router
         .fallback(edge::not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), edge::edge))

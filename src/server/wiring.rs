@@ -202,8 +202,9 @@ impl Parts {
 
     /// The routes of all APIs on a listener; none where it serves only metrics or health.
     pub fn router(&self, apis: &[Api]) -> Option<Router> {
-        let served = [Api::Client, Api::WellKnown].iter().any(|api| apis.contains(api));
-        served.then(|| hearth_api::router(self.api.clone()))
+        let served = [Api::Client, Api::Federation, Api::WellKnown];
+        let serves = served.iter().any(|api| apis.contains(api));
+        serves.then(|| hearth_api::router(self.api.clone(), apis))
     }
 
     /// The token whose user becomes administrator, until it is used.

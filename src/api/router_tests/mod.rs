@@ -143,7 +143,7 @@ impl Server {
             sync,
         });
         Self {
-            router: crate::router(app.clone()),
+            router: crate::router(app.clone(), &[hearth_core::config::Api::Client]),
             app,
             clock,
             _media_folder: media_folder,
