@@ -1,0 +1,145 @@
+//! A whole server in this process: no sockets, the in-memory engine.
+
+use std::sync::Arc;
+
+use axum::Router;
+use bytes::Bytes;
+use hearth_core::clock::TokioClock;
+use hearth_core::config::Api;
+use hearth_core::random::SeededRandom;
+use hearth_core::{Config, Pool};
+use hearth_server::{Deps, Server};
+use hearth_storage::{MemoryEngine, WriterMode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Answer, Client, Endpoint, SimNetwork};
+
+/// What the listeners of a test server serve.
+const APIS: [Api; 4] = [Api::Client, Api::Federation, Api::Health, Api::WellKnown];
+
+/// The time at which simulations begin, in milliseconds since 1970.
+const SIMULATION_START_MS: u64 = 1_700_000_000_000;
+
+/// A running server.
+pub struct TestServer {
+    server: Server,
+    router: Router,
+    engine: Arc<MemoryEngine>,
+    config: Config,
+    folder: TempDir,
+}
+
+impl TestServer {
+    /// A server with the name `hs1` and this many shards.
+    pub async fn memory(shards: u16) -> Self {
+        Self::memory_with(shards, |_| {}).await
+    }
+
+    /// A server with other settings.
+    pub async fn memory_with(shards: u16, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::for_tests("hs1");
+        config.shards = shards;
+        configure(&mut config);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start(config, Arc::new(MemoryEngine::new()), folder, |_| {})
+    }
+
+    /// A server in a simulation: time is tokio's, randomness is seeded, everything runs on the calling
+    /// thread, and other servers are reached through the network.
+    pub fn simulated(name: &str, shards: u16, seed: u64, network: &SimNetwork) -> Self {
+        let mut config = Config::for_tests(name);
+        config.shards = shards;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let server = Self::start(config, Arc::new(MemoryEngine::new()), folder, |deps| {
+            deps.clock = Arc::new(TokioClock::new(SIMULATION_START_MS));
+            deps.random = Arc::new(SeededRandom::new(seed));
+            deps.outbound = network.link(name);
+            deps.pool = Pool::inline();
+            deps.writer = WriterMode::Inline;
+        });
+        network.add(name, server.router.clone());
+        server
+    }
+
+    fn start(
+        config: Config,
+        engine: Arc<MemoryEngine>,
+        folder: TempDir,
+        change: impl FnOnce(&mut Deps),
+    ) -> Self {
+        let mut deps = Deps::for_tests(folder.path().join("media"));
+        deps.engine = engine.clone();
+        change(&mut deps);
+        let server = Server::build(config.clone(), deps).expect("the server is built");
+        server.start().expect("the server starts");
+        Self {
+            router: server.router(&APIS),
+            server,
+            engine,
+            config,
+            folder,
+        }
+    }
+
+    /// Stops in the middle of everything and starts again on what was synced.
+    pub async fn crash(self) -> Self {
+        self.server.shutdown().trigger();
+        let engine = Arc::new(self.engine.crash());
+        self.server.parts().log.close();
+        Self::start(self.config, engine, self.folder, |_| {})
+    }
+
+    /// Stops in order and starts again on the same data.
+    pub async fn restart(self) -> Self {
+        self.server.shutdown().trigger();
+        self.server.parts().close().await;
+        Self::start(self.config, self.engine, self.folder, |_| {})
+    }
+
+    /// Where it answers.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Router(self.router.clone())
+    }
+
+    /// The server's name.
+    pub fn name(&self) -> &str {
+        &self.config.server_name
+    }
+
+    /// The full id of a user of this server.
+    pub fn user_id(&self, name: &str) -> String {
+        format!("@{name}:{}", self.name())
+    }
+
+    /// The server itself.
+    pub fn inner(&self) -> &Server {
+        &self.server
+    }
+
+    /// A new account with its first device.
+    pub async fn register(&self, name: &str) -> Client {
+        Client::register(&self.endpoint(), name).await
+    }
+
+    /// Another device of an account.
+    pub async fn login(&self, name: &str, device: &str) -> Client {
+        Client::login(&self.endpoint(), name, device).await
+    }
+
+    /// A request with JSON, or without a body where `body` is null.
+    pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Value) -> Answer {
+        self.endpoint().call(method, path, token, &body).await
+    }
+
+    /// A request with any bytes.
+    pub async fn call_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        self.endpoint().call_bytes(method, path, token, body.into()).await
+    }
+}
