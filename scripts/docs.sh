@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Regenerates what is generated from code. The tests that compare these files with the code run in `make test`
-# and write them instead when UPDATE_GENERATED is set; the config reference comes from the binary itself.
+# Regenerates the pages that are generated from code: docs/storage-keys.md and config/hearth.example.toml.
+# Each belongs to a test with "generated" in its name, which compares the page with the code in `make test`
+# and writes it instead when UPDATE_GENERATED is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh

@@ -17,19 +17,16 @@ pub(super) fn generate() -> String {
 mod tests {
     use super::*;
 
-    /// Writes the file anew when HEARTH_UPDATE_GENERATED is set, and otherwise checks it.
+    /// Writes the file anew when UPDATE_GENERATED is set, and otherwise checks it.
     #[test]
-    fn the_example_file_is_current() {
+    fn the_generated_example_file_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/hearth.example.toml");
         let wanted = generate();
-        if std::env::var_os("HEARTH_UPDATE_GENERATED").is_some() {
+        if std::env::var_os("UPDATE_GENERATED").is_some() {
             std::fs::write(path, &wanted).expect("the file can be written");
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            found == wanted,
-            "run `HEARTH_UPDATE_GENERATED=1 cargo test -p hearth-core` and commit the result"
-        );
+        assert!(found == wanted, "run `make docs` and commit the result");
     }
 
     #[test]

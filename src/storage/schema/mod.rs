@@ -1,7 +1,7 @@
 //! The stored format, one file a column family: the key's struct and byte layout, and who writes it.
 //!
 //! `docs/storage-keys.md` is generated from these files by [`render_docs`]; a test checks that it is
-//! current, and rewrites it when `HEARTH_UPDATE_DOCS` is set.
+//! current, and writes it when `UPDATE_GENERATED` is set (`make docs`).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -256,7 +256,7 @@ pub fn entity_range(entity: EntityKey) -> (Vec<u8>, Vec<u8>) {
 pub fn render_docs() -> String {
     let mut page = String::from(
         "# Storage keys\n\n\
-         Generated from `src/storage/schema/` by `HEARTH_UPDATE_DOCS=1 cargo test -p hearth-storage`; do not edit.\n\n\
+         Generated from `src/storage/schema/` by `make docs`; do not edit.\n\n\
          Integers are big-endian. An *entity* is `slot u16 · number u32`, where the slot is `XXH3-64(name) & 0x3FFF` \
          and the number is never given twice. *Text* inside a key ends with a NUL; in it a NUL is written `01 01` and the byte 01 `01 02`. \
          Every value starts with a tag byte that names its format; tag 1 of a cold value is JSON.\n\n\
@@ -296,17 +296,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_key_map_is_current() {
+    fn the_generated_key_map_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/storage-keys.md");
         let page = render_docs();
-        if std::env::var_os("HEARTH_UPDATE_DOCS").is_some() {
+        if std::env::var_os("UPDATE_GENERATED").is_some() {
             std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
             std::fs::write(path, &page).unwrap();
         }
         let stored = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             stored == page,
-            "docs/storage-keys.md is out of date; run this test with HEARTH_UPDATE_DOCS=1"
+            "docs/storage-keys.md is out of date; run `make docs` and commit the result"
         );
     }
 
