@@ -246,12 +246,10 @@ impl Registrations {
     /// Whether `requester` (None for a person) may create or act as this user: M_EXCLUSIVE both
     /// when the user is somebody else's and when an application service leaves its own namespaces.
     pub fn check_user(&self, requester: Option<&Registration>, user: &UserId) -> Result<(), MatrixError> {
-        if let Some(requester) = requester {
-            if !requester.controls_user(user) {
-                return Err(MatrixError::exclusive(
-                    "The user is not in this application service's namespaces",
-                ));
-            }
+        if requester.is_some_and(|requester| !requester.controls_user(user)) {
+            return Err(MatrixError::exclusive(
+                "The user is not in this application service's namespaces",
+            ));
         }
         refuse_foreign(requester, self.exclusive_owner_of_user(user), "user ID")
     }
@@ -262,12 +260,10 @@ impl Registrations {
         requester: Option<&Registration>,
         alias: &RoomAliasId,
     ) -> Result<(), MatrixError> {
-        if let Some(requester) = requester {
-            if !requester.is_interested_in_alias(alias) {
-                return Err(MatrixError::exclusive(
-                    "The alias is not in this application service's namespaces",
-                ));
-            }
+        if requester.is_some_and(|requester| !requester.is_interested_in_alias(alias)) {
+            return Err(MatrixError::exclusive(
+                "The alias is not in this application service's namespaces",
+            ));
         }
         refuse_foreign(requester, self.exclusive_owner_of_alias(alias), "room alias")
     }

@@ -349,7 +349,7 @@ mod tests {
         files.write_note(&b, "x/2", &random).unwrap();
         fs::write(files.incoming().join("other.note"), "x").unwrap();
         fs::write(files.incoming().join("ü".repeat(70)), "x").unwrap();
-        assert_eq!(files.notes(Some(&a)).unwrap(), [note.clone()]);
+        assert_eq!(files.notes(Some(&a)).unwrap(), std::slice::from_ref(&note));
         assert_eq!(files.notes(None).unwrap().len(), 2);
         files.remove_note(&note);
         files.remove_note(&note);

@@ -135,7 +135,7 @@ impl Room {
         if let Some(previous) = self.previous_state(event)? {
             out.push_str(",\"prev_content\":");
             out.push_str(as_str(previous.pdu.content())?);
-            push_string(&mut out, ",\"prev_sender\":", &previous.pdu.sender().to_string());
+            push_string(&mut out, ",\"prev_sender\":", previous.pdu.sender().as_ref());
             push_string(&mut out, ",\"replaces_state\":", previous.id().as_str());
         }
         if let Some(by) = event.header.redacted_by
@@ -227,7 +227,7 @@ impl Room {
     /// The state event that a state event replaced.
     pub fn previous_state(&self, event: &Event) -> Result<Option<Arc<Event>>, Error> {
         match event.pdu.state_key() {
-            Some(state_key) => self.state_at(event.header.state_before, &event.pdu.kind(), &state_key),
+            Some(state_key) => self.state_at(event.header.state_before, event.pdu.kind(), state_key),
             None => Ok(None),
         }
     }

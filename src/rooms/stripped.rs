@@ -39,7 +39,7 @@ impl Room {
             }
             events.push(own);
         }
-        events.iter().map(|event| stripped(event)).collect()
+        events.iter().map(stripped).collect()
     }
 
     /// A text field of a state event with an empty key.

@@ -145,7 +145,7 @@ impl Viewer {
         // Events that change the visibility or the user's own membership count as what is the
         // more permissive of before and after.
         if let Some(state_key) = event.pdu.state_key() {
-            match &*event.pdu.kind() {
+            match event.pdu.kind() {
                 "m.room.history_visibility" if state_key.is_empty() => {
                     visibility = visibility.max(Visibility::of_content(event.pdu.content()));
                 }

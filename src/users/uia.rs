@@ -301,7 +301,7 @@ impl Uia {
             drop(sessions);
             return UiaOutcome::Challenge(self.begin(request, Some(Refusal::unknown_session())));
         };
-        let is_done = refusal.is_none() && request.flows.iter().any(|flow| *flow == completed);
+        let is_done = refusal.is_none() && request.flows.contains(&completed);
         if is_done && let Some(session) = sessions.by_id.remove(id) {
             let (stages, body) = (session.completed, session.body);
             return UiaOutcome::Complete(Completed {

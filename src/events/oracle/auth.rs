@@ -72,10 +72,11 @@ impl TestEvent {
             event_id: Some(&self.id),
             room_id: self.room_id.as_deref(),
             sender: &self.sender,
-            kind: match &self.kind {
-                // Ruma reads this type without giving it back as one `&str`.
-                kind => KINDS.iter().find(|known| **known == kind.to_string()).unwrap(),
-            },
+            // Ruma reads this type without giving it back as one `&str`.
+            kind: KINDS
+                .iter()
+                .find(|known| **known == self.kind.to_string())
+                .unwrap(),
             state_key: self.state_key.as_deref(),
             content: self.content.get().as_bytes(),
             prev_events: &self.prev_events,

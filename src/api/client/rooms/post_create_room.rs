@@ -43,11 +43,13 @@ enum Listing {
 }
 
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum PresetName {
-    PrivateChat,
-    TrustedPrivateChat,
-    PublicChat,
+    #[serde(rename = "private_chat")]
+    Private,
+    #[serde(rename = "trusted_private_chat")]
+    TrustedPrivate,
+    #[serde(rename = "public_chat")]
+    Public,
 }
 
 #[derive(Deserialize)]
@@ -86,9 +88,9 @@ pub async fn post_create_room(
         auth.must_be_among(&app, app.config.room.aliases)?;
     }
     let preset = match body.preset {
-        Some(PresetName::PrivateChat) => Preset::PrivateChat,
-        Some(PresetName::TrustedPrivateChat) => Preset::TrustedPrivateChat,
-        Some(PresetName::PublicChat) => Preset::PublicChat,
+        Some(PresetName::Private) => Preset::PrivateChat,
+        Some(PresetName::TrustedPrivate) => Preset::TrustedPrivateChat,
+        Some(PresetName::Public) => Preset::PublicChat,
         None if listed => Preset::PublicChat,
         None => Preset::PrivateChat,
     };
