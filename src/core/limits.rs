@@ -115,5 +115,17 @@ pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(20);
 pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(30);
 /// A connection to another machine must be there within this time.
 pub const OUTBOUND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most key backups of one user: clients make one at a time and delete the one before.
+pub const KEY_BACKUPS_PER_USER_MAX: usize = 100;
+/// The most keys of one backup: a session for every day in a few hundred rooms, for years.
+pub const KEY_BACKUP_MAX_KEYS: u64 = 1_000_000;
+/// The largest encrypted key or auth_data of a backup: both are about a kilobyte.
+pub const KEY_BACKUP_DATA_MAX_BYTES: usize = 64 << 10;
+/// The most keys in one upload of cross-signing signatures: a user has fewer devices and contacts to sign at once.
+pub const SIGNATURE_UPLOAD_MAX_KEYS: usize = 2_000;
+/// The largest cross-signing key, with its signatures.
+pub const CROSS_SIGNING_KEY_MAX_BYTES: usize = 64 << 10;
+/// The most signatures of one user that stand on one key: one of each of his devices would fit.
+pub const SIGNATURES_PER_KEY_MAX: usize = 1_000;
 /// The most registration tokens that one server keeps.
 pub const REGISTRATION_TOKENS_MAX: usize = 10_000;

@@ -151,19 +151,30 @@ pub fn verify_json(
     key_id: &str,
     public_key: &[u8; 32],
 ) -> Result<(), Error> {
+    verify_json_of(object, server.as_str(), key_id, public_key)
+}
+
+/// As [`verify_json`], for whoever signs JSON: users sign their keys.
+pub fn verify_json_of(
+    object: &Map<String, Value>,
+    signer: &str,
+    key_id: &str,
+    public_key: &[u8; 32],
+) -> Result<(), Error> {
     let signature = object
         .get("signatures")
-        .and_then(|all| all.get(server.as_str()))
-        .and_then(|of_server| of_server.get(key_id));
+        .and_then(|all| all.get(signer))
+        .and_then(|of_signer| of_signer.get(key_id));
     let Some(signature) = signature.and_then(Value::as_str) else {
         return Err(Error::Signature(format!(
-            "{server} has not signed with the key {key_id}"
+            "{signer} has not signed with the key {key_id}"
         )));
     };
     verify_bytes(&signing_bytes(object)?, signature, public_key)
 }
 
-fn signing_bytes(object: &Map<String, Value>) -> Result<Vec<u8>, Error> {
+/// The bytes of a JSON object that its signatures cover: all but `signatures` and `unsigned`, canonical.
+pub fn signing_bytes(object: &Map<String, Value>) -> Result<Vec<u8>, Error> {
     let covered: Map<String, Value> = object
         .iter()
         .filter(|(key, _)| !matches!(key.as_str(), "signatures" | "unsigned"))

@@ -1,0 +1,520 @@
+//! Key backups: versions, of which the newest is current, and the encrypted room keys of each.
+//!
+//! A version's record holds the count and the etag of its keys, so neither is ever counted. The keys of a version
+//! stand in a *set*, which the record names by a number that is never used again: deleting all keys is a new number
+//! and one range deletion.
+
+use hearth_core::limits;
+use hearth_storage::schema::key_backup::KeyBackupKey;
+use hearth_storage::{EntityKey, Family, Reader, record};
+use ruma::OwnedRoomId;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::keys::{self, field};
+use crate::user::User;
+use crate::write::Tx;
+
+/// The tag of a stored key.
+const KEY_V1: u8 = 1;
+/// The flag of a key from a verified device.
+const VERIFIED: u8 = 1;
+/// How many keys of a room one batch deletes: the keys' keys of so many stay below the limit of a batch.
+const DELETED_PER_BATCH: usize = 4_096;
+
+/// Which keys of a backup are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupScope {
+    /// All of them.
+    All,
+    /// Those of a room.
+    Room(OwnedRoomId),
+    /// That of one session.
+    Session(OwnedRoomId, String),
+}
+
+/// A backed-up key as a client sends it.
+#[derive(Debug)]
+pub struct BackupKey {
+    /// The room.
+    pub room: OwnedRoomId,
+    /// The megolm session's id.
+    pub session: String,
+    /// The first message that the key can decrypt.
+    pub first_message_index: u64,
+    /// How often the key was forwarded.
+    pub forwarded_count: u64,
+    /// Whether it came from a device that was verified.
+    pub is_verified: bool,
+    /// The encrypted key, an object.
+    pub session_data: Box<RawValue>,
+}
+
+/// A backup version.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// Its name.
+    pub version: String,
+    /// How its keys are encrypted.
+    pub algorithm: String,
+    /// What the algorithm needs, an object.
+    pub auth_data: Box<RawValue>,
+    /// How many keys it holds, and the state of them.
+    pub state: BackupState,
+}
+
+/// How many keys a backup holds, and a text that changes with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupState {
+    /// The number of keys.
+    pub count: u64,
+    /// It changes whenever a key does.
+    pub etag: String,
+}
+
+/// Which versions a user has.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Head {
+    /// The last version that was made. One up to it that is not in `live` was deleted.
+    last: u64,
+    /// The last set number that was given.
+    last_set: u64,
+    /// The versions there are, ascending.
+    live: Vec<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct VersionRecord {
+    algorithm: String,
+    auth_data: Box<RawValue>,
+    set: u64,
+    count: u64,
+    etag: u64,
+}
+
+impl VersionRecord {
+    fn state(&self) -> BackupState {
+        BackupState {
+            count: self.count,
+            etag: self.etag.to_string(),
+        }
+    }
+}
+
+impl User {
+    /// Makes a backup version, which is then the current one, and gives its name.
+    pub async fn create_backup(&self, algorithm: &str, auth_data: &RawValue) -> Result<String> {
+        if algorithm.is_empty() || algorithm.len() > limits::ID_MAX_BYTES {
+            return Err(Error::InvalidParam("An algorithm's name has 1 to 255 bytes"));
+        }
+        check_auth_data(auth_data)?;
+        self.write(|tx| {
+            let mut head = load_head(tx, self.key)?;
+            if head.live.len() >= limits::KEY_BACKUPS_PER_USER_MAX {
+                return Err(Error::TooMany("Too many key backups; delete an old one first"));
+            }
+            head.last += 1;
+            head.last_set += 1;
+            head.live.push(head.last);
+            let backup = VersionRecord {
+                algorithm: algorithm.to_owned(),
+                auth_data: auth_data.to_owned(),
+                set: head.last_set,
+                count: 0,
+                etag: 0,
+            };
+            store_head(tx, self.key, &head);
+            store(tx, self.key, head.last, &backup);
+            Ok(head.last.to_string())
+        })
+        .await
+    }
+
+    /// A backup version; without a name the current one.
+    pub fn backup(&self, version: Option<&str>) -> Result<Backup> {
+        let snapshot = self.users.log.engine().snapshot();
+        let number = match version {
+            Some(version) => parse(version)?,
+            None => *read_head(&*snapshot, self.key)?
+                .live
+                .last()
+                .ok_or(Error::NotFound("Current backup version"))?,
+        };
+        let backup = read(&*snapshot, self.key, number)?;
+        Ok(Backup {
+            version: number.to_string(),
+            state: backup.state(),
+            algorithm: backup.algorithm,
+            auth_data: backup.auth_data,
+        })
+    }
+
+    /// Changes what a version's algorithm needs; the algorithm itself must stay.
+    pub async fn update_backup(&self, version: &str, algorithm: &str, auth_data: &RawValue) -> Result<()> {
+        check_auth_data(auth_data)?;
+        let number = parse(version)?;
+        self.write(|tx| {
+            let mut backup = load(tx, self.key, number)?;
+            if backup.algorithm != algorithm {
+                return Err(Error::InvalidParam("The algorithm is not that of the backup"));
+            }
+            auth_data.clone_into(&mut backup.auth_data);
+            store(tx, self.key, number, &backup);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes a version with its keys. One that was deleted before is no error, one that never was is.
+    pub async fn delete_backup(&self, version: &str) -> Result<()> {
+        let number = parse(version)?;
+        self.write(|tx| {
+            let mut head = load_head(tx, self.key)?;
+            if number == 0 || number > head.last {
+                return Err(unknown());
+            }
+            let Ok(at) = head.live.binary_search(&number) else {
+                return Ok(());
+            };
+            let backup = load(tx, self.key, number)?;
+            delete_set(tx, self.key, backup.set);
+            head.live.remove(at);
+            store_head(tx, self.key, &head);
+            tx.delete(Family::User, version_row(self.key, number));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stores keys in the current version in one batch. A key that is there is replaced only by a better one.
+    pub async fn put_backup_keys(&self, version: &str, new: &[BackupKey]) -> Result<BackupState> {
+        for key in new {
+            check_key(key)?;
+        }
+        let number = parse(version)?;
+        self.write(|tx| {
+            let head = load_head(tx, self.key)?;
+            let current = *head.live.last().ok_or_else(unknown)?;
+            if current != number {
+                return Err(match head.live.contains(&number) {
+                    true => Error::WrongBackupVersion(current.to_string()),
+                    false => unknown(),
+                });
+            }
+            let mut backup = load(tx, self.key, number)?;
+            let mut changed = false;
+            for key in new {
+                let row = key_row(self.key, backup.set, key.room.as_str(), &key.session);
+                match tx.get(Family::KeyBackup, &row)? {
+                    Some(old) if !is_better(key, &Stored::of(&old)?) => continue,
+                    Some(_) => {}
+                    None => backup.count += 1,
+                }
+                tx.put(Family::KeyBackup, row, encode(key));
+                changed = true;
+            }
+            if backup.count > limits::KEY_BACKUP_MAX_KEYS {
+                return Err(Error::TooMany("The backup holds too many keys"));
+            }
+            if changed {
+                backup.etag += 1;
+                store(tx, self.key, number, &backup);
+            }
+            Ok(backup.state())
+        })
+        .await
+    }
+
+    /// The keys of a version as the JSON that the specification gives them: an object with `rooms` or `sessions`, or
+    /// the one key. They are read in one pass over their range, off the threads that serve requests.
+    pub async fn backup_keys(&self, version: &str, scope: BackupScope) -> Result<Box<RawValue>> {
+        let number = parse(version)?;
+        let user = self.clone();
+        self.users
+            .pool
+            .run(move || {
+                // One snapshot, so that the set is still that of the record.
+                let snapshot = user.users.log.engine().snapshot();
+                let backup = read(&*snapshot, user.key, number)?;
+                let text = render(&*snapshot, user.key, backup.set, &scope)?;
+                RawValue::from_string(text).map_err(|error| Error::Internal(error.to_string()))
+            })
+            .await
+    }
+
+    /// Deletes keys of a version, which need not be the current one.
+    pub async fn delete_backup_keys(&self, version: &str, scope: &BackupScope) -> Result<BackupState> {
+        let number = parse(version)?;
+        let (room, session) = match scope {
+            BackupScope::All => return self.delete_all_backup_keys(number).await,
+            BackupScope::Room(room) => (room, None),
+            BackupScope::Session(room, session) => (room, Some(session)),
+        };
+        loop {
+            let (deleted, state) = self
+                .write(|tx| {
+                    let mut backup = load(tx, self.key, number)?;
+                    let rows = match session {
+                        Some(session) => {
+                            let row = key_row(self.key, backup.set, room.as_str(), session);
+                            let found = tx.get(Family::KeyBackup, &row)?;
+                            found.map(|_| row).into_iter().collect()
+                        }
+                        None => rows_of_room(tx, self.key, backup.set, room.as_str())?,
+                    };
+                    let deleted = rows.len();
+                    for row in rows {
+                        tx.delete(Family::KeyBackup, row);
+                    }
+                    if deleted > 0 {
+                        backup.count = backup.count.saturating_sub(deleted as u64);
+                        backup.etag += 1;
+                        store(tx, self.key, number, &backup);
+                    }
+                    Ok((deleted, backup.state()))
+                })
+                .await?;
+            if deleted < DELETED_PER_BATCH {
+                return Ok(state);
+            }
+        }
+    }
+
+    async fn delete_all_backup_keys(&self, number: u64) -> Result<BackupState> {
+        self.write(|tx| {
+            let mut backup = load(tx, self.key, number)?;
+            if backup.count > 0 {
+                let mut head = load_head(tx, self.key)?;
+                head.last_set += 1;
+                delete_set(tx, self.key, backup.set);
+                (backup.set, backup.count) = (head.last_set, 0);
+                backup.etag += 1;
+                store_head(tx, self.key, &head);
+                store(tx, self.key, number, &backup);
+            }
+            Ok(backup.state())
+        })
+        .await
+    }
+}
+
+/// What decides whether a key replaces another, and the encrypted key.
+struct Stored<'a> {
+    is_verified: bool,
+    first_message_index: u64,
+    forwarded_count: u64,
+    session_data: &'a str,
+}
+
+impl<'a> Stored<'a> {
+    fn of(value: &'a [u8]) -> Result<Self> {
+        Self::decode(value).ok_or_else(|| hearth_storage::Error::Corrupt("backed-up key").into())
+    }
+
+    fn decode(value: &'a [u8]) -> Option<Self> {
+        let (&[KEY_V1, flags], mut rest) = value.split_first_chunk::<2>()? else {
+            return None;
+        };
+        Some(Self {
+            is_verified: flags & VERIFIED != 0,
+            first_message_index: record::take_varint(&mut rest)?,
+            forwarded_count: record::take_varint(&mut rest)?,
+            session_data: std::str::from_utf8(rest).ok()?,
+        })
+    }
+
+    fn write(&self, out: &mut String) {
+        use std::fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            r#"{{"first_message_index":{},"forwarded_count":{},"is_verified":{},"session_data":{}}}"#,
+            self.first_message_index, self.forwarded_count, self.is_verified, self.session_data,
+        );
+    }
+}
+
+fn encode(key: &BackupKey) -> Vec<u8> {
+    let data = key.session_data.get();
+    let mut value = Vec::with_capacity(8 + data.len());
+    value.push(KEY_V1);
+    value.push(if key.is_verified { VERIFIED } else { 0 });
+    record::put_varint(&mut value, key.first_message_index);
+    record::put_varint(&mut value, key.forwarded_count);
+    value.extend_from_slice(data.as_bytes());
+    value
+}
+
+/// The rule of the specification: verified ones first, then the lower first index, then the lower forwarded count.
+fn is_better(new: &BackupKey, old: &Stored<'_>) -> bool {
+    let rank = |verified: bool, first: u64, forwarded: u64| (!verified, first, forwarded);
+    rank(new.is_verified, new.first_message_index, new.forwarded_count)
+        < rank(old.is_verified, old.first_message_index, old.forwarded_count)
+}
+
+fn render(reader: &dyn Reader, user: EntityKey, set: u64, scope: &BackupScope) -> Result<String> {
+    let mut out = String::new();
+    let prefix = match scope {
+        BackupScope::Session(room, session) => {
+            let value = reader.get(Family::KeyBackup, &key_row(user, set, room.as_str(), session))?;
+            Stored::of(&value.ok_or(Error::NotFound("Key"))?)?.write(&mut out);
+            return Ok(out);
+        }
+        BackupScope::Room(room) => key_row(user, set, room.as_str(), ""),
+        BackupScope::All => set_prefix(user, set),
+    };
+    let with_rooms = *scope == BackupScope::All;
+    out.push_str(if with_rooms {
+        r#"{"rooms":{"#
+    } else {
+        r#"{"sessions":{"#
+    });
+    let mut room: Option<String> = None;
+    let mut is_first = true;
+    let mut corrupt = false;
+    let end = hearth_storage::prefix_end(&prefix);
+    reader.scan(Family::KeyBackup, &prefix, &end, false, &mut |row, value| {
+        let (Some(key), Some(stored)) = (KeyBackupKey::decode(row), Stored::decode(value)) else {
+            corrupt = true;
+            return false;
+        };
+        if with_rooms && room.as_deref() != Some(&*key.room.0) {
+            out.push_str(if room.is_some() { "}}," } else { "" });
+            push_text(&mut out, &key.room.0);
+            out.push_str(r#":{"sessions":{"#);
+            room = Some(key.room.0.into_owned());
+            is_first = true;
+        }
+        out.push_str(if is_first { "" } else { "," });
+        is_first = false;
+        push_text(&mut out, &key.session.0);
+        out.push(':');
+        stored.write(&mut out);
+        true
+    })?;
+    if corrupt {
+        return Err(hearth_storage::Error::Corrupt("backed-up key").into());
+    }
+    out.push_str(if room.is_some() { "}}}}" } else { "}}" });
+    Ok(out)
+}
+
+fn push_text(out: &mut String, text: &str) {
+    out.push_str(&serde_json::Value::from(text).to_string());
+}
+
+fn rows_of_room(tx: &Tx<'_>, user: EntityKey, set: u64, room: &str) -> Result<Vec<Vec<u8>>> {
+    let rows = tx.scan(Family::KeyBackup, &key_row(user, set, room, ""))?;
+    Ok(rows
+        .into_iter()
+        .take(DELETED_PER_BATCH)
+        .map(|(row, _)| row)
+        .collect())
+}
+
+/// Deletes a set of keys. Nothing reads the set afterwards, also before the deletion is durable: its record is gone
+/// or names another one.
+fn delete_set(tx: &mut Tx<'_>, user: EntityKey, set: u64) {
+    let start = set_prefix(user, set);
+    let end = hearth_storage::prefix_end(&start);
+    tx.batch().delete_range(Family::KeyBackup, start, end);
+}
+
+fn key_row(user: EntityKey, set: u64, room: &str, session: &str) -> Vec<u8> {
+    let key = KeyBackupKey {
+        user,
+        set,
+        room: room.into(),
+        session: session.into(),
+    };
+    key.encode()
+}
+
+fn set_prefix(user: EntityKey, set: u64) -> Vec<u8> {
+    [&user.to_bytes()[..], &set.to_be_bytes()].concat()
+}
+
+fn version_row(user: EntityKey, number: u64) -> Vec<u8> {
+    keys::user(user, field::KEY_BACKUP_VERSION, &format!("{number:020}"))
+}
+
+fn load(tx: &Tx<'_>, user: EntityKey, number: u64) -> Result<VersionRecord> {
+    let value = tx.get(Family::User, &version_row(user, number))?;
+    Ok(record::decode(&value.ok_or_else(unknown)?)?)
+}
+
+fn read(reader: &dyn Reader, user: EntityKey, number: u64) -> Result<VersionRecord> {
+    let value = reader.get(Family::User, &version_row(user, number))?;
+    Ok(record::decode(&value.ok_or_else(unknown)?)?)
+}
+
+fn store(tx: &mut Tx<'_>, user: EntityKey, number: u64, backup: &VersionRecord) {
+    tx.put(Family::User, version_row(user, number), record::encode(backup));
+}
+
+fn load_head(tx: &Tx<'_>, user: EntityKey) -> Result<Head> {
+    let value = tx.get(Family::User, &keys::user(user, field::KEY_BACKUPS, ""))?;
+    Ok(value
+        .as_deref()
+        .map(record::decode)
+        .transpose()?
+        .unwrap_or_default())
+}
+
+fn read_head(reader: &dyn Reader, user: EntityKey) -> Result<Head> {
+    let value = reader.get(Family::User, &keys::user(user, field::KEY_BACKUPS, ""))?;
+    Ok(value
+        .as_deref()
+        .map(record::decode)
+        .transpose()?
+        .unwrap_or_default())
+}
+
+fn store_head(tx: &mut Tx<'_>, user: EntityKey, head: &Head) {
+    tx.put(
+        Family::User,
+        keys::user(user, field::KEY_BACKUPS, ""),
+        record::encode(head),
+    );
+}
+
+fn unknown() -> Error {
+    Error::NotFound("Backup version")
+}
+
+/// A version's number. One version has one name, so `01` is none.
+fn parse(version: &str) -> Result<u64> {
+    let number = version
+        .parse()
+        .ok()
+        .filter(|number: &u64| number.to_string() == version);
+    number.ok_or_else(unknown)
+}
+
+fn check_auth_data(auth_data: &RawValue) -> Result<()> {
+    if !auth_data.get().starts_with('{') {
+        return Err(Error::InvalidParam("auth_data must be an object"));
+    }
+    if auth_data.get().len() > limits::KEY_BACKUP_DATA_MAX_BYTES {
+        return Err(Error::TooLarge("auth_data is larger than 64 KiB"));
+    }
+    Ok(())
+}
+
+fn check_key(key: &BackupKey) -> Result<()> {
+    if key.session.is_empty() || key.session.len() > limits::ID_MAX_BYTES {
+        return Err(Error::InvalidParam("A session id has 1 to 255 bytes"));
+    }
+    if !key.session_data.get().starts_with('{') {
+        return Err(Error::InvalidParam("session_data must be an object"));
+    }
+    if key.session_data.get().len() > limits::KEY_BACKUP_DATA_MAX_BYTES {
+        return Err(Error::TooLarge("session_data is larger than 64 KiB"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "key_backup_tests.rs"]
+mod tests;
