@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::e2ee::lists;
 use crate::error::{Error, Result};
 use crate::keys::{self, field};
-use crate::signatures::merge;
+use crate::signatures::{self, merge};
 use crate::user::User;
 use crate::write::Tx;
 
@@ -314,6 +314,12 @@ fn keep_signatures(object: &mut Object, user: &UserId, keep: impl Fn(&str) -> bo
         let all = Map::from_iter([(user.to_string(), Value::Object(kept))]);
         object.insert("signatures".to_owned(), Value::Object(all));
     }
+}
+
+/// Deletes a user's keys and what they signed.
+pub(crate) fn remove(tx: &mut Tx<'_>, user: EntityKey) -> Result<()> {
+    tx.delete(Family::User, keys::user(user, field::CROSS_SIGNING, ""));
+    signatures::remove(tx, user)
 }
 
 pub(crate) fn load_keys(tx: &Tx<'_>, user: EntityKey) -> Result<CrossSigningKeys> {

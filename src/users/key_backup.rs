@@ -421,6 +421,21 @@ fn delete_set(tx: &mut Tx<'_>, user: EntityKey, set: u64) {
     tx.batch().delete_range(Family::KeyBackup, start, end);
 }
 
+/// Deletes all backups of a user.
+pub(crate) fn remove(tx: &mut Tx<'_>, user: EntityKey) -> Result<()> {
+    let mut head = load_head(tx, user)?;
+    if head.live.is_empty() {
+        return Ok(());
+    }
+    for number in std::mem::take(&mut head.live) {
+        let backup = load(tx, user, number)?;
+        delete_set(tx, user, backup.set);
+        tx.delete(Family::User, version_row(user, number));
+    }
+    store_head(tx, user, &head);
+    Ok(())
+}
+
 fn key_row(user: EntityKey, set: u64, room: &str, session: &str) -> Vec<u8> {
     let key = KeyBackupKey {
         user,

@@ -4,15 +4,16 @@
 //! just what may be shown. A user's own signatures on his keys are for all; those of his user-signing key on others'
 //! master keys are for him alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_core::limits;
 use hearth_events::signing_bytes;
-use hearth_storage::{EntityKey, Family, Reader, record};
-use ruma::UserId;
+use hearth_storage::{EntityKey, Family, Position, Reader, record};
+use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::change::Change;
 use crate::cross_signing::{
     CrossSigningKeys, Object, Signer, load_device_keys, load_keys, of_user, read_keys, signature_ids,
 };
@@ -27,6 +28,9 @@ use crate::write::Tx;
 struct Signatures {
     /// The hash of the signed text: on another text, as of a new device of the same id, they mean nothing.
     of: String,
+    /// Where in the user's shard the last one came.
+    #[serde(default)]
+    at: Position,
     /// The signatures by the id of the key that made them.
     by: BTreeMap<String, String>,
 }
@@ -41,6 +45,28 @@ impl User {
     /// do, with the device's id.
     pub fn add_signatures_on(&self, owner: &UserId, id: &str, key: &mut Object) -> Result<()> {
         merge(self.users.log.engine().as_ref(), self, owner, id, key)
+    }
+
+    /// The other users on whose keys this user put signatures after a position, up to and including another: his
+    /// devices must look at those keys again.
+    pub fn signed_between(&self, after: Position, until: Position) -> Result<BTreeSet<OwnedUserId>> {
+        let mut found = BTreeSet::new();
+        let mut failed = None;
+        let prefix = keys::user(self.key, field::SIGNATURES, "");
+        let end = hearth_storage::prefix_end(&prefix);
+        let engine = self.users.log.engine();
+        engine.scan(Family::User, &prefix, &end, false, &mut |row, value| {
+            match record::decode::<Signatures>(value) {
+                Ok(signatures) if signatures.at > after && signatures.at <= until => {
+                    found.extend(owner_of(&row[prefix.len()..]));
+                }
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none()
+        })?;
+        found.remove(&self.id);
+        failed.map_or(Ok(found), |error| Err(error.into()))
     }
 
     /// Stores signatures of this user on keys of himself or of another. `uploaded` holds for each key's owner and id
@@ -64,7 +90,7 @@ impl User {
         self.write(|tx| {
             let own = load_keys(tx, self.key)?;
             let mut failures = Vec::new();
-            let mut own_changed = false;
+            let (mut own_changed, mut other_changed) = (false, false);
             for (owner, id, value) in uploaded {
                 let is_own = **owner == self.id;
                 let master = masters.get(owner).and_then(Option::as_ref);
@@ -74,13 +100,17 @@ impl User {
                     Some(signed) => self.sign_other(tx, &own, owner, master, id, signed),
                 };
                 match outcome {
-                    Ok(changed) => own_changed |= changed && is_own,
+                    Ok(changed) if is_own => own_changed |= changed,
+                    Ok(changed) => other_changed |= changed,
                     Err(error @ (Error::Storage(_) | Error::Internal(_))) => return Err(error),
                     Err(error) => failures.push((*owner, *id, error)),
                 }
             }
             if own_changed {
                 lists::changed(tx, &self.id, self.key, self.users.now_ms())?;
+            } else if other_changed {
+                // For this user's devices alone: nobody else sees these signatures.
+                tx.changed(Change::DeviceList)?;
             }
             Ok(failures)
         })
@@ -173,6 +203,7 @@ impl User {
             return Err(Error::TooMany("Too many signatures on one key"));
         }
         if changed {
+            signatures.at = tx.position();
             tx.put(Family::User, row, record::encode(&signatures));
         }
         Ok(changed)
@@ -212,6 +243,20 @@ fn signature_is(object: &Object, user: &UserId, key_id: &str, text: &str) -> boo
 
 fn signatures_row(signer: EntityKey, owner: &UserId, id: &str) -> Vec<u8> {
     keys::user(signer, field::SIGNATURES, &format!("{owner}\0{id}"))
+}
+
+/// The owner of the key that a row's signatures are on, from the end of the row's key.
+fn owner_of(end: &[u8]) -> Option<OwnedUserId> {
+    let (owner, _) = std::str::from_utf8(end).ok()?.split_once('\0')?;
+    OwnedUserId::try_from(owner).ok()
+}
+
+/// Deletes all signatures of a user.
+pub(crate) fn remove(tx: &mut Tx<'_>, user: EntityKey) -> Result<()> {
+    for (row, _) in tx.scan(Family::User, &keys::user(user, field::SIGNATURES, ""))? {
+        tx.delete(Family::User, row);
+    }
+    Ok(())
 }
 
 fn signatures(
