@@ -1,0 +1,60 @@
+//! End-to-end tests: clients against a whole server. Every scenario runs with 1 and with 16 shards, so that nothing
+//! may assume that two entities share one.
+
+/// Makes of each named `async fn(&TestServer)` two tests.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            #[tokio::test]
+            async fn on_1_shard() {
+                super::$name(&hearth_testkit::TestServer::memory(1).await).await;
+            }
+
+            #[tokio::test]
+            async fn on_16_shards() {
+                super::$name(&hearth_testkit::TestServer::memory(16).await).await;
+            }
+        }
+    )* };
+}
+
+mod accounts;
+mod bad_input;
+mod create_room;
+mod data;
+mod directory;
+mod history;
+mod membership;
+mod network;
+mod process;
+mod property;
+mod receipts;
+mod relations;
+mod sending;
+mod sync;
+mod upgrade;
+mod visibility;
+
+use serde_json::Value;
+
+/// The events of a section (`timeline`, `state`, `ephemeral`, …) of a room or of the whole answer.
+fn events(section: &Value) -> Vec<Value> {
+    section["events"].as_array().cloned().unwrap_or_default()
+}
+
+/// The event ids of a list.
+fn ids(list: &Value) -> Vec<String> {
+    let list = list.as_array().cloned().unwrap_or_default();
+    list.iter().map(|event| event["event_id"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The bodies of a list's messages.
+fn bodies(list: &Value) -> Vec<String> {
+    let list = list.as_array().cloned().unwrap_or_default();
+    list.iter().filter_map(|event| event["content"]["body"].as_str().map(str::to_owned)).collect()
+}
+
+/// The first event of a type and state key.
+fn state_event<'a>(list: &'a [Value], kind: &str, key: &str) -> Option<&'a Value> {
+    list.iter().find(|event| event["type"] == kind && event["state_key"] == key)
+}
