@@ -166,7 +166,7 @@ fn commit_costs(settings: &Settings, committers: usize) -> Result<Commits> {
     let output = Command::new(std::env::current_exe()?)
         .arg("commits")
         .arg(folder.path())
-        .args([committers.to_string(), (settings.seconds / 2.0).to_string()])
+        .args([committers.to_string(), settings.seconds.to_string()])
         .output()?;
     if !output.status.success() {
         return Err(format!("commits: {}", String::from_utf8_lossy(&output.stderr)).into());

@@ -45,6 +45,15 @@ impl Conn {
         })
     }
 
+    /// Opens connections one after the other: many at once would overrun the server's queue of new ones.
+    pub async fn open_all(address: SocketAddr, count: usize) -> Result<Vec<Self>> {
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            all.push(Self::open(address).await?);
+        }
+        Ok(all)
+    }
+
     /// One request; the status and the body of the answer.
     pub async fn call(
         &mut self,

@@ -77,6 +77,9 @@ pub struct Settings {
     /// Where data directories are made; the system's folder for temporary files by default.
     #[arg(long)]
     pub folder: Option<PathBuf>,
+    /// Where the servers' own log goes; it is thrown away otherwise.
+    #[arg(long)]
+    pub server_log: Option<PathBuf>,
     /// Also writes the table here, as Markdown.
     #[arg(long)]
     pub markdown: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join_all;
 use serde::Deserialize;
@@ -57,7 +58,14 @@ pub async fn register_many(address: SocketAddr, prefix: &str, count: usize) -> R
 
 /// Creates a room that everybody may join.
 pub async fn create_room(conn: &mut Conn, token: &str) -> Result<String> {
-    let body = json!({ "preset": "public_chat", "name": "A room of the load program" });
+    // In room version 12 the create event names the room: two by one user in one millisecond must differ.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let body = json!({
+        "preset": "public_chat",
+        "name": "A room of the load program",
+        "creation_content": { "org.example.number": number },
+    });
     let answer = conn
         .json("POST", &format!("{V3}/createRoom"), token, &body)
         .await?;

@@ -26,6 +26,7 @@ pub struct Home {
     folder: TempDir,
     address: SocketAddr,
     binary: PathBuf,
+    log: PathBuf,
 }
 
 /// A running process; killed when it is dropped.
@@ -56,10 +57,15 @@ impl Home {
             path.join("appservices"),
         );
         std::fs::write(path.join("hearth.toml"), text)?;
+        let log = settings
+            .server_log
+            .clone()
+            .unwrap_or_else(|| path.join("log"));
         Ok(Self {
+            binary: settings.server.clone(),
             folder,
             address,
-            binary: settings.server.clone(),
+            log,
         })
     }
 
@@ -73,7 +79,7 @@ impl Home {
         let log = File::options()
             .create(true)
             .append(true)
-            .open(self.folder.path().join("log"))?;
+            .open(&self.log)?;
         let start = Instant::now();
         let child = Command::new(&self.binary)
             .arg("--config")
@@ -89,7 +95,7 @@ impl Home {
         };
         while !is_ready(self.address) {
             if start.elapsed() > READY_MAX || running.child.try_wait()?.is_some() {
-                let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
                 return Err(format!("the server is not ready: {log}").into());
             }
             std::thread::sleep(READY_POLL);

@@ -37,8 +37,9 @@ pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) 
     .await?;
     let seen = Cell::new(0usize);
     let (stop, _) = tokio::sync::watch::channel(false);
-    let waiting = try_join_all(members.iter().map(|member| async {
-        let mut conn = Conn::open(server.address).await?;
+    let (seen, stop) = (&seen, &stop);
+    let conns = Conn::open_all(server.address, receivers).await?;
+    let waiting = try_join_all(members.iter().zip(conns).map(|(member, mut conn)| async move {
         let mut since = matrix::sync_token(&mut conn, &member.token, None, None).await?;
         let mut stop = stop.subscribe();
         loop {

@@ -78,8 +78,9 @@ async fn memory_each(process: &Running, polls: &[(String, String)]) -> Result<f6
     tokio::time::sleep(QUIET).await;
     let before = resident_bytes(process.pid())?;
     let answers = std::cell::Cell::new(0usize);
-    let waiting = try_join_all(polls.iter().map(|(target, token)| async {
-        let mut conn = Conn::open(process.address).await?;
+    let answers = &answers;
+    let conns = Conn::open_all(process.address, polls.len()).await?;
+    let waiting = try_join_all(polls.iter().zip(conns).map(|((target, token), mut conn)| async move {
         loop {
             // What comes all the same is asked for again, a little.
             conn.ok("GET", target, token, b"").await?;

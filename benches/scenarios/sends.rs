@@ -64,8 +64,8 @@ impl Flood {
     /// One sender for each target.
     pub async fn run(&self, targets: &[Target]) -> Result<Measured> {
         let (stop, latencies) = (&Cell::new(false), &RefCell::new(Vec::new()));
-        let senders = targets.iter().enumerate().map(|(at, target)| async move {
-            let mut conn = Conn::open(self.address).await?;
+        let conns = Conn::open_all(self.address, targets.len()).await?;
+        let senders = targets.iter().zip(conns).enumerate().map(|(at, (target, mut conn))| async move {
             let body = message(&format!("sender {at} "));
             for number in 0usize.. {
                 if stop.get() {

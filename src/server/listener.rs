@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
@@ -28,6 +28,10 @@ use crate::tls::Certificate;
 
 /// After a failed accept (too many open files) the listener waits before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections may wait to be accepted. After a restart all clients come back at once, and the
+/// kernel answers those beyond it with resets.
+const WAITING_CONNECTIONS_MAX: u32 = 4096;
 
 /// An open listener that does not accept yet.
 pub struct Bound {
@@ -53,7 +57,7 @@ impl Bound {
             address: config.address.clone(),
             reason: error.to_string(),
         };
-        let listener = TcpListener::bind(&config.address).await.map_err(failed)?;
+        let listener = bind(&config.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self {
             listener,
@@ -79,6 +83,21 @@ impl Bound {
         let scheme = if self.acceptor.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
+}
+
+/// Binds the first of a name's addresses that can be bound.
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut failure = std::io::ErrorKind::AddrNotAvailable.into();
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        let bound = socket.bind(address);
+        match bound.and_then(|()| socket.listen(WAITING_CONNECTIONS_MAX)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// What all listeners of a server share.
