@@ -68,10 +68,17 @@ impl From<hearth_users::Error> for ApiError {
             Error::Deactivated => MatrixError::new(403, errcode::USER_DEACTIVATED, sentence),
             Error::WeakPassword(_) => MatrixError::new(400, errcode::WEAK_PASSWORD, sentence),
             Error::InvalidParam(_) => MatrixError::invalid_param(sentence),
+            Error::BadJson(_) => MatrixError::bad_json(sentence),
             Error::ProfileTooLarge => MatrixError::new(400, errcode::PROFILE_TOO_LARGE, sentence),
             Error::KeyTooLarge => MatrixError::new(400, errcode::KEY_TOO_LARGE, sentence),
             Error::TooLarge(_) => MatrixError::too_large(sentence),
             Error::TooMany(_) => MatrixError::new(403, errcode::RESOURCE_LIMIT_EXCEEDED, sentence),
+            Error::MissingParam(_) => MatrixError::missing_param(sentence),
+            Error::InvalidSignature(_) => MatrixError::new(400, errcode::INVALID_SIGNATURE, sentence),
+            Error::WrongBackupVersion(current) => {
+                MatrixError::new(403, errcode::WRONG_ROOM_KEYS_VERSION, sentence)
+                    .with("current_version", current)
+            }
             Error::Storage(error) => return error.into(),
             Error::Internal(cause) => return Self::internal(&cause),
         }

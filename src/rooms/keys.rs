@@ -24,6 +24,9 @@ pub(crate) const INDEX_THREAD_USER: u8 = b'u';
 pub(crate) const INDEX_SERVER: u8 = b's';
 pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
 pub(crate) const INDEX_ALIAS: u8 = b'a';
+/// Where the last change of a member's devices stands, and the changes by position.
+pub(crate) const INDEX_DEVICES: u8 = b'd';
+pub(crate) const INDEX_DEVICES_BY_POSITION: u8 = b'p';
 
 fn with(key: EntityKey, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(6 + parts.iter().map(|part| part.len()).sum::<usize>());

@@ -20,6 +20,7 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
 mod client_event;
 mod codec;
 mod create;
+mod device_lists;
 mod directory;
 mod error;
 mod event;
@@ -67,6 +68,8 @@ pub struct Change {
     pub receipts: bool,
     /// Who is typing.
     pub typing: bool,
+    /// The devices or keys of a member.
+    pub devices: bool,
     /// Memberships.
     pub members: Vec<MemberChange>,
 }
@@ -166,6 +169,7 @@ impl Rooms {
             ephemeral_start: u64::from_be_bytes(start) >> 16,
         });
         directory::register(&rooms);
+        device_lists::register(&rooms);
         let weak = Arc::downgrade(&rooms);
         // Before, so that who reads at the published position finds the heads of rooms there.
         log.before_publish(Box::new(move |published| {
@@ -338,7 +342,7 @@ impl Rooms {
         if let Some(view) = &note.view {
             *note.room.0.view.write() = view.clone();
         }
-        if note.change.receipts {
+        if note.change.receipts || note.change.devices {
             note.room.0.receipts_position.store(position, Ordering::Release);
         }
     }

@@ -94,7 +94,7 @@ impl Room {
             .max(self.0.receipts_position.load(Ordering::Acquire))
     }
 
-    /// Position of the last published batch that set a receipt.
+    /// Position of the last published batch beside the timeline: one that set a receipt, or told of devices.
     pub fn receipts_position(&self) -> Position {
         self.0.receipts_position.load(Ordering::Acquire)
     }

@@ -102,6 +102,18 @@ families! {
     View = 25, "view", view;
     /// Registration tokens.
     TokenMisc = 26, "token_misc", token_misc;
+    /// What devices published about themselves: identity keys, and the counts of what they left here.
+    DeviceKey = 27, "device_key", device_key;
+    /// One-time keys in the order in which they are handed out.
+    OneTimeKey = 28, "one_time_key", one_time_key;
+    /// One-time keys by their id.
+    OneTimeKeyId = 29, "one_time_key_id", one_time_key_id;
+    /// Messages to devices that were not fetched yet.
+    ToDevice = 30, "to_device", to_device;
+    /// What was sent to devices and received from where: so that nothing counts twice.
+    ToDeviceMark = 31, "to_device_mark", to_device_mark;
+    /// Backed-up room keys.
+    KeyBackup = 32, "key_backup", key_backup;
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
     Error, Filter, SyncToken, SyncView,
     index::JoinedEntry,
     notifier::{IndexGuard, Notifier},
-    view::{DataEvent, StrippedRoom},
+    view::{DataEvent, DeviceLists, StrippedRoom},
 };
 
 /// How often idle indexes are looked for.
@@ -94,6 +94,19 @@ struct OwnNews {
     entries: Vec<RoomEntry>,
     global: Vec<DataEvent>,
     of_rooms: BTreeMap<OwnedRoomId, Vec<DataEvent>>,
+    /// Whether the user's own devices or keys changed.
+    devices: bool,
+}
+
+impl OwnNews {
+    /// The rooms that the user has left after a position.
+    fn gone(&self, since: Position) -> Vec<OwnedRoomId> {
+        let is_gone = |entry: &&RoomEntry| {
+            let out = matches!(entry.membership, Membership::Leave | Membership::Ban);
+            out && entry.was_joined && entry.began > since
+        };
+        self.entries.iter().filter(is_gone).map(|entry| entry.room_id.clone()).collect()
+    }
 }
 
 /// Counts a sync that waits for as long as it lives.
@@ -244,7 +257,7 @@ impl SyncEngine {
             log.wait_durable(user.shard(), read).await?;
         };
         let ignored = user.ignored_users()?;
-        let look = Look {
+        let mut look = Look {
             engine: self,
             request,
             since,
@@ -253,7 +266,53 @@ impl SyncEngine {
             user_position,
             ignored,
         };
-        look.view()
+        let to_device = look.take_to_device()?;
+        let mut view = look.view()?;
+        view.to_device = to_device;
+        view.key_counts = request
+            .device
+            .as_ref()
+            .map(|device| user.key_counts(device))
+            .transpose()?;
+        Ok(view)
+    }
+
+    /// The device of a request has got what its token stands for: lets go of the messages that it carried.
+    pub async fn acknowledge(&self, request: &SyncRequest) {
+        let (Some(device), Some(since)) = (&request.device, &request.since) else {
+            return;
+        };
+        // The messages stay for another time where the disk is full: reading goes on.
+        if let Err(error) = request.user.acknowledge_to_device(device, since.user).await {
+            tracing::debug!(%error, "messages to a device that it has got could not be removed");
+        }
+    }
+
+    /// Whose devices changed between two tokens (`/keys/changes`).
+    pub async fn device_changes(
+        &self,
+        request: &SyncRequest,
+        until: &SyncToken,
+    ) -> Result<DeviceLists, Error> {
+        let user = &request.user;
+        let index = self.notifier.index(user);
+        let published = self.rooms.log().published_all();
+        let read = self.notifier.refresh(&index)?;
+        self.rooms.log().wait_durable(user.shard(), read).await?;
+        let positions = published
+            .into_iter()
+            .map(|(shard, position)| (shard, position.min(until.shard(shard))));
+        let look = Look {
+            engine: self,
+            request,
+            since: request.since.as_ref(),
+            index: &index,
+            positions: positions.collect(),
+            user_position: until.user.min(user.position()),
+            ignored: user.ignored_users()?,
+        };
+        let own = look.own_news()?;
+        look.device_lists(own.devices, &own.gone(look.user_since()))
     }
 }
 
@@ -297,6 +356,7 @@ impl Look<'_> {
         };
         let mut own = self.own_news()?;
         view.account_data = std::mem::take(&mut own.global);
+        view.device_lists = self.device_lists(own.devices, &own.gone(self.user_since()))?;
         for entry in std::mem::take(&mut own.entries) {
             self.entry_news(&entry, &mut own.of_rooms, &mut view)?;
         }
@@ -407,7 +467,8 @@ impl Look<'_> {
                         }
                     }
                 }
-                Change::Devices | Change::Profile | Change::Account => {}
+                Change::DeviceList => own.devices = true,
+                Change::Devices | Change::Profile | Change::Account | Change::ToDevice => {}
             }
         }
         if self.request.full_state {

@@ -5,6 +5,7 @@
 //! and read by [`BatchToken`] alone.
 
 mod account_data;
+mod devices;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
@@ -24,4 +25,4 @@ pub use engine::{StateSide, SyncEngine, SyncRequest};
 pub use error::Error;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
 pub use token::{BatchToken, SyncToken};
-pub use view::{DataEvent, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, Unread};
+pub use view::{DataEvent, DeviceLists, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, ToDeviceEvent, Unread};

@@ -1,9 +1,9 @@
 //! What a user may see since a token, as plain data: `/sync` and later renderings write it out.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use hearth_rooms::{Event, Place, Receipt, Room, Viewer};
-use hearth_users::PresenceInfo;
+use hearth_users::{KeyCounts, PresenceInfo};
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::value::RawValue;
 
@@ -26,8 +26,33 @@ pub struct SyncView {
     pub account_data: Vec<DataEvent>,
     /// Presence that changed.
     pub presence: Vec<(OwnedUserId, PresenceInfo)>,
+    /// Messages to the device.
+    pub to_device: Vec<ToDeviceEvent>,
+    /// Whose devices changed.
+    pub device_lists: DeviceLists,
+    /// What is left of the device's one-time keys; none where no device asks.
+    pub key_counts: Option<KeyCounts>,
     /// Members that are sent lazily, to be remembered for the device.
     pub(crate) members: Vec<SentMember>,
+}
+
+/// A message to a device, as JSON.
+pub type ToDeviceEvent = Box<RawValue>;
+
+/// Users whose devices the client must ask for again, or may forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceLists {
+    /// Their devices or keys changed, or they came into sight.
+    pub changed: BTreeSet<OwnedUserId>,
+    /// They share no room with the user any more.
+    pub left: BTreeSet<OwnedUserId>,
+}
+
+impl DeviceLists {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.left.is_empty()
+    }
 }
 
 /// News of a joined room.
@@ -136,5 +161,7 @@ impl SyncView {
             && self.left.is_empty()
             && self.account_data.is_empty()
             && self.presence.is_empty()
+            && self.to_device.is_empty()
+            && self.device_lists.is_empty()
     }
 }

@@ -8,9 +8,11 @@ use ruma::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::cross_signing;
 use crate::device;
 use crate::directory::SearchUpdate;
 use crate::error::{Error, Result};
+use crate::key_backup;
 use crate::keys::{self, field};
 use crate::password;
 use crate::profile::Profile;
@@ -232,7 +234,7 @@ impl User {
             account.password_hash = Some(hash);
             put_account(tx, self.key, &account)?;
             if logout_others {
-                device::delete_all(tx, self.key, keep)
+                device::delete_all(tx, self, keep)
             } else {
                 Ok(Vec::new())
             }
@@ -240,7 +242,7 @@ impl User {
         .await
     }
 
-    /// Ends the account: sessions, devices, password, profile and account data go away; the name stays taken.
+    /// Ends the account: sessions, devices, password, profile, keys, backups and account data go away; the name stays taken.
     /// Leaving the rooms is the caller's, who can reach them.
     pub async fn deactivate(&self, erase: bool) -> Result<()> {
         let server_name = &self.users.settings.server_name;
@@ -251,7 +253,9 @@ impl User {
             account.admin = false;
             account.password_hash = None;
             put_account(tx, self.key, &account)?;
-            device::delete_all(tx, self.key, None)?;
+            device::delete_all(tx, self, None)?;
+            cross_signing::remove(tx, self.key)?;
+            key_backup::remove(tx, self.key)?;
             session::delete_login_tokens(tx, self.key)?;
             tx.put(
                 Family::User,

@@ -29,6 +29,10 @@ pub enum Change {
     Profile,
     /// The account's state: locked, suspended, deactivated.
     Account,
+    /// The keys of the devices, or which devices have keys: what others are told of.
+    DeviceList,
+    /// Messages for devices arrived.
+    ToDevice,
 }
 
 impl Change {
@@ -39,6 +43,8 @@ impl Change {
             Self::Devices => 3,
             Self::Profile => 4,
             Self::Account => 5,
+            Self::DeviceList => 6,
+            Self::ToDevice => 7,
         }
     }
 
@@ -47,7 +53,7 @@ impl Change {
         match self {
             Self::Profile | Self::Account => true,
             Self::AccountData { room: None, kind } => kind == crate::data::IGNORED_USERS,
-            Self::AccountData { .. } | Self::Room(_) | Self::Devices => false,
+            Self::AccountData { .. } | Self::Room(_) | Self::Devices | Self::DeviceList | Self::ToDevice => false,
         }
     }
 
@@ -61,7 +67,7 @@ impl Change {
                 out.push('\0');
                 out.push_str(kind);
             }
-            Self::Devices | Self::Profile | Self::Account => {}
+            Self::Devices | Self::Profile | Self::Account | Self::DeviceList | Self::ToDevice => {}
         }
         out
     }
@@ -87,6 +93,8 @@ impl Change {
             3 => Some(Self::Devices),
             4 => Some(Self::Profile),
             5 => Some(Self::Account),
+            6 => Some(Self::DeviceList),
+            7 => Some(Self::ToDevice),
             _ => None,
         }
     }
@@ -171,6 +179,8 @@ mod tests {
             Change::Devices,
             Change::Profile,
             Change::Account,
+            Change::DeviceList,
+            Change::ToDevice,
         ];
         for change in all {
             assert_eq!(Change::decode(change.encode().as_bytes()), Some(change));

@@ -11,6 +11,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::e2ee::{device_keys, lists};
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::session::{Session, drop_tokens};
@@ -201,6 +202,7 @@ impl User {
     /// Names a device, or takes its name away.
     pub async fn rename_device(&self, id: &DeviceId, display_name: Option<&str>) -> Result<()> {
         check_name(display_name)?;
+        let now = self.users.now_ms();
         self.write(|tx| {
             let mut device = load(tx, self.key, id)?.ok_or(Error::NotFound("Device"))?;
             if device.display_name.as_deref() == display_name {
@@ -208,6 +210,9 @@ impl User {
             }
             device.display_name = display_name.map(str::to_owned);
             store(tx, self.key, id, &device);
+            if device_keys::has_keys(tx, self.key, id)? {
+                lists::changed(tx, &self.id, self.key, now)?;
+            }
             tx.changed(Change::Devices)
         })
         .await
@@ -217,18 +222,27 @@ impl User {
     pub async fn delete_devices(&self, ids: &[OwnedDeviceId]) -> Result<Vec<OwnedDeviceId>> {
         self.write(|tx| {
             let mut deleted = Vec::new();
+            let mut had_keys = false;
             for id in ids {
                 if let Some(device) = load(tx, self.key, id)? {
-                    delete(tx, self.key, id, device);
+                    had_keys |= delete(tx, self.key, id, device)?;
                     deleted.push(id.clone());
                 }
             }
-            if !deleted.is_empty() {
-                tx.changed(Change::Devices)?;
-            }
+            self.devices_deleted(tx, !deleted.is_empty(), had_keys)?;
             Ok(deleted)
         })
         .await
+    }
+
+    fn devices_deleted(&self, tx: &mut Tx<'_>, any: bool, had_keys: bool) -> Result<()> {
+        if had_keys {
+            lists::changed(tx, &self.id, self.key, self.users.now_ms())?;
+        }
+        if any {
+            tx.changed(Change::Devices)?;
+        }
+        Ok(())
     }
 
     fn device_view(&self, device_id: OwnedDeviceId, device: &DeviceRecord) -> Device {
@@ -257,34 +271,38 @@ pub(crate) fn store(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, device: &Dev
     );
 }
 
-fn delete(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, mut device: DeviceRecord) {
+/// Deletes a device with all it left here; says whether others knew keys of it.
+fn delete(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
     drop_tokens(tx, key.slot, device.take_tokens());
     tx.delete(Family::UserDevice, keys::device(key, id.as_str()));
+    let had_keys = device_keys::has_keys(tx, key, id)?;
+    device_keys::remove_device(tx, key, id)?;
+    Ok(had_keys)
 }
 
 /// Deletes all devices but one.
 pub(crate) fn delete_all(
     tx: &mut Tx<'_>,
-    key: EntityKey,
+    user: &User,
     keep: Option<&DeviceId>,
 ) -> Result<Vec<OwnedDeviceId>> {
-    let mut deleted = Vec::new();
+    let key = user.key;
+    let (mut deleted, mut had_keys) = (Vec::new(), false);
     for (row, value) in tx.scan(Family::UserDevice, &key.to_bytes())? {
         let Some(id) = device_id_of(&row).filter(|id| Some(&**id) != keep) else {
             continue;
         };
-        delete(tx, key, &id, record::decode(&value)?);
+        had_keys |= delete(tx, key, &id, record::decode(&value)?)?;
         deleted.push(id);
     }
-    if !deleted.is_empty() {
-        tx.changed(Change::Devices)?;
-    }
+    user.devices_deleted(tx, !deleted.is_empty(), had_keys)?;
     Ok(deleted)
 }
 
 /// Deletes the device that was not used for longest where a new one would exceed the limit: a program that logs in
 /// at every start must not lock its user out.
-pub(crate) fn make_room(tx: &mut Tx<'_>, key: EntityKey) -> Result<()> {
+pub(crate) fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
+    let key = user.key;
     let rows = tx.scan(Family::UserDevice, &key.to_bytes())?;
     if rows.len() < limits::DEVICES_PER_USER_MAX {
         return Ok(());
@@ -302,7 +320,8 @@ pub(crate) fn make_room(tx: &mut Tx<'_>, key: EntityKey) -> Result<()> {
         }
     }
     if let Some((id, device)) = oldest {
-        delete(tx, key, &id, device);
+        let had_keys = delete(tx, key, &id, device)?;
+        user.devices_deleted(tx, true, had_keys)?;
     }
     Ok(())
 }

@@ -39,6 +39,9 @@ pub enum Error {
     /// A parameter is malformed.
     #[error("{0}")]
     InvalidParam(&'static str),
+    /// The body lacks something, or something in it has the wrong type (M_BAD_JSON).
+    #[error("{0}")]
+    BadJson(&'static str),
     /// The profile would exceed its limit (M_PROFILE_TOO_LARGE).
     #[error("The profile would be larger than 64 KiB")]
     ProfileTooLarge,
@@ -54,6 +57,15 @@ pub enum Error {
     /// A user-interactive request was repeated with another method, path or body.
     #[error("The request changed during its authentication")]
     RequestChanged,
+    /// A parameter that is needed is missing (M_MISSING_PARAM).
+    #[error("{0}")]
+    MissingParam(&'static str),
+    /// A signature is missing or does not hold (M_INVALID_SIGNATURE); the text says which and why.
+    #[error("{0}")]
+    InvalidSignature(String),
+    /// The key backup exists but is not the current one (M_WRONG_ROOM_KEYS_VERSION); here is which one is.
+    #[error("The backup version is not the current one")]
+    WrongBackupVersion(String),
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] hearth_storage::Error),

@@ -18,6 +18,10 @@ pub mod op {
     pub const MEMBERSHIP: u8 = 1;
     /// A user's entry in the search view changed: a [`crate::SearchUpdate`].
     pub const USER_SEARCH: u8 = 2;
+    /// A member's devices or keys changed, for a room: a [`crate::DeviceListUpdate`].
+    pub const DEVICE_LIST: u8 = 3;
+    /// Messages to a local user's devices: a [`crate::ToDeviceBatch`].
+    pub const TO_DEVICE: u8 = 4;
 }
 
 /// The fields of the `user` family: the byte after the entity key.
@@ -34,6 +38,16 @@ pub(crate) mod field {
     pub const CHANGED_AT: u8 = 5;
     /// The durable part of presence: the status message.
     pub const PRESENCE: u8 = 6;
+    /// The number and time of the last change of the device list.
+    pub const DEVICE_LIST: u8 = 7;
+    /// The cross-signing keys: one record.
+    pub const CROSS_SIGNING: u8 = 20;
+    /// The user's signatures on a key: then the key's owner, 0, the key's or device's id.
+    pub const SIGNATURES: u8 = 21;
+    /// Which key backups there are.
+    pub const KEY_BACKUPS: u8 = 22;
+    /// A key backup: then its number, 20 digits.
+    pub const KEY_BACKUP_VERSION: u8 = 23;
 }
 
 /// A part of the user's record.

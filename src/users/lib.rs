@@ -7,11 +7,14 @@
 mod account;
 mod cache;
 mod change;
+mod cross_signing;
 mod data;
 mod device;
 mod directory;
+mod e2ee;
 mod error;
 mod filter;
+mod key_backup;
 mod keys;
 mod openid;
 mod password;
@@ -22,6 +25,7 @@ mod registration;
 mod report;
 mod room_list;
 mod session;
+mod signatures;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -34,10 +38,15 @@ mod write;
 
 pub use account::{Account, NewAccount};
 pub use change::Change;
+pub use cross_signing::{CrossSigningKeys, CrossSigningUpload};
 pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, is_server_controlled};
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
+pub use e2ee::{
+    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, OneTimeKey, ToDeviceBatch, ToDeviceMessages,
+};
 pub use error::{Error, Result};
+pub use key_backup::{Backup, BackupKey, BackupScope, BackupState};
 pub use keys::op;
 pub use openid::OpenIdToken;
 pub use password::PasswordCost;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::change::Change;
 use crate::data;
+use crate::e2ee::lists;
 use crate::error::{Error, Result};
 use crate::keys::{self, op};
 use crate::user::{User, Users};
@@ -193,13 +194,14 @@ impl OutboxHandler for MembershipHandler {
             Ok(None) => return Ok(()),
             Err(error) => return Err(storage_error(error)),
         };
-        user.write(|tx| apply(tx, user.key, update, source))
+        user.write(|tx| apply(tx, &user, update, source))
             .await
             .map_err(storage_error)
     }
 }
 
-fn storage_error(error: Error) -> hearth_storage::Error {
+/// An error as outbox delivery takes it.
+pub(crate) fn storage_error(error: Error) -> hearth_storage::Error {
     match error {
         Error::Storage(error) => error,
         other => hearth_storage::Error::Apply(other.to_string()),
@@ -208,10 +210,11 @@ fn storage_error(error: Error) -> hearth_storage::Error {
 
 fn apply(
     tx: &mut Tx<'_>,
-    key: EntityKey,
+    user: &User,
     update: MembershipUpdate,
     source: (ShardId, Position, u16),
 ) -> Result<()> {
+    let key = user.key;
     let row = keys::room(key, update.room_id.as_str());
     let before: Option<RoomEntry> = tx
         .get(Family::UserRoom, &row)?
@@ -231,6 +234,9 @@ fn apply(
         && let Some(old) = &update.predecessor
     {
         data::carry_over(tx, key, old, &update.room_id)?;
+    }
+    if update.membership == Membership::Join && was != Some(Membership::Join) {
+        lists::joined(tx, &user.id, key, &update.room_id, update.ts)?;
     }
     let same = before
         .as_ref()

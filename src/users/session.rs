@@ -193,7 +193,7 @@ impl User {
             let mut device = match device::load(tx, self.key, &device_id)? {
                 Some(device) => device,
                 None => {
-                    device::make_room(tx, self.key)?;
+                    device::make_room(tx, self)?;
                     tx.changed(Change::Devices)?;
                     DeviceRecord {
                         created_ts: now,
@@ -220,7 +220,7 @@ impl User {
 
     /// Ends all sessions and deletes all devices; gives back which.
     pub async fn logout_all(&self) -> Result<Vec<OwnedDeviceId>> {
-        self.write(|tx| device::delete_all(tx, self.key, None)).await
+        self.write(|tx| device::delete_all(tx, self, None)).await
     }
 
     /// A token with which another client can log in once, and for how many milliseconds it is good.

@@ -13,6 +13,7 @@ use crate::cache::{Caches, Known};
 use crate::data::{self, IgnoredUsers};
 use crate::device::LastSeen;
 use crate::directory::Directory;
+use crate::e2ee::to_device::ToDeviceHandler;
 use crate::error::{Error, Result};
 use crate::keys::{self, field, op};
 use crate::openid::OpenIdTokens;
@@ -150,6 +151,7 @@ impl Users {
         });
         users.presence.set_loader(&users);
         cluster.register(op::MEMBERSHIP, Arc::new(MembershipHandler::new(&users)));
+        cluster.register(op::TO_DEVICE, Arc::new(ToDeviceHandler::new(&users)));
         cluster.register(op::USER_SEARCH, users.directory.clone());
         users
     }

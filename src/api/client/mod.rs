@@ -3,9 +3,11 @@
 pub mod account;
 pub mod account_data;
 pub mod appservice;
+pub mod cross_signing;
 pub mod devices;
 pub mod directory;
 pub mod filters;
+pub mod keys;
 pub mod media;
 pub mod mutual_rooms;
 pub mod openid;
@@ -14,11 +16,13 @@ pub mod profile;
 pub mod push_rules;
 pub mod registration;
 pub mod reports;
+pub mod room_keys;
 pub mod rooms;
 pub mod server;
 pub mod session;
 pub mod sync;
 pub mod threepids;
+pub mod to_device;
 pub mod uia;
 pub mod user_directory;
 pub mod users_admin;
@@ -31,8 +35,10 @@ pub fn routes() -> Routes {
         account::routes(),
         account_data::routes(),
         appservice::routes(),
+        cross_signing::routes(),
         devices::routes(),
         filters::routes(),
+        keys::routes(),
         media::routes(),
         mutual_rooms::routes(),
         openid::routes(),
@@ -43,10 +49,12 @@ pub fn routes() -> Routes {
         reports::routes(),
         server::routes(),
         directory::routes(),
+        room_keys::routes(),
         rooms::routes(),
         sync::routes(),
         session::routes(),
         threepids::routes(),
+        to_device::routes(),
         user_directory::routes(),
         users_admin::routes(),
     ]

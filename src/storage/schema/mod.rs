@@ -219,10 +219,14 @@ macro_rules! key_test {
 
 pub mod alias;
 pub mod cursor;
+pub mod device_key;
 pub mod entity;
 pub mod feed;
+pub mod key_backup;
 pub mod media;
 pub mod meta;
+pub mod one_time_key;
+pub mod one_time_key_id;
 pub mod outbox;
 pub mod room;
 pub mod room_event;
@@ -235,6 +239,8 @@ pub mod room_state_key;
 pub mod room_state_node;
 pub mod room_timeline;
 pub mod room_txn;
+pub mod to_device;
+pub mod to_device_mark;
 pub mod token_misc;
 pub mod user;
 pub mod user_change;

@@ -2,6 +2,7 @@
 
 #[path = "../../testkit/client_model.rs"]
 mod client_model;
+mod devices;
 mod following;
 mod syncing;
 

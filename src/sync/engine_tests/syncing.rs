@@ -43,7 +43,11 @@ async fn an_initial_sync_shows_everything_once() {
     let second = world.sync(&request(&alice).since(&first)).await;
     assert_eq!(
         second.as_object().unwrap().keys().collect::<Vec<_>>(),
-        ["next_batch"],
+        [
+            "device_one_time_keys_count",
+            "device_unused_fallback_key_types",
+            "next_batch"
+        ],
         "{second}"
     );
 }

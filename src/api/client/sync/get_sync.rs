@@ -49,6 +49,7 @@ pub async fn get_sync(
         timeout: Duration::from_millis(query.timeout),
         set_presence: super::presence(query.set_presence.as_deref())?,
     };
+    app.sync.acknowledge(&request).await;
     let mut view = app.sync.sync(&request).await?;
     Ok(super::json_text(v3::render(&request, &mut view)?))
 }

@@ -1,0 +1,36 @@
+//! PUT /_matrix/client/v3/sendToDevice/{eventType}/{txnId} — Client-Server API, "Send-to-Device messaging".
+
+use std::collections::BTreeMap;
+
+use hearth_core::error::MatrixError;
+use ruma::{OwnedDeviceId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::client::rooms::txn_device;
+use crate::error::Result;
+use crate::extract::{Auth, Json, Path};
+
+/// What the body says.
+#[derive(Deserialize)]
+pub struct Body {
+    /// The contents by user and device; the device `*` is all of them.
+    messages: BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>,
+}
+
+/// Sends messages to devices: once for each transaction. The answer comes when every local inbox has them.
+pub async fn put_send_to_device(
+    auth: Auth,
+    Path((kind, txn)): Path<(String, String)>,
+    Json(body): Json<Body>,
+) -> Result<Json<Value>> {
+    auth.must_not_be_suspended()?;
+    let contents = body.messages.values().flat_map(BTreeMap::values);
+    if contents.into_iter().any(|content| !content.get().starts_with('{')) {
+        return Err(MatrixError::bad_json("The content of a message to a device is an object").into());
+    }
+    let device = OwnedDeviceId::from(txn_device(&auth));
+    auth.handle.send_to_device(&device, &kind, &txn, body.messages).await?;
+    Ok(Json(json!({})))
+}

@@ -1,0 +1,28 @@
+//! One-time keys by their id: an id is not given to two keys at a time.
+
+use crate::EntityKey;
+use crate::family::Profile;
+use crate::schema::{FamilyDoc, Rest, Text};
+
+/// What this family holds and how.
+pub const DOC: FamilyDoc = FamilyDoc {
+    key: "user entity · device id, 0 · key id",
+    value: "tag 1 · JSON (the key as uploaded)",
+    writer: "the user, beside `one_time_key`",
+    growth: "as `one_time_key`",
+    profile: Profile::Point,
+};
+
+key! {
+    /// `user entity · device id, 0 · key id`
+    pub struct OneTimeKeyIdKey<'a> {
+        /// The user.
+        user: EntityKey,
+        /// The device id.
+        device: Text<'a>,
+        /// Algorithm, colon, name.
+        key_id: Rest<'a>,
+    }
+}
+
+key_test!(OneTimeKeyIdKey: OneTimeKeyIdKey { user: entity(1, 1), device: "A".into(), key_id: "x:1".into() }, OneTimeKeyIdKey { user: entity(1, 1), device: "A".into(), key_id: "x:2".into() });

@@ -1,0 +1,149 @@
+//! What a sync tells of devices: whose lists changed, who is out of sight, what is left of the device's own keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hearth_rooms::{Membership, Room};
+use hearth_storage::Position;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+use crate::{
+    Error,
+    engine::Look,
+    index::JoinedEntry,
+    view::{DeviceLists, ToDeviceEvent},
+};
+
+impl Look<'_> {
+    /// The messages to the device since the token. Where there are more than fit, the look ends with the last one
+    /// that does: the rest comes next time.
+    pub(crate) fn take_to_device(&mut self) -> Result<Vec<ToDeviceEvent>, Error> {
+        let Some(device) = &self.request.device else { return Ok(Vec::new()) };
+        let since = self.since.map(|since| since.user);
+        // A first sync shows all rooms, so it goes up to now, whatever waits.
+        let limit = since.map_or(usize::MAX, |_| hearth_core::limits::TO_DEVICE_PAGE_MAX_MESSAGES);
+        let (until, user) = (self.user_position, &self.request.user);
+        let found = user.to_device_between(device, since.unwrap_or(0), until, limit)?;
+        if found.len() >= limit
+            && let Some((last, _)) = found.last()
+        {
+            self.user_position = *last;
+        }
+        Ok(found.into_iter().map(|(_, event)| event).collect())
+    }
+
+    /// Whose devices changed since the token, and who shares no room with the user any more. `own` says whether the
+    /// user's own did; `gone` are the rooms that the user has left since.
+    pub(crate) fn device_lists(&self, own: bool, gone: &[OwnedRoomId]) -> Result<DeviceLists, Error> {
+        let Some(since) = self.since else { return Ok(DeviceLists::default()) };
+        let me = self.request.user.id();
+        let mut changed = BTreeSet::new();
+        // Who came in is in sight, who went out may not be.
+        let (mut came, mut went) = (BTreeSet::new(), BTreeSet::new());
+        for entry in self.rooms_with_news(since.user) {
+            let until = self.until(entry.shard);
+            if entry.room_began > until || entry.began > self.user_position {
+                continue;
+            }
+            let Some(room) = self.engine.rooms.get(&entry.room_id)? else { continue };
+            if !self.knows_joined(&entry) {
+                joined_members(&room, &mut came)?;
+                continue;
+            }
+            let seen = since.shard(entry.shard);
+            changed.extend(room.device_list_changes(seen, until)?);
+            if room.view().timeline_position > seen {
+                member_changes(&room, seen, until, &mut came, &mut went)?;
+            }
+        }
+        for room_id in gone {
+            if let Some(room) = self.engine.rooms.get(room_id)? {
+                joined_members(&room, &mut went)?;
+            }
+        }
+        let mut left = BTreeSet::new();
+        for user in went {
+            if user != me && !came.contains(&user) && !self.is_in_sight(&user)? {
+                changed.remove(&user);
+                left.insert(user);
+            }
+        }
+        changed.extend(came.into_iter().filter(|user| user != me));
+        if own {
+            // What the user signed on others' keys shows on those keys, to him alone.
+            changed.extend(self.request.user.signed_between(since.user, self.user_position)?);
+            changed.insert(me.to_owned());
+        }
+        Ok(DeviceLists { changed, left })
+    }
+
+    /// The joined rooms in which something happened since the token, whatever the filter says.
+    fn rooms_with_news(&self, user_since: Position) -> Vec<JoinedEntry> {
+        let state = self.index.state.lock();
+        let news = state.changed_rooms(|shard| self.since.map_or(0, |since| since.shard(shard)));
+        let begun = state.begun_after(user_since);
+        let by_key: BTreeMap<_, _> = news.into_iter().chain(begun).map(|entry| (entry.key, entry)).collect();
+        by_key.into_values().collect()
+    }
+
+    /// Whether another user is joined to one of the user's rooms.
+    fn is_in_sight(&self, other: &UserId) -> Result<bool, Error> {
+        let mine = |room_id: &RoomId| self.index.state.lock().room(room_id).is_some();
+        let theirs: Vec<OwnedRoomId> = match self.engine.users.get(other)? {
+            Some(other) => {
+                let joined = other.rooms(&[hearth_users::Membership::Join])?;
+                joined.into_iter().map(|entry| entry.room_id).filter(|id| mine(id)).collect()
+            }
+            // Of users of other servers nobody keeps a list of rooms: any of the user's rooms may be one.
+            None => self.index.state.lock().rooms().map(|entry| entry.room_id.clone()).collect(),
+        };
+        for room_id in theirs {
+            if let Some(room) = self.engine.rooms.get(&room_id)?
+                && room.membership(other)? == Membership::Join
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn joined_members(room: &Room, into: &mut BTreeSet<OwnedUserId>) -> Result<(), Error> {
+    room.visit_members(&mut |user, membership, _| {
+        if membership == Membership::Join {
+            into.insert(user.to_owned());
+        }
+        true
+    })?;
+    Ok(())
+}
+
+/// Who came in and who went out between two positions: what differs between the two states.
+fn member_changes(
+    room: &Room,
+    seen: Position,
+    until: Position,
+    came: &mut BTreeSet<OwnedUserId>,
+    went: &mut BTreeSet<OwnedUserId>,
+) -> Result<(), Error> {
+    let (old, new) = (room.state_root_at(seen)?, room.state_root_at(until)?);
+    for event in room.events(&room.state_diff(old, new)?)? {
+        let member = event.pdu.state_key().filter(|_| event.pdu.kind() == "m.room.member");
+        let Some(member) = member.and_then(|id| OwnedUserId::try_from(id).ok()) else { continue };
+        let before = room.state_at(old, "m.room.member", member.as_str())?;
+        let was_joined = before.is_some_and(|before| is_join(before.pdu.content()));
+        match (was_joined, is_join(event.pdu.content())) {
+            (false, true) => _ = came.insert(member),
+            (true, false) => _ = went.insert(member),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_join(content: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    serde_json::from_slice::<Content>(content).is_ok_and(|content| content.membership == "join")
+}

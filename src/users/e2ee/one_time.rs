@@ -1,0 +1,193 @@
+//! One-time keys: handed out once each, in the order of upload; then the fallback key, as often as asked.
+
+use std::collections::BTreeMap;
+
+use hearth_storage::{EntityKey, Family, record};
+use ruma::DeviceId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::device_keys::KeyUpload;
+use super::rows::{self, kind};
+use crate::error::{Error, Result};
+use crate::user::User;
+use crate::write::Tx;
+
+/// The most one-time keys of a device: clients keep about 50 here.
+const ONE_TIME_KEYS_MAX: u64 = 1_000;
+/// The most algorithms of a device's keys: there are two in the specification.
+const ALGORITHMS_MAX: usize = 16;
+/// The largest one-time or fallback key.
+const KEY_MAX_BYTES: usize = 4 << 10;
+
+/// A key that was handed out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OneTimeKey {
+    /// Algorithm, colon, name.
+    pub id: String,
+    /// The key as uploaded.
+    pub key: Value,
+}
+
+/// How many one-time keys a device has here, and which fallback keys were not used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// By algorithm; `signed_curve25519` always, because some clients upload only when they see it at 0.
+    pub one_time: BTreeMap<String, u64>,
+    /// The algorithms whose fallback key was not handed out yet.
+    pub unused_fallback: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fallback {
+    key: OneTimeKey,
+    used: bool,
+}
+
+/// What is kept beside the keys, so that counting reads one row.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct State {
+    /// The order number of the next key.
+    next: u64,
+    counts: BTreeMap<String, u64>,
+    fallback: BTreeMap<String, Fallback>,
+}
+
+impl State {
+    fn view(&self) -> KeyCounts {
+        let mut one_time = self.counts.clone();
+        one_time.entry("signed_curve25519".to_owned()).or_default();
+        let unused = self.fallback.iter().filter(|(_, fallback)| !fallback.used);
+        KeyCounts { one_time, unused_fallback: unused.map(|(algorithm, _)| algorithm.clone()).collect() }
+    }
+}
+
+impl User {
+    /// How many one-time keys a device has here.
+    pub fn key_counts(&self, device: &DeviceId) -> Result<KeyCounts> {
+        let row = rows::device_key(self.key, kind::ONE_TIME, device.as_str());
+        let value = self.users.log.engine().get(Family::DeviceKey, &row)?;
+        let state: Option<State> = value.as_deref().map(record::decode).transpose()?;
+        Ok(state.unwrap_or_default().view())
+    }
+
+    /// Hands out one key of each device and algorithm, as far as there are some: one durable batch, so that no key
+    /// goes out twice.
+    pub async fn claim_keys(&self, wanted: &BTreeMap<String, String>) -> Result<BTreeMap<String, OneTimeKey>> {
+        self.write(|tx| {
+            let mut found = BTreeMap::new();
+            for (device, algorithm) in wanted {
+                if let Some(key) = claim(tx, self.key, device, algorithm)? {
+                    found.insert(device.clone(), key);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+fn load(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<State> {
+    let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::ONE_TIME, device))?;
+    Ok(value.as_deref().map(record::decode).transpose()?.unwrap_or_default())
+}
+
+fn store(tx: &mut Tx<'_>, key: EntityKey, device: &str, state: &State) {
+    tx.put(Family::DeviceKey, rows::device_key(key, kind::ONE_TIME, device), record::encode(state));
+}
+
+fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Result<Option<OneTimeKey>> {
+    let first = tx.scan(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?.into_iter().next();
+    if let Some((row, value)) = first {
+        let one: OneTimeKey = record::decode(&value)?;
+        tx.delete(Family::OneTimeKey, row);
+        tx.delete(Family::OneTimeKeyId, rows::one_time_key_id(key, device, &one.id));
+        let mut state = load(tx, key, device)?;
+        if let Some(count) = state.counts.get_mut(algorithm) {
+            *count = count.saturating_sub(1);
+        }
+        store(tx, key, device, &state);
+        return Ok(Some(one));
+    }
+    let mut state = load(tx, key, device)?;
+    let Some(fallback) = state.fallback.get_mut(algorithm) else { return Ok(None) };
+    let found = fallback.key.clone();
+    if !std::mem::replace(&mut fallback.used, true) {
+        store(tx, key, device, &state);
+    }
+    Ok(Some(found))
+}
+
+/// Refuses keys whose ids or sizes cannot be.
+pub(super) fn check(upload: &KeyUpload) -> Result<()> {
+    for (id, key) in upload.one_time_keys.iter().chain(&upload.fallback_keys) {
+        let is_good = id.len() <= hearth_core::limits::ID_MAX_BYTES
+            && id.split_once(':').is_some_and(|(algorithm, name)| !algorithm.is_empty() && !name.is_empty());
+        if !is_good {
+            return Err(Error::InvalidParam("The id of a key is an algorithm, a colon and a name"));
+        }
+        if !(key.is_string() || key.is_object()) {
+            return Err(Error::BadJson("A key is text or an object"));
+        }
+        if key.to_string().len() > KEY_MAX_BYTES {
+            return Err(Error::TooLarge("A key is larger than 4 KiB"));
+        }
+    }
+    Ok(())
+}
+
+fn algorithm_of(id: &str) -> &str {
+    id.split_once(':').map_or(id, |(algorithm, _)| algorithm)
+}
+
+/// Stores keys that are not there yet. Within one upload the order is that of the ids.
+pub(super) fn upload(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    device: &DeviceId,
+    one_time: BTreeMap<String, Value>,
+    fallback: BTreeMap<String, Value>,
+) -> Result<KeyCounts> {
+    let device = device.as_str();
+    let mut state = load(tx, key, device)?;
+    let mut is_changed = false;
+    for (id, value) in one_time {
+        let by_id = rows::one_time_key_id(key, device, &id);
+        if let Some(before) = tx.get(Family::OneTimeKeyId, &by_id)? {
+            if record::decode::<Value>(&before)? != value {
+                return Err(Error::InvalidParam("There is another one-time key with this id"));
+            }
+            continue;
+        }
+        let algorithm = algorithm_of(&id).to_owned();
+        if state.counts.values().sum::<u64>() >= ONE_TIME_KEYS_MAX {
+            return Err(Error::TooMany("A device has at most 1,000 one-time keys"));
+        }
+        if !state.counts.contains_key(&algorithm) && state.counts.len() >= ALGORITHMS_MAX {
+            return Err(Error::TooMany("A device has keys of at most 16 algorithms"));
+        }
+        let row = rows::one_time_key(key, device, &algorithm, state.next);
+        tx.put(Family::OneTimeKeyId, by_id, record::encode(&value));
+        tx.put(Family::OneTimeKey, row, record::encode(&OneTimeKey { id, key: value }));
+        *state.counts.entry(algorithm).or_default() += 1;
+        state.next += 1;
+        is_changed = true;
+    }
+    for (id, value) in fallback {
+        let algorithm = algorithm_of(&id).to_owned();
+        let new = OneTimeKey { id, key: value };
+        if state.fallback.get(&algorithm).is_some_and(|old| old.key == new) {
+            continue;
+        }
+        if !state.fallback.contains_key(&algorithm) && state.fallback.len() >= ALGORITHMS_MAX {
+            return Err(Error::TooMany("A device has keys of at most 16 algorithms"));
+        }
+        state.fallback.insert(algorithm, Fallback { key: new, used: false });
+        is_changed = true;
+    }
+    if is_changed {
+        store(tx, key, device, &state);
+    }
+    Ok(state.view())
+}

@@ -1,0 +1,247 @@
+//! Messages to devices: sent once for each transaction, kept until the sync token that carried them comes back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use hearth_cluster::OutboxHandler;
+use hearth_storage::{EntityKey, EntityKind, Family, OutboxRow, Position, ShardId, record};
+use ruma::{DeviceId, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::rows::{self, kind};
+use crate::change::Change;
+use crate::error::{Error, Result};
+use crate::keys::op;
+use crate::room_list::storage_error;
+use crate::user::{User, Users};
+use crate::write::Tx;
+
+/// The tag of a message, and of a mark.
+const TAG: u8 = 2;
+/// The most messages that wait for a device; then a tenth of them, the oldest, goes.
+const WAITING_MAX: u64 = 10_000;
+
+/// Messages by user and device; the device `*` is all devices.
+pub type ToDeviceMessages = BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>;
+
+/// The messages of one sender and type to one user's devices: the payload of [`op::TO_DEVICE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ToDeviceBatch {
+    /// Who sent them.
+    pub sender: OwnedUserId,
+    /// Their type.
+    pub kind: String,
+    /// The contents by device.
+    pub messages: BTreeMap<String, Box<RawValue>>,
+}
+
+impl ToDeviceBatch {
+    /// The outbox row that delivers this to a local user.
+    pub fn row(&self, user: &UserId) -> OutboxRow {
+        OutboxRow {
+            target_kind: EntityKind::User,
+            target: user.to_string(),
+            op: op::TO_DEVICE,
+            payload: record::encode(self),
+        }
+    }
+}
+
+impl User {
+    /// Sends messages to devices, once for each transaction of the device. Returns when every local inbox has them.
+    /// Those to users of other servers are left to federation.
+    pub async fn send_to_device(
+        &self,
+        device: &DeviceId,
+        kind: &str,
+        txn: &str,
+        messages: ToDeviceMessages,
+    ) -> Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(kind.len() as u64).to_be_bytes());
+        hasher.update(kind.as_bytes());
+        hasher.update(txn.as_bytes());
+        let row = rows::sent(self.key, device.as_str(), &hasher.finalize().as_bytes()[..16]);
+        let now = self.users.now_ms();
+        self.write(|tx| {
+            if tx.get(Family::ToDeviceMark, &row)?.is_some() {
+                return Ok(());
+            }
+            tx.put(Family::ToDeviceMark, row, [&[TAG], now.to_be_bytes().as_slice()].concat());
+            for (user, messages) in messages {
+                if self.users.is_local(&user) {
+                    let batch = ToDeviceBatch { sender: self.id.clone(), kind: kind.to_owned(), messages };
+                    tx.outbox(batch.row(&user));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The messages to a device that came after `since` up to and including `until`, oldest first, with the position
+    /// of each. A batch is read whole; after `limit` messages no other one is begun.
+    pub fn to_device_between(
+        &self,
+        device: &DeviceId,
+        since: Position,
+        until: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Box<RawValue>)>> {
+        let mut found: Vec<(Position, Box<RawValue>)> = Vec::new();
+        if since >= until {
+            return Ok(found);
+        }
+        let start = rows::to_device(self.key, device.as_str(), since.saturating_add(1), 0);
+        let end = rows::to_device(self.key, device.as_str(), until.saturating_add(1), 0);
+        self.users.log.engine().scan(Family::ToDevice, &start, &end, false, &mut |row, value| {
+            let position = position_of(row);
+            if found.len() >= limit && found.last().is_some_and(|(last, _)| *last != position) {
+                return false;
+            }
+            let event = value.split_first().filter(|(tag, _)| **tag == TAG);
+            let event = event.and_then(|(_, json)| serde_json::from_slice(json).ok());
+            found.extend(event.map(|event| (position, event)));
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// The device has got everything up to a position: lets go of it.
+    pub async fn acknowledge_to_device(&self, device: &DeviceId, until: Position) -> Result<()> {
+        let start = rows::to_device(self.key, device.as_str(), 0, 0);
+        let end = rows::to_device(self.key, device.as_str(), until.saturating_add(1), 0);
+        let mut got = Vec::new();
+        self.users.log.engine().scan(Family::ToDevice, &start, &end, false, &mut |row, _| {
+            got.push(row.to_vec());
+            true
+        })?;
+        if got.is_empty() {
+            return Ok(());
+        }
+        self.write(|tx| {
+            let mut waiting = waiting(tx, self.key, device.as_str())?;
+            for row in got {
+                if tx.get(Family::ToDevice, &row)?.is_some() {
+                    tx.delete(Family::ToDevice, row);
+                    waiting = waiting.saturating_sub(1);
+                }
+            }
+            put_waiting(tx, self.key, device.as_str(), waiting);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn position_of(row: &[u8]) -> Position {
+    let at = row.len().checked_sub(10).and_then(|start| row.get(start..start + 8));
+    at.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+fn waiting(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
+    let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::WAITING, device))?;
+    Ok(value.as_deref().map(record::decode).transpose()?.unwrap_or_default())
+}
+
+fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, count: u64) {
+    let row = rows::device_key(key, kind::WAITING, device);
+    match count {
+        0 => tx.delete(Family::DeviceKey, row),
+        count => tx.put(Family::DeviceKey, row, record::encode(&count)),
+    }
+}
+
+/// Removes the transactions of a device.
+pub(super) fn forget_sent(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) -> Result<()> {
+    for (row, _) in tx.scan(Family::ToDeviceMark, &rows::sent(key, device.as_str(), &[]))? {
+        tx.delete(Family::ToDeviceMark, row);
+    }
+    Ok(())
+}
+
+/// Puts messages that come out of outboxes into inboxes.
+pub(crate) struct ToDeviceHandler(Weak<Users>);
+
+impl ToDeviceHandler {
+    pub(crate) fn new(users: &Arc<Users>) -> Self {
+        Self(Arc::downgrade(users))
+    }
+}
+
+#[async_trait]
+impl OutboxHandler for ToDeviceHandler {
+    async fn apply(
+        &self,
+        target: &str,
+        payload: &[u8],
+        source: (ShardId, Position, u16),
+    ) -> std::result::Result<(), hearth_storage::Error> {
+        let Some(users) = self.0.upgrade() else {
+            return Err(hearth_storage::Error::Stopped);
+        };
+        let Ok(user_id) = UserId::parse(target) else { return Ok(()) };
+        let batch: ToDeviceBatch = record::decode(payload)?;
+        let user = match users.get(&user_id) {
+            Ok(Some(user)) => user,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(storage_error(error)),
+        };
+        user.write(|tx| deliver(tx, user.key, batch, source)).await.map_err(storage_error)
+    }
+}
+
+fn deliver(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    batch: ToDeviceBatch,
+    (shard, position, index): (ShardId, Position, u16),
+) -> Result<()> {
+    // The rows of one shard to one user come in order, so the last one says which were applied.
+    let received = rows::received(key, shard.0);
+    let mark = [&[TAG], position.to_be_bytes().as_slice(), &index.to_be_bytes()].concat();
+    if tx.get(Family::ToDeviceMark, &received)?.is_some_and(|last| last >= mark) {
+        return Ok(());
+    }
+    let mut all = Vec::new();
+    for (row, _) in tx.scan(Family::UserDevice, &key.to_bytes())? {
+        all.extend(std::str::from_utf8(&row[EntityKey::LEN..]).ok().map(str::to_owned));
+    }
+    let mut next = 0;
+    for device in all {
+        let content = batch.messages.get(&device).or_else(|| batch.messages.get("*"));
+        let Some(content) = content else { continue };
+        let event = json!({ "type": batch.kind, "sender": batch.sender, "content": content });
+        let at = tx.position();
+        make_room(tx, key, &device)?;
+        let row = rows::to_device(key, &device, at, next);
+        next = next.checked_add(1).ok_or(Error::TooMany("Too many devices"))?;
+        tx.put(Family::ToDevice, row, [&[TAG], event.to_string().as_bytes()].concat());
+        let count = waiting(tx, key, &device)?;
+        put_waiting(tx, key, &device, count + 1);
+    }
+    if next > 0 {
+        tx.put(Family::ToDeviceMark, received, mark);
+        tx.changed(Change::ToDevice)?;
+    }
+    Ok(())
+}
+
+/// Where a device has too many messages waiting, the oldest tenth goes.
+fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<()> {
+    let count = waiting(tx, key, device)?;
+    if count < WAITING_MAX {
+        return Ok(());
+    }
+    let rows = tx.scan(Family::ToDevice, &rows::of_device(key, device))?;
+    let mut left = rows.len() as u64;
+    for (row, _) in rows.into_iter().take(usize::try_from(WAITING_MAX / 10).unwrap_or(1)) {
+        tx.delete(Family::ToDevice, row);
+        left -= 1;
+    }
+    put_waiting(tx, key, device, left);
+    Ok(())
+}
