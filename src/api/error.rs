@@ -126,6 +126,7 @@ impl From<hearth_rooms::Error> for ApiError {
             Error::InvalidRoomState(_) => bad_request(errcode::INVALID_ROOM_STATE),
             Error::AliasInUse(_) => MatrixError::room_in_use(sentence),
             Error::BadAlias(_) => bad_request(errcode::BAD_ALIAS),
+            Error::DuplicateAnnotation => bad_request(errcode::DUPLICATE_ANNOTATION),
             Error::BadState(_) => MatrixError::new(403, errcode::BAD_STATE, sentence),
             Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
             Error::Damaged(_) => return Self::internal(&sentence),

@@ -33,6 +33,9 @@ pub enum Error {
     /// The canonical alias does not point to the room (M_BAD_ALIAS).
     #[error("{0}")]
     BadAlias(String),
+    /// The user has put the same annotation on the event before (M_DUPLICATE_ANNOTATION).
+    #[error("You have annotated the event with this before")]
+    DuplicateAnnotation,
     /// A user who is banned cannot be acted upon this way (M_FORBIDDEN / M_BAD_STATE).
     #[error("{0}")]
     BadState(String),

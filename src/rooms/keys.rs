@@ -24,6 +24,7 @@ pub(crate) const INDEX_THREAD_USER: u8 = b'u';
 pub(crate) const INDEX_SERVER: u8 = b's';
 pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
 pub(crate) const INDEX_ALIAS: u8 = b'a';
+pub(crate) const INDEX_ANNOTATION: u8 = b'n';
 /// Where the last change of a member's devices stands, and the changes by position.
 pub(crate) const INDEX_DEVICES: u8 = b'd';
 pub(crate) const INDEX_DEVICES_BY_POSITION: u8 = b'p';

@@ -17,6 +17,7 @@ use hearth_storage::{EntityKey, EntityKind, Family, Log, Position, Published, Re
 use parking_lot::RwLock;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
 
+mod annotations;
 mod client_event;
 mod codec;
 mod create;
@@ -33,6 +34,8 @@ mod membership;
 mod receipts;
 mod relations;
 mod room;
+#[cfg(test)]
+mod room_tests;
 mod staging;
 pub mod state_tree;
 mod stripped;

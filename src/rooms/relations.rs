@@ -339,7 +339,7 @@ impl Room {
         if rows == 0 {
             return Ok(bundle);
         }
-        bundle.edit = self.newest_edit(event, &edits)?;
+        bundle.edit = self.newest_edit(event, &edits, viewer)?;
         for child in references.into_iter().rev() {
             if let Some(child) = self.event(child)?
                 && viewer.may_see(&child)?
@@ -347,9 +347,9 @@ impl Room {
                 bundle.references.push(child.id().to_owned());
             }
         }
-        if threaded
+        if (threaded || rows >= BUNDLED_ROWS_MAX)
             && let Some(thread) = self.thread(event.short)?
-            && let Some(latest) = self.event(thread.latest)?
+            && let Some(latest) = self.latest_visible(&thread, viewer)?
         {
             let takes_part =
                 *event.pdu.sender() == *viewer.user() || self.takes_part(event.short, viewer.user())?;
@@ -358,9 +358,43 @@ impl Room {
         Ok(bundle)
     }
 
+    /// The newest event of a thread that the viewer may see: not what was said after the viewer left.
+    fn latest_visible(
+        &self,
+        thread: &Thread,
+        viewer: &mut crate::Viewer,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        if let Some(latest) = self.event(thread.latest)?
+            && viewer.may_see(&latest)?
+        {
+            return Ok(Some(latest));
+        }
+        let mut replies = Vec::new();
+        let before = viewer.left().unwrap_or(thread.place);
+        self.visit_relations(thread.root, Some(before), true, &mut |row| {
+            if row.rel_type == "m.thread" {
+                replies.push(row.child);
+            }
+            replies.len() < BUNDLED_ROWS_MAX
+        })?;
+        for reply in replies {
+            if let Some(event) = self.event(reply)?
+                && viewer.may_see(&event)?
+            {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
     /// The valid edit with the greatest origin_server_ts, ties by event id ("Server-side
     /// aggregation of m.replace relationships").
-    fn newest_edit(&self, event: &Event, edits: &[Short]) -> Result<Option<Arc<Event>>, Error> {
+    fn newest_edit(
+        &self,
+        event: &Event,
+        edits: &[Short],
+        viewer: &mut crate::Viewer,
+    ) -> Result<Option<Arc<Event>>, Error> {
         let mut newest: Option<Arc<Event>> = None;
         if event.pdu.state_key().is_some() {
             return Ok(None);
@@ -372,7 +406,8 @@ impl Room {
                 && !edit.is_redacted()
                 && contains(edit.pdu.content(), b"\"m.new_content\"");
             let rank = |event: &Event| (event.pdu.origin_server_ts(), event.id().to_owned());
-            if valid && newest.as_ref().is_none_or(|found| rank(found) < rank(&edit)) {
+            let newer = newest.as_ref().is_none_or(|found| rank(found) < rank(&edit));
+            if valid && newer && viewer.may_see(&edit)? {
                 newest = Some(edit);
             }
         }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Error, Event, Membership, Room,
+    annotations::Annotation,
     event::{Flags, Header, Place, Short},
     head::{EventRef, Head, HeadRecord, StateEntry, Tip, Totals},
     input::Prepared,
@@ -50,6 +51,7 @@ pub(crate) struct StagedEvent {
     pub(crate) header: Header,
     pub(crate) state: Option<(String, String, StateEntry)>,
     pub(crate) relation: Option<(Short, Relation)>,
+    pub(crate) annotation: Option<Annotation>,
     pub(crate) kind: String,
     pub(crate) sender: OwnedUserId,
 }
@@ -88,6 +90,8 @@ pub(crate) struct Staging<'a> {
     replaced: Vec<Event>,
     unlinked: Vec<(Short, Place, Short, Relation)>,
     server_delta: HashMap<String, i64>,
+    /// Annotations whose event was redacted.
+    unannotated: Vec<Annotation>,
 }
 
 impl<'a> Staging<'a> {
@@ -106,6 +110,7 @@ impl<'a> Staging<'a> {
             replaced: Vec::new(),
             unlinked: Vec::new(),
             server_delta: HashMap::new(),
+            unannotated: Vec::new(),
         }
     }
 
@@ -119,9 +124,13 @@ impl<'a> Staging<'a> {
             Some(target) => self.redaction_target(&event.sender, target)?,
             None => None,
         };
+        let relation = self.resolve_relation(prepared)?;
+        let annotation = relation
+            .as_ref()
+            .and_then(|(parent, relation)| Annotation::of(*parent, relation, &event.sender, &event.kind));
+        self.refuse_again(annotation)?;
         let unsigned = self.build(prepared, &auth_events)?;
         let short = self.record.last_short + 1;
-        let relation = self.resolve_relation(prepared)?;
         let state_before = self.record.root;
         let state = self.apply_state(event, &unsigned, short)?;
         self.number(&unsigned, short);
@@ -153,6 +162,7 @@ impl<'a> Staging<'a> {
             header,
             state,
             relation,
+            annotation,
             kind: event.kind.clone(),
             sender: event.sender.clone(),
         });
@@ -232,6 +242,9 @@ impl<'a> Staging<'a> {
         if let Some(relation) = Relation::of_content(target.pdu.content())
             && let Some(parent) = self.short_of(&relation.event_id)?
         {
+            let (sender, kind) = (target.pdu.sender(), target.pdu.kind());
+            self.unannotated
+                .extend(Annotation::of(parent, &relation, &sender, &kind));
             self.unlinked
                 .push((parent, target.header.place, target.short, relation));
         }
@@ -240,6 +253,20 @@ impl<'a> Staging<'a> {
         }
         self.replaced.push(redacted);
         Ok(())
+    }
+
+    /// Refuses an annotation that is there already, and waits for one that may become durable.
+    fn refuse_again(&self, annotation: Option<Annotation>) -> Result<(), Stop> {
+        let Some(annotation) = annotation else {
+            return Ok(());
+        };
+        if let Some((position, _)) = self.head.pending.txns.get(&annotation.pending_key()) {
+            return Err(Stop::Wait(*position));
+        }
+        match annotation.exists(self.room)? {
+            true => Err(Stop::Refuse(Error::DuplicateAnnotation)),
+            false => Ok(()),
+        }
     }
 
     fn resolve_relation(&self, prepared: &Prepared) -> Result<Option<(Short, Relation)>, Stop> {

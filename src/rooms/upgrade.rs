@@ -88,7 +88,8 @@ impl Rooms {
         Ok(new)
     }
 
-    /// Points the old room's aliases to the new one, and says which is canonical.
+    /// Points the old room's aliases and its place in the directory to the new one, and says which alias is
+    /// canonical.
     async fn move_aliases(&self, old: &Room, new: &Room, sender: &UserId) -> Result<(), Error> {
         for alias in old.aliases()? {
             let Some(record) = self.alias(&alias)? else {
@@ -96,6 +97,10 @@ impl Rooms {
             };
             self.delete_alias(&alias).await?;
             self.set_alias(&alias, new.id(), &record.creator).await?;
+        }
+        if self.is_listed(old)? {
+            self.set_listed(old, false).await?;
+            self.set_listed(new, true).await?;
         }
         let Some(canonical) = old.state("m.room.canonical_alias", "")? else {
             return Ok(());
@@ -110,10 +115,6 @@ impl Rooms {
         // Not having the power to take it out of the old room is no reason to fail.
         let emptied = NewEvent::state(sender, "m.room.canonical_alias", "", &json!({}));
         drop(old.send(emptied, None).await);
-        if self.is_listed(old)? {
-            self.set_listed(old, false).await?;
-            self.set_listed(new, true).await?;
-        }
         Ok(())
     }
 

@@ -151,9 +151,11 @@ impl Viewer {
                 }
                 "m.room.member" if *state_key == *self.user.as_str() => {
                     let after = self.membership_of(event.short)?;
-                    if after != Membership::None && membership != Membership::Join {
-                        membership = after;
-                    }
+                    membership = match (membership, after) {
+                        (Membership::Join, _) | (_, Membership::Join) => Membership::Join,
+                        (Membership::Invite, _) | (_, Membership::None) => membership,
+                        _ => after,
+                    };
                     if matches!(after, Membership::Leave | Membership::Ban) && self.left.is_some() {
                         return Ok(true);
                     }

@@ -66,6 +66,8 @@ impl Patch {
 impl Staging<'_> {
     /// Brings what the authorization of `event` reads into the cache.
     pub(super) fn gather(&mut self, event: &NewEvent) -> Result<(), Stop> {
+        // Only here: what one event needs must not push out what it needs as well.
+        self.head.auth.bound();
         self.load_fixed()?;
         self.load_member(&event.sender.clone())?;
         if event.kind != "m.room.member" {
@@ -123,7 +125,6 @@ impl Staging<'_> {
             Some(event) => Some((reference(&event), MemberInfo::parse(event.pdu.content())?)),
             None => None,
         };
-        self.head.auth.bound();
         self.head.auth.members.insert(user.clone(), found);
         Ok(())
     }
@@ -138,7 +139,6 @@ impl Staging<'_> {
                 let info = ThirdPartyInviteInfo::parse(event.pdu.sender(), event.pdu.content());
                 (reference(&event), Arc::new(info))
             });
-        self.head.auth.bound();
         self.head.auth.invites_3pid.insert(token.to_owned(), found);
         Ok(())
     }

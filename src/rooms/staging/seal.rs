@@ -8,6 +8,7 @@ use ruma::OwnedEventId;
 use super::{MemberChange, StagedEvent, Staging, put_event};
 use crate::{
     Change, Event, Membership, Room,
+    annotations::Annotation,
     event::{Place, Short},
     head::{HeadRecord, View},
     input::RoomNote,
@@ -31,6 +32,7 @@ pub(crate) struct Staged {
     threads: relations::ThreadRows,
     txn: Option<[u8; 16]>,
     extra: Batch,
+    unannotated: Vec<Annotation>,
 }
 
 impl Staging<'_> {
@@ -65,6 +67,12 @@ impl Staging<'_> {
             head.pending
                 .add_txn(position, key, last.unsigned.event_id.clone());
         }
+        for event in &self.events {
+            if let Some(annotation) = event.annotation {
+                let id = event.unsigned.event_id.clone();
+                head.pending.add_txn(position, annotation.pending_key(), id);
+            }
+        }
         // What comes next may read the replaced bytes: authorization a state event, a second redaction its target.
         if !self.replaced.is_empty() {
             head.barrier = position;
@@ -85,6 +93,7 @@ impl Staging<'_> {
             threads,
             txn,
             extra: Batch::new(),
+            unannotated: self.unannotated,
         }
     }
 
@@ -189,6 +198,9 @@ impl Staged {
                 let row = keys::relation(key, *parent, event.header.place, event.short);
                 batch.put(Family::RoomIndex, row, relation.row(&staged.kind));
             }
+            if let Some(annotation) = staged.annotation {
+                annotation.put(room, event.short, &mut batch);
+            }
             feed.push(FeedItem {
                 entity: key,
                 kind: FeedKind::RoomEvent,
@@ -226,6 +238,9 @@ impl Staged {
         }
         for (parent, place, short, _) in &self.unlinked {
             batch.delete(Family::RoomIndex, keys::relation(key, *parent, *place, *short));
+        }
+        for annotation in &self.unannotated {
+            annotation.delete(room, &mut batch);
         }
         self.threads.write(key, &mut batch);
         batch.put(

@@ -1,0 +1,197 @@
+//! The order of events, what is decided and not durable, operations that fail.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[tokio::test]
+async fn concurrent_sends_keep_one_dense_order() {
+    let world = World::new(4).await;
+    let room = world.room().await;
+    let before = room.view();
+    let gate = world.log.reserve(room.shard());
+    let tasks: Vec<_> = (0..30)
+        .map(|number| {
+            let room = room.clone();
+            let sender = if number % 2 == 0 { "alice" } else { "bob" };
+            tokio::spawn(async move {
+                room.send(text(sender, &number.to_string()), None)
+                    .await
+                    .expect("sent")
+            })
+        })
+        .collect();
+    settle().await;
+    assert_eq!(room.view(), before, "readers see only what is durable");
+    assert!(
+        tasks.iter().all(|task| !task.is_finished()),
+        "nothing is answered before it is durable"
+    );
+    drop(gate);
+    let mut sent = Vec::new();
+    for task in tasks {
+        sent.push(task.await.expect("no panic"));
+    }
+    sent.sort_by_key(|sent| sent.position);
+    let events = timeline(&room);
+    for (at, event) in events.iter().enumerate() {
+        assert_eq!(
+            event.header.place,
+            Place {
+                anchor: at as u64 + 1,
+                offset: 0
+            }
+        );
+        assert_eq!(event.short as usize, at + 1);
+        if at > 0 {
+            assert_eq!(event.header.prev.as_slice(), [event.short - 1]);
+            assert_eq!(event.pdu.depth(), at as u64 + 1);
+        }
+    }
+    let tail: Vec<_> = events[events.len() - 30..]
+        .iter()
+        .map(|event| event.id().to_owned())
+        .collect();
+    assert_eq!(
+        tail,
+        sent.iter().map(|sent| sent.event_id.clone()).collect::<Vec<_>>()
+    );
+    assert_eq!(room.view().last_n, events.len() as u64);
+}
+
+#[tokio::test]
+async fn a_transaction_repeats_while_it_is_pending_and_after() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let gate = world.log.reserve(room.shard());
+    let send = |id: &'static str| {
+        let room = room.clone();
+        tokio::spawn(async move { room.send(text("alice", "x"), Some(txn(id))).await.expect("sent") })
+    };
+    let tasks = [send("T"), send("T"), send("U"), send("T")];
+    settle().await;
+    assert!(
+        tasks.iter().all(|task| !task.is_finished()),
+        "a repeat waits as well"
+    );
+    drop(gate);
+    let mut ids = Vec::new();
+    for task in tasks {
+        ids.push(task.await.expect("no panic").event_id);
+    }
+    assert_eq!((&ids[0], &ids[0]), (&ids[1], &ids[3]));
+    assert_ne!(ids[0], ids[2]);
+    assert_eq!(send("T").await.expect("no panic").event_id, ids[0]);
+    let id = room.id().to_owned();
+    let world = world.crash();
+    let room = world.rooms.require(&id).expect("the room");
+    let again = room.send(text("alice", "x"), Some(txn("T"))).await.expect("sent");
+    assert_eq!(again.event_id, ids[0], "after a crash");
+    let unique: BTreeSet<_> = timeline(&room)
+        .iter()
+        .map(|event| event.id().to_owned())
+        .collect();
+    assert_eq!(unique.len() as u64, room.view().last_n);
+}
+
+#[tokio::test]
+async fn a_refusal_waits_for_what_it_was_decided_on() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let gate = world.log.reserve(room.shard());
+    let muted = json!({ "events_default": 50 });
+    let levels = staged(stage(&room, vec![state("alice", "m.room.power_levels", muted)]));
+    let levels = {
+        let room = room.clone();
+        tokio::spawn(async move { room.finish(*levels).await })
+    };
+    let refused = {
+        let room = room.clone();
+        tokio::spawn(async move { room.send(text("bob", "x"), None).await })
+    };
+    settle().await;
+    assert!(
+        !refused.is_finished(),
+        "a refusal on power levels that a crash may still lose"
+    );
+    drop(gate);
+    levels.await.expect("no panic").expect("stored");
+    let outcome = refused.await.expect("no panic");
+    assert!(matches!(outcome, Err(Error::Forbidden(_))), "{outcome:?}");
+    room.send(text("alice", "x"), None).await.expect("alice may");
+}
+
+#[tokio::test]
+async fn a_failed_operation_changes_nothing() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let before = (
+        room.0.head.lock().record.clone(),
+        room.view(),
+        timeline(&room).len(),
+    );
+    let events = vec![
+        state("alice", "m.room.topic", json!({ "topic": "t" })),
+        NewEvent::state(
+            &user("bob"),
+            "m.room.member",
+            "@bob:hs1",
+            &json!({ "membership": "leave" }),
+        ),
+        state("alice", "m.room.power_levels", json!({ "events_default": 100 })),
+        text("bob", "bob has left"),
+    ];
+    assert!(matches!(
+        stage(&room, events),
+        Outcome::Refused(Error::Forbidden(_), _)
+    ));
+    let after = (
+        room.0.head.lock().record.clone(),
+        room.view(),
+        timeline(&room).len(),
+    );
+    assert_eq!(before, after);
+    {
+        let head = room.0.head.lock();
+        assert!(head.pending.state.is_empty() && head.pending.ids.is_empty() && head.pending.keys.is_empty());
+        assert_eq!(head.servers.get("hs1"), Some(&2));
+    }
+    room.send(text("bob", "still here, and may speak"), None)
+        .await
+        .expect("sent");
+    assert_eq!(
+        timeline(&room).last().map(|event| event.header.place.anchor),
+        Some(before.0.last_n + 1)
+    );
+    assert!(room.state("m.room.topic", "").expect("a look-up").is_none());
+}
+
+#[tokio::test]
+async fn a_crash_loses_what_was_not_acknowledged_and_nothing_else() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    room.send(text("alice", "kept"), None).await.expect("sent");
+    let kept: Vec<_> = timeline(&room)
+        .iter()
+        .map(|event| event.id().to_owned())
+        .collect();
+    let record = room.0.head.lock().record.clone();
+    let gate = world.log.reserve(room.shard());
+    let lost = staged(stage(&room, vec![text("alice", "lost")]));
+    let (ticket, batch) = lost.sign(&room);
+    let lost = ticket.submit(batch);
+    let id = room.id().to_owned();
+    let world = world.crash();
+    drop((gate, lost));
+    let room = world.rooms.require(&id).expect("the room");
+    assert_eq!(room.0.head.lock().record, record);
+    assert_eq!(
+        timeline(&room)
+            .iter()
+            .map(|event| event.id().to_owned())
+            .collect::<Vec<_>>(),
+        kept
+    );
+    room.send(text("bob", "and on"), None).await.expect("sent");
+    assert_eq!(room.view().last_n, kept.len() as u64 + 1);
+}
