@@ -57,10 +57,7 @@ impl Home {
             path.join("appservices"),
         );
         std::fs::write(path.join("hearth.toml"), text)?;
-        let log = settings
-            .server_log
-            .clone()
-            .unwrap_or_else(|| path.join("log"));
+        let log = settings.server_log.clone().unwrap_or_else(|| path.join("log"));
         Ok(Self {
             binary: settings.server.clone(),
             folder,
@@ -76,10 +73,7 @@ impl Home {
 
     /// Starts the server and waits until it is ready; says how long that took.
     pub fn start(&self) -> Result<(Running, Duration)> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)?;
+        let log = File::options().create(true).append(true).open(&self.log)?;
         let start = Instant::now();
         let child = Command::new(&self.binary)
             .arg("--config")

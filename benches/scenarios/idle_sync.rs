@@ -2,7 +2,7 @@
 
 use crate::ceilings::Ceilings;
 use crate::client::Conn;
-use crate::matrix::{self, spread};
+use crate::matrix::{self, Account, spread};
 use crate::measure::{Meter, median, micros_each};
 use crate::process::Home;
 use crate::report::{Report, Row};
@@ -12,6 +12,8 @@ use crate::{Result, Settings};
 const ROOMS: [usize; 2] = [10, 5000];
 /// Calls in a round.
 const CALLS: usize = 2000;
+/// Rooms that somebody else makes.
+const OTHERS: usize = 200;
 /// Rounds, taken in turns.
 const ROUNDS: usize = 5;
 
@@ -28,35 +30,59 @@ pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) 
             matrix::create_room(conn, &account.token).await.map(drop)
         })
         .await?;
-        let mut since = matrix::sync_token(&mut conn, &account.token, None, None).await?;
-        // What the first call itself brought about, such as presence, is seen now.
-        for _ in 0..3 {
-            since = matrix::sync_token(&mut conn, &account.token, Some(&since), None).await?;
-        }
-        accounts.push((account, since, Vec::new()));
+        accounts.push(account);
     }
-    for _ in 0..ROUNDS {
-        for (account, since, costs) in &mut accounts {
-            let target = matrix::sync_target(Some(since), 0, None);
-            let meter = Meter::start(server.pid())?;
-            for _ in 0..CALLS {
-                conn.ok("GET", &target, &account.token, b"").await?;
+    let stranger = matrix::register(&mut conn, "stranger").await?;
+    for (place, others) in [("nobody else active", 0), ("others active since", OTHERS)] {
+        let tokens = tokens(&mut conn, &accounts).await?;
+        // What others do moves the shards on: a token from before is behind, though it missed nothing.
+        for _ in 0..others {
+            matrix::create_room(&mut conn, &stranger.token).await?;
+        }
+        let mut costs = vec![Vec::new(); accounts.len()];
+        for _ in 0..ROUNDS {
+            for ((account, since), costs) in accounts.iter().zip(&tokens).zip(&mut costs) {
+                let target = matrix::sync_target(Some(since), 0, None);
+                let meter = Meter::start(server.pid())?;
+                for _ in 0..CALLS {
+                    conn.ok("GET", &target, &account.token, b"").await?;
+                }
+                costs.push(micros_each(meter.stop()?.server, CALLS) / 1e3);
             }
-            costs.push(micros_each(meter.stop()?.server, CALLS) / 1e3);
         }
-    }
-    let mut medians = Vec::new();
-    for ((_, _, costs), rooms) in accounts.iter_mut().zip(sizes) {
-        let each = median(costs);
-        medians.push(each);
-        let row = Row::new(format!("empty incremental sync, {rooms} rooms"), each, "ms CPU");
+        let medians: Vec<f64> = costs.iter_mut().map(|costs| median(costs)).collect();
+        for (each, rooms) in medians.iter().zip(sizes) {
+            let row = Row::new(
+                format!("empty incremental sync, {rooms} rooms, {place}"),
+                *each,
+                "ms CPU",
+            );
+            let row = row.ceiling(ceilings.at(1).echo / 1e3).at_most(0.1);
+            report.add(row.note("one call at a time; the ceiling is one echo"));
+        }
+        let ratio = medians[1] / medians[0];
         report.add(
-            row.ceiling(ceilings.at(1).echo / 1e3)
-                .at_most(0.1)
-                .note("the ceiling is one echo"),
+            Row::new(
+                format!("empty incremental sync, many rooms against few, {place}"),
+                ratio,
+                "times",
+            )
+            .at_most(1.25),
         );
     }
-    let ratio = medians[1] / medians[0];
-    report.add(Row::new("empty incremental sync, many rooms against few", ratio, "times").at_most(1.25));
     server.stop()
+}
+
+/// Tokens after which there is nothing to tell.
+async fn tokens(conn: &mut Conn, accounts: &[Account]) -> Result<Vec<String>> {
+    let mut tokens = Vec::new();
+    for account in accounts {
+        let mut since = matrix::sync_token(conn, &account.token, None, None).await?;
+        // What the first call itself brought about, such as presence, is seen now.
+        for _ in 0..3 {
+            since = matrix::sync_token(conn, &account.token, Some(&since), None).await?;
+        }
+        tokens.push(since);
+    }
+    Ok(tokens)
 }

@@ -80,16 +80,21 @@ async fn memory_each(process: &Running, polls: &[(String, String)]) -> Result<f6
     let answers = std::cell::Cell::new(0usize);
     let answers = &answers;
     let conns = Conn::open_all(process.address, polls.len()).await?;
-    let waiting = try_join_all(polls.iter().zip(conns).map(|((target, token), mut conn)| async move {
-        loop {
-            // What comes all the same is asked for again, a little.
-            conn.ok("GET", target, token, b"").await?;
-            answers.set(answers.get() + 1);
-            if answers.get() > polls.len() {
-                return Err::<(), Error>("long polls do not wait".into());
-            }
-        }
-    }));
+    let waiting = try_join_all(
+        polls
+            .iter()
+            .zip(conns)
+            .map(|((target, token), mut conn)| async move {
+                loop {
+                    // What comes all the same is asked for again, a little.
+                    conn.ok("GET", target, token, b"").await?;
+                    answers.set(answers.get() + 1);
+                    if answers.get() > polls.len() {
+                        return Err::<(), Error>("long polls do not wait".into());
+                    }
+                }
+            }),
+    );
     let look = async {
         tokio::time::sleep(QUIET * 2).await;
         resident_bytes(process.pid())

@@ -65,20 +65,24 @@ impl Flood {
     pub async fn run(&self, targets: &[Target]) -> Result<Measured> {
         let (stop, latencies) = (&Cell::new(false), &RefCell::new(Vec::new()));
         let conns = Conn::open_all(self.address, targets.len()).await?;
-        let senders = targets.iter().zip(conns).enumerate().map(|(at, (target, mut conn))| async move {
-            let body = message(&format!("sender {at} "));
-            for number in 0usize.. {
-                if stop.get() {
-                    break;
+        let senders = targets
+            .iter()
+            .zip(conns)
+            .enumerate()
+            .map(|(at, (target, mut conn))| async move {
+                let body = message(&format!("sender {at} "));
+                for number in 0usize.. {
+                    if stop.get() {
+                        break;
+                    }
+                    // Transaction ids of several floods in one room must differ.
+                    let path = format!("{}{at}_{number}_{}", target.path, targets.len());
+                    let start = Instant::now();
+                    conn.ok("PUT", &path, &target.token, &body).await?;
+                    latencies.borrow_mut().push(start.elapsed().as_secs_f64() * 1e3);
                 }
-                // Transaction ids of several floods in one room must differ.
-                let path = format!("{}{at}_{number}_{}", target.path, targets.len());
-                let start = Instant::now();
-                conn.ok("PUT", &path, &target.token, &body).await?;
-                latencies.borrow_mut().push(start.elapsed().as_secs_f64() * 1e3);
-            }
-            Ok::<_, Error>(())
-        });
+                Ok::<_, Error>(())
+            });
         let window = async {
             tokio::time::sleep(WARM_UP).await;
             latencies.borrow_mut().clear();
