@@ -29,7 +29,9 @@ pub fn router(app: Arc<App>, apis: &[Api]) -> Router {
     let mut router = Router::new();
     let client = apis.contains(&Api::Client);
     if client {
-        router = router.merge(client::routes().into_router()).merge(admin::routes().into_router());
+        router = router
+            .merge(client::routes().into_router())
+            .merge(admin::routes().into_router());
     }
     if client || apis.contains(&Api::WellKnown) {
         router = router.merge(well_known::routes().into_router());

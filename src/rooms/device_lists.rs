@@ -20,11 +20,12 @@ impl Room {
         }
         let start = by_position(self.key(), since.saturating_add(1));
         let end = by_position(self.key(), until.saturating_add(1));
-        self.reader().scan(Family::RoomIndex, &start, &end, false, &mut |_, value| {
-            let user = keys::untagged(value).and_then(|user| std::str::from_utf8(user).ok());
-            found.extend(user.and_then(|user| OwnedUserId::try_from(user).ok()));
-            true
-        })?;
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, false, &mut |_, value| {
+                let user = keys::untagged(value).and_then(|user| std::str::from_utf8(user).ok());
+                found.extend(user.and_then(|user| OwnedUserId::try_from(user).ok()));
+                true
+            })?;
         Ok(found)
     }
 }
@@ -48,7 +49,9 @@ impl OutboxHandler for Delivery {
             return Err(hearth_storage::Error::Stopped);
         };
         let update: DeviceListUpdate = record::decode(payload)?;
-        let Ok(room_id) = RoomId::parse(target) else { return Ok(()) };
+        let Ok(room_id) = RoomId::parse(target) else {
+            return Ok(());
+        };
         let room = rooms.get(&room_id).map_err(|error| match error {
             Error::Storage(error) => error,
             other => hearth_storage::Error::Apply(other.to_string()),
@@ -58,8 +61,15 @@ impl OutboxHandler for Delivery {
         let latest = keys::index(room.key(), keys::INDEX_DEVICES, &[update.user_id.as_bytes()]);
         let before = room.reader().get(Family::RoomIndex, &latest)?;
         let mut batch = Batch::new();
-        if let Some(position) = before.as_deref().and_then(keys::untagged).and_then(|bytes| bytes.try_into().ok()) {
-            batch.delete(Family::RoomIndex, by_position(room.key(), u64::from_be_bytes(position)));
+        if let Some(position) = before
+            .as_deref()
+            .and_then(keys::untagged)
+            .and_then(|bytes| bytes.try_into().ok())
+        {
+            batch.delete(
+                Family::RoomIndex,
+                by_position(room.key(), u64::from_be_bytes(position)),
+            );
         }
         let ticket = rooms.log.reserve(room.shard());
         let position = ticket.position();
@@ -74,11 +84,19 @@ impl OutboxHandler for Delivery {
         let note = RoomNote {
             room: room.clone(),
             view: None,
-            change: Change { devices: true, ..Change::default() },
+            change: Change {
+                devices: true,
+                ..Change::default()
+            },
             replaced: Vec::new(),
             added: Vec::new(),
         };
-        let record = Record { batch, feed: Vec::new(), outbox: Vec::new(), note: Some(Arc::new(note)) };
+        let record = Record {
+            batch,
+            feed: Vec::new(),
+            outbox: Vec::new(),
+            note: Some(Arc::new(note)),
+        };
         ticket.submit(record).await?;
         Ok(())
     }

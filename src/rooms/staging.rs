@@ -244,7 +244,7 @@ impl<'a> Staging<'a> {
         {
             let (sender, kind) = (target.pdu.sender(), target.pdu.kind());
             self.unannotated
-                .extend(Annotation::of(parent, &relation, &sender, &kind));
+                .extend(Annotation::of(parent, &relation, sender, kind));
             self.unlinked
                 .push((parent, target.header.place, target.short, relation));
         }

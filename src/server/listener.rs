@@ -89,7 +89,11 @@ impl Bound {
 async fn bind(address: &str) -> std::io::Result<TcpListener> {
     let mut failure = std::io::ErrorKind::AddrNotAvailable.into();
     for address in tokio::net::lookup_host(address).await? {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         socket.set_reuseaddr(true)?;
         let bound = socket.bind(address);
         match bound.and_then(|()| socket.listen(WAITING_CONNECTIONS_MAX)) {

@@ -17,7 +17,9 @@ impl Look<'_> {
     /// The messages to the device since the token. Where there are more than fit, the look ends with the last one
     /// that does: the rest comes next time.
     pub(crate) fn take_to_device(&mut self) -> Result<Vec<ToDeviceEvent>, Error> {
-        let Some(device) = &self.request.device else { return Ok(Vec::new()) };
+        let Some(device) = &self.request.device else {
+            return Ok(Vec::new());
+        };
         let since = self.since.map(|since| since.user);
         // A first sync shows all rooms, so it goes up to now, whatever waits.
         let limit = since.map_or(usize::MAX, |_| hearth_core::limits::TO_DEVICE_PAGE_MAX_MESSAGES);
@@ -34,7 +36,9 @@ impl Look<'_> {
     /// Whose devices changed since the token, and who shares no room with the user any more. `own` says whether the
     /// user's own did; `gone` are the rooms that the user has left since.
     pub(crate) fn device_lists(&self, own: bool, gone: &[OwnedRoomId]) -> Result<DeviceLists, Error> {
-        let Some(since) = self.since else { return Ok(DeviceLists::default()) };
+        let Some(since) = self.since else {
+            return Ok(DeviceLists::default());
+        };
         let me = self.request.user.id();
         let mut changed = BTreeSet::new();
         // Who came in is in sight, who went out may not be.
@@ -44,7 +48,9 @@ impl Look<'_> {
             if entry.room_began > until || entry.began > self.user_position {
                 continue;
             }
-            let Some(room) = self.engine.rooms.get(&entry.room_id)? else { continue };
+            let Some(room) = self.engine.rooms.get(&entry.room_id)? else {
+                continue;
+            };
             if !self.knows_joined(&entry) {
                 joined_members(&room, &mut came)?;
                 continue;
@@ -81,7 +87,11 @@ impl Look<'_> {
         let state = self.index.state.lock();
         let news = state.changed_rooms(|shard| self.since.map_or(0, |since| since.shard(shard)));
         let begun = state.begun_after(user_since);
-        let by_key: BTreeMap<_, _> = news.into_iter().chain(begun).map(|entry| (entry.key, entry)).collect();
+        let by_key: BTreeMap<_, _> = news
+            .into_iter()
+            .chain(begun)
+            .map(|entry| (entry.key, entry))
+            .collect();
         by_key.into_values().collect()
     }
 
@@ -91,10 +101,20 @@ impl Look<'_> {
         let theirs: Vec<OwnedRoomId> = match self.engine.users.get(other)? {
             Some(other) => {
                 let joined = other.rooms(&[hearth_users::Membership::Join])?;
-                joined.into_iter().map(|entry| entry.room_id).filter(|id| mine(id)).collect()
+                joined
+                    .into_iter()
+                    .map(|entry| entry.room_id)
+                    .filter(|id| mine(id))
+                    .collect()
             }
             // Of users of other servers nobody keeps a list of rooms: any of the user's rooms may be one.
-            None => self.index.state.lock().rooms().map(|entry| entry.room_id.clone()).collect(),
+            None => self
+                .index
+                .state
+                .lock()
+                .rooms()
+                .map(|entry| entry.room_id.clone())
+                .collect(),
         };
         for room_id in theirs {
             if let Some(room) = self.engine.rooms.get(&room_id)?
@@ -127,8 +147,13 @@ fn member_changes(
 ) -> Result<(), Error> {
     let (old, new) = (room.state_root_at(seen)?, room.state_root_at(until)?);
     for event in room.events(&room.state_diff(old, new)?)? {
-        let member = event.pdu.state_key().filter(|_| event.pdu.kind() == "m.room.member");
-        let Some(member) = member.and_then(|id| OwnedUserId::try_from(id).ok()) else { continue };
+        let member = event
+            .pdu
+            .state_key()
+            .filter(|_| event.pdu.kind() == "m.room.member");
+        let Some(member) = member.and_then(|id| OwnedUserId::try_from(id).ok()) else {
+            continue;
+        };
         let before = room.state_at(old, "m.room.member", member.as_str())?;
         let was_joined = before.is_some_and(|before| is_join(before.pdu.content()));
         match (was_joined, is_join(event.pdu.content())) {

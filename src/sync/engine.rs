@@ -105,7 +105,11 @@ impl OwnNews {
             let out = matches!(entry.membership, Membership::Leave | Membership::Ban);
             out && entry.was_joined && entry.began > since
         };
-        self.entries.iter().filter(is_gone).map(|entry| entry.room_id.clone()).collect()
+        self.entries
+            .iter()
+            .filter(is_gone)
+            .map(|entry| entry.room_id.clone())
+            .collect()
     }
 }
 

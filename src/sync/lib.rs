@@ -25,4 +25,7 @@ pub use engine::{StateSide, SyncEngine, SyncRequest};
 pub use error::Error;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
 pub use token::{BatchToken, SyncToken};
-pub use view::{DataEvent, DeviceLists, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, ToDeviceEvent, Unread};
+pub use view::{
+    DataEvent, DeviceLists, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, ToDeviceEvent,
+    Unread,
+};

@@ -28,7 +28,10 @@ pub fn render(request: &SyncRequest, view: &mut SyncView) -> Result<String, Erro
         out.raw("presence", &events_object(events));
     }
     if !view.to_device.is_empty() {
-        out.raw("to_device", &events_object(view.to_device.iter().map(|event| event.get().to_owned())));
+        out.raw(
+            "to_device",
+            &events_object(view.to_device.iter().map(|event| event.get().to_owned())),
+        );
     }
     if !view.device_lists.is_empty() {
         let lists = json!({ "changed": view.device_lists.changed, "left": view.device_lists.left });
@@ -37,7 +40,10 @@ pub fn render(request: &SyncRequest, view: &mut SyncView) -> Result<String, Erro
     // Always there: clients upload keys by what they see here, and take its absence for ignorance.
     if let Some(counts) = &view.key_counts {
         out.raw("device_one_time_keys_count", &json!(counts.one_time).to_string());
-        out.raw("device_unused_fallback_key_types", &json!(counts.unused_fallback).to_string());
+        out.raw(
+            "device_unused_fallback_key_types",
+            &json!(counts.unused_fallback).to_string(),
+        );
     }
     let rooms = rooms(request, view)?;
     if rooms != "{}" {

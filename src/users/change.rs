@@ -53,7 +53,9 @@ impl Change {
         match self {
             Self::Profile | Self::Account => true,
             Self::AccountData { room: None, kind } => kind == crate::data::IGNORED_USERS,
-            Self::AccountData { .. } | Self::Room(_) | Self::Devices | Self::DeviceList | Self::ToDevice => false,
+            Self::AccountData { .. } | Self::Room(_) | Self::Devices | Self::DeviceList | Self::ToDevice => {
+                false
+            }
         }
     }
 

@@ -253,9 +253,18 @@ async fn signatures_are_checked_and_shown_to_whom_they_are_for() {
             .is_some()
     );
 
-    let signed: Vec<_> = alice.signed_between(0, alice.position()).unwrap().into_iter().collect();
+    let signed: Vec<_> = alice
+        .signed_between(0, alice.position())
+        .unwrap()
+        .into_iter()
+        .collect();
     assert_eq!(signed, [bob.id()]);
-    assert!(alice.signed_between(alice.position(), u64::MAX).unwrap().is_empty());
+    assert!(
+        alice
+            .signed_between(alice.position(), u64::MAX)
+            .unwrap()
+            .is_empty()
+    );
 
     // New keys of Alice end what the old ones have said.
     alice
@@ -276,7 +285,10 @@ async fn signatures_are_checked_and_shown_to_whom_they_are_for() {
 async fn a_deactivated_account_leaves_no_keys() {
     let world = World::new();
     let alice = world.alice().await;
-    alice.upload_cross_signing_keys(&bootstrap(alice.id(), 1), false).await.unwrap();
+    alice
+        .upload_cross_signing_keys(&bootstrap(alice.id(), 1), false)
+        .await
+        .unwrap();
     let auth_data = serde_json::value::to_raw_value(&json!({})).unwrap();
     let version = alice.create_backup("m.v1", &auth_data).await.unwrap();
     alice.deactivate(false).await.unwrap();

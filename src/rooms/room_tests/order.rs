@@ -1,5 +1,10 @@
 //! The order of events, what is decided and not durable, operations that fail.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test awaits the value, or the panic, of what it spawned"
+)]
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,5 +1,10 @@
 //! Redactions, threads and annotations, also of what is not durable yet.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test awaits the value, or the panic, of what it spawned"
+)]
+
 use super::*;
 
 fn reply(root: &ruma::EventId, body: &str) -> NewEvent {
@@ -30,7 +35,7 @@ async fn a_redaction_waits_for_its_target() {
     let by = room.finish(*by).await.expect("stored");
     let event = room.event_by_id(&target).expect("a look-up").expect("the event");
     assert!(event.is_redacted());
-    assert_eq!(&*event.pdu.content(), b"{}");
+    assert_eq!(event.pdu.content(), b"{}");
     let redaction = room
         .event_by_id(&by.event_id)
         .expect("a look-up")

@@ -10,7 +10,10 @@ use serde_json::{Value, json, value::to_raw_value};
 use super::*;
 
 async fn log_in(user: &User) {
-    let login = Login { device_id: Some("DEVICE".into()), ..Login::default() };
+    let login = Login {
+        device_id: Some("DEVICE".into()),
+        ..Login::default()
+    };
     user.login(login).await.unwrap();
 }
 
@@ -19,19 +22,26 @@ async fn upload(user: &User, key: &str) {
         "user_id": user.id(), "device_id": "DEVICE", "algorithms": [], "keys": { "ed25519:DEVICE": key },
         "signatures": {},
     });
-    let upload = KeyUpload { device_keys: keys.as_object().cloned(), ..KeyUpload::default() };
+    let upload = KeyUpload {
+        device_keys: keys.as_object().cloned(),
+        ..KeyUpload::default()
+    };
     user.upload_keys(device_id!("DEVICE"), upload).await.unwrap();
 }
 
 async fn send(from: &User, to: &User, txn: &str, number: usize) {
     let content = to_raw_value(&json!({ "n": number })).unwrap();
     let messages = BTreeMap::from([(to.id().to_owned(), BTreeMap::from([("*".to_owned(), content)]))]);
-    from.send_to_device(device_id!("DEVICE"), "m.test", txn, messages).await.unwrap();
+    from.send_to_device(device_id!("DEVICE"), "m.test", txn, messages)
+        .await
+        .unwrap();
 }
 
 fn numbers(answer: &Value) -> Vec<u64> {
     let events = answer["to_device"]["events"].as_array().into_iter().flatten();
-    events.map(|event| event["content"]["n"].as_u64().unwrap()).collect()
+    events
+        .map(|event| event["content"]["n"].as_u64().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -40,17 +50,27 @@ async fn messages_come_until_the_token_that_carried_them_comes_back() {
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     log_in(&bob).await;
     let first = world.sync(&request(&bob)).await;
-    assert_eq!(first["device_one_time_keys_count"], json!({ "signed_curve25519": 0 }));
+    assert_eq!(
+        first["device_one_time_keys_count"],
+        json!({ "signed_curve25519": 0 })
+    );
     assert_eq!(first["device_unused_fallback_key_types"], json!([]));
     let waits = request(&bob).since(&first).wait(20_000);
     let (second, ()) = tokio::join!(world.sync(&waits), send(&alice, &bob, "a", 1));
     assert_eq!(numbers(&second), [1]);
     assert_eq!(second["to_device"]["events"][0]["sender"], "@alice:example.org");
-    assert_eq!(numbers(&world.sync(&request(&bob).since(&first)).await), [1], "asked again");
+    assert_eq!(
+        numbers(&world.sync(&request(&bob).since(&first)).await),
+        [1],
+        "asked again"
+    );
     let next = request(&bob).since(&second);
     world.sync.acknowledge(&next).await;
     assert!(numbers(&world.sync(&next).await).is_empty());
-    assert!(numbers(&world.sync(&request(&bob).since(&first)).await).is_empty(), "it is gone");
+    assert!(
+        numbers(&world.sync(&request(&bob).since(&first)).await).is_empty(),
+        "it is gone"
+    );
 }
 
 #[tokio::test]
@@ -87,7 +107,10 @@ async fn changes_of_devices_reach_those_who_share_a_room() {
         let zero = world.sync(&request(&alice)).await;
         join(&room, &bob).await;
         let one = world.sync(&request(&alice).since(&zero)).await;
-        assert_eq!(one["device_lists"], json!({ "changed": ["@bob:example.org"], "left": [] }));
+        assert_eq!(
+            one["device_lists"],
+            json!({ "changed": ["@bob:example.org"], "left": [] })
+        );
 
         let waits = request(&alice).since(&one).wait(20_000);
         let (two, ()) = tokio::join!(world.sync(&waits), upload(&bob, "first"));
@@ -105,10 +128,20 @@ async fn changes_of_devices_reach_those_who_share_a_room() {
         assert_eq!(five["device_lists"]["left"], json!([]), "another room is shared");
         other.leave(bob.id(), None).await.unwrap();
         let six = world.sync(&request(&alice).since(&five)).await;
-        assert_eq!(six["device_lists"], json!({ "changed": [], "left": ["@bob:example.org"] }));
+        assert_eq!(
+            six["device_lists"],
+            json!({ "changed": [], "left": ["@bob:example.org"] })
+        );
         let until = SyncToken::parse(four["next_batch"].as_str().unwrap()).unwrap();
-        let lists = world.sync.device_changes(&request(&alice).since(&one), &until).await.unwrap();
-        assert!(lists.changed.contains(bob.id()) && lists.left.is_empty(), "{lists:?}");
+        let lists = world
+            .sync
+            .device_changes(&request(&alice).since(&one), &until)
+            .await
+            .unwrap();
+        assert!(
+            lists.changed.contains(bob.id()) && lists.left.is_empty(),
+            "{lists:?}"
+        );
 
         join(&room, &carol).await;
         let begin = world.sync(&request(&carol)).await;

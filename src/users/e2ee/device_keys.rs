@@ -56,7 +56,13 @@ impl User {
                     lists::changed(tx, &self.id, self.key, now)?;
                 }
             }
-            one_time::upload(tx, self.key, device_id, upload.one_time_keys, upload.fallback_keys)
+            one_time::upload(
+                tx,
+                self.key,
+                device_id,
+                upload.one_time_keys,
+                upload.fallback_keys,
+            )
         })
         .await
     }
@@ -85,7 +91,9 @@ impl User {
         let names = found.len() > 1;
         let names: BTreeMap<_, _> = if names {
             let devices = self.devices()?.into_iter();
-            devices.map(|device| (device.device_id, device.display_name)).collect()
+            devices
+                .map(|device| (device.device_id, device.display_name))
+                .collect()
         } else {
             BTreeMap::new()
         };
@@ -153,15 +161,22 @@ fn check(user: &UserId, device: &DeviceId, keys: &Map<String, Value>) -> Result<
         return Err(Error::TooLarge("The keys of a device are larger than 16 KiB"));
     }
     let key_id = format!("ed25519:{device}");
-    let signed = keys.get("signatures").and_then(|all| all.get(user.as_str())?.get(&key_id));
+    let signed = keys
+        .get("signatures")
+        .and_then(|all| all.get(user.as_str())?.get(&key_id));
     if signed.is_none() {
         // Other clients do not trust it, but that is theirs to say.
         return Ok(());
     }
-    let public = keys.get("keys").and_then(|all| all.get(&key_id)).and_then(Value::as_str);
+    let public = keys
+        .get("keys")
+        .and_then(|all| all.get(&key_id))
+        .and_then(Value::as_str);
     let public = public.and_then(hearth_events::base64_decode);
     let public: Option<[u8; 32]> = public.and_then(|bytes| bytes.try_into().ok());
-    let public = public.ok_or(Error::InvalidParam("`device_keys` is signed with a key that it does not hold"))?;
+    let public = public.ok_or(Error::InvalidParam(
+        "`device_keys` is signed with a key that it does not hold",
+    ))?;
     hearth_events::verify_json_of(keys, user.as_str(), &key_id, &public)
         .map_err(|_| Error::InvalidParam("The device's signature on `device_keys` is wrong"))
 }

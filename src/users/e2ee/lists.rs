@@ -43,7 +43,11 @@ impl DeviceListUpdate {
 impl User {
     /// The number of the last change of this user's device list; each change has the next one.
     pub fn device_list_stream(&self) -> Result<u64> {
-        let value = self.users.log.engine().get(Family::User, &keys::user(self.key, field::DEVICE_LIST, ""))?;
+        let value = self
+            .users
+            .log
+            .engine()
+            .get(Family::User, &keys::user(self.key, field::DEVICE_LIST, ""))?;
         let stream: Option<Stream> = value.as_deref().map(record::decode).transpose()?;
         Ok(stream.unwrap_or_default().stream)
     }
@@ -54,9 +58,15 @@ pub(crate) fn changed(tx: &mut Tx<'_>, user: &UserId, key: EntityKey, now_ms: u6
     let mut stream = stream(tx, key)?;
     stream.stream += 1;
     stream.ts = now_ms;
-    tx.put(Family::User, keys::user(key, field::DEVICE_LIST, ""), record::encode(&stream));
+    tx.put(
+        Family::User,
+        keys::user(key, field::DEVICE_LIST, ""),
+        record::encode(&stream),
+    );
     tx.changed(Change::DeviceList)?;
-    let update = DeviceListUpdate { user_id: user.to_owned() };
+    let update = DeviceListUpdate {
+        user_id: user.to_owned(),
+    };
     for (_, value) in tx.scan(Family::UserRoom, &key.to_bytes())? {
         let entry: RoomEntry = record::decode(&value)?;
         if entry.membership == Membership::Join {
@@ -67,15 +77,30 @@ pub(crate) fn changed(tx: &mut Tx<'_>, user: &UserId, key: EntityKey, now_ms: u6
 }
 
 /// The user joined a room: tells it of a change that was made so shortly before that it may not know of it.
-pub(crate) fn joined(tx: &mut Tx<'_>, user: &UserId, key: EntityKey, room: &RoomId, join_ts: u64) -> Result<()> {
+pub(crate) fn joined(
+    tx: &mut Tx<'_>,
+    user: &UserId,
+    key: EntityKey,
+    room: &RoomId,
+    join_ts: u64,
+) -> Result<()> {
     let stream = stream(tx, key)?;
     if stream.stream > 0 && stream.ts.saturating_add(BEFORE_JOIN_MS) >= join_ts {
-        tx.outbox(DeviceListUpdate { user_id: user.to_owned() }.row(room));
+        tx.outbox(
+            DeviceListUpdate {
+                user_id: user.to_owned(),
+            }
+            .row(room),
+        );
     }
     Ok(())
 }
 
 fn stream(tx: &Tx<'_>, key: EntityKey) -> Result<Stream> {
     let value = tx.get(Family::User, &keys::user(key, field::DEVICE_LIST, ""))?;
-    Ok(value.as_deref().map(record::decode).transpose()?.unwrap_or_default())
+    Ok(value
+        .as_deref()
+        .map(record::decode)
+        .transpose()?
+        .unwrap_or_default())
 }

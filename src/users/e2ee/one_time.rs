@@ -59,7 +59,10 @@ impl State {
         let mut one_time = self.counts.clone();
         one_time.entry("signed_curve25519".to_owned()).or_default();
         let unused = self.fallback.iter().filter(|(_, fallback)| !fallback.used);
-        KeyCounts { one_time, unused_fallback: unused.map(|(algorithm, _)| algorithm.clone()).collect() }
+        KeyCounts {
+            one_time,
+            unused_fallback: unused.map(|(algorithm, _)| algorithm.clone()).collect(),
+        }
     }
 }
 
@@ -74,7 +77,10 @@ impl User {
 
     /// Hands out one key of each device and algorithm, as far as there are some: one durable batch, so that no key
     /// goes out twice.
-    pub async fn claim_keys(&self, wanted: &BTreeMap<String, String>) -> Result<BTreeMap<String, OneTimeKey>> {
+    pub async fn claim_keys(
+        &self,
+        wanted: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, OneTimeKey>> {
         self.write(|tx| {
             let mut found = BTreeMap::new();
             for (device, algorithm) in wanted {
@@ -90,15 +96,26 @@ impl User {
 
 fn load(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<State> {
     let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::ONE_TIME, device))?;
-    Ok(value.as_deref().map(record::decode).transpose()?.unwrap_or_default())
+    Ok(value
+        .as_deref()
+        .map(record::decode)
+        .transpose()?
+        .unwrap_or_default())
 }
 
 fn store(tx: &mut Tx<'_>, key: EntityKey, device: &str, state: &State) {
-    tx.put(Family::DeviceKey, rows::device_key(key, kind::ONE_TIME, device), record::encode(state));
+    tx.put(
+        Family::DeviceKey,
+        rows::device_key(key, kind::ONE_TIME, device),
+        record::encode(state),
+    );
 }
 
 fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Result<Option<OneTimeKey>> {
-    let first = tx.scan(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?.into_iter().next();
+    let first = tx
+        .scan(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?
+        .into_iter()
+        .next();
     if let Some((row, value)) = first {
         let one: OneTimeKey = record::decode(&value)?;
         tx.delete(Family::OneTimeKey, row);
@@ -111,7 +128,9 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
         return Ok(Some(one));
     }
     let mut state = load(tx, key, device)?;
-    let Some(fallback) = state.fallback.get_mut(algorithm) else { return Ok(None) };
+    let Some(fallback) = state.fallback.get_mut(algorithm) else {
+        return Ok(None);
+    };
     let found = fallback.key.clone();
     if !std::mem::replace(&mut fallback.used, true) {
         store(tx, key, device, &state);
@@ -123,9 +142,13 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
 pub(super) fn check(upload: &KeyUpload) -> Result<()> {
     for (id, key) in upload.one_time_keys.iter().chain(&upload.fallback_keys) {
         let is_good = id.len() <= hearth_core::limits::ID_MAX_BYTES
-            && id.split_once(':').is_some_and(|(algorithm, name)| !algorithm.is_empty() && !name.is_empty());
+            && id
+                .split_once(':')
+                .is_some_and(|(algorithm, name)| !algorithm.is_empty() && !name.is_empty());
         if !is_good {
-            return Err(Error::InvalidParam("The id of a key is an algorithm, a colon and a name"));
+            return Err(Error::InvalidParam(
+                "The id of a key is an algorithm, a colon and a name",
+            ));
         }
         if !(key.is_string() || key.is_object()) {
             return Err(Error::BadJson("A key is text or an object"));
@@ -169,7 +192,11 @@ pub(super) fn upload(
         }
         let row = rows::one_time_key(key, device, &algorithm, state.next);
         tx.put(Family::OneTimeKeyId, by_id, record::encode(&value));
-        tx.put(Family::OneTimeKey, row, record::encode(&OneTimeKey { id, key: value }));
+        tx.put(
+            Family::OneTimeKey,
+            row,
+            record::encode(&OneTimeKey { id, key: value }),
+        );
         *state.counts.entry(algorithm).or_default() += 1;
         state.next += 1;
         is_changed = true;
@@ -183,7 +210,13 @@ pub(super) fn upload(
         if !state.fallback.contains_key(&algorithm) && state.fallback.len() >= ALGORITHMS_MAX {
             return Err(Error::TooMany("A device has keys of at most 16 algorithms"));
         }
-        state.fallback.insert(algorithm, Fallback { key: new, used: false });
+        state.fallback.insert(
+            algorithm,
+            Fallback {
+                key: new,
+                used: false,
+            },
+        );
         is_changed = true;
     }
     if is_changed {

@@ -21,11 +21,22 @@ pub(super) mod mark {
 }
 
 pub(super) fn device_key(user: EntityKey, kind: u8, device: &str) -> Vec<u8> {
-    DeviceKeyKey { user, kind, device: device.into() }.encode()
+    DeviceKeyKey {
+        user,
+        kind,
+        device: device.into(),
+    }
+    .encode()
 }
 
 pub(super) fn one_time_key(user: EntityKey, device: &str, algorithm: &str, order: u64) -> Vec<u8> {
-    OneTimeKeyKey { user, device: device.into(), algorithm: algorithm.into(), order }.encode()
+    OneTimeKeyKey {
+        user,
+        device: device.into(),
+        algorithm: algorithm.into(),
+        order,
+    }
+    .encode()
 }
 
 /// The prefix of a device's keys of one algorithm: their keys without the order at the end.
@@ -36,7 +47,12 @@ pub(super) fn one_time_keys(user: EntityKey, device: &str, algorithm: &str) -> V
 }
 
 pub(super) fn one_time_key_id(user: EntityKey, device: &str, key_id: &str) -> Vec<u8> {
-    OneTimeKeyIdKey { user, device: device.into(), key_id: key_id.into() }.encode()
+    OneTimeKeyIdKey {
+        user,
+        device: device.into(),
+        key_id: key_id.into(),
+    }
+    .encode()
 }
 
 /// The prefix of everything whose key continues after a device's id.
@@ -45,15 +61,31 @@ pub(super) fn of_device(user: EntityKey, device: &str) -> Vec<u8> {
 }
 
 pub(super) fn to_device(user: EntityKey, device: &str, position: u64, index: u16) -> Vec<u8> {
-    ToDeviceKey { user, device: device.into(), position, index }.encode()
+    ToDeviceKey {
+        user,
+        device: device.into(),
+        position,
+        index,
+    }
+    .encode()
 }
 
 pub(super) fn sent(user: EntityKey, device: &str, txn: &[u8]) -> Vec<u8> {
     let mark = [device.as_bytes(), &[0], txn].concat();
-    ToDeviceMarkKey { user, kind: mark::SENT, mark: mark.as_slice().into() }.encode()
+    ToDeviceMarkKey {
+        user,
+        kind: mark::SENT,
+        mark: mark.as_slice().into(),
+    }
+    .encode()
 }
 
 pub(super) fn received(user: EntityKey, shard: u16) -> Vec<u8> {
     let mark = shard.to_be_bytes();
-    ToDeviceMarkKey { user, kind: mark::RECEIVED, mark: mark.as_slice().into() }.encode()
+    ToDeviceMarkKey {
+        user,
+        kind: mark::RECEIVED,
+        mark: mark.as_slice().into(),
+    }
+    .encode()
 }

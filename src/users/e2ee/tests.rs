@@ -18,7 +18,10 @@ fn phone() -> &'static DeviceId {
 }
 
 async fn log_in(user: &User, device: &str) {
-    let login = Login { device_id: Some(device.into()), ..Login::default() };
+    let login = Login {
+        device_id: Some(device.into()),
+        ..Login::default()
+    };
     user.login(login).await.unwrap();
 }
 
@@ -33,7 +36,9 @@ fn identity(user: &User, device: &str) -> Map<String, Value> {
         "keys": { format!("ed25519:{device}"): public, format!("curve25519:{device}"): "abc" },
         "signatures": {},
     });
-    let Value::Object(mut keys) = keys else { unreachable!("it is written as an object") };
+    let Value::Object(mut keys) = keys else {
+        unreachable!("it is written as an object")
+    };
     let text = hearth_events::signing_bytes(&keys).unwrap();
     let signature = hearth_events::base64_encode(&pair.sign(&text));
     keys["signatures"] = json!({ user.id().as_str(): { format!("ed25519:{device}"): signature } });
@@ -41,8 +46,16 @@ fn identity(user: &User, device: &str) -> Map<String, Value> {
 }
 
 fn one_time(names: &[&str]) -> KeyUpload {
-    let key = |name: &&str| (format!("signed_curve25519:{name}"), json!({ "key": format!("key {name}") }));
-    KeyUpload { one_time_keys: names.iter().map(key).collect(), ..KeyUpload::default() }
+    let key = |name: &&str| {
+        (
+            format!("signed_curve25519:{name}"),
+            json!({ "key": format!("key {name}") }),
+        )
+    };
+    KeyUpload {
+        one_time_keys: names.iter().map(key).collect(),
+        ..KeyUpload::default()
+    }
 }
 
 fn wanted() -> BTreeMap<String, String> {
@@ -50,7 +63,11 @@ fn wanted() -> BTreeMap<String, String> {
 }
 
 async fn claim(user: &User) -> Option<String> {
-    user.claim_keys(&wanted()).await.unwrap().remove(PHONE).map(|key| key.id)
+    user.claim_keys(&wanted())
+        .await
+        .unwrap()
+        .remove(PHONE)
+        .map(|key| key.id)
 }
 
 #[tokio::test]
@@ -76,19 +93,41 @@ async fn identity_keys_must_be_the_devices_own() {
         (unsigned, true),
         (good.clone(), true),
     ] {
-        let upload = KeyUpload { device_keys: Some(keys.clone()), ..KeyUpload::default() };
-        assert_eq!(alice.upload_keys(phone(), upload).await.is_ok(), is_taken, "{keys:?}");
+        let upload = KeyUpload {
+            device_keys: Some(keys.clone()),
+            ..KeyUpload::default()
+        };
+        assert_eq!(
+            alice.upload_keys(phone(), upload).await.is_ok(),
+            is_taken,
+            "{keys:?}"
+        );
     }
-    let upload = KeyUpload { device_keys: Some(good.clone()), ..KeyUpload::default() };
+    let upload = KeyUpload {
+        device_keys: Some(good.clone()),
+        ..KeyUpload::default()
+    };
     let stream = alice.device_list_stream().unwrap();
     alice.upload_keys(phone(), upload).await.unwrap();
-    assert_eq!(alice.device_list_stream().unwrap(), stream, "the same keys are no change");
+    assert_eq!(
+        alice.device_list_stream().unwrap(),
+        stream,
+        "the same keys are no change"
+    );
     alice.rename_device(phone(), Some("My phone")).await.unwrap();
     assert_eq!(alice.device_list_stream().unwrap(), stream + 1);
     let shown = alice.device_keys(&[]).unwrap();
-    assert_eq!(shown[0].keys["unsigned"], json!({ "device_display_name": "My phone" }));
+    assert_eq!(
+        shown[0].keys["unsigned"],
+        json!({ "device_display_name": "My phone" })
+    );
     assert_eq!(shown[0].keys["signatures"], good["signatures"]);
-    assert!(alice.device_keys(&[device_id!("OTHER").to_owned()]).unwrap().is_empty());
+    assert!(
+        alice
+            .device_keys(&[device_id!("OTHER").to_owned()])
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -100,23 +139,41 @@ async fn one_time_keys_go_out_once_in_upload_order_and_then_the_fallback() {
     assert_eq!(counts.one_time["signed_curve25519"], 0);
     alice.upload_keys(phone(), one_time(&["9"])).await.unwrap();
     let counts = alice.upload_keys(phone(), one_time(&["1", "9"])).await.unwrap();
-    assert_eq!(counts.one_time["signed_curve25519"], 2, "the same key again counts once");
+    assert_eq!(
+        counts.one_time["signed_curve25519"], 2,
+        "the same key again counts once"
+    );
     let mut other = one_time(&["9"]);
-    other.one_time_keys.values_mut().for_each(|key| *key = json!({ "key": "another" }));
-    assert!(matches!(alice.upload_keys(phone(), other).await, Err(Error::InvalidParam(_))));
-    let fallback = KeyUpload { fallback_keys: one_time(&["F"]).one_time_keys, ..KeyUpload::default() };
+    other
+        .one_time_keys
+        .values_mut()
+        .for_each(|key| *key = json!({ "key": "another" }));
+    assert!(matches!(
+        alice.upload_keys(phone(), other).await,
+        Err(Error::InvalidParam(_))
+    ));
+    let fallback = KeyUpload {
+        fallback_keys: one_time(&["F"]).one_time_keys,
+        ..KeyUpload::default()
+    };
     let counts = alice.upload_keys(phone(), fallback).await.unwrap();
     assert_eq!(counts.unused_fallback, ["signed_curve25519"]);
 
     let (one, two) = tokio::join!(claim(&alice), claim(&alice));
-    assert_eq!([one.unwrap(), two.unwrap()], ["signed_curve25519:9", "signed_curve25519:1"]);
+    assert_eq!(
+        [one.unwrap(), two.unwrap()],
+        ["signed_curve25519:9", "signed_curve25519:1"]
+    );
     let world = world.restarted(2);
     let alice = world.users.get(crate::tests::alice_id()).unwrap().unwrap();
     for _ in 0..2 {
         assert_eq!(claim(&alice).await.unwrap(), "signed_curve25519:F");
     }
     let counts = alice.key_counts(phone()).unwrap();
-    assert_eq!((counts.one_time["signed_curve25519"], counts.unused_fallback.len()), (0, 0));
+    assert_eq!(
+        (counts.one_time["signed_curve25519"], counts.unused_fallback.len()),
+        (0, 0)
+    );
     alice.delete_devices(&[phone().to_owned()]).await.unwrap();
     assert_eq!(claim(&alice).await, None);
 }
@@ -126,12 +183,17 @@ fn content(number: u64) -> Box<RawValue> {
 }
 
 fn numbers(user: &User, device: &str, since: Position) -> Vec<(Position, u64)> {
-    let found = user.to_device_between(device.into(), since, Position::MAX - 1, 1_000).unwrap();
+    let found = user
+        .to_device_between(device.into(), since, Position::MAX - 1, 1_000)
+        .unwrap();
     let number = |event: &RawValue| {
         let event: Value = serde_json::from_str(event.get()).unwrap();
         event["content"]["n"].as_u64().unwrap()
     };
-    found.iter().map(|(position, event)| (*position, number(event))).collect()
+    found
+        .iter()
+        .map(|(position, event)| (*position, number(event)))
+        .collect()
 }
 
 #[tokio::test]
@@ -142,24 +204,47 @@ async fn messages_reach_a_device_once_and_stay_until_they_are_acknowledged() {
         log_in(&alice, device).await;
     }
     let to = |device: &str, number| {
-        BTreeMap::from([(alice.id().to_owned(), BTreeMap::from([(device.to_owned(), content(number))]))])
+        BTreeMap::from([(
+            alice.id().to_owned(),
+            BTreeMap::from([(device.to_owned(), content(number))]),
+        )])
     };
     for txn in ["a", "a", "b"] {
-        alice.send_to_device(phone(), "m.test", txn, to("DESK", 1)).await.unwrap();
+        alice
+            .send_to_device(phone(), "m.test", txn, to("DESK", 1))
+            .await
+            .unwrap();
     }
-    alice.send_to_device(phone(), "m.test", "c", to("*", 2)).await.unwrap();
-    alice.send_to_device(phone(), "m.test", "d", to("NONE", 3)).await.unwrap();
+    alice
+        .send_to_device(phone(), "m.test", "c", to("*", 2))
+        .await
+        .unwrap();
+    alice
+        .send_to_device(phone(), "m.test", "d", to("NONE", 3))
+        .await
+        .unwrap();
     let desk = numbers(&alice, "DESK", 0);
-    assert_eq!(desk.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [1, 1, 2]);
+    assert_eq!(
+        desk.iter().map(|(_, number)| *number).collect::<Vec<_>>(),
+        [1, 1, 2]
+    );
     assert_eq!(numbers(&alice, PHONE, 0).len(), 1);
 
-    alice.acknowledge_to_device(device_id!("DESK"), desk[0].0).await.unwrap();
+    alice
+        .acknowledge_to_device(device_id!("DESK"), desk[0].0)
+        .await
+        .unwrap();
     let world = world.restarted(2);
     let alice = world.users.get(crate::tests::alice_id()).unwrap().unwrap();
     assert_eq!(numbers(&alice, "DESK", 0), desk[1..]);
-    let limited = alice.to_device_between(device_id!("DESK"), 0, Position::MAX - 1, 1).unwrap();
+    let limited = alice
+        .to_device_between(device_id!("DESK"), 0, Position::MAX - 1, 1)
+        .unwrap();
     assert_eq!(limited.len(), 1);
-    alice.delete_devices(&[device_id!("DESK").to_owned()]).await.unwrap();
+    alice
+        .delete_devices(&[device_id!("DESK").to_owned()])
+        .await
+        .unwrap();
     log_in(&alice, "DESK").await;
     assert!(numbers(&alice, "DESK", 0).is_empty());
 }

@@ -70,10 +70,18 @@ impl User {
             if tx.get(Family::ToDeviceMark, &row)?.is_some() {
                 return Ok(());
             }
-            tx.put(Family::ToDeviceMark, row, [&[TAG], now.to_be_bytes().as_slice()].concat());
+            tx.put(
+                Family::ToDeviceMark,
+                row,
+                [&[TAG], now.to_be_bytes().as_slice()].concat(),
+            );
             for (user, messages) in messages {
                 if self.users.is_local(&user) {
-                    let batch = ToDeviceBatch { sender: self.id.clone(), kind: kind.to_owned(), messages };
+                    let batch = ToDeviceBatch {
+                        sender: self.id.clone(),
+                        kind: kind.to_owned(),
+                        messages,
+                    };
                     tx.outbox(batch.row(&user));
                 }
             }
@@ -97,16 +105,19 @@ impl User {
         }
         let start = rows::to_device(self.key, device.as_str(), since.saturating_add(1), 0);
         let end = rows::to_device(self.key, device.as_str(), until.saturating_add(1), 0);
-        self.users.log.engine().scan(Family::ToDevice, &start, &end, false, &mut |row, value| {
-            let position = position_of(row);
-            if found.len() >= limit && found.last().is_some_and(|(last, _)| *last != position) {
-                return false;
-            }
-            let event = value.split_first().filter(|(tag, _)| **tag == TAG);
-            let event = event.and_then(|(_, json)| serde_json::from_slice(json).ok());
-            found.extend(event.map(|event| (position, event)));
-            true
-        })?;
+        self.users
+            .log
+            .engine()
+            .scan(Family::ToDevice, &start, &end, false, &mut |row, value| {
+                let position = position_of(row);
+                if found.len() >= limit && found.last().is_some_and(|(last, _)| *last != position) {
+                    return false;
+                }
+                let event = value.split_first().filter(|(tag, _)| **tag == TAG);
+                let event = event.and_then(|(_, json)| serde_json::from_slice(json).ok());
+                found.extend(event.map(|event| (position, event)));
+                true
+            })?;
         Ok(found)
     }
 
@@ -115,10 +126,13 @@ impl User {
         let start = rows::to_device(self.key, device.as_str(), 0, 0);
         let end = rows::to_device(self.key, device.as_str(), until.saturating_add(1), 0);
         let mut got = Vec::new();
-        self.users.log.engine().scan(Family::ToDevice, &start, &end, false, &mut |row, _| {
-            got.push(row.to_vec());
-            true
-        })?;
+        self.users
+            .log
+            .engine()
+            .scan(Family::ToDevice, &start, &end, false, &mut |row, _| {
+                got.push(row.to_vec());
+                true
+            })?;
         if got.is_empty() {
             return Ok(());
         }
@@ -138,13 +152,21 @@ impl User {
 }
 
 fn position_of(row: &[u8]) -> Position {
-    let at = row.len().checked_sub(10).and_then(|start| row.get(start..start + 8));
-    at.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+    let at = row
+        .len()
+        .checked_sub(10)
+        .and_then(|start| row.get(start..start + 8));
+    at.and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes)
 }
 
 fn waiting(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
     let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::WAITING, device))?;
-    Ok(value.as_deref().map(record::decode).transpose()?.unwrap_or_default())
+    Ok(value
+        .as_deref()
+        .map(record::decode)
+        .transpose()?
+        .unwrap_or_default())
 }
 
 fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, count: u64) {
@@ -183,14 +205,18 @@ impl OutboxHandler for ToDeviceHandler {
         let Some(users) = self.0.upgrade() else {
             return Err(hearth_storage::Error::Stopped);
         };
-        let Ok(user_id) = UserId::parse(target) else { return Ok(()) };
+        let Ok(user_id) = UserId::parse(target) else {
+            return Ok(());
+        };
         let batch: ToDeviceBatch = record::decode(payload)?;
         let user = match users.get(&user_id) {
             Ok(Some(user)) => user,
             Ok(None) => return Ok(()),
             Err(error) => return Err(storage_error(error)),
         };
-        user.write(|tx| deliver(tx, user.key, batch, source)).await.map_err(storage_error)
+        user.write(|tx| deliver(tx, user.key, batch, source))
+            .await
+            .map_err(storage_error)
     }
 }
 
@@ -203,12 +229,19 @@ fn deliver(
     // The rows of one shard to one user come in order, so the last one says which were applied.
     let received = rows::received(key, shard.0);
     let mark = [&[TAG], position.to_be_bytes().as_slice(), &index.to_be_bytes()].concat();
-    if tx.get(Family::ToDeviceMark, &received)?.is_some_and(|last| last >= mark) {
+    if tx
+        .get(Family::ToDeviceMark, &received)?
+        .is_some_and(|last| last >= mark)
+    {
         return Ok(());
     }
     let mut all = Vec::new();
     for (row, _) in tx.scan(Family::UserDevice, &key.to_bytes())? {
-        all.extend(std::str::from_utf8(&row[EntityKey::LEN..]).ok().map(str::to_owned));
+        all.extend(
+            std::str::from_utf8(&row[EntityKey::LEN..])
+                .ok()
+                .map(str::to_owned),
+        );
     }
     let mut next = 0;
     for device in all {
@@ -219,7 +252,11 @@ fn deliver(
         make_room(tx, key, &device)?;
         let row = rows::to_device(key, &device, at, next);
         next = next.checked_add(1).ok_or(Error::TooMany("Too many devices"))?;
-        tx.put(Family::ToDevice, row, [&[TAG], event.to_string().as_bytes()].concat());
+        tx.put(
+            Family::ToDevice,
+            row,
+            [&[TAG], event.to_string().as_bytes()].concat(),
+        );
         let count = waiting(tx, key, &device)?;
         put_waiting(tx, key, &device, count + 1);
     }
@@ -238,7 +275,10 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<()> {
     }
     let rows = tx.scan(Family::ToDevice, &rows::of_device(key, device))?;
     let mut left = rows.len() as u64;
-    for (row, _) in rows.into_iter().take(usize::try_from(WAITING_MAX / 10).unwrap_or(1)) {
+    for (row, _) in rows
+        .into_iter()
+        .take(usize::try_from(WAITING_MAX / 10).unwrap_or(1))
+    {
         tx.delete(Family::ToDevice, row);
         left -= 1;
     }

@@ -31,7 +31,9 @@ pub async fn post_claim(
             failures.insert(user_id.server_name().to_string(), super::unreachable());
             continue;
         }
-        let Some(user) = app.users.get(user_id)? else { continue };
+        let Some(user) = app.users.get(user_id)? else {
+            continue;
+        };
         let mut of_user = Map::new();
         for (device, key) in user.claim_keys(wanted).await? {
             let mut one = Map::new();

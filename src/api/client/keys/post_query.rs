@@ -48,7 +48,9 @@ pub async fn post_query(
                 }
             }
         }
-        answer.device_keys.insert(user_id.to_string(), Value::Object(of_user));
+        answer
+            .device_keys
+            .insert(user_id.to_string(), Value::Object(of_user));
     }
     Ok(Json(answer.into_json()))
 }

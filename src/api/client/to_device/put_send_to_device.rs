@@ -27,10 +27,15 @@ pub async fn put_send_to_device(
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     let contents = body.messages.values().flat_map(BTreeMap::values);
-    if contents.into_iter().any(|content| !content.get().starts_with('{')) {
+    if contents
+        .into_iter()
+        .any(|content| !content.get().starts_with('{'))
+    {
         return Err(MatrixError::bad_json("The content of a message to a device is an object").into());
     }
     let device = OwnedDeviceId::from(txn_device(&auth));
-    auth.handle.send_to_device(&device, &kind, &txn, body.messages).await?;
+    auth.handle
+        .send_to_device(&device, &kind, &txn, body.messages)
+        .await?;
     Ok(Json(json!({})))
 }

@@ -17,18 +17,50 @@ async fn registers_and_logs_in(server: &TestServer) {
     let alice = server.register("alice").await;
     assert_eq!(alice.user_id, "@alice:hs1");
     let who = alice.get("/account/whoami").await.ok();
-    assert_eq!((text(&who, "user_id"), text(&who, "device_id")), ("@alice:hs1".into(), "ALICE1".into()));
+    assert_eq!(
+        (text(&who, "user_id"), text(&who, "device_id")),
+        ("@alice:hs1".into(), "ALICE1".into())
+    );
 
     let register = format!("{V3}/register");
-    let challenge = server.call("POST", &register, None, json!({ "username": "bob", "password": PASSWORD })).await;
+    let challenge = server
+        .call(
+            "POST",
+            &register,
+            None,
+            json!({ "username": "bob", "password": PASSWORD }),
+        )
+        .await;
     assert_eq!(challenge.status, 401, "{}", challenge.text());
     assert!(challenge.json()["flows"].is_array());
     let taken = json!({ "username": "alice", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-    server.call("POST", &register, None, taken).await.refused(400, "M_USER_IN_USE");
+    server
+        .call("POST", &register, None, taken)
+        .await
+        .refused(400, "M_USER_IN_USE");
     let odd = json!({ "username": "Al ice", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-    server.call("POST", &register, None, odd).await.refused(400, "M_INVALID_USERNAME");
-    server.call("GET", &format!("{register}/available?username=alice"), None, Value::Null).await.refused(400, "M_USER_IN_USE");
-    let free = server.call("GET", &format!("{register}/available?username=carol"), None, Value::Null).await.ok();
+    server
+        .call("POST", &register, None, odd)
+        .await
+        .refused(400, "M_INVALID_USERNAME");
+    server
+        .call(
+            "GET",
+            &format!("{register}/available?username=alice"),
+            None,
+            Value::Null,
+        )
+        .await
+        .refused(400, "M_USER_IN_USE");
+    let free = server
+        .call(
+            "GET",
+            &format!("{register}/available?username=carol"),
+            None,
+            Value::Null,
+        )
+        .await
+        .ok();
     assert_eq!(free["available"], true);
 
     let second = server.login("alice", "PHONE").await;
@@ -37,11 +69,17 @@ async fn registers_and_logs_in(server: &TestServer) {
     let full_id = json!({
         "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "@alice:hs1" }, "password": PASSWORD,
     });
-    server.call("POST", &format!("{V3}/login"), None, full_id).await.ok();
+    server
+        .call("POST", &format!("{V3}/login"), None, full_id)
+        .await
+        .ok();
     let wrong = json!({
         "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": "wrong",
     });
-    server.call("POST", &format!("{V3}/login"), None, wrong).await.refused(403, "M_FORBIDDEN");
+    server
+        .call("POST", &format!("{V3}/login"), None, wrong)
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 async fn refreshes_tokens(server: &TestServer) {
@@ -53,22 +91,37 @@ async fn refreshes_tokens(server: &TestServer) {
         "refresh_token": true,
         "device_id": "D",
     });
-    let answer = server.call("POST", &format!("{V3}/login"), None, login).await.ok();
+    let answer = server
+        .call("POST", &format!("{V3}/login"), None, login)
+        .await
+        .ok();
     assert!(answer["expires_in_ms"].is_u64(), "{answer}");
     let old = Client::of(&server.endpoint(), &answer);
     let refresh = json!({ "refresh_token": old.refresh_token });
-    let fresh = server.call("POST", &format!("{V3}/refresh"), None, refresh).await.ok();
+    let fresh = server
+        .call("POST", &format!("{V3}/refresh"), None, refresh)
+        .await
+        .ok();
     let token = text(&fresh, "access_token");
-    let new = server.call("GET", &format!("{V3}/account/whoami"), Some(&token), Value::Null).await.ok();
+    let new = server
+        .call("GET", &format!("{V3}/account/whoami"), Some(&token), Value::Null)
+        .await
+        .ok();
     assert_eq!(text(&new, "device_id"), "D");
     old.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     let unknown = json!({ "refresh_token": "no" });
-    server.call("POST", &format!("{V3}/refresh"), None, unknown).await.refused(401, "M_UNKNOWN_TOKEN");
+    server
+        .call("POST", &format!("{V3}/refresh"), None, unknown)
+        .await
+        .refused(401, "M_UNKNOWN_TOKEN");
 }
 
 async fn logs_out(server: &TestServer) {
     let alice = server.register("alice").await;
-    let (two, three) = (server.login("alice", "TWO").await, server.login("alice", "THREE").await);
+    let (two, three) = (
+        server.login("alice", "TWO").await,
+        server.login("alice", "THREE").await,
+    );
     two.post("/logout", json!({})).await.ok();
     two.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     three.get("/account/whoami").await.ok();
@@ -76,7 +129,12 @@ async fn logs_out(server: &TestServer) {
     for gone in [&alice, &three] {
         gone.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     }
-    server.login("alice", "AGAIN").await.get("/sync?timeout=0").await.ok();
+    server
+        .login("alice", "AGAIN")
+        .await
+        .get("/sync?timeout=0")
+        .await
+        .ok();
 }
 
 async fn manages_devices(server: &TestServer) {
@@ -85,10 +143,15 @@ async fn manages_devices(server: &TestServer) {
     let bob = server.register("bob").await;
     let list = alice.get("/devices").await.ok();
     assert_eq!(list["devices"].as_array().map(Vec::len), Some(2), "{list}");
-    alice.put("/devices/TWO", json!({ "display_name": "Phone" })).await.ok();
+    alice
+        .put("/devices/TWO", json!({ "display_name": "Phone" }))
+        .await
+        .ok();
     assert_eq!(alice.get("/devices/TWO").await.ok()["display_name"], "Phone");
     bob.get("/devices/TWO").await.refused(404, "M_NOT_FOUND");
-    bob.put("/devices/TWO", json!({ "display_name": "mine" })).await.refused(404, "M_NOT_FOUND");
+    bob.put("/devices/TWO", json!({ "display_name": "mine" }))
+        .await
+        .refused(404, "M_NOT_FOUND");
 
     let challenge = alice.delete("/devices/TWO").await;
     assert_eq!(challenge.status, 401);
@@ -102,7 +165,12 @@ async fn manages_devices(server: &TestServer) {
         } })
     };
     let wrong = alice.call("DELETE", "/devices/TWO", auth("wrong")).await;
-    assert_eq!((wrong.status, wrong.errcode().as_str()), (401, "M_FORBIDDEN"), "{}", wrong.text());
+    assert_eq!(
+        (wrong.status, wrong.errcode().as_str()),
+        (401, "M_FORBIDDEN"),
+        "{}",
+        wrong.text()
+    );
     two.get("/account/whoami").await.ok();
     alice.call("DELETE", "/devices/TWO", auth(PASSWORD)).await.ok();
     two.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
@@ -125,14 +193,23 @@ async fn confirmed(client: &Client, path: &str, mut body: Value) -> Value {
 async fn changes_password(server: &TestServer) {
     let alice = server.register("alice").await;
     let two = server.login("alice", "TWO").await;
-    confirmed(&alice, "/account/password", json!({ "new_password": "another good one", "logout_devices": true })).await;
+    confirmed(
+        &alice,
+        "/account/password",
+        json!({ "new_password": "another good one", "logout_devices": true }),
+    )
+    .await;
     alice.get("/account/whoami").await.ok();
     two.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
-    let login = |password: &str| {
-        json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": password })
-    };
-    server.call("POST", &format!("{V3}/login"), None, login(PASSWORD)).await.refused(403, "M_FORBIDDEN");
-    server.call("POST", &format!("{V3}/login"), None, login("another good one")).await.ok();
+    let login = |password: &str| json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": password });
+    server
+        .call("POST", &format!("{V3}/login"), None, login(PASSWORD))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    server
+        .call("POST", &format!("{V3}/login"), None, login("another good one"))
+        .await
+        .ok();
 }
 
 async fn deactivates(server: &TestServer) {
@@ -141,7 +218,10 @@ async fn deactivates(server: &TestServer) {
     confirmed(&bob, "/account/deactivate", json!({})).await;
     bob.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     let again = json!({ "username": "bob", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-    server.call("POST", &format!("{V3}/register"), None, again).await.refused(400, "M_USER_IN_USE");
+    server
+        .call("POST", &format!("{V3}/register"), None, again)
+        .await
+        .refused(400, "M_USER_IN_USE");
     let members = alice.get(&format!("/rooms/{room}/joined_members")).await.ok();
     assert!(members["joined"].get("@bob:hs1").is_none(), "{members}");
 }

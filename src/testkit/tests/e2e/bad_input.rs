@@ -4,7 +4,13 @@ use bytes::Bytes;
 use hearth_testkit::{Answer, TestServer, V3, encode};
 use serde_json::{Value, json};
 
-scenarios!(bodies_of_the_wrong_shape, broken_bodies, broken_queries_and_paths, oversized_events, unknown_endpoints);
+scenarios!(
+    bodies_of_the_wrong_shape,
+    broken_bodies,
+    broken_queries_and_paths,
+    oversized_events,
+    unknown_endpoints
+);
 
 /// A refusal by the client's fault that says so in Matrix's words.
 #[track_caller]
@@ -65,9 +71,24 @@ const ENDPOINTS: [(&str, &str, &str); 38] = [
 
 fn values() -> Vec<Value> {
     vec![
-        json!(null), json!(true), json!(-1), json!(1.5), json!(1e300), json!(u64::MAX), json!(""), json!("x"), json!("\0"),
-        json!([]), json!([[]]), json!([1]), json!({}), json!({ "a": { "b": [] } }), json!("x".repeat(300)), json!("é🦀"),
-        json!([{ "type": 5 }]), json!({ "@alice:hs1": "a" }),
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1.5),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("x"),
+        json!("\0"),
+        json!([]),
+        json!([[]]),
+        json!([1]),
+        json!({}),
+        json!({ "a": { "b": [] } }),
+        json!("x".repeat(300)),
+        json!("é🦀"),
+        json!([{ "type": 5 }]),
+        json!({ "@alice:hs1": "a" }),
     ]
 }
 
@@ -76,7 +97,10 @@ async fn bodies_of_the_wrong_shape(server: &TestServer) {
     for (method, path, member) in ENDPOINTS {
         let room = alice.room().messages(1).build().await;
         let event = alice.say(&room, "x").await;
-        let path = path.replace("{room}", &encode(&room)).replace("{event}", &encode(&event)).replace("{user}", &encode(&alice.user_id));
+        let path = path
+            .replace("{room}", &encode(&room))
+            .replace("{event}", &encode(&event))
+            .replace("{user}", &encode(&alice.user_id));
         for value in values() {
             let shown = format!("{method} {path} {member} = {value}");
             let answer = alice.call(method, &path, json!({ member: value })).await;
@@ -91,14 +115,24 @@ async fn broken_bodies(server: &TestServer) {
     let alice = server.register("alice").await;
     let room = alice.room().build().await;
     let paths = [
-        ("PUT", format!("{V3}/rooms/{}/send/m.room.message/t", encode(&room))),
-        ("PUT", format!("{V3}/rooms/{}/state/org.example.x/", encode(&room))),
+        (
+            "PUT",
+            format!("{V3}/rooms/{}/send/m.room.message/t", encode(&room)),
+        ),
+        (
+            "PUT",
+            format!("{V3}/rooms/{}/state/org.example.x/", encode(&room)),
+        ),
         ("POST", format!("{V3}/createRoom")),
         ("POST", format!("{V3}/login")),
         ("POST", format!("{V3}/register")),
-        ("PUT", format!("{V3}/user/{}/account_data/x", encode(&alice.user_id))),
+        (
+            "PUT",
+            format!("{V3}/user/{}/account_data/x", encode(&alice.user_id)),
+        ),
     ];
-    let deep = |open: &str, close: &str| format!("{{\"a\":{}1{}}}", open.repeat(20_000), close.repeat(20_000));
+    let deep =
+        |open: &str, close: &str| format!("{{\"a\":{}1{}}}", open.repeat(20_000), close.repeat(20_000));
     let bodies: [(&str, Vec<u8>); 13] = [
         ("empty", b"".to_vec()),
         ("cut", b"{\"a\":".to_vec()),
@@ -116,7 +150,9 @@ async fn broken_bodies(server: &TestServer) {
     ];
     for (method, path) in &paths {
         for (name, body) in &bodies {
-            let answer = server.call_bytes(method, path, Some(&alice.token), body.clone()).await;
+            let answer = server
+                .call_bytes(method, path, Some(&alice.token), body.clone())
+                .await;
             if *name == "empty" && answer.status < 500 {
                 continue;
             }
@@ -124,7 +160,11 @@ async fn broken_bodies(server: &TestServer) {
         }
     }
     let doubled = b"{\"body\":\"a\",\"body\":\"b\"}".to_vec();
-    survived(&server.call_bytes("PUT", &paths[0].1, Some(&alice.token), doubled).await);
+    survived(
+        &server
+            .call_bytes("PUT", &paths[0].1, Some(&alice.token), doubled)
+            .await,
+    );
     alice.say(&room, "fine").await;
 }
 
@@ -166,16 +206,25 @@ async fn broken_queries_and_paths(server: &TestServer) {
         refused(&alice.get(&path).await);
     }
     for limit in ["0", "1000000", "18446744073709551615"] {
-        survived(&alice.get(&format!("/rooms/{room}/messages?dir=b&limit={limit}")).await);
+        survived(
+            &alice
+                .get(&format!("/rooms/{room}/messages?dir=b&limit={limit}"))
+                .await,
+        );
         survived(&alice.get(&format!("/publicRooms?limit={limit}")).await);
     }
     for token in ["", "x", "garbage token", &long, "hst_%00", "\u{e9}"] {
-        let answer = server.endpoint().try_call("GET", &format!("{V3}/account/whoami"), Some(token), Bytes::new()).await;
+        let answer = server
+            .endpoint()
+            .try_call("GET", &format!("{V3}/account/whoami"), Some(token), Bytes::new())
+            .await;
         if let Ok(answer) = answer {
             assert_eq!(answer.status, 401, "{token}: {}", answer.text());
         }
     }
-    let none = server.call("GET", &format!("{V3}/account/whoami"), None, Value::Null).await;
+    let none = server
+        .call("GET", &format!("{V3}/account/whoami"), None, Value::Null)
+        .await;
     none.refused(401, "M_MISSING_TOKEN");
 }
 
@@ -183,15 +232,28 @@ async fn oversized_events(server: &TestServer) {
     let alice = server.register("alice").await;
     let room = alice.room().build().await;
     let large = json!({ "body": "x".repeat(66_000) });
-    alice.send_txn(&room, "m.room.message", "1", large.clone()).await.refused(413, "M_TOO_LARGE");
-    alice.try_set_state(&room, "org.example.x", "", large).await.refused(413, "M_TOO_LARGE");
-    for (kind, key) in [("t".repeat(256), String::new()), ("t".to_owned(), "k".repeat(256))] {
+    alice
+        .send_txn(&room, "m.room.message", "1", large.clone())
+        .await
+        .refused(413, "M_TOO_LARGE");
+    alice
+        .try_set_state(&room, "org.example.x", "", large)
+        .await
+        .refused(413, "M_TOO_LARGE");
+    for (kind, key) in [
+        ("t".repeat(256), String::new()),
+        ("t".to_owned(), "k".repeat(256)),
+    ] {
         let answer = alice.try_set_state(&room, &kind, &key, json!({})).await;
         refused(&answer);
     }
-    alice.send_txn(&room, "m.room.message", &"t".repeat(3000), json!({ "body": "x" })).await;
+    alice
+        .send_txn(&room, "m.room.message", &"t".repeat(3000), json!({ "body": "x" }))
+        .await;
     let huge = vec![b' '; 60 << 20];
-    let answer = server.call_bytes("POST", &format!("{V3}/createRoom"), Some(&alice.token), huge).await;
+    let answer = server
+        .call_bytes("POST", &format!("{V3}/createRoom"), Some(&alice.token), huge)
+        .await;
     assert_eq!((answer.status, answer.errcode().as_str()), (413, "M_TOO_LARGE"));
     alice.say(&room, "fine").await;
 }

@@ -21,12 +21,21 @@ async fn account_data(server: &TestServer) {
     assert_eq!(alice.get(&global).await.ok(), json!({ "x": 1 }));
     assert_eq!(alice.get(&local).await.ok(), json!({ "y": 2 }));
     let news = other.sync_since(&since).await;
-    assert_eq!(events(&news["account_data"]), [json!({ "type": "org.example.a", "content": { "x": 1 } })]);
+    assert_eq!(
+        events(&news["account_data"]),
+        [json!({ "type": "org.example.a", "content": { "x": 1 } })]
+    );
     let in_room = events(&news["rooms"]["join"][&room]["account_data"]);
-    assert_eq!(in_room, [json!({ "type": "org.example.b", "content": { "y": 2 } })]);
+    assert_eq!(
+        in_room,
+        [json!({ "type": "org.example.b", "content": { "y": 2 } })]
+    );
     bob.get(&global).await.refused(403, "M_FORBIDDEN");
     bob.put(&global, json!({})).await.refused(403, "M_FORBIDDEN");
-    alice.put(&format!("{base}/account_data/m.push_rules"), json!({})).await.refused(405, "M_BAD_JSON");
+    alice
+        .put(&format!("{base}/account_data/m.push_rules"), json!({}))
+        .await
+        .refused(405, "M_BAD_JSON");
     let marker = format!("{base}/rooms/{}/account_data/m.fully_read", encode(&room));
     alice.put(&marker, json!({})).await.refused(405, "M_BAD_JSON");
 }
@@ -36,14 +45,23 @@ async fn tags(server: &TestServer) {
     let room = alice.room().build().await;
     let base = format!("/user/{}/rooms/{}/tags", encode(&alice.user_id), encode(&room));
     let since = alice.sync("timeout=0").await;
-    alice.put(&format!("{base}/m.favourite"), json!({ "order": 0.5 })).await.ok();
+    alice
+        .put(&format!("{base}/m.favourite"), json!({ "order": 0.5 }))
+        .await
+        .ok();
     alice.put(&format!("{base}/u.work"), json!({})).await.ok();
     let expected = json!({ "m.favourite": { "order": 0.5 }, "u.work": {} });
     assert_eq!(alice.get(&base).await.ok()["tags"], expected);
     let news = alice.sync_since(&since).await;
-    assert_eq!(events(&news["rooms"]["join"][&room]["account_data"])[0]["content"]["tags"], expected);
+    assert_eq!(
+        events(&news["rooms"]["join"][&room]["account_data"])[0]["content"]["tags"],
+        expected
+    );
     alice.delete(&format!("{base}/u.work")).await.ok();
-    assert_eq!(alice.get(&base).await.ok()["tags"], json!({ "m.favourite": { "order": 0.5 } }));
+    assert_eq!(
+        alice.get(&base).await.ok()["tags"],
+        json!({ "m.favourite": { "order": 0.5 } })
+    );
     let after = alice.sync_since(&news).await;
     assert_eq!(events(&after["rooms"]["join"][&room]["account_data"]).len(), 1);
 }
@@ -52,9 +70,20 @@ async fn filters(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let filter = json!({ "room": { "timeline": { "limit": 1 } } });
     let id = alice.filter(filter.clone()).await;
-    assert_eq!(alice.get(&format!("/user/{}/filter/{id}", encode(&alice.user_id))).await.ok(), filter);
-    bob.get(&format!("/user/{}/filter/{id}", encode(&alice.user_id))).await.refused(403, "M_FORBIDDEN");
-    alice.get(&format!("/user/{}/filter/none", encode(&alice.user_id))).await.refused(404, "M_NOT_FOUND");
+    assert_eq!(
+        alice
+            .get(&format!("/user/{}/filter/{id}", encode(&alice.user_id)))
+            .await
+            .ok(),
+        filter
+    );
+    bob.get(&format!("/user/{}/filter/{id}", encode(&alice.user_id)))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    alice
+        .get(&format!("/user/{}/filter/none", encode(&alice.user_id)))
+        .await
+        .refused(404, "M_NOT_FOUND");
     let room = alice.room().messages(3).build().await;
     let sync = alice.sync(&format!("timeout=0&filter={id}")).await;
     assert_eq!(events(&sync["rooms"]["join"][&room]["timeline"]).len(), 1);
@@ -65,12 +94,19 @@ async fn push_rules_are_account_data(server: &TestServer) {
     let rules = alice.get("/pushrules/").await.ok();
     assert!(rules["global"]["underride"].is_array(), "{rules}");
     let since = alice.sync("timeout=0").await;
-    assert!(events(&since["account_data"]).iter().any(|event| event["type"] == "m.push_rules"));
+    assert!(
+        events(&since["account_data"])
+            .iter()
+            .any(|event| event["type"] == "m.push_rules")
+    );
     let rule = json!({ "actions": ["notify"], "pattern": "cake" });
     alice.put("/pushrules/global/content/cake", rule).await.ok();
     let news = alice.sync_since(&since).await;
     let shown = events(&news["account_data"]);
     assert!(shown[0]["content"].to_string().contains("cake"), "{news}");
     alice.delete("/pushrules/global/content/cake").await.ok();
-    alice.get("/pushrules/global/content/cake").await.refused(404, "M_NOT_FOUND");
+    alice
+        .get("/pushrules/global/content/cake")
+        .await
+        .refused(404, "M_NOT_FOUND");
 }

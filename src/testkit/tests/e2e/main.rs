@@ -1,6 +1,11 @@
 //! End-to-end tests: clients against a whole server. Every scenario runs with 1 and with 16 shards, so that nothing
 //! may assume that two entities share one.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test awaits the value, or the panic, of what it spawned"
+)]
+
 /// Makes of each named `async fn(&TestServer)` two tests.
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => { $(
@@ -45,16 +50,21 @@ fn events(section: &Value) -> Vec<Value> {
 /// The event ids of a list.
 fn ids(list: &Value) -> Vec<String> {
     let list = list.as_array().cloned().unwrap_or_default();
-    list.iter().map(|event| event["event_id"].as_str().unwrap_or_default().to_owned()).collect()
+    list.iter()
+        .map(|event| event["event_id"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// The bodies of a list's messages.
 fn bodies(list: &Value) -> Vec<String> {
     let list = list.as_array().cloned().unwrap_or_default();
-    list.iter().filter_map(|event| event["content"]["body"].as_str().map(str::to_owned)).collect()
+    list.iter()
+        .filter_map(|event| event["content"]["body"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The first event of a type and state key.
 fn state_event<'a>(list: &'a [Value], kind: &str, key: &str) -> Option<&'a Value> {
-    list.iter().find(|event| event["type"] == kind && event["state_key"] == key)
+    list.iter()
+        .find(|event| event["type"] == kind && event["state_key"] == key)
 }

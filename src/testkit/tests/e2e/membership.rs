@@ -23,55 +23,107 @@ async fn membership(client: &Client, room: &str, user: &Client) -> String {
 
 async fn invites_are_shown_and_declined(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice.room().preset("private_chat").set("name", json!("Den")).build().await;
-    bob.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
+    let room = alice
+        .room()
+        .preset("private_chat")
+        .set("name", json!("Den"))
+        .build()
+        .await;
+    bob.act(&room, "join", json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
     let before = bob.sync("timeout=0").await;
-    alice.act(&room, "invite", json!({ "user_id": bob.user_id, "reason": "come" })).await.ok();
+    alice
+        .act(
+            &room,
+            "invite",
+            json!({ "user_id": bob.user_id, "reason": "come" }),
+        )
+        .await
+        .ok();
     let news = bob.sync_since(&before).await;
     let stripped = events(&news["rooms"]["invite"][&room]["invite_state"]);
-    assert_eq!(state_event(&stripped, "m.room.name", "").map(|event| &event["content"]["name"]), Some(&json!("Den")));
+    assert_eq!(
+        state_event(&stripped, "m.room.name", "").map(|event| &event["content"]["name"]),
+        Some(&json!("Den"))
+    );
     let own = state_event(&stripped, "m.room.member", &bob.user_id).expect("the invitation");
-    assert_eq!((&own["content"]["membership"], &own["sender"]), (&json!("invite"), &json!(alice.user_id)));
+    assert_eq!(
+        (&own["content"]["membership"], &own["sender"]),
+        (&json!("invite"), &json!(alice.user_id))
+    );
     assert!(news["rooms"]["join"].get(&room).is_none());
-    bob.get(&format!("/rooms/{}/messages?dir=b", encode(&room))).await.refused(403, "M_FORBIDDEN");
+    bob.get(&format!("/rooms/{}/messages?dir=b", encode(&room)))
+        .await
+        .refused(403, "M_FORBIDDEN");
 
     bob.leave(&room).await;
     let left = bob.sync_since(&news).await;
     assert!(left["rooms"]["leave"].get(&room).is_some(), "{left}");
-    assert!(bob.sync("timeout=0").await["rooms"]["invite"].get(&room).is_none());
-    bob.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
+    assert!(
+        bob.sync("timeout=0").await["rooms"]["invite"]
+            .get(&room)
+            .is_none()
+    );
+    bob.act(&room, "join", json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
     alice.invite(&room, &bob).await;
     bob.join(&room).await;
     bob.join(&room).await;
     assert_eq!(membership(&alice, &room, &bob).await, "join");
-    alice.act(&room, "invite", json!({ "user_id": bob.user_id })).await.refused(403, "M_FORBIDDEN");
+    alice
+        .act(&room, "invite", json!({ "user_id": bob.user_id }))
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 async fn kick_ban_and_unban(server: &TestServer) {
-    let (alice, bob, carol) =
-        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let (alice, bob, carol) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("carol").await,
+    );
     let room = alice.room().with(&bob).build().await;
     let about = |user: &Client| json!({ "user_id": user.user_id, "reason": "why" });
-    bob.act(&room, "kick", about(&alice)).await.refused(403, "M_FORBIDDEN");
-    alice.act(&room, "kick", about(&carol)).await.refused(403, "M_FORBIDDEN");
+    bob.act(&room, "kick", about(&alice))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    alice
+        .act(&room, "kick", about(&carol))
+        .await
+        .refused(403, "M_FORBIDDEN");
     let before = bob.sync("timeout=0").await;
     alice.act(&room, "kick", about(&bob)).await.ok();
     let news = bob.sync_since(&before).await;
     let shown = events(&news["rooms"]["leave"][&room]["timeline"]);
     let last = shown.last().expect("the kick");
-    assert_eq!((&last["content"]["membership"], &last["content"]["reason"]), (&json!("leave"), &json!("why")));
-    bob.send_txn(&room, "m.room.message", "1", json!({ "body": "x" })).await.refused(403, "M_FORBIDDEN");
+    assert_eq!(
+        (&last["content"]["membership"], &last["content"]["reason"]),
+        (&json!("leave"), &json!("why"))
+    );
+    bob.send_txn(&room, "m.room.message", "1", json!({ "body": "x" }))
+        .await
+        .refused(403, "M_FORBIDDEN");
     bob.join(&room).await;
 
     alice.act(&room, "ban", about(&bob)).await.ok();
     assert_eq!(membership(&alice, &room, &bob).await, "ban");
-    bob.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
-    alice.act(&room, "invite", about(&bob)).await.refused(403, "M_FORBIDDEN");
+    bob.act(&room, "join", json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    alice
+        .act(&room, "invite", about(&bob))
+        .await
+        .refused(403, "M_FORBIDDEN");
     alice.act(&room, "unban", about(&bob)).await.ok();
     assert_eq!(membership(&alice, &room, &bob).await, "leave");
     bob.join(&room).await;
     alice.act(&room, "ban", about(&carol)).await.ok();
-    carol.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
+    carol
+        .act(&room, "join", json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 async fn forgotten_rooms_are_gone(server: &TestServer) {
@@ -80,9 +132,16 @@ async fn forgotten_rooms_are_gone(server: &TestServer) {
     let joined = bob.act(&room, "forget", json!({})).await;
     assert_eq!(joined.status, 400, "{}", joined.text());
     bob.leave(&room).await;
-    assert_eq!(bob.messages(&room, "dir=b").await["chunk"].as_array().map(|list| list.is_empty()), Some(false));
+    assert_eq!(
+        bob.messages(&room, "dir=b").await["chunk"]
+            .as_array()
+            .map(|list| list.is_empty()),
+        Some(false)
+    );
     bob.act(&room, "forget", json!({})).await.ok();
-    bob.get(&format!("/rooms/{}/messages?dir=b", encode(&room))).await.refused(403, "M_FORBIDDEN");
+    bob.get(&format!("/rooms/{}/messages?dir=b", encode(&room)))
+        .await
+        .refused(403, "M_FORBIDDEN");
     let filter = encode(r#"{"room":{"include_leave":true}}"#);
     let fresh = bob.sync(&format!("timeout=0&filter={filter}")).await;
     assert!(fresh["rooms"]["leave"].get(&room).is_none(), "{fresh}");
@@ -92,46 +151,91 @@ async fn forgotten_rooms_are_gone(server: &TestServer) {
 
 async fn knocks_are_answered(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice.room().state("m.room.join_rules", "", json!({ "join_rule": "knock" })).build().await;
-    bob.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
+    let room = alice
+        .room()
+        .state("m.room.join_rules", "", json!({ "join_rule": "knock" }))
+        .build()
+        .await;
+    bob.act(&room, "join", json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
     let before = bob.sync("timeout=0").await;
     let seen = alice.sync("timeout=0").await;
-    bob.post(&format!("/knock/{}", encode(&room)), json!({ "reason": "please" })).await.ok();
+    bob.post(
+        &format!("/knock/{}", encode(&room)),
+        json!({ "reason": "please" }),
+    )
+    .await
+    .ok();
     let news = bob.sync_since(&before).await;
-    assert!(!events(&news["rooms"]["knock"][&room]["knock_state"]).is_empty(), "{news}");
+    assert!(
+        !events(&news["rooms"]["knock"][&room]["knock_state"]).is_empty(),
+        "{news}"
+    );
     let news = alice.sync_since(&seen).await;
     let knock = events(&news["rooms"]["join"][&room]["timeline"]);
-    assert_eq!(knock.last().map(|event| &event["content"]["membership"]), Some(&json!("knock")));
+    assert_eq!(
+        knock.last().map(|event| &event["content"]["membership"]),
+        Some(&json!("knock"))
+    );
     alice.invite(&room, &bob).await;
-    assert!(bob.sync("timeout=0").await["rooms"]["invite"].get(&room).is_some());
+    assert!(
+        bob.sync("timeout=0").await["rooms"]["invite"]
+            .get(&room)
+            .is_some()
+    );
     bob.join(&room).await;
     bob.leave(&room).await;
-    bob.post(&format!("/knock/{}", encode(&room)), json!({})).await.ok();
+    bob.post(&format!("/knock/{}", encode(&room)), json!({}))
+        .await
+        .ok();
     bob.leave(&room).await;
     assert_eq!(membership(&alice, &room, &bob).await, "leave");
-    bob.post(&format!("/knock/{}", encode(&room)), json!({})).await.ok();
-    alice.act(&room, "kick", json!({ "user_id": bob.user_id })).await.ok();
+    bob.post(&format!("/knock/{}", encode(&room)), json!({}))
+        .await
+        .ok();
+    alice
+        .act(&room, "kick", json!({ "user_id": bob.user_id }))
+        .await
+        .ok();
     assert_eq!(membership(&alice, &room, &bob).await, "leave");
 }
 
 async fn restricted_rooms_let_members_in(server: &TestServer) {
-    let (alice, bob, carol) =
-        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let (alice, bob, carol) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("carol").await,
+    );
     for version in ["8", "10", "11", "12"] {
         let hall = alice.room().with(&bob).build().await;
         let rule = json!({
             "join_rule": "restricted",
             "allow": [{ "type": "m.room_membership", "room_id": hall }],
         });
-        let room = alice.room().version(version).state("m.room.join_rules", "", rule).build().await;
-        carol.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
+        let room = alice
+            .room()
+            .version(version)
+            .state("m.room.join_rules", "", rule)
+            .build()
+            .await;
+        carol
+            .act(&room, "join", json!({}))
+            .await
+            .refused(403, "M_FORBIDDEN");
         bob.join(&room).await;
         let content = alice.state(&room, "m.room.member", &bob.user_id).await.ok();
-        assert_eq!(content["join_authorised_via_users_server"], alice.user_id.as_str(), "{version}: {content}");
+        assert_eq!(
+            content["join_authorised_via_users_server"],
+            alice.user_id.as_str(),
+            "{version}: {content}"
+        );
         bob.leave(&hall).await;
         bob.say(&room, "still in").await;
         bob.leave(&room).await;
-        bob.act(&room, "join", json!({})).await.refused(403, "M_FORBIDDEN");
+        bob.act(&room, "join", json!({}))
+            .await
+            .refused(403, "M_FORBIDDEN");
         alice.invite(&room, &carol).await;
         carol.join(&room).await;
     }
@@ -142,17 +246,29 @@ async fn profiles_follow_into_rooms(server: &TestServer) {
     let room = alice.room().with(&bob).build().await;
     let path = format!("/profile/{}/displayname", encode(&bob.user_id));
     bob.put(&path, json!({ "displayname": "Bobby" })).await.ok();
-    alice.put(&path, json!({ "displayname": "Evil" })).await.refused(403, "M_FORBIDDEN");
+    alice
+        .put(&path, json!({ "displayname": "Evil" }))
+        .await
+        .refused(403, "M_FORBIDDEN");
     assert_eq!(alice.get(&path).await.ok()["displayname"], "Bobby");
     let member = alice.state(&room, "m.room.member", &bob.user_id).await.ok();
-    assert_eq!((&member["displayname"], &member["membership"]), (&json!("Bobby"), &json!("join")));
+    assert_eq!(
+        (&member["displayname"], &member["membership"]),
+        (&json!("Bobby"), &json!("join"))
+    );
 }
 
 async fn member_lists(server: &TestServer) {
-    let (alice, bob, carol) =
-        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let (alice, bob, carol) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("carol").await,
+    );
     let room = alice.room().with(&bob).build().await;
-    let at = alice.sync("timeout=0").await["next_batch"].as_str().unwrap_or_default().to_owned();
+    let at = alice.sync("timeout=0").await["next_batch"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     carol.join(&room).await;
     bob.leave(&room).await;
     let list = |query: String| {
@@ -160,7 +276,10 @@ async fn member_lists(server: &TestServer) {
         async move {
             let answer = alice.get(&format!("/rooms/{room}/members{query}")).await.ok();
             let chunk = answer["chunk"].as_array().cloned().unwrap_or_default();
-            let mut keys: Vec<_> = chunk.iter().map(|event| event["state_key"].as_str().unwrap_or_default()[1..4].to_owned()).collect();
+            let mut keys: Vec<_> = chunk
+                .iter()
+                .map(|event| event["state_key"].as_str().unwrap_or_default()[1..4].to_owned())
+                .collect();
             keys.sort();
             keys.join(" ")
         }
@@ -168,8 +287,14 @@ async fn member_lists(server: &TestServer) {
     assert_eq!(list(String::new()).await, "ali bob car");
     assert_eq!(list("?membership=join".into()).await, "ali car");
     assert_eq!(list("?not_membership=join".into()).await, "bob");
-    assert_eq!(list(format!("?membership=join&at={}", encode(&at))).await, "ali bob");
-    let joined = alice.get(&format!("/rooms/{}/joined_members", encode(&room))).await.ok();
+    assert_eq!(
+        list(format!("?membership=join&at={}", encode(&at))).await,
+        "ali bob"
+    );
+    let joined = alice
+        .get(&format!("/rooms/{}/joined_members", encode(&room)))
+        .await
+        .ok();
     assert_eq!(joined["joined"].as_object().map(|map| map.len()), Some(2));
     let rooms = bob.get("/joined_rooms").await.ok();
     assert_eq!(rooms["joined_rooms"], Value::Array(Vec::new()));

@@ -12,7 +12,12 @@ use hearth_testkit::{Faults, SimNetwork, TestServer};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-async fn ask(network: &SimNetwork, from: &str, to: &str, path: &str) -> Result<OutboundResponse, TransportError> {
+async fn ask(
+    network: &SimNetwork,
+    from: &str,
+    to: &str,
+    path: &str,
+) -> Result<OutboundResponse, TransportError> {
     let request = OutboundRequest {
         destination: Destination::Server(to.to_owned()),
         method: http::Method::GET,
@@ -29,7 +34,10 @@ async fn ask(network: &SimNetwork, from: &str, to: &str, path: &str) -> Result<O
 fn toy() -> (Router, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
     let counted = count.clone();
-    let router = Router::new().route("/count", get(move || async move { counted.fetch_add(1, Ordering::SeqCst).to_string() }));
+    let router = Router::new().route(
+        "/count",
+        get(move || async move { counted.fetch_add(1, Ordering::SeqCst).to_string() }),
+    );
     (router, count)
 }
 
@@ -38,14 +46,20 @@ async fn messages_take_their_time() {
     let network = SimNetwork::new(1);
     let (router, count) = toy();
     network.add("b", router);
-    network.set_faults(Faults { delay_ms: 100..101, ..Faults::default() });
+    network.set_faults(Faults {
+        delay_ms: 100..101,
+        ..Faults::default()
+    });
     let begun = tokio::time::Instant::now();
     let answer = ask(&network, "a", "b", "/count").await.expect("an answer");
     assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"0"[..]));
     assert_eq!(begun.elapsed().as_millis(), 200);
     assert_eq!(count.load(Ordering::SeqCst), 1);
     let missing = ask(&network, "a", "nobody", "/count").await;
-    assert!(matches!(missing, Err(TransportError::Unreachable(_))), "{missing:?}");
+    assert!(
+        matches!(missing, Err(TransportError::Unreachable(_))),
+        "{missing:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,9 +68,30 @@ async fn what_is_lost_and_what_is_repeated() {
     let (router, count) = toy();
     network.add("b", router);
     for (faults, answered, arrived) in [
-        (Faults { lost_requests: 100, ..Faults::default() }, false, 0),
-        (Faults { lost_replies: 100, ..Faults::default() }, false, 1),
-        (Faults { repeats: 100, ..Faults::default() }, true, 2),
+        (
+            Faults {
+                lost_requests: 100,
+                ..Faults::default()
+            },
+            false,
+            0,
+        ),
+        (
+            Faults {
+                lost_replies: 100,
+                ..Faults::default()
+            },
+            false,
+            1,
+        ),
+        (
+            Faults {
+                repeats: 100,
+                ..Faults::default()
+            },
+            true,
+            2,
+        ),
     ] {
         count.store(0, Ordering::SeqCst);
         network.set_faults(faults.clone());
@@ -79,7 +114,10 @@ async fn partitions_part_and_heal() {
     network.add("b", router.clone());
     network.add("c", router);
     network.partition("b", "a");
-    assert_eq!(ask(&network, "a", "b", "/count").await.err(), Some(TransportError::Timeout));
+    assert_eq!(
+        ask(&network, "a", "b", "/count").await.err(),
+        Some(TransportError::Timeout)
+    );
     assert!(ask(&network, "a", "c", "/count").await.is_ok());
     network.heal("a", "b");
     assert!(ask(&network, "a", "b", "/count").await.is_ok());
@@ -102,11 +140,17 @@ async fn run(seed: u64) -> Vec<String> {
         let alice = server.register("alice").await;
         let room = alice.room().messages(2).build().await;
         events.push(room);
-        events.extend(crate::ids(&alice.messages(&events[events.len() - 1], "dir=b").await["chunk"]));
+        events.extend(crate::ids(
+            &alice.messages(&events[events.len() - 1], "dir=b").await["chunk"],
+        ));
     }
     let requests = (0..20).map(|number| {
         let network = network.clone();
-        let (from, to) = if number % 2 == 0 { ("one", "two") } else { ("two", "one") };
+        let (from, to) = if number % 2 == 0 {
+            ("one", "two")
+        } else {
+            ("two", "one")
+        };
         tokio::spawn(async move { ask(&network, from, to, "/_matrix/client/versions").await })
     });
     let requests: Vec<_> = requests.collect();
@@ -121,7 +165,10 @@ async fn run(seed: u64) -> Vec<String> {
 }
 
 fn simulate(seed: u64) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(run(seed))
 }
 

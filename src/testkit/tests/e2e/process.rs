@@ -19,7 +19,9 @@ async fn a_killed_server_comes_back_whole() {
         for number in 0..5 {
             sent.push(alice.say(&room, &format!("{round}.{number}")).await);
         }
-        alice.set_state(&room, "m.room.topic", "", json!({ "topic": round.to_string() })).await;
+        alice
+            .set_state(&room, "m.room.topic", "", json!({ "topic": round.to_string() }))
+            .await;
         process.restart().await;
         let topic = alice.state(&room, "m.room.topic", "").await.ok();
         assert_eq!(topic["topic"], round.to_string());

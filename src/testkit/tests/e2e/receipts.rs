@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 
 use crate::events;
 
-scenarios!(public_private_and_threaded_receipts, read_markers, typing, presence, receipts_never_go_back);
+scenarios!(
+    public_private_and_threaded_receipts,
+    read_markers,
+    typing,
+    presence,
+    receipts_never_go_back
+);
 
 /// The content of the receipts that an answer shows of a room.
 fn receipts(answer: &Value, room: &str) -> Value {
@@ -14,30 +20,56 @@ fn receipts(answer: &Value, room: &str) -> Value {
     found.map_or(Value::Null, |event| event["content"].clone())
 }
 
-async fn receipt(client: &Client, room: &str, kind: &str, event: &str, body: Value) -> hearth_testkit::Answer {
-    client.post(&format!("/rooms/{}/receipt/{kind}/{}", encode(room), encode(event)), body).await
+async fn receipt(
+    client: &Client,
+    room: &str,
+    kind: &str,
+    event: &str,
+    body: Value,
+) -> hearth_testkit::Answer {
+    client
+        .post(
+            &format!("/rooms/{}/receipt/{kind}/{}", encode(room), encode(event)),
+            body,
+        )
+        .await
 }
 
 async fn public_private_and_threaded_receipts(server: &TestServer) {
-    let (alice, bob, eve) =
-        (server.register("alice").await, server.register("bob").await, server.register("eve").await);
+    let (alice, bob, eve) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("eve").await,
+    );
     let room = alice.room().with(&bob).build().await;
     let root = alice.say(&room, "root").await;
     let content = json!({ "body": "r", "m.relates_to": { "rel_type": "m.thread", "event_id": root } });
     let reply = alice.send(&room, "m.room.message", content).await;
     let (a, b) = (alice.sync("timeout=0").await, bob.sync("timeout=0").await);
     receipt(&bob, &room, "m.read", &root, json!({})).await.ok();
-    receipt(&bob, &room, "m.read.private", &reply, json!({})).await.ok();
-    receipt(&bob, &room, "m.read", &reply, json!({ "thread_id": root })).await.ok();
+    receipt(&bob, &room, "m.read.private", &reply, json!({}))
+        .await
+        .ok();
+    receipt(&bob, &room, "m.read", &reply, json!({ "thread_id": root }))
+        .await
+        .ok();
     let shown = receipts(&alice.sync_since(&a).await, &room);
     assert!(shown[&root]["m.read"][&bob.user_id]["ts"].is_u64(), "{shown}");
-    assert_eq!(shown[&reply]["m.read"][&bob.user_id]["thread_id"], root.as_str(), "{shown}");
+    assert_eq!(
+        shown[&reply]["m.read"][&bob.user_id]["thread_id"],
+        root.as_str(),
+        "{shown}"
+    );
     assert!(!shown.to_string().contains("m.read.private"), "{shown}");
     let own = receipts(&bob.sync_since(&b).await, &room);
     assert!(own[&reply]["m.read.private"][&bob.user_id].is_object(), "{own}");
     assert!(receipts(&alice.sync("timeout=0").await, &room)[&root]["m.read"].is_object());
-    receipt(&eve, &room, "m.read", &root, json!({})).await.refused(403, "M_FORBIDDEN");
-    receipt(&bob, &room, "m.other", &root, json!({})).await.refused(400, "M_INVALID_PARAM");
+    receipt(&eve, &room, "m.read", &root, json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    receipt(&bob, &room, "m.other", &root, json!({}))
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let wrong = receipt(&bob, &room, "m.read", &root, json!({ "thread_id": "" })).await;
     assert_eq!(wrong.status, 400, "{}", wrong.text());
 }
@@ -49,7 +81,10 @@ async fn receipts_never_go_back(server: &TestServer) {
     receipt(&bob, &room, "m.read", &two, json!({})).await.ok();
     receipt(&bob, &room, "m.read", &one, json!({})).await.ok();
     let shown = receipts(&alice.sync("timeout=0").await, &room);
-    assert!(shown[&two]["m.read"][&bob.user_id].is_object() && shown.get(&one).is_none(), "{shown}");
+    assert!(
+        shown[&two]["m.read"][&bob.user_id].is_object() && shown.get(&one).is_none(),
+        "{shown}"
+    );
 }
 
 async fn read_markers(server: &TestServer) {
@@ -61,7 +96,10 @@ async fn read_markers(server: &TestServer) {
     bob.act(&room, "read_markers", body).await.ok();
     let news = bob.sync_since(&since).await;
     let data = events(&news["rooms"]["join"][&room]["account_data"]);
-    assert_eq!(data[0], json!({ "type": "m.fully_read", "content": { "event_id": said } }));
+    assert_eq!(
+        data[0],
+        json!({ "type": "m.fully_read", "content": { "event_id": said } })
+    );
     assert!(receipts(&news, &room)[&said]["m.read"][&bob.user_id].is_object());
     let counts = |answer: &Value| answer["rooms"]["join"][&room]["unread_notifications"].clone();
     let fresh = counts(&bob.sync("timeout=0").await);
@@ -78,37 +116,63 @@ async fn typing(server: &TestServer) {
     let path = format!("/rooms/{}/typing/{}", encode(&room), encode(&bob.user_id));
     let who = |answer: &Value| {
         let shown = events(&answer["rooms"]["join"][&room]["ephemeral"]);
-        shown.into_iter().find(|event| event["type"] == "m.typing").map(|event| event["content"]["user_ids"].clone())
+        shown
+            .into_iter()
+            .find(|event| event["type"] == "m.typing")
+            .map(|event| event["content"]["user_ids"].clone())
     };
-    bob.put(&path, json!({ "typing": true, "timeout": 20000 })).await.ok();
+    bob.put(&path, json!({ "typing": true, "timeout": 20000 }))
+        .await
+        .ok();
     let news = alice.sync_since(&since).await;
     assert_eq!(who(&news), Some(json!([bob.user_id])));
     assert_eq!(who(&alice.sync_since(&news).await), None);
     bob.put(&path, json!({ "typing": false })).await.ok();
     let gone = alice.sync_since(&news).await;
     assert_eq!(who(&gone), Some(json!([])));
-    bob.put(&path, json!({ "typing": true, "timeout": 30 })).await.ok();
+    bob.put(&path, json!({ "typing": true, "timeout": 30 }))
+        .await
+        .ok();
     let begun = alice.sync_since(&gone).await;
     assert_eq!(who(&begun), Some(json!([bob.user_id])));
     let since = encode(begun["next_batch"].as_str().unwrap_or_default());
     let expired = alice.sync(&format!("timeout=20000&since={since}")).await;
     assert_eq!(who(&expired), Some(json!([])));
-    alice.put(&path, json!({ "typing": true, "timeout": 30 })).await.refused(403, "M_FORBIDDEN");
+    alice
+        .put(&path, json!({ "typing": true, "timeout": 30 }))
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 async fn presence(server: &TestServer) {
-    let (alice, bob, eve) =
-        (server.register("alice").await, server.register("bob").await, server.register("eve").await);
+    let (alice, bob, eve) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("eve").await,
+    );
     alice.room().with(&bob).build().await;
     let path = format!("/presence/{}/status", encode(&bob.user_id));
     let since = alice.sync("timeout=0").await;
-    bob.put(&path, json!({ "presence": "unavailable", "status_msg": "out" })).await.ok();
-    alice.put(&path, json!({ "presence": "online" })).await.refused(403, "M_FORBIDDEN");
+    bob.put(&path, json!({ "presence": "unavailable", "status_msg": "out" }))
+        .await
+        .ok();
+    alice
+        .put(&path, json!({ "presence": "online" }))
+        .await
+        .refused(403, "M_FORBIDDEN");
     let shown = alice.get(&path).await.ok();
-    assert_eq!((&shown["presence"], &shown["status_msg"]), (&json!("unavailable"), &json!("out")));
+    assert_eq!(
+        (&shown["presence"], &shown["status_msg"]),
+        (&json!("unavailable"), &json!("out"))
+    );
     let news = events(&alice.sync_since(&since).await["presence"]);
-    let found = news.iter().find(|event| event["sender"] == bob.user_id.as_str()).expect("bob's presence");
+    let found = news
+        .iter()
+        .find(|event| event["sender"] == bob.user_id.as_str())
+        .expect("bob's presence");
     assert_eq!(found["content"]["presence"], "unavailable");
     eve.get(&path).await.refused(403, "M_FORBIDDEN");
-    bob.put(&path, json!({ "presence": "asleep" })).await.refused(400, "M_BAD_JSON");
+    bob.put(&path, json!({ "presence": "asleep" }))
+        .await
+        .refused(400, "M_BAD_JSON");
 }

@@ -18,7 +18,14 @@ fn relates(body: &str, kind: &str, to: &str) -> Value {
 }
 
 async fn relations(client: &Client, room: &str, event: &str, rest: &str) -> Value {
-    client.get(&format!("/_matrix/client/v1/rooms/{}/relations/{}{rest}", encode(room), encode(event))).await.ok()
+    client
+        .get(&format!(
+            "/_matrix/client/v1/rooms/{}/relations/{}{rest}",
+            encode(room),
+            encode(event)
+        ))
+        .await
+        .ok()
 }
 
 async fn bundled(client: &Client, room: &str, event: &str) -> Value {
@@ -29,15 +36,32 @@ async fn reactions_and_references(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.room().with(&bob).build().await;
     let said = alice.say(&room, "hello").await;
-    let reaction = |key: &str| json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
+    let reaction =
+        |key: &str| json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
     let first = bob.send(&room, "m.reaction", reaction("👍")).await;
     let doubled = bob.send_txn(&room, "m.reaction", "again", reaction("👍")).await;
-    assert_eq!((doubled.status, doubled.errcode().as_str()), (400, "M_DUPLICATE_ANNOTATION"), "{}", doubled.text());
+    assert_eq!(
+        (doubled.status, doubled.errcode().as_str()),
+        (400, "M_DUPLICATE_ANNOTATION"),
+        "{}",
+        doubled.text()
+    );
     let second = alice.send(&room, "m.reaction", reaction("👍")).await;
-    let reference = bob.send(&room, "m.room.message", relates("see", "m.reference", &said)).await;
-    assert_eq!(ids(&relations(&alice, &room, &said, "").await["chunk"]), [reference.clone(), second.clone(), first.clone()]);
-    assert_eq!(ids(&relations(&alice, &room, &said, "/m.annotation").await["chunk"]), [second, first]);
-    assert_eq!(ids(&relations(&alice, &room, &said, "/m.annotation/m.reaction?dir=f&limit=1").await["chunk"]).len(), 1);
+    let reference = bob
+        .send(&room, "m.room.message", relates("see", "m.reference", &said))
+        .await;
+    assert_eq!(
+        ids(&relations(&alice, &room, &said, "").await["chunk"]),
+        [reference.clone(), second.clone(), first.clone()]
+    );
+    assert_eq!(
+        ids(&relations(&alice, &room, &said, "/m.annotation").await["chunk"]),
+        [second, first]
+    );
+    assert_eq!(
+        ids(&relations(&alice, &room, &said, "/m.annotation/m.reaction?dir=f&limit=1").await["chunk"]).len(),
+        1
+    );
     assert!(ids(&relations(&alice, &room, &said, "/m.annotation/m.other").await["chunk"]).is_empty());
     let bundle = bundled(&alice, &room, &said).await;
     assert_eq!(bundle["m.reference"]["chunk"], json!([{ "event_id": reference }]));
@@ -70,10 +94,21 @@ async fn the_newest_edit_is_bundled(server: &TestServer) {
     let event = bob.event(&room, &said).await.ok();
     assert_eq!(event["content"]["body"], "helo");
     let replaced = &event["unsigned"]["m.relations"]["m.replace"];
-    assert_eq!((&replaced["event_id"], &replaced["content"]["m.new_content"]["body"]), (&json!(newest), &json!("hello")));
+    assert_eq!(
+        (
+            &replaced["event_id"],
+            &replaced["content"]["m.new_content"]["body"]
+        ),
+        (&json!(newest), &json!("hello"))
+    );
     let page = bob.messages(&room, "dir=b&limit=10").await;
-    let shown = page["chunk"].as_array().and_then(|list| list.iter().find(|event| event["event_id"] == said.as_str()));
-    assert_eq!(shown.map(|event| &event["unsigned"]["m.relations"]["m.replace"]["event_id"]), Some(&json!(newest)));
+    let shown = page["chunk"]
+        .as_array()
+        .and_then(|list| list.iter().find(|event| event["event_id"] == said.as_str()));
+    assert_eq!(
+        shown.map(|event| &event["unsigned"]["m.relations"]["m.replace"]["event_id"]),
+        Some(&json!(newest))
+    );
     let news = bob.sync_since(&since).await;
     assert_eq!(events(&news["rooms"]["join"][&room]["timeline"]).len(), 2);
     alice.redact(&room, &newest).await;
@@ -86,29 +121,52 @@ async fn the_newest_edit_is_bundled(server: &TestServer) {
 async fn threads_are_counted_and_listed(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.room().with(&bob).build().await;
-    let (one, two, three) = (alice.say(&room, "one").await, bob.say(&room, "two").await, alice.say(&room, "three").await);
+    let (one, two, three) = (
+        alice.say(&room, "one").await,
+        bob.say(&room, "two").await,
+        alice.say(&room, "three").await,
+    );
     for (root, count) in [(&one, 3), (&two, 1), (&three, 2)] {
         for number in 0..count {
-            alice.send(&room, "m.room.message", relates(&format!("r{number}"), "m.thread", root)).await;
+            alice
+                .send(
+                    &room,
+                    "m.room.message",
+                    relates(&format!("r{number}"), "m.thread", root),
+                )
+                .await;
         }
     }
     let bundle = bundled(&bob, &room, &one).await;
     assert_eq!(bundle["m.thread"]["count"], 3);
     assert_eq!(bundle["m.thread"]["latest_event"]["content"]["body"], "r2");
     assert_eq!(bundle["m.thread"]["current_user_participated"], false);
-    assert_eq!(bundled(&alice, &room, &one).await["m.thread"]["current_user_participated"], true);
-    bob.send(&room, "m.room.message", relates("mine", "m.thread", &one)).await;
-    assert_eq!(bundled(&bob, &room, &one).await["m.thread"]["current_user_participated"], true);
+    assert_eq!(
+        bundled(&alice, &room, &one).await["m.thread"]["current_user_participated"],
+        true
+    );
+    bob.send(&room, "m.room.message", relates("mine", "m.thread", &one))
+        .await;
+    assert_eq!(
+        bundled(&bob, &room, &one).await["m.thread"]["current_user_participated"],
+        true
+    );
 
     let path = format!("/_matrix/client/v1/rooms/{}/threads", encode(&room));
     let list = bob.get(&path).await.ok();
     assert_eq!(ids(&list["chunk"]), [one.clone(), three.clone(), two.clone()]);
-    assert_eq!(list["chunk"][0]["unsigned"]["m.relations"]["m.thread"]["count"], 4);
+    assert_eq!(
+        list["chunk"][0]["unsigned"]["m.relations"]["m.thread"]["count"],
+        4
+    );
     let mine = bob.get(&format!("{path}?include=participated")).await.ok();
     assert_eq!(ids(&mine["chunk"]), [one.clone(), two.clone()]);
     let first = bob.get(&format!("{path}?limit=1")).await.ok();
     let next = first["next_batch"].as_str().unwrap_or_default();
-    let rest = bob.get(&format!("{path}?limit=5&from={}", encode(next))).await.ok();
+    let rest = bob
+        .get(&format!("{path}?limit=5&from={}", encode(next)))
+        .await
+        .ok();
     assert_eq!(ids(&rest["chunk"]), [three, two]);
     assert!(rest.get("next_batch").is_none());
 }
@@ -119,20 +177,42 @@ async fn redacted_relations_are_gone(server: &TestServer) {
     let root = alice.say(&room, "root").await;
     let mut replies = Vec::new();
     for number in 0..3 {
-        replies.push(alice.send(&room, "m.room.message", relates(&format!("r{number}"), "m.thread", &root)).await);
+        replies.push(
+            alice
+                .send(
+                    &room,
+                    "m.room.message",
+                    relates(&format!("r{number}"), "m.thread", &root),
+                )
+                .await,
+        );
     }
     alice.redact(&room, &replies[2]).await;
     let bundle = bundled(&alice, &room, &root).await;
-    assert_eq!((&bundle["m.thread"]["count"], &bundle["m.thread"]["latest_event"]["content"]["body"]), (&json!(2), &json!("r1")));
+    assert_eq!(
+        (
+            &bundle["m.thread"]["count"],
+            &bundle["m.thread"]["latest_event"]["content"]["body"]
+        ),
+        (&json!(2), &json!("r1"))
+    );
     alice.redact(&room, &replies[0]).await;
     alice.redact(&room, &replies[0]).await;
     assert_eq!(bundled(&alice, &room, &root).await["m.thread"]["count"], 1);
-    assert_eq!(bodies(&relations(&alice, &room, &root, "").await["chunk"]), ["r1"]);
+    assert_eq!(
+        bodies(&relations(&alice, &room, &root, "").await["chunk"]),
+        ["r1"]
+    );
     alice.redact(&room, &replies[1]).await;
     assert_eq!(bundled(&alice, &room, &root).await, Value::Null);
-    let list = alice.get(&format!("/_matrix/client/v1/rooms/{}/threads", encode(&room))).await.ok();
+    let list = alice
+        .get(&format!("/_matrix/client/v1/rooms/{}/threads", encode(&room)))
+        .await
+        .ok();
     assert_eq!(list["chunk"], json!([]));
-    alice.send(&room, "m.room.message", relates("again", "m.thread", &root)).await;
+    alice
+        .send(&room, "m.room.message", relates("again", "m.thread", &root))
+        .await;
     assert_eq!(bundled(&alice, &room, &root).await["m.thread"]["count"], 1);
 }
 
@@ -142,12 +222,24 @@ async fn concurrent_redactions_count_once(server: &TestServer) {
     let root = alice.say(&room, "root").await;
     let mut replies = Vec::new();
     for number in 0..4 {
-        replies.push(alice.send(&room, "m.room.message", relates(&format!("r{number}"), "m.thread", &root)).await);
+        replies.push(
+            alice
+                .send(
+                    &room,
+                    "m.room.message",
+                    relates(&format!("r{number}"), "m.thread", &root),
+                )
+                .await,
+        );
     }
     let tasks: Vec<_> = [2, 3, 3, 3, 2]
         .into_iter()
         .map(|at: usize| {
-            let (client, room, reply) = (alice.on(alice.endpoint.clone()), room.clone(), replies[at].clone());
+            let (client, room, reply) = (
+                alice.on(alice.endpoint.clone()),
+                room.clone(),
+                replies[at].clone(),
+            );
             tokio::spawn(async move {
                 let path = format!("/rooms/{}/redact/{}/{:p}", encode(&room), encode(&reply), &client);
                 client.put(&path, json!({})).await.ok();
@@ -158,5 +250,11 @@ async fn concurrent_redactions_count_once(server: &TestServer) {
         task.await.expect("no panic");
     }
     let bundle = bundled(&alice, &room, &root).await;
-    assert_eq!((&bundle["m.thread"]["count"], &bundle["m.thread"]["latest_event"]["content"]["body"]), (&json!(2), &json!("r1")));
+    assert_eq!(
+        (
+            &bundle["m.thread"]["count"],
+            &bundle["m.thread"]["latest_event"]["content"]["body"]
+        ),
+        (&json!(2), &json!("r1"))
+    );
 }

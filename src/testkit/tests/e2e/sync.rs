@@ -21,21 +21,42 @@ scenarios!(
 
 async fn initial_and_incremental(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice.room().set("name", json!("Den")).with(&bob).messages(2).build().await;
+    let room = alice
+        .room()
+        .set("name", json!("Den"))
+        .with(&bob)
+        .messages(2)
+        .build()
+        .await;
     let first = bob.sync("timeout=0").await;
     let joined = &first["rooms"]["join"][&room];
     let mut all = events(&joined["state"]);
     all.extend(events(&joined["timeline"]));
-    for kind in ["m.room.create", "m.room.power_levels", "m.room.join_rules", "m.room.name"] {
+    for kind in [
+        "m.room.create",
+        "m.room.power_levels",
+        "m.room.join_rules",
+        "m.room.name",
+    ] {
         assert!(state_event(&all, kind, "").is_some(), "{kind} is missing");
     }
-    assert!(events(&joined["timeline"]).iter().all(|event| event.get("room_id").is_none()));
+    assert!(
+        events(&joined["timeline"])
+            .iter()
+            .all(|event| event.get("room_id").is_none())
+    );
     assert_eq!(bodies(&joined["timeline"]["events"]), ["m0", "m1"]);
-    assert_eq!(joined["summary"]["m.joined_member_count"], 2, "{}", joined["summary"]);
+    assert_eq!(
+        joined["summary"]["m.joined_member_count"], 2,
+        "{}",
+        joined["summary"]
+    );
     let idle = bob.sync_since(&first).await;
     assert!(idle["rooms"]["join"].get(&room).is_none(), "{idle}");
     alice.say(&room, "news").await;
-    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "t" })).await;
+    alice
+        .set_state(&room, "m.room.topic", "", json!({ "topic": "t" }))
+        .await;
     let news = bob.sync_since(&idle).await;
     let joined = &news["rooms"]["join"][&room];
     assert_eq!(bodies(&joined["timeline"]["events"]), ["news"]);
@@ -43,29 +64,41 @@ async fn initial_and_incremental(server: &TestServer) {
     assert_ne!(joined["timeline"]["limited"], true);
     assert!(events(&joined["state"]).is_empty(), "{joined}");
     // An old token still tells everything since.
-    assert_eq!(ids(&bob.sync_since(&first).await["rooms"]["join"][&room]["timeline"]["events"]), ids(&joined["timeline"]["events"]));
+    assert_eq!(
+        ids(&bob.sync_since(&first).await["rooms"]["join"][&room]["timeline"]["events"]),
+        ids(&joined["timeline"]["events"])
+    );
 }
 
 async fn a_gap_is_filled_by_prev_batch(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.room().with(&bob).build().await;
     let since = bob.sync("timeout=0").await;
-    alice.set_state(&room, "org.example.s", "", json!({ "v": 1 })).await;
+    alice
+        .set_state(&room, "org.example.s", "", json!({ "v": 1 }))
+        .await;
     let mut sent = Vec::new();
     for number in 0..25 {
         sent.push(alice.say(&room, &format!("m{number}")).await);
     }
     let filter = encode(r#"{"room":{"timeline":{"limit":5}}}"#);
     let token = since["next_batch"].as_str().unwrap_or_default();
-    let news = bob.sync(&format!("timeout=0&filter={filter}&since={}", encode(token))).await;
+    let news = bob
+        .sync(&format!("timeout=0&filter={filter}&since={}", encode(token)))
+        .await;
     let joined = &news["rooms"]["join"][&room];
     assert_eq!(joined["timeline"]["limited"], true);
     assert_eq!(ids(&joined["timeline"]["events"]), sent[20..]);
-    assert!(state_event(&events(&joined["state"]), "org.example.s", "").is_some(), "state of the gap");
+    assert!(
+        state_event(&events(&joined["state"]), "org.example.s", "").is_some(),
+        "state of the gap"
+    );
     let mut from = encode(joined["timeline"]["prev_batch"].as_str().unwrap_or_default());
     let mut filled = Vec::new();
     loop {
-        let page = bob.messages(&room, &format!("dir=b&limit=6&from={from}&to={}", encode(token))).await;
+        let page = bob
+            .messages(&room, &format!("dir=b&limit=6&from={from}&to={}", encode(token)))
+            .await;
         filled.extend(ids(&page["chunk"]));
         match page["end"].as_str() {
             Some(end) if !ids(&page["chunk"]).is_empty() => from = encode(end),
@@ -80,17 +113,35 @@ async fn a_gap_is_filled_by_prev_batch(server: &TestServer) {
 async fn sections_of_rooms(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let mut since = bob.sync("timeout=0").await;
-    let room = alice.room().preset("private_chat").state("m.room.join_rules", "", json!({ "join_rule": "knock" })).build().await;
+    let room = alice
+        .room()
+        .preset("private_chat")
+        .state("m.room.join_rules", "", json!({ "join_rule": "knock" }))
+        .build()
+        .await;
     let section = |answer: &Value| {
-        let found = ["join", "invite", "knock", "leave"].into_iter().filter(|name| answer["rooms"][name].get(&room).is_some());
+        let found = ["join", "invite", "knock", "leave"]
+            .into_iter()
+            .filter(|name| answer["rooms"][name].get(&room).is_some());
         found.collect::<Vec<_>>().join(",")
     };
     let mut steps = Vec::new();
-    for step in ["knock", "invite", "join", "kick", "invite", "leave", "invite", "join", "leave", "forget"] {
+    for step in [
+        "knock", "invite", "join", "kick", "invite", "leave", "invite", "join", "leave", "forget",
+    ] {
         match step {
-            "knock" => drop(bob.post(&format!("/knock/{}", encode(&room)), json!({})).await.ok()),
+            "knock" => drop(
+                bob.post(&format!("/knock/{}", encode(&room)), json!({}))
+                    .await
+                    .ok(),
+            ),
             "invite" => alice.invite(&room, &bob).await,
-            "kick" => drop(alice.act(&room, "kick", json!({ "user_id": bob.user_id })).await.ok()),
+            "kick" => drop(
+                alice
+                    .act(&room, "kick", json!({ "user_id": bob.user_id }))
+                    .await
+                    .ok(),
+            ),
             other => drop(bob.act(&room, other, json!({})).await.ok()),
         }
         let news = bob.sync_since(&since).await;
@@ -98,8 +149,16 @@ async fn sections_of_rooms(server: &TestServer) {
         since = news;
     }
     let expected = [
-        "knock:knock", "invite:invite", "join:join", "kick:leave", "invite:invite", "leave:leave", "invite:invite",
-        "join:join", "leave:leave", "forget:",
+        "knock:knock",
+        "invite:invite",
+        "join:join",
+        "kick:leave",
+        "invite:invite",
+        "leave:leave",
+        "invite:invite",
+        "join:join",
+        "leave:leave",
+        "forget:",
     ];
     assert_eq!(steps, expected);
     // Joined and left between two syncs: it still shows as left.
@@ -110,8 +169,11 @@ async fn sections_of_rooms(server: &TestServer) {
 }
 
 async fn filters_and_lazy_members(server: &TestServer) {
-    let (alice, bob, carol) =
-        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let (alice, bob, carol) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("carol").await,
+    );
     let room = alice.room().with(&bob).with(&carol).build().await;
     let other = alice.room().with(&bob).build().await;
     for number in 0..12 {
@@ -124,19 +186,28 @@ async fn filters_and_lazy_members(server: &TestServer) {
     let first = bob.sync(&format!("timeout=0&filter={lazy}")).await;
     let members = |answer: &Value| {
         let state = events(&answer["rooms"]["join"][&room]["state"]);
-        let mut keys: Vec<_> = state.iter().filter(|event| event["type"] == "m.room.member").map(|event| event["state_key"].clone()).collect();
+        let mut keys: Vec<_> = state
+            .iter()
+            .filter(|event| event["type"] == "m.room.member")
+            .map(|event| event["state_key"].clone())
+            .collect();
         keys.sort_by_key(Value::to_string);
         keys
     };
     let found = members(&first);
-    assert!(found.contains(&json!(alice.user_id)) && !found.contains(&json!(carol.user_id)), "{found:?}");
+    assert!(
+        found.contains(&json!(alice.user_id)) && !found.contains(&json!(carol.user_id)),
+        "{found:?}"
+    );
     carol.say(&room, "from carol").await;
     let since = encode(first["next_batch"].as_str().unwrap_or_default());
     let news = bob.sync(&format!("timeout=0&filter={lazy}&since={since}")).await;
     assert_eq!(members(&news), [json!(carol.user_id)]);
     let format = encode(r#"{"event_fields":["content.body","type"],"event_format":"client"}"#);
     bob.sync(&format!("timeout=0&filter={format}")).await;
-    let none = encode(r#"{"room":{"timeline":{"types":[]},"state":{"types":[]},"ephemeral":{"types":[]}},"presence":{"types":[]},"account_data":{"types":[]}}"#);
+    let none = encode(
+        r#"{"room":{"timeline":{"types":[]},"state":{"types":[]},"ephemeral":{"types":[]}},"presence":{"types":[]},"account_data":{"types":[]}}"#,
+    );
     let empty = bob.sync(&format!("timeout=0&filter={none}")).await;
     assert!(events(&empty["account_data"]).is_empty() && events(&empty["presence"]).is_empty());
     bob.get("/sync?filter={").await.refused(400, "M_INVALID_PARAM");
@@ -145,8 +216,14 @@ async fn filters_and_lazy_members(server: &TestServer) {
 async fn full_state(server: &TestServer) {
     let alice = server.register("alice").await;
     let room = alice.room().set("name", json!("Den")).build().await;
-    let since = encode(alice.sync("timeout=0").await["next_batch"].as_str().unwrap_or_default());
-    let full = alice.sync(&format!("timeout=20000&full_state=true&since={since}")).await;
+    let since = encode(
+        alice.sync("timeout=0").await["next_batch"]
+            .as_str()
+            .unwrap_or_default(),
+    );
+    let full = alice
+        .sync(&format!("timeout=20000&full_state=true&since={since}"))
+        .await;
     let state = events(&full["rooms"]["join"][&room]["state"]);
     for kind in ["m.room.create", "m.room.name", "m.room.power_levels"] {
         assert!(state_event(&state, kind, "").is_some(), "{kind}");
@@ -160,11 +237,20 @@ async fn state_after(server: &TestServer) {
     let joined = &first["rooms"]["join"][&room];
     assert!(joined.get("state").is_none(), "{joined}");
     let after = events(&joined["state_after"]);
-    assert_eq!(state_event(&after, "m.room.name", "").map(|event| &event["content"]["name"]), Some(&json!("one")));
-    alice.set_state(&room, "m.room.name", "", json!({ "name": "two" })).await;
-    let last = alice.set_state(&room, "m.room.name", "", json!({ "name": "three" })).await;
+    assert_eq!(
+        state_event(&after, "m.room.name", "").map(|event| &event["content"]["name"]),
+        Some(&json!("one"))
+    );
+    alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "two" }))
+        .await;
+    let last = alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "three" }))
+        .await;
     let since = encode(first["next_batch"].as_str().unwrap_or_default());
-    let news = bob.sync(&format!("timeout=0&use_state_after=true&since={since}")).await;
+    let news = bob
+        .sync(&format!("timeout=0&use_state_after=true&since={since}"))
+        .await;
     let after = events(&news["rooms"]["join"][&room]["state_after"]);
     assert_eq!(after.len(), 1);
     assert_eq!(after[0]["event_id"], last.as_str());
@@ -173,7 +259,11 @@ async fn state_after(server: &TestServer) {
 async fn waiting_ends_with_news(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.room().with(&bob).build().await;
-    let since = encode(bob.sync("timeout=0").await["next_batch"].as_str().unwrap_or_default());
+    let since = encode(
+        bob.sync("timeout=0").await["next_batch"]
+            .as_str()
+            .unwrap_or_default(),
+    );
     let waiting = {
         let (bob, since) = (bob.on(bob.endpoint.clone()), since.clone());
         tokio::spawn(async move { bob.sync(&format!("timeout=30000&since={since}")).await })
@@ -183,7 +273,10 @@ async fn waiting_ends_with_news(server: &TestServer) {
     alice.say(&room, "wake").await;
     let news = waiting.await.expect("no panic");
     assert!(begun.elapsed() < Duration::from_secs(10), "the sync did not wake");
-    assert_eq!(bodies(&news["rooms"]["join"][&room]["timeline"]["events"]), ["wake"]);
+    assert_eq!(
+        bodies(&news["rooms"]["join"][&room]["timeline"]["events"]),
+        ["wake"]
+    );
     let since = encode(news["next_batch"].as_str().unwrap_or_default());
     let begun = Instant::now();
     bob.sync(&format!("timeout=50&since={since}")).await;
@@ -198,7 +291,9 @@ async fn two_devices_follow(server: &TestServer) {
     after.pull().await;
     let room = alice.room().with(&bob).messages(2).build().await;
     plain.check("joined").await;
-    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "x" })).await;
+    alice
+        .set_state(&room, "m.room.topic", "", json!({ "topic": "x" }))
+        .await;
     for number in 0..15 {
         alice.say(&room, &number.to_string()).await;
     }
@@ -222,6 +317,9 @@ async fn left_rooms_in_full(server: &TestServer) {
     let full = bob.sync(&format!("timeout=0&filter={filter}")).await;
     let left = &full["rooms"]["leave"][&room];
     let shown = events(&left["timeline"]);
-    assert_eq!(shown.last().map(|event| &event["content"]["membership"]), Some(&json!("leave")));
+    assert_eq!(
+        shown.last().map(|event| &event["content"]["membership"]),
+        Some(&json!("leave"))
+    );
     assert!(!left.to_string().contains("unseen"));
 }
