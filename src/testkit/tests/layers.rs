@@ -286,7 +286,8 @@ fn tasks_are_spawned_in_one_place() {
             &["tokio::spawn(", "tokio::task::spawn(", "thread_rng("],
         ));
     }
-    lines.retain(|line| !line.contains("core/tasks.rs"));
+    // In tests clippy watches: they say why they await what they spawned.
+    lines.retain(|line| !line.contains("core/tasks.rs") && !line.contains("_tests/"));
     assert!(
         lines.is_empty(),
         "spawn by hearth_core::tasks::spawn:\n{}",
