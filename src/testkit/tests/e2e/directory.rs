@@ -17,10 +17,13 @@ async fn aliases(server: &TestServer) {
     );
     bob.put(&path, json!({ "room_id": room }))
         .await
-        .refused(409, "M_ROOM_IN_USE");
+        .refused(403, "M_FORBIDDEN");
     bob.post(&format!("/join/{}", encode("#a:hs1")), json!({}))
         .await
         .ok();
+    bob.put(&path, json!({ "room_id": room }))
+        .await
+        .refused(409, "M_UNKNOWN");
     let list = bob.get(&format!("/rooms/{}/aliases", encode(&room))).await.ok();
     assert_eq!(list["aliases"], json!(["#a:hs1"]));
     bob.delete(&path).await.refused(403, "M_FORBIDDEN");
@@ -30,7 +33,7 @@ async fn aliases(server: &TestServer) {
     alice
         .put(&path, json!({ "room_id": "!none:hs1" }))
         .await
-        .refused(404, "M_NOT_FOUND");
+        .refused(403, "M_FORBIDDEN");
     let invalid = alice
         .put(
             &format!("/directory/room/{}", encode("a:hs1")),
