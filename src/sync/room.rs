@@ -407,14 +407,16 @@ impl Look<'_> {
                 .room(room.id())
                 .is_some_and(|entry| entry.typed_after(self.typing_since()))
         };
-        let (mut users, _) = if changed || !known {
+        let (mut users, changes) = if changed || !known {
             room.typing()
         } else {
             return None;
         };
         users.retain(|user| !self.ignored.contains(user));
         // Where nobody types, that is news only to who was told otherwise.
-        Some(users).filter(|users| known && changed && self.since.is_some() || !users.is_empty())
+        // Who left and came back between two syncs may have been told.
+        let told = self.since.is_some() && if known { changed } else { changes > 0 };
+        Some(users).filter(|users| told || !users.is_empty())
     }
 
     /// The receipts set since the token.
