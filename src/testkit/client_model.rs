@@ -271,3 +271,51 @@ fn events(section: &Value) -> impl Iterator<Item = &Value> {
 fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
     object.as_object().into_iter().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(next: &str, room: Value) -> Value {
+        json!({ "next_batch": next, "rooms": { "join": { "!r": room } } })
+    }
+
+    fn message(id: &str) -> Value {
+        json!({ "event_id": id, "type": "m.room.message", "sender": "@a:hs1" })
+    }
+
+    fn timeline(ids: &[&str], limited: bool) -> Value {
+        let events: Vec<_> = ids.iter().map(|id| message(id)).collect();
+        json!({ "timeline": { "events": events, "limited": limited } })
+    }
+
+    #[test]
+    fn what_a_follower_knows_otherwise_is_found() {
+        let mut followed = ClientModel::new();
+        followed.apply(&answer("1", timeline(&["$1", "$2"], false)));
+        followed.apply(&answer("2", timeline(&["$3"], false)));
+        for (ids, equal) in [
+            (vec!["$1", "$2", "$3"], true),
+            (vec!["$3"], true),
+            (vec!["$2", "$1", "$3"], false),
+            (vec!["$4"], false),
+        ] {
+            let mut fresh = ClientModel::new();
+            fresh.apply(&answer("2", timeline(&ids, true)));
+            assert_eq!(followed.differences(&fresh, false).is_empty(), equal, "{ids:?}");
+        }
+        let mut fresh = ClientModel::new();
+        fresh.apply(&json!({ "next_batch": "2" }));
+        assert_eq!(followed.differences(&fresh, false).len(), 1, "a room is missing");
+    }
+
+    #[test]
+    fn an_event_that_comes_twice_is_a_fault() {
+        let mut followed = ClientModel::new();
+        followed.apply(&answer("1", timeline(&["$1"], false)));
+        followed.apply(&answer("2", timeline(&["$1"], false)));
+        assert_eq!(followed.faults.len(), 1);
+    }
+}
