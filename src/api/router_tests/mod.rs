@@ -1,6 +1,7 @@
 //! The whole router over the in-memory engine.
 
 mod accounts;
+mod cross_signing;
 mod edge;
 mod malformed;
 mod media;
