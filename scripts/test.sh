@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
+# First, because the end-to-end tests start it as a process.
+step "the server's binary"
+cargo build --locked -p hearth-server
+export HEARTH_BINARY="${HEARTH_BINARY:-$CARGO_TARGET_DIR/debug/hearth}"
+
 step "unit, integration and layering tests"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -14,8 +19,6 @@ cargo test --workspace --locked 2>&1 | tee "$log"
 
 if [ "${HEARTH_QUICK:-0}" != 1 ]; then
     step "the server as a process"
-    cargo build --locked -p hearth-server
-    export HEARTH_BINARY="${HEARTH_BINARY:-$CARGO_TARGET_DIR/debug/hearth}"
     tests/smoke.sh
     tests/durability/run.sh short
     tests/clients/run.sh

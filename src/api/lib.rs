@@ -10,6 +10,7 @@ pub mod client;
 pub mod edge;
 pub mod error;
 pub mod extract;
+pub mod federation;
 pub mod ratelimit;
 pub mod routes;
 pub mod well_known;
@@ -32,6 +33,9 @@ pub fn router(app: Arc<App>, apis: &[Api]) -> Router {
         router = router
             .merge(client::routes().into_router())
             .merge(admin::routes().into_router());
+    }
+    if apis.contains(&Api::Federation) {
+        router = router.merge(federation::routes().into_router());
     }
     if client || apis.contains(&Api::WellKnown) {
         router = router.merge(well_known::routes().into_router());

@@ -33,6 +33,7 @@ mod locks;
 mod membership;
 mod receipts;
 mod relations;
+mod remote;
 mod room;
 #[cfg(test)]
 mod room_tests;
@@ -53,6 +54,7 @@ pub use head::{Membership, View};
 pub use input::{NewEvent, Sent, Txn};
 pub use receipts::{Receipt, ReceiptKind};
 pub use relations::{Bundle, Relation, RelationRow, Thread};
+pub use remote::{Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds};
 pub use room::Room;
 pub use staging::MemberChange;
 pub use state_tree::NodeId;

@@ -29,9 +29,13 @@ const EDGES: &[(&str, &str)] = &[
     ("testkit", "server api storage core"),
     (
         "server",
-        "api sync appservice media rooms users cluster storage events core",
+        "api sync appservice media federation rooms users cluster storage events core",
     ),
-    ("api", "sync appservice media rooms users storage events core"),
+    (
+        "api",
+        "sync appservice media federation rooms users storage events core",
+    ),
+    ("federation", "rooms users cluster storage events core"),
     ("sync", "rooms users storage core"),
     ("appservice", "core"),
     ("media", "cluster storage core"),

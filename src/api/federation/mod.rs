@@ -1,0 +1,8 @@
+//! The server-server API. Each module is a section of it, with a table of its endpoints.
+
+use crate::routes::Routes;
+
+/// All endpoints of the server-server API.
+pub fn routes() -> Routes {
+    [].into_iter().fold(Routes::new(), Routes::merge)
+}
