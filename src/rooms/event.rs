@@ -31,6 +31,8 @@ impl Flags {
     pub const OUTLIER: u16 = 4;
     /// The stored bytes are the redacted ones.
     pub const REDACTED: u16 = 8;
+    /// Of another server, and accepted through this one, which tells the others of it.
+    pub const FORWARD: u16 = 16;
 
     /// Whether all bits of `flag` are set.
     pub fn has(self, flag: u16) -> bool {

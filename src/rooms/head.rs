@@ -21,6 +21,9 @@ use crate::{
 /// The tag of the head record's first encoding.
 const HEAD_V1: u8 = 1;
 
+/// The tag of the encoding in which each forward extremity has the root of the state after it.
+const HEAD_V2: u8 = 2;
+
 /// How many members' parsed events the writer keeps; beyond it the cache starts afresh.
 const CACHED_MEMBERS_MAX: usize = 4096;
 
@@ -39,6 +42,8 @@ pub(crate) struct EventRef {
 pub(crate) struct Tip {
     pub(crate) event: EventRef,
     pub(crate) depth: u64,
+    /// Root of the state after it.
+    pub(crate) root: NodeId,
 }
 
 /// Running totals of a timeline: the unread count is the difference of two of them.
@@ -102,7 +107,7 @@ impl Default for HeadRecord {
 impl HeadRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(100);
-        out.push(HEAD_V1);
+        out.push(HEAD_V2);
         for value in [
             u64::from(self.last_short),
             u64::from(self.last_state_key),
@@ -123,13 +128,15 @@ impl HeadRecord {
             put_varint(&mut out, u64::from(tip.event.short));
             put_varint(&mut out, tip.depth);
             put_bytes(&mut out, &encode_event_id(&tip.event.id));
+            out.extend_from_slice(&tip.root.0);
         }
         out
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(bytes, "room head");
-        if cursor.u8()? != HEAD_V1 {
+        let tag = cursor.u8()?;
+        if !matches!(tag, HEAD_V1 | HEAD_V2) {
             return Err(cursor.damaged());
         }
         let mut head = HeadRecord {
@@ -153,9 +160,15 @@ impl HeadRecord {
             let short = cursor.u32()?;
             let depth = cursor.varint()?;
             let id = decode_event_id(cursor.bytes()?).ok_or_else(|| cursor.damaged())?;
+            // Rooms of the first encoding have one extremity, and the state after it is the current one.
+            let root = match tag {
+                HEAD_V1 => head.root,
+                _ => NodeId(cursor.take(16)?.try_into().map_err(|_| cursor.damaged())?),
+            };
             head.tips.push(Tip {
                 event: EventRef { short, id },
                 depth,
+                root,
             });
         }
         Ok(head)
@@ -240,6 +253,17 @@ impl Membership {
         }
     }
 
+    /// Reads the content of a member event; what makes no sense is [`Membership::None`].
+    pub(crate) fn of_content(content: &[u8]) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Content<'a> {
+            #[serde(borrow)]
+            membership: std::borrow::Cow<'a, str>,
+        }
+        serde_json::from_slice::<Content<'_>>(content)
+            .map_or(Self::None, |content| Self::from_word(&content.membership))
+    }
+
     /// Reads the specification's word; an unknown one is [`Membership::None`].
     pub fn from_word(word: &str) -> Self {
         match word {
@@ -279,7 +303,7 @@ impl Membership {
 /// it becomes durable.
 #[derive(Default)]
 pub(crate) struct Pending {
-    pub(crate) state: HashMap<(String, String), (Position, StateEntry)>,
+    pub(crate) state: HashMap<(String, String), (Position, Option<StateEntry>)>,
     pub(crate) keys: HashMap<(String, String), (Position, u32)>,
     pub(crate) ids: HashMap<OwnedEventId, (Position, Short)>,
     pub(crate) txns: HashMap<[u8; 16], (Position, OwnedEventId)>,
@@ -295,7 +319,7 @@ enum PendingKey {
 }
 
 impl Pending {
-    pub(crate) fn add_state(&mut self, at: Position, key: (String, String), entry: StateEntry) {
+    pub(crate) fn add_state(&mut self, at: Position, key: (String, String), entry: Option<StateEntry>) {
         self.order.push_back((at, PendingKey::State(key.clone())));
         self.state.insert(key, (at, entry));
     }
@@ -397,6 +421,7 @@ mod tests {
             tips: SmallVec::from_vec(vec![Tip {
                 event: EventRef { short: 9, id },
                 depth: 301,
+                root: NodeId([8; 16]),
             }]),
         };
         let bytes = head.encode();
@@ -410,14 +435,16 @@ mod tests {
     fn pending_forgets_only_what_is_durable() {
         let mut pending = Pending::default();
         let key = ("m.room.topic".to_owned(), String::new());
-        let entry = |short| StateEntry {
-            short,
-            membership: Membership::None,
+        let entry = |short| {
+            Some(StateEntry {
+                short,
+                membership: Membership::None,
+            })
         };
         pending.add_state(1, key.clone(), entry(1));
         pending.add_state(3, key.clone(), entry(2));
         pending.prune(2);
-        assert_eq!(pending.state[&key].1.short, 2);
+        assert_eq!(pending.state[&key].1.map(|entry| entry.short), Some(2));
         pending.prune(3);
         assert!(pending.state.is_empty());
     }

@@ -24,6 +24,10 @@ pub(crate) const INDEX_THREAD_USER: u8 = b'u';
 pub(crate) const INDEX_SERVER: u8 = b's';
 pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
 pub(crate) const INDEX_ALIAS: u8 = b'a';
+/// Which events wait for one that is not here: redactions of it and relations to it.
+pub(crate) const INDEX_WAITING: u8 = b'w';
+/// Which events are missing right before a place of the timeline.
+pub(crate) const INDEX_GAP: u8 = b'g';
 pub(crate) const INDEX_ANNOTATION: u8 = b'n';
 /// Where the last change of a member's devices stands, and the changes by position.
 pub(crate) const INDEX_DEVICES: u8 = b'd';

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use hearth_events::{AuthInput, Draft, MemberInfo, StateView, Unsigned};
+use hearth_events::{AuthInput, Draft, MemberInfo, Pdu, StateView, Unsigned};
 use hearth_storage::Position;
 use parking_lot::MutexGuard;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
@@ -17,13 +17,21 @@ use crate::{
     input::Prepared,
     keys,
     relations::Relation,
-    state_tree::{self, NewNodes, Overlay},
+    state_tree::{self, NewNodes, NodeId, Overlay},
 };
 
 mod auth;
+mod remote;
 mod seal;
 
+pub(crate) use remote::{Judged, Outlier, Roots};
 pub(crate) use seal::Staged;
+
+/// How many forward extremities an event of ours cites (room versions, "prev_events").
+const CITED_TIPS_MAX: usize = 20;
+
+/// The greatest depth: the largest integer of canonical JSON.
+const DEPTH_MAX: u64 = (1 << 53) - 1;
 
 /// Length of the opaque part of event ids in room versions 1 and 2.
 const EVENT_ID_CHARS: usize = 24;
@@ -32,6 +40,8 @@ const EVENT_ID_CHARS: usize = 24;
 pub(crate) enum Stop {
     /// What it needs is not durable yet.
     Wait(Position),
+    /// The state after several extremities is needed, whose roots these are.
+    Resolve(Vec<NodeId>),
     /// It is refused.
     Refuse(Error),
 }
@@ -42,14 +52,30 @@ impl<E: Into<Error>> From<E> for Stop {
     }
 }
 
-/// An event that has passed.
+/// The event itself: one of ours is signed outside the lock, one of another server came signed.
+pub(crate) enum Body {
+    Unsigned(Unsigned),
+    Signed(Pdu),
+}
+
+impl Body {
+    pub(crate) fn event_id(&self) -> &OwnedEventId {
+        match self {
+            Body::Unsigned(unsigned) => &unsigned.event_id,
+            Body::Signed(pdu) => &pdu.event_id,
+        }
+    }
+}
+
+/// An event that has passed, or that is kept though it has not.
 pub(crate) struct StagedEvent {
     pub(crate) short: Short,
     /// The running totals with this event.
     pub(crate) totals: Totals,
-    pub(crate) unsigned: Unsigned,
+    pub(crate) body: Body,
     pub(crate) header: Header,
-    pub(crate) state: Option<(String, String, StateEntry)>,
+    /// Whether the room had it as an outlier.
+    pub(crate) known: bool,
     pub(crate) relation: Option<(Short, Relation)>,
     pub(crate) annotation: Option<Annotation>,
     pub(crate) kind: String,
@@ -80,7 +106,7 @@ pub(crate) struct Staging<'a> {
     room: &'a Room,
     head: MutexGuard<'a, Head>,
     record: HeadRecord,
-    state: HashMap<(String, String), StateEntry>,
+    state: HashMap<(String, String), Option<StateEntry>>,
     new_keys: HashMap<(String, String), u32>,
     ids: HashMap<OwnedEventId, Short>,
     nodes: NewNodes,
@@ -92,6 +118,8 @@ pub(crate) struct Staging<'a> {
     server_delta: HashMap<String, i64>,
     /// Annotations whose event was redacted.
     unannotated: Vec<Annotation>,
+    /// More rows of the room.
+    rows: hearth_storage::Batch,
 }
 
 impl<'a> Staging<'a> {
@@ -111,6 +139,7 @@ impl<'a> Staging<'a> {
             unlinked: Vec::new(),
             server_delta: HashMap::new(),
             unannotated: Vec::new(),
+            rows: hearth_storage::Batch::new(),
         }
     }
 
@@ -132,24 +161,27 @@ impl<'a> Staging<'a> {
         let unsigned = self.build(prepared, &auth_events)?;
         let short = self.record.last_short + 1;
         let state_before = self.record.root;
-        let state = self.apply_state(event, &unsigned, short)?;
+        self.apply_state(event, &unsigned, short)?;
+        let cited = self.cited();
         self.number(&unsigned, short);
         if let Some(target) = redacted {
             self.apply_redaction(target, short)?;
         }
         let header = Header {
             flags: Flags::default(),
-            class: self.class(event),
+            class: self.class(
+                &event.sender,
+                &event.kind,
+                event.state_key.as_deref(),
+                &event.content,
+            ),
             place: Place {
                 anchor: self.record.last_n,
                 offset: 0,
             },
             position: 0,
             state_before,
-            prev: self.events.last().map_or_else(
-                || self.head.record.tips.iter().map(|tip| tip.event.short).collect(),
-                |last| SmallVec::from_slice(&[last.short]),
-            ),
+            prev: cited,
             auth: auth_events.iter().map(|event| event.short).collect(),
             redacted_by: None,
             origin: prepared.origin.clone(),
@@ -158,9 +190,9 @@ impl<'a> Staging<'a> {
         self.events.push(StagedEvent {
             short,
             totals: self.record.totals,
-            unsigned,
+            body: Body::Unsigned(unsigned),
             header,
-            state,
+            known: false,
             relation,
             annotation,
             kind: event.kind.clone(),
@@ -173,7 +205,9 @@ impl<'a> Staging<'a> {
     fn build(&self, prepared: &Prepared, auth_events: &[EventRef]) -> Result<Unsigned, Stop> {
         let event = &prepared.event;
         let rooms = &self.room.0.rooms;
-        let prev: Vec<OwnedEventId> = self.record.tips.iter().map(|tip| tip.event.id.clone()).collect();
+        let tips = self.record.tips.iter().take(CITED_TIPS_MAX);
+        let depth = tips.clone().map(|tip| tip.depth).max().unwrap_or(0);
+        let prev: Vec<OwnedEventId> = tips.map(|tip| tip.event.id.clone()).collect();
         let auth: Vec<OwnedEventId> = auth_events.iter().map(|event| event.id.clone()).collect();
         let is_create = event.kind == "m.room.create" && event.state_key.is_some();
         let without_id = is_create && self.room.0.rules.room_id_is_create_hash();
@@ -184,7 +218,7 @@ impl<'a> Staging<'a> {
             state_key: event.state_key.as_deref(),
             content: &event.content,
             origin_server_ts: event.timestamp_ms.unwrap_or_else(|| rooms.clock.now_ms()),
-            depth: self.record.depth + 1,
+            depth: (depth + 1).min(DEPTH_MAX),
             prev_events: &prev,
             auth_events: &auth,
             redacts: event.redacts.as_deref(),
@@ -196,20 +230,33 @@ impl<'a> Staging<'a> {
         Ok(hearth_events::build(rules, &draft, opaque.as_deref())?)
     }
 
+    /// The extremities that an event of ours follows.
+    fn cited(&self) -> SmallVec<[Short; 2]> {
+        let tips = self.record.tips.iter().take(CITED_TIPS_MAX);
+        tips.map(|tip| tip.event.short).collect()
+    }
+
     /// Gives the event its place in the graph and in the timeline.
     fn number(&mut self, unsigned: &Unsigned, short: Short) {
         let id = unsigned.event_id.clone();
         self.record.last_short = short;
         self.record.last_n += 1;
-        self.record.depth += 1;
-        let tip = Tip {
-            event: EventRef {
-                short,
-                id: id.clone(),
+        let cited = self.record.tips.len().min(CITED_TIPS_MAX);
+        let depth = self.record.tips.iter().take(cited).map(|tip| tip.depth).max();
+        let depth = (depth.unwrap_or(0) + 1).min(DEPTH_MAX);
+        self.record.depth = self.record.depth.max(depth);
+        self.record.tips.drain(..cited);
+        self.record.tips.insert(
+            0,
+            Tip {
+                event: EventRef {
+                    short,
+                    id: id.clone(),
+                },
+                depth,
+                root: self.record.root,
             },
-            depth: self.record.depth,
-        };
-        self.record.tips = SmallVec::from_vec(vec![tip]);
+        );
         self.ids.insert(id, short);
     }
 
@@ -298,9 +345,9 @@ impl<'a> Staging<'a> {
         event: &crate::NewEvent,
         unsigned: &Unsigned,
         short: Short,
-    ) -> Result<Option<(String, String, StateEntry)>, Stop> {
+    ) -> Result<(), Stop> {
         let Some(state_key) = &event.state_key else {
-            return Ok(None);
+            return Ok(());
         };
         let key = (event.kind.clone(), state_key.clone());
         let before = self.entry(&key)?;
@@ -320,7 +367,16 @@ impl<'a> Staging<'a> {
             let info = MemberInfo::parse(&event.content)?;
             entry.membership = Membership::from_word(info.membership.as_str());
             let before = before.map_or(Membership::None, |entry| entry.membership);
-            self.count_member(state_key, before, entry.membership, event, &unsigned.event_id);
+            self.count_member(
+                state_key,
+                before,
+                entry.membership,
+                &MemberEvent {
+                    event_id: &unsigned.event_id,
+                    sender: &event.sender,
+                    content: &event.content,
+                },
+            );
         }
         self.patch.learn(
             self.room.0.rules,
@@ -330,8 +386,8 @@ impl<'a> Staging<'a> {
                 id: unsigned.event_id.clone(),
             },
         )?;
-        self.state.insert(key, entry);
-        Ok(Some((event.kind.clone(), state_key.clone(), entry)))
+        self.state.insert(key, Some(entry));
+        Ok(())
     }
 
     fn count_member(
@@ -339,8 +395,7 @@ impl<'a> Staging<'a> {
         state_key: &str,
         before: Membership,
         after: Membership,
-        event: &crate::NewEvent,
-        event_id: &ruma::EventId,
+        event: &MemberEvent<'_>,
     ) {
         let Ok(user) = OwnedUserId::try_from(state_key) else {
             return;
@@ -365,13 +420,13 @@ impl<'a> Staging<'a> {
             #[serde(default)]
             is_direct: bool,
         }
-        let direct = serde_json::from_slice::<Direct>(&event.content).is_ok_and(|found| found.is_direct);
+        let direct = serde_json::from_slice::<Direct>(event.content).is_ok_and(|found| found.is_direct);
         self.members.push(MemberChange {
             user,
             before,
             after,
-            event_id: event_id.to_owned(),
-            sender: event.sender.clone(),
+            event_id: event.event_id.to_owned(),
+            sender: event.sender.to_owned(),
             is_direct: direct,
             n: self.record.last_n + 1,
         });
@@ -380,10 +435,10 @@ impl<'a> Staging<'a> {
     /// The current entry of a state key: staged, pending or stored.
     fn entry(&self, key: &(String, String)) -> Result<Option<StateEntry>, Error> {
         if let Some(entry) = self.state.get(key) {
-            return Ok(Some(*entry));
+            return Ok(*entry);
         }
         if let Some((_, entry)) = self.head.pending.state.get(key) {
-            return Ok(Some(*entry));
+            return Ok(*entry);
         }
         self.room.state_entry(&key.0, &key.1)
     }
@@ -411,7 +466,8 @@ impl<'a> Staging<'a> {
     }
 
     fn authorize(&self, event: &crate::NewEvent) -> Result<(), Stop> {
-        let prev: Vec<OwnedEventId> = self.record.tips.iter().map(|tip| tip.event.id.clone()).collect();
+        let tips = self.record.tips.iter().take(CITED_TIPS_MAX);
+        let prev: Vec<OwnedEventId> = tips.map(|tip| tip.event.id.clone()).collect();
         let is_create = event.kind == "m.room.create" && event.state_key.is_some();
         let without_id = is_create && self.room.0.rules.room_id_is_create_hash();
         let input = AuthInput {
@@ -427,6 +483,13 @@ impl<'a> Staging<'a> {
         hearth_events::authorize(self.room.0.rules, &input, self as &dyn StateView)
             .map_err(|denied| Stop::Refuse(Error::Forbidden(denied.to_string())))
     }
+}
+
+/// What is read of a member event.
+struct MemberEvent<'a> {
+    event_id: &'a ruma::EventId,
+    sender: &'a UserId,
+    content: &'a [u8],
 }
 
 /// The row of a stored event.

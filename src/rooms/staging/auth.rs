@@ -66,21 +66,33 @@ impl Patch {
 impl Staging<'_> {
     /// Brings what the authorization of `event` reads into the cache.
     pub(super) fn gather(&mut self, event: &NewEvent) -> Result<(), Stop> {
+        self.gather_for(
+            &event.sender,
+            &event.kind,
+            event.state_key.as_deref(),
+            &event.content,
+        )
+    }
+
+    /// Brings what the authorization of such an event reads into the cache.
+    pub(super) fn gather_for(
+        &mut self,
+        sender: &UserId,
+        kind: &str,
+        state_key: Option<&str>,
+        content: &[u8],
+    ) -> Result<(), Stop> {
         // Only here: what one event needs must not push out what it needs as well.
         self.head.auth.bound();
         self.load_fixed()?;
-        self.load_member(&event.sender.clone())?;
-        if event.kind != "m.room.member" {
+        self.load_member(&sender.to_owned())?;
+        if kind != "m.room.member" {
             return Ok(());
         }
-        if let Some(target) = event
-            .state_key
-            .as_deref()
-            .and_then(|key| OwnedUserId::try_from(key).ok())
-        {
+        if let Some(target) = state_key.and_then(|key| OwnedUserId::try_from(key).ok()) {
             self.load_member(&target)?;
         }
-        let cited = Cited::of_content(&event.content);
+        let cited = Cited::of_content(content);
         if let Some(authorizer) = &cited.authorizer {
             self.load_member(authorizer)?;
         }
@@ -225,13 +237,18 @@ impl Staging<'_> {
     }
 
     /// What an event counts for under the default push rules.
-    pub(super) fn class(&self, event: &NewEvent) -> Class {
+    pub(super) fn class(
+        &self,
+        sender: &UserId,
+        kind: &str,
+        state_key: Option<&str>,
+        content: &[u8],
+    ) -> Class {
         let may_notify_room = self.create_entry().is_some_and(|(_, create)| {
             let view = PowerView::new(create, self.power_entry().map(|(_, levels)| &**levels));
-            view.user(&event.sender).reaches(view.notification("room"))
+            view.user(sender).reaches(view.notification("room"))
         });
-        let state_key = event.state_key.as_deref();
-        notification::class(&event.kind, state_key, &event.content, may_notify_room)
+        notification::class(kind, state_key, content, may_notify_room)
     }
 
     /// Moves what the operation learned into the head's cache.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use hearth_storage::{Batch, Family, FeedItem, FeedKind, OutboxRow, Position, Record, Ticket};
 use ruma::OwnedEventId;
 
-use super::{MemberChange, StagedEvent, Staging, put_event};
+use super::{Body, MemberChange, StagedEvent, Staging, put_event};
 use crate::{
     Change, Event, Membership, Room,
     annotations::Annotation,
     event::{Place, Short},
-    head::{HeadRecord, View},
+    head::{HeadRecord, StateEntry, View},
     input::RoomNote,
     keys,
     relations::{self, Relation},
@@ -25,6 +25,10 @@ pub(crate) struct Staged {
     events: Vec<StagedEvent>,
     nodes: NewNodes,
     new_keys: Vec<(String, String, u32)>,
+    /// The entries of the current state that change; none where one goes.
+    state: Vec<(String, String, Option<StateEntry>)>,
+    /// Whether the current state is another one than before.
+    root_changed: bool,
     members: Vec<MemberChange>,
     replaced: Vec<Event>,
     unlinked: Vec<(Short, Place, Short, Relation)>,
@@ -41,7 +45,8 @@ impl Staging<'_> {
         let ticket = self.room.0.rooms.log.reserve(self.room.0.shard);
         let position = ticket.position();
         self.record.position = position;
-        if !self.events.is_empty() {
+        let root_changed = self.record.root != self.head.record.root;
+        if root_changed || self.events.iter().any(StagedEvent::is_placed) {
             self.record.timeline_position = position;
         }
         for event in &mut self.events {
@@ -51,7 +56,9 @@ impl Staging<'_> {
         let threads = self.count_threads(position);
         let servers = self.count_servers();
         let head = &mut *self.head;
+        let mut state = Vec::with_capacity(self.state.len());
         for (key, entry) in self.state {
+            state.push((key.0.clone(), key.1.clone(), entry));
             head.pending.add_state(position, key, entry);
         }
         let mut new_keys = Vec::with_capacity(self.new_keys.len());
@@ -65,11 +72,11 @@ impl Staging<'_> {
         }
         if let (Some(key), Some(last)) = (txn, self.events.last()) {
             head.pending
-                .add_txn(position, key, last.unsigned.event_id.clone());
+                .add_txn(position, key, last.body.event_id().clone());
         }
         for event in &self.events {
             if let Some(annotation) = event.annotation {
-                let id = event.unsigned.event_id.clone();
+                let id = event.body.event_id().clone();
                 head.pending.add_txn(position, annotation.pending_key(), id);
             }
         }
@@ -86,13 +93,15 @@ impl Staging<'_> {
             events: self.events,
             nodes: self.nodes,
             new_keys,
+            state,
+            root_changed,
             members: self.members,
             replaced: self.replaced,
             unlinked: self.unlinked,
             servers,
             threads,
             txn,
-            extra: Batch::new(),
+            extra: self.rows,
             unannotated: self.unannotated,
         }
     }
@@ -143,13 +152,33 @@ impl Staging<'_> {
     }
 }
 
+impl StagedEvent {
+    /// Whether it stands in the timeline.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.header.place.anchor != 0
+    }
+
+    fn seal(self, room: &Room) -> Event {
+        let rooms = &room.0.rooms;
+        let pdu = match self.body {
+            Body::Unsigned(unsigned) => unsigned.sign(&rooms.signing_key, &rooms.server_name),
+            Body::Signed(pdu) => pdu,
+        };
+        Event {
+            short: self.short,
+            header: self.header,
+            pdu,
+        }
+    }
+}
+
 impl Staged {
     pub(crate) fn last_event_id(&self) -> OwnedEventId {
         self.events
             .last()
             .expect("an operation has events")
-            .unsigned
-            .event_id
+            .body
+            .event_id()
             .clone()
     }
 
@@ -162,43 +191,43 @@ impl Staged {
     /// Signs the events and writes the batch down.
     pub(crate) fn sign(self, room: &Room) -> (Ticket, Record) {
         let key = room.0.key;
-        let rooms = &room.0.rooms;
         let position = self.ticket.position();
         let mut batch = self.extra;
         let mut added = Vec::with_capacity(self.events.len());
         let mut feed = Vec::with_capacity(self.events.len());
-        let root_changed = self.events.iter().any(|event| event.state.is_some());
-        for staged in self.events {
-            let pdu = staged.unsigned.sign(&rooms.signing_key, &rooms.server_name);
-            let event = Event {
-                short: staged.short,
-                header: staged.header,
-                pdu,
-            };
+        let mut replaced: Vec<_> = self.replaced.into_iter().map(Arc::new).collect();
+        for event in &replaced {
+            put_event(&mut batch, room, event);
+        }
+        let last_short = self.events.last().map(|event| event.short);
+        for mut staged in self.events {
+            let (totals, known) = (staged.totals, staged.known);
+            let (relation, annotation) = (staged.relation.take(), staged.annotation.take());
+            let kind = std::mem::take(&mut staged.kind);
+            let event = Arc::new(staged.seal(room));
             put_event(&mut batch, room, &event);
             batch.put(
                 Family::RoomEventId,
                 keys::event_id(key, event.id()),
                 keys::u32_value(event.short),
             );
-            let value = keys::timeline_value(event.short, position, staged.totals);
+            if event.header.place.anchor == 0 {
+                if known {
+                    replaced.push(event);
+                }
+                continue;
+            }
+            let value = keys::timeline_value(event.short, position, totals);
             batch.put(
                 Family::RoomTimeline,
                 keys::timeline(key, event.header.place),
                 value,
             );
-            if let Some((kind, state_key, entry)) = &staged.state {
-                batch.put(
-                    Family::RoomState,
-                    keys::state(key, kind, state_key),
-                    keys::state_value(*entry),
-                );
-            }
-            if let Some((parent, relation)) = &staged.relation {
+            if let Some((parent, relation)) = &relation {
                 let row = keys::relation(key, *parent, event.header.place, event.short);
-                batch.put(Family::RoomIndex, row, relation.row(&staged.kind));
+                batch.put(Family::RoomIndex, row, relation.row(&kind));
             }
-            if let Some(annotation) = staged.annotation {
+            if let Some(annotation) = annotation {
                 annotation.put(room, event.short, &mut batch);
             }
             feed.push(FeedItem {
@@ -206,10 +235,17 @@ impl Staged {
                 kind: FeedKind::RoomEvent,
                 reference: u64::from(event.short),
             });
-            added.push(Arc::new(event));
+            added.push(event);
         }
-        if let (Some(txn), Some(last)) = (self.txn, added.last()) {
-            batch.put(Family::RoomTxn, keys::txn(key, &txn), keys::u32_value(last.short));
+        if let (Some(txn), Some(last)) = (self.txn, last_short) {
+            batch.put(Family::RoomTxn, keys::txn(key, &txn), keys::u32_value(last));
+        }
+        for (kind, state_key, entry) in &self.state {
+            let row = keys::state(key, kind, state_key);
+            match entry {
+                Some(entry) => batch.put(Family::RoomState, row, keys::state_value(*entry)),
+                None => batch.delete(Family::RoomState, row),
+            }
         }
         for (kind, state_key, short) in &self.new_keys {
             batch.put(
@@ -219,7 +255,7 @@ impl Staged {
             );
         }
         room.nodes().put(&self.nodes, &mut batch);
-        if root_changed {
+        if self.root_changed {
             batch.put(
                 Family::RoomStateAt,
                 keys::state_at(key, position),
@@ -232,9 +268,6 @@ impl Staged {
                 0 => batch.delete(Family::RoomIndex, row),
                 count => batch.put(Family::RoomIndex, row, keys::u32_value(*count)),
             }
-        }
-        for event in &self.replaced {
-            put_event(&mut batch, room, event);
         }
         for (parent, place, short, _) in &self.unlinked {
             batch.delete(Family::RoomIndex, keys::relation(key, *parent, *place, *short));
@@ -250,7 +283,7 @@ impl Staged {
         );
         let outbox = member_effects(room, &self.members, &mut batch);
         let change = Change {
-            timeline: true,
+            timeline: self.root_changed || !added.is_empty(),
             members: self.members,
             ..Change::default()
         };
@@ -258,7 +291,7 @@ impl Staged {
             room: room.clone(),
             view: Some(Arc::new(self.view)),
             change,
-            replaced: self.replaced.into_iter().map(Arc::new).collect(),
+            replaced,
             added,
         };
         (

@@ -1,0 +1,412 @@
+//! Staging an event of another server: it was judged outside the lock, and here gets its place in the graph, in
+//! the timeline and in the current state.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hearth_events::{AuthInput, Pdu, StateView};
+use hearth_storage::{Family, prefix_end};
+use ruma::OwnedUserId;
+use smallvec::SmallVec;
+
+use super::{Body, MemberEvent, StagedEvent, Staging, Stop};
+use crate::{
+    Error, Event, Membership,
+    annotations::Annotation,
+    event::{Flags, Header, Origin, Place, Short, encode_event_id},
+    head::{EventRef, StateEntry, Tip},
+    keys,
+    relations::Relation,
+    state_tree::{self, NewNodes, NodeId, Overlay},
+};
+
+/// More forward extremities than this are not kept: the oldest go. An event of a member or an admin merges them
+/// long before (see `Room::merge_extremities`).
+const TIPS_MAX: usize = 50;
+
+/// Resolved states by the roots they were resolved from.
+pub(crate) type Roots = HashMap<Vec<NodeId>, NodeId>;
+
+/// An event that passed what can be decided without the current state.
+pub(crate) struct Judged {
+    pub(crate) pdu: Pdu,
+    /// Its short id, where it was an outlier.
+    pub(crate) known: Option<Short>,
+    pub(crate) prev: SmallVec<[Short; 2]>,
+    pub(crate) auth: SmallVec<[Short; 4]>,
+    pub(crate) state_before: NodeId,
+    /// Rejected, and forwarded.
+    pub(crate) flags: Flags,
+    /// Previous events that are not here: the timeline has a gap before this event.
+    pub(crate) missing: Vec<ruma::OwnedEventId>,
+    /// The event is known to come after everything that the room has: the room was left and is joined anew.
+    pub(crate) replaces_tips: bool,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// An event without a place: part of an auth chain or of a state.
+pub(crate) struct Outlier {
+    pub(crate) pdu: Pdu,
+    pub(crate) auth: SmallVec<[Short; 4]>,
+    pub(crate) rejected: bool,
+    pub(crate) redacted: bool,
+}
+
+impl Staging<'_> {
+    /// Nodes that were made outside the lock and belong to what is staged.
+    pub(crate) fn add_nodes(&mut self, nodes: &NewNodes) {
+        for (_, node) in nodes.nodes() {
+            self.nodes.add((**node).clone());
+        }
+    }
+
+    /// Keeps events that have no place in the timeline. Gives their short ids, in order.
+    pub(crate) fn keep_outliers(&mut self, outliers: Vec<Outlier>) -> Vec<Short> {
+        let mut shorts = Vec::with_capacity(outliers.len());
+        for outlier in outliers {
+            self.record.last_short += 1;
+            let short = self.record.last_short;
+            self.ids.insert(outlier.pdu.event_id.clone(), short);
+            let mut flags = Flags(Flags::OUTLIER);
+            if outlier.rejected {
+                flags.0 |= Flags::REJECTED;
+            }
+            if outlier.redacted {
+                flags.0 |= Flags::REDACTED;
+            }
+            let header = Header {
+                flags,
+                class: Default::default(),
+                place: Place::default(),
+                position: 0,
+                state_before: NodeId::EMPTY,
+                prev: SmallVec::new(),
+                auth: outlier.auth,
+                redacted_by: None,
+                origin: None,
+            };
+            self.keep(outlier.pdu, short, header, false);
+            shorts.push(short);
+        }
+        shorts
+    }
+
+    fn keep(&mut self, pdu: Pdu, short: Short, header: Header, known: bool) {
+        self.events.push(StagedEvent {
+            short,
+            totals: self.record.totals,
+            kind: pdu.kind().to_owned(),
+            sender: pdu.sender().to_owned(),
+            body: Body::Signed(pdu),
+            header,
+            known,
+            relation: None,
+            annotation: None,
+        });
+    }
+
+    /// Gives a judged event its place. Asks to resolve where the current state is one of several extremities and
+    /// `roots` does not have it.
+    pub(crate) fn place(&mut self, judged: &Judged, roots: &Roots) -> Result<Flags, Stop> {
+        let pdu = &judged.pdu;
+        let mut flags = judged.flags;
+        if !flags.has(Flags::REJECTED) && !judged.replaces_tips {
+            self.gather_for(pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content())?;
+            let input = AuthInput::of_pdu(self.room.0.rules, pdu);
+            let known = self.record.last_n > 0;
+            if known
+                && hearth_events::authorize(self.room.0.rules, &input, self as &dyn StateView).is_err()
+            {
+                flags.0 |= Flags::SOFT_FAILED;
+            }
+        }
+        let after = self.state_after(judged)?;
+        let short = match judged.known {
+            Some(short) => short,
+            None => {
+                self.record.last_short += 1;
+                self.ids.insert(pdu.event_id.clone(), self.record.last_short);
+                self.record.last_short
+            }
+        };
+        let mut header = Header {
+            flags,
+            class: Default::default(),
+            place: Place::default(),
+            position: 0,
+            state_before: judged.state_before,
+            prev: judged.prev.clone(),
+            auth: judged.auth.clone(),
+            redacted_by: None,
+            origin: judged.origin.clone(),
+        };
+        if flags.has(Flags::REJECTED) || flags.has(Flags::SOFT_FAILED) {
+            self.keep(pdu.clone(), short, header, judged.known.is_some());
+            return Ok(flags);
+        }
+        let before_root = self.record.root;
+        self.move_tips(judged, short, after, roots)?;
+        self.record.last_n += 1;
+        self.change_state(before_root, short, pdu)?;
+        header.class = self.class(pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content());
+        header.place = Place {
+            anchor: self.record.last_n,
+            offset: 0,
+        };
+        self.record.totals.add(header.class);
+        self.link(judged, short, header)?;
+        Ok(flags)
+    }
+
+    /// The root of the state after an event, with the nodes for it.
+    fn state_after(&mut self, judged: &Judged) -> Result<NodeId, Stop> {
+        let pdu = &judged.pdu;
+        let Some(state_key) = pdu.state_key() else {
+            return Ok(judged.state_before);
+        };
+        if judged.flags.has(Flags::REJECTED) {
+            return Ok(judged.state_before);
+        }
+        let number = self.key_short(&(pdu.kind().to_owned(), state_key.to_owned()))?;
+        let short = judged.known.unwrap_or(self.record.last_short + 1);
+        let store = self.room.nodes();
+        let base = Overlay {
+            base: &store,
+            new: &self.head.pending.nodes,
+        };
+        Ok(state_tree::apply(
+            &base,
+            judged.state_before,
+            &[(number, Some(short))],
+            &mut self.nodes,
+        )?)
+    }
+
+    /// Makes the event a forward extremity, and the state after all of them the current one.
+    fn move_tips(&mut self, judged: &Judged, short: Short, after: NodeId, roots: &Roots) -> Result<(), Stop> {
+        let pdu = &judged.pdu;
+        let mut tips = self.record.tips.clone();
+        match judged.replaces_tips {
+            true => tips.clear(),
+            false => tips.retain(|tip| !pdu.prev_events().contains(&tip.event.id)),
+        }
+        if tips.len() >= TIPS_MAX {
+            tips.truncate(TIPS_MAX - 1);
+        }
+        tips.insert(
+            0,
+            Tip {
+                event: EventRef {
+                    short,
+                    id: pdu.event_id.clone(),
+                },
+                depth: pdu.depth(),
+                root: after,
+            },
+        );
+        let mut distinct: Vec<NodeId> = tips.iter().map(|tip| tip.root).collect();
+        distinct.sort_unstable_by_key(|root| root.0);
+        distinct.dedup();
+        self.record.root = match distinct.as_slice() {
+            [one] => *one,
+            _ => match roots.get(&distinct) {
+                Some(root) => *root,
+                None => return Err(Stop::Resolve(distinct)),
+            },
+        };
+        self.record.depth = self.record.depth.max(pdu.depth());
+        self.record.tips = tips;
+        Ok(())
+    }
+
+    /// Brings the flat state, the counts and the cache in line with the new root. Costs what differs.
+    fn change_state(&mut self, before: NodeId, short: Short, pdu: &Pdu) -> Result<(), Stop> {
+        let mut changes = Vec::new();
+        {
+            let store = self.room.nodes();
+            let pending = Overlay {
+                base: &store,
+                new: &self.head.pending.nodes,
+            };
+            let base = Overlay {
+                base: &pending,
+                new: &self.nodes,
+            };
+            state_tree::diff(&base, before, self.record.root, &mut |_, old, new| {
+                changes.push((old, new));
+            })?;
+        }
+        for (old, new) in changes {
+            self.change_entry(old, new, short, pdu)?;
+        }
+        Ok(())
+    }
+
+    fn change_entry(
+        &mut self,
+        old: Option<Short>,
+        new: Option<Short>,
+        short: Short,
+        pdu: &Pdu,
+    ) -> Result<(), Stop> {
+        let read = |wanted: Short| -> Result<Pdu, Stop> {
+            if wanted == short {
+                return Ok(pdu.clone());
+            }
+            if let Some(position) = self.head.pending.ids.values().find(|(_, id)| *id == wanted) {
+                return Err(Stop::Wait(position.0));
+            }
+            let event = self.room.event(wanted)?.ok_or(Error::Damaged("state entry"))?;
+            Ok(event.pdu.clone())
+        };
+        let (Some(some), _) = (new.or(old), ()) else {
+            return Ok(());
+        };
+        let event = read(some)?;
+        let kind = event.kind().to_owned();
+        let state_key = event.state_key().unwrap_or_default().to_owned();
+        let mut entry = new.map(|short| StateEntry {
+            short,
+            membership: Membership::None,
+        });
+        if kind == "m.room.member" {
+            let key = (kind.clone(), state_key.clone());
+            let before = self.entry(&key)?.map_or(Membership::None, |entry| entry.membership);
+            let mut after = Membership::None;
+            if let Some(entry) = &mut entry {
+                after = Membership::of_content(event.content());
+                entry.membership = after;
+            }
+            let member = MemberEvent {
+                event_id: &event.event_id,
+                sender: event.sender(),
+                content: event.content(),
+            };
+            self.count_member(&state_key, before, after, &member);
+            // `count_member` numbers the event that is about to be placed.
+            if let Some(change) = self.members.last_mut() {
+                change.n = self.record.last_n;
+            }
+        }
+        self.patch.forget(&kind, &state_key);
+        self.state.insert((kind, state_key), entry);
+        Ok(())
+    }
+
+    /// Relations and redactions, of the event and of those that waited for it; then it is staged.
+    fn link(&mut self, judged: &Judged, short: Short, mut header: Header) -> Result<(), Stop> {
+        let pdu = judged.pdu.clone();
+        let key = self.room.0.key;
+        let mut relation = None;
+        if let Some(found) = Relation::of_content(pdu.content())
+            && !(pdu.state_key().is_some() && found.rel_type == "m.replace")
+        {
+            match self.placed_short(&found.event_id)? {
+                Some(parent) => relation = Some((parent, found)),
+                None => self.wait_for(&found.event_id, short),
+            }
+        }
+        if pdu.kind() == "m.room.redaction"
+            && let Some(target) = pdu.redacts()
+        {
+            match self.placed_short(target)? {
+                Some(found) => self.redact_by(found, pdu.sender().to_owned(), short)?,
+                None => self.wait_for(target, short),
+            }
+        }
+        let mut event = Event {
+            short,
+            header: header.clone(),
+            pdu: pdu.clone(),
+        };
+        for child in self.waiting_for(&pdu.event_id)? {
+            let Some(child) = self.room.event(child)? else { continue };
+            let row = keys::index(
+                key,
+                keys::INDEX_WAITING,
+                &[&encode_event_id(&pdu.event_id), &child.short.to_be_bytes()],
+            );
+            self.rows.delete(Family::RoomIndex, row);
+            if child.pdu.redacts() == Some(&*pdu.event_id) {
+                let own = child.pdu.sender().server_name() == pdu.sender().server_name();
+                if own || self.may_redact(child.pdu.sender()) {
+                    event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
+                    header.flags.0 |= Flags::REDACTED;
+                    header.redacted_by = Some(child.short);
+                }
+            } else if let Some(found) = Relation::of_content(child.pdu.content()) {
+                let row = keys::relation(key, short, child.header.place, child.short);
+                self.rows
+                    .put(Family::RoomIndex, row, found.row(child.pdu.kind()));
+            }
+        }
+        let annotation = relation.as_ref().and_then(|(parent, relation)| {
+            Annotation::of(*parent, relation, pdu.sender(), pdu.kind())
+        });
+        if !judged.missing.is_empty() {
+            let row = keys::index(key, keys::INDEX_GAP, &[&keys::place_bytes(header.place)]);
+            let ids: Vec<&str> = judged.missing.iter().map(|id| id.as_str()).collect();
+            self.rows
+                .put(Family::RoomIndex, row, hearth_storage::record::encode(&ids));
+        }
+        self.events.push(StagedEvent {
+            short,
+            totals: self.record.totals,
+            kind: pdu.kind().to_owned(),
+            sender: pdu.sender().to_owned(),
+            body: Body::Signed(event.pdu),
+            header,
+            known: judged.known.is_some(),
+            relation,
+            annotation,
+        });
+        Ok(())
+    }
+
+    /// The short id of an event that has a place; none where it is missing or an outlier.
+    fn placed_short(&self, id: &ruma::EventId) -> Result<Option<Short>, Stop> {
+        if let Some((_, short)) = self.head.pending.ids.get(id) {
+            return Ok(Some(*short));
+        }
+        let Some(event) = self.room.event_by_id(id)? else {
+            return Ok(None);
+        };
+        Ok((event.header.place.anchor != 0).then_some(event.short))
+    }
+
+    fn wait_for(&mut self, id: &ruma::EventId, child: Short) {
+        let row = keys::index(
+            self.room.0.key,
+            keys::INDEX_WAITING,
+            &[&encode_event_id(id), &child.to_be_bytes()],
+        );
+        self.rows.put(Family::RoomIndex, row, Vec::new());
+    }
+
+    fn waiting_for(&self, id: &ruma::EventId) -> Result<Vec<Short>, Stop> {
+        let start = keys::index(self.room.0.key, keys::INDEX_WAITING, &[&encode_event_id(id)]);
+        let mut shorts = Vec::new();
+        self.room
+            .reader()
+            .scan(Family::RoomIndex, &start, &prefix_end(&start), false, &mut |key, _| {
+                shorts.extend(keys::read_u32(&key[start.len()..], "waiting event").ok());
+                true
+            })?;
+        Ok(shorts)
+    }
+
+    /// Applies a redaction that was accepted, if its sender may redact the event (room versions, "Handling
+    /// redactions").
+    fn redact_by(&mut self, target: Short, sender: OwnedUserId, by: Short) -> Result<(), Stop> {
+        if let Some((position, _)) = self.head.pending.ids.values().find(|(_, id)| *id == target) {
+            return Err(Stop::Wait(*position));
+        }
+        let Some(event) = self.room.event(target)? else {
+            return Ok(());
+        };
+        let own = event.pdu.sender().server_name() == sender.server_name();
+        if event.is_redacted() || !(own || self.may_redact(&sender)) {
+            return Ok(());
+        }
+        self.apply_redaction(Arc::clone(&event), by)
+    }
+}
