@@ -10,6 +10,7 @@ mod auth;
 mod auth_events;
 mod auth_member;
 mod auth_power;
+mod auth_state;
 pub mod canonical;
 mod canonical_check;
 mod canonical_read;
@@ -33,6 +34,7 @@ mod oracle;
 
 pub use auth::{AuthInput, Denied, StateView, authorize, may_redact};
 pub use auth_events::{AuthEvent, auth_types, check_auth_events};
+pub use auth_state::AuthState;
 pub use draft::{Draft, Unsigned, build, build_with_references};
 pub use error::Error;
 pub use keys::{
