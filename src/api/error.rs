@@ -129,9 +129,28 @@ impl From<hearth_rooms::Error> for ApiError {
             Error::DuplicateAnnotation => bad_request(errcode::DUPLICATE_ANNOTATION),
             Error::BadState(_) => MatrixError::new(403, errcode::BAD_STATE, sentence),
             Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
+            Error::BadEvent(_) => MatrixError::bad_json(sentence),
+            Error::Remote(failure) => return failure.into(),
             Error::Damaged(_) => return Self::internal(&sentence),
             Error::Storage(error) => return error.into(),
             Error::Event(error) => return error.into(),
+        }
+        .into()
+    }
+}
+
+impl From<hearth_rooms::RemoteFailure> for ApiError {
+    fn from(failure: hearth_rooms::RemoteFailure) -> Self {
+        use hearth_rooms::RemoteFailure;
+        let sentence = failure.to_string();
+        match failure {
+            // What the other server says of the request is passed on: the client can act on it.
+            RemoteFailure::Refused { status, errcode, .. } if (400..500).contains(&status) => {
+                MatrixError::new(status, errcode::known(&errcode), sentence)
+            }
+            RemoteFailure::Refused { .. } | RemoteFailure::Failed { .. } => {
+                MatrixError::new(502, errcode::UNKNOWN, sentence)
+            }
         }
         .into()
     }

@@ -10,6 +10,11 @@ pub mod errcode {
             $($(#[doc = $doc])* pub const $name: &str = $code;)*
             /// Every code above.
             pub const ALL: &[&str] = &[$($code),*];
+
+            /// The code of this list with this text, else `M_UNKNOWN`: for what another server said.
+            pub fn known(text: &str) -> &'static str {
+                ALL.iter().find(|code| **code == text).copied().unwrap_or("M_UNKNOWN")
+            }
         };
     }
     codes! {

@@ -42,6 +42,12 @@ pub enum Error {
     /// A restricted room that this server cannot let the user into by itself (M_UNABLE_TO_AUTHORISE_JOIN).
     #[error("{0}")]
     UnableToAuthorizeJoin(String),
+    /// An event of another server that cannot be judged, or makes no sense; it is not kept.
+    #[error("{0}")]
+    BadEvent(String),
+    /// Another server refused, or could not be asked.
+    #[error(transparent)]
+    Remote(#[from] crate::RemoteFailure),
     /// A stored record cannot be read; a person must look.
     #[error("a stored {0} is damaged")]
     Damaged(&'static str),

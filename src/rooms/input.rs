@@ -181,6 +181,10 @@ impl Room {
             match staging.add(event) {
                 Ok(()) => {}
                 Err(crate::staging::Stop::Wait(position)) => return Outcome::Wait(position),
+                // Only where there are extremities that an event of ours does not follow.
+                Err(crate::staging::Stop::Resolve(_)) => {
+                    return Outcome::Refused(Error::Damaged("forward extremities"), settled);
+                }
                 Err(crate::staging::Stop::Refuse(error)) => return Outcome::Refused(error, settled),
             }
         }

@@ -26,6 +26,8 @@ pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
 pub(crate) const INDEX_ALIAS: u8 = b'a';
 /// Which events wait for one that is not here: redactions of it and relations to it.
 pub(crate) const INDEX_WAITING: u8 = b'w';
+/// Which state events name one as their auth event.
+pub(crate) const INDEX_CITED: u8 = b'c';
 /// Which events are missing right before a place of the timeline.
 pub(crate) const INDEX_GAP: u8 = b'g';
 pub(crate) const INDEX_ANNOTATION: u8 = b'n';

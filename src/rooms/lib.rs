@@ -32,6 +32,7 @@ mod load;
 mod locks;
 mod membership;
 mod receipts;
+mod receive;
 mod relations;
 mod remote;
 mod room;
@@ -52,6 +53,7 @@ pub use error::Error;
 pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use head::{Membership, View};
 pub use input::{NewEvent, Sent, Txn};
+pub use receive::Received;
 pub use receipts::{Receipt, ReceiptKind};
 pub use relations::{Bundle, Relation, RelationRow, Thread};
 pub use remote::{Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds};
@@ -105,6 +107,8 @@ pub struct RoomsConfig {
     pub event_cache_bytes: u64,
     /// Bytes for cached nodes of state maps.
     pub node_cache_bytes: u64,
+    /// Where state resolution and the checking of signatures run.
+    pub pool: hearth_core::Pool,
 }
 
 #[derive(Clone)]
@@ -137,6 +141,8 @@ pub struct Rooms {
     pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
     ephemeral: AtomicU64,
     ephemeral_start: u64,
+    remote: std::sync::OnceLock<Arc<dyn RemoteServers>>,
+    pub(crate) pool: hearth_core::Pool,
 }
 
 impl Rooms {
@@ -172,6 +178,8 @@ impl Rooms {
             starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),
             ephemeral_start: u64::from_be_bytes(start) >> 16,
+            remote: std::sync::OnceLock::new(),
+            pool: config.pool,
         });
         directory::register(&rooms);
         device_lists::register(&rooms);
@@ -211,6 +219,17 @@ impl Rooms {
     /// Calls `listener` after each change of a room, once it is readable.
     pub fn on_change(&self, listener: Listener) {
         self.listeners.write().push(listener);
+    }
+
+    /// Says how other servers are reached. Until then, and where nobody says it, there are none.
+    pub fn set_remote(&self, remote: Arc<dyn RemoteServers>) {
+        assert!(self.remote.set(remote).is_ok(), "other servers are reached in one way");
+    }
+
+    /// The other servers.
+    pub(crate) fn remote(&self) -> Result<&Arc<dyn RemoteServers>, Error> {
+        let alone = || Error::Forbidden("This server does not talk to others".to_owned());
+        self.remote.get().ok_or_else(alone)
     }
 
     /// The server's name.

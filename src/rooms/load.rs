@@ -100,6 +100,7 @@ impl Rooms {
             receipts_position: AtomicU64::new(0),
             create: OnceLock::new(),
             typing: Mutex::new(Typing::default()),
+            receiving: tokio::sync::Mutex::new(()),
         })))
     }
 }

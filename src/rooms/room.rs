@@ -36,6 +36,8 @@ pub(crate) struct RoomInner {
     pub(crate) receipts_position: AtomicU64,
     pub(crate) create: OnceLock<Arc<CreateInfo>>,
     pub(crate) typing: Mutex<Typing>,
+    /// Held while an event of another server is judged: one at a time, in order.
+    pub(crate) receiving: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Room {
@@ -247,7 +249,7 @@ impl Room {
         let Some(state_key) = event.pdu.state_key() else {
             return Ok(before);
         };
-        if !event.is_visible_kind() {
+        if event.header.flags.has(crate::Flags::REJECTED) {
             return Ok(before);
         }
         let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? else {

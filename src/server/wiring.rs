@@ -305,6 +305,7 @@ fn build_rooms(
         default_version,
         event_cache_bytes: share(config, 20),
         node_cache_bytes: share(config, 20),
+        pool: deps.pool.clone(),
     };
     Ok(Rooms::new(
         log.clone(),

@@ -64,6 +64,7 @@ impl World {
             default_version: RoomVersionId::V12,
             event_cache_bytes: 1 << 20,
             node_cache_bytes: 1 << 20,
+            pool: hearth_core::Pool::inline(),
         };
         let rooms = Rooms::new(log.clone(), cluster.clone(), clock, random, config);
         cluster.start().expect("the cluster starts");

@@ -23,10 +23,14 @@ use crate::{
 /// long before (see `Room::merge_extremities`).
 const TIPS_MAX: usize = 50;
 
+/// When more of the state than this changes at once, remote members' changes are not told one by one.
+const MEMBERS_NEWS_MAX: usize = 1_000;
+
 /// Resolved states by the roots they were resolved from.
 pub(crate) type Roots = HashMap<Vec<NodeId>, NodeId>;
 
 /// An event that passed what can be decided without the current state.
+#[derive(Clone)]
 pub(crate) struct Judged {
     pub(crate) pdu: Pdu,
     /// Its short id, where it was an outlier.
@@ -34,6 +38,8 @@ pub(crate) struct Judged {
     pub(crate) prev: SmallVec<[Short; 2]>,
     pub(crate) auth: SmallVec<[Short; 4]>,
     pub(crate) state_before: NodeId,
+    /// Nodes of that state, and of resolved ones, that are not stored yet.
+    pub(crate) nodes: NewNodes,
     /// Rejected, and forwarded.
     pub(crate) flags: Flags,
     /// Previous events that are not here: the timeline has a gap before this event.
@@ -46,23 +52,21 @@ pub(crate) struct Judged {
 /// An event without a place: part of an auth chain or of a state.
 pub(crate) struct Outlier {
     pub(crate) pdu: Pdu,
-    pub(crate) auth: SmallVec<[Short; 4]>,
     pub(crate) rejected: bool,
     pub(crate) redacted: bool,
 }
 
 impl Staging<'_> {
-    /// Nodes that were made outside the lock and belong to what is staged.
-    pub(crate) fn add_nodes(&mut self, nodes: &NewNodes) {
-        for (_, node) in nodes.nodes() {
-            self.nodes.add((**node).clone());
-        }
-    }
-
     /// Keeps events that have no place in the timeline. Gives their short ids, in order.
-    pub(crate) fn keep_outliers(&mut self, outliers: Vec<Outlier>) -> Vec<Short> {
-        let mut shorts = Vec::with_capacity(outliers.len());
+    pub(crate) fn keep_outliers(&mut self, outliers: Vec<Outlier>) -> Result<(), Error> {
         for outlier in outliers {
+            if let Some(state_key) = outlier.pdu.state_key() {
+                self.key_short(&(outlier.pdu.kind().to_owned(), state_key.to_owned()))?;
+            }
+            let mut auth = SmallVec::new();
+            for id in outlier.pdu.auth_events() {
+                auth.extend(self.short_of(id)?);
+            }
             self.record.last_short += 1;
             let short = self.record.last_short;
             self.ids.insert(outlier.pdu.event_id.clone(), short);
@@ -80,14 +84,65 @@ impl Staging<'_> {
                 position: 0,
                 state_before: NodeId::EMPTY,
                 prev: SmallVec::new(),
-                auth: outlier.auth,
+                auth,
                 redacted_by: None,
                 origin: None,
             };
             self.keep(outlier.pdu, short, header, false);
-            shorts.push(short);
         }
-        shorts
+        Ok(())
+    }
+
+    /// Makes the nodes of a state. Says whether there is anything to store.
+    pub(crate) fn make_state(&mut self, entries: &[(String, String, Short)]) -> Result<(NodeId, bool), Stop> {
+        let mut numbered = Vec::with_capacity(entries.len());
+        for (kind, state_key, short) in entries {
+            numbered.push((self.key_short(&(kind.clone(), state_key.clone()))?, *short));
+        }
+        let (root, nodes) = state_tree::build(numbered);
+        self.nodes.absorb(nodes);
+        Ok((root, !entries.is_empty()))
+    }
+
+    /// Gives an event of the past its place among what is older than the room's first events here. It changes
+    /// neither the extremities nor the current state.
+    pub(crate) fn place_history(&mut self, judged: &Judged, place: Place) -> Result<(), Stop> {
+        self.nodes.extend(&judged.nodes);
+        self.state_after(judged)?;
+        let short = match judged.known {
+            Some(short) => short,
+            None => {
+                self.record.last_short += 1;
+                self.ids
+                    .insert(judged.pdu.event_id.clone(), self.record.last_short);
+                self.record.last_short
+            }
+        };
+        let rejected = judged.flags.has(Flags::REJECTED);
+        let header = Header {
+            flags: judged.flags,
+            class: Default::default(),
+            place: if rejected { Place::default() } else { place },
+            position: 0,
+            state_before: judged.state_before,
+            prev: judged.prev.clone(),
+            auth: judged.auth.clone(),
+            redacted_by: None,
+            origin: None,
+        };
+        match rejected {
+            true => {
+                self.keep(judged.pdu.clone(), short, header, judged.known.is_some());
+                Ok(())
+            }
+            false => self.link(judged, short, header),
+        }
+    }
+
+    /// The gap before a place is closed.
+    pub(crate) fn close_gap(&mut self, place: Place) {
+        let row = keys::index(self.room.0.key, keys::INDEX_GAP, &[&keys::place_bytes(place)]);
+        self.rows.delete(Family::RoomIndex, row);
     }
 
     fn keep(&mut self, pdu: Pdu, short: Short, header: Header, known: bool) {
@@ -107,6 +162,7 @@ impl Staging<'_> {
     /// Gives a judged event its place. Asks to resolve where the current state is one of several extremities and
     /// `roots` does not have it.
     pub(crate) fn place(&mut self, judged: &Judged, roots: &Roots) -> Result<Flags, Stop> {
+        self.nodes.extend(&judged.nodes);
         let pdu = &judged.pdu;
         let mut flags = judged.flags;
         if !flags.has(Flags::REJECTED) && !judged.replaces_tips {
@@ -157,6 +213,12 @@ impl Staging<'_> {
         Ok(flags)
     }
 
+    /// Makes the nodes of the state after an event, and of the one before it.
+    pub(crate) fn make_state_after(&mut self, judged: &Judged) -> Result<(), Stop> {
+        self.nodes.extend(&judged.nodes);
+        self.state_after(judged).map(drop)
+    }
+
     /// The root of the state after an event, with the nodes for it.
     fn state_after(&mut self, judged: &Judged) -> Result<NodeId, Stop> {
         let pdu = &judged.pdu;
@@ -173,6 +235,7 @@ impl Staging<'_> {
             base: &store,
             new: &self.head.pending.nodes,
         };
+        // `nodes` has what was made outside the lock for the state before the event.
         Ok(state_tree::apply(
             &base,
             judged.state_before,
@@ -235,8 +298,14 @@ impl Staging<'_> {
                 changes.push((old, new));
             })?;
         }
+        let changed_at_once = changes.len();
         for (old, new) in changes {
             self.change_entry(old, new, short, pdu)?;
+        }
+        // Of a room that is joined, the others' memberships are no news: they were there before.
+        if changed_at_once > MEMBERS_NEWS_MAX {
+            let rooms = &self.room.0.rooms;
+            self.members.retain(|change| rooms.is_local(&change.user));
         }
         Ok(())
     }

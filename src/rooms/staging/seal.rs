@@ -153,9 +153,9 @@ impl Staging<'_> {
 }
 
 impl StagedEvent {
-    /// Whether it stands in the timeline.
+    /// Whether it is a new event of the timeline.
     pub(crate) fn is_placed(&self) -> bool {
-        self.header.place.anchor != 0
+        self.header.place.anchor != 0 && self.header.place.offset == 0
     }
 
     fn seal(self, room: &Room) -> Event {
@@ -206,6 +206,16 @@ impl Staged {
             let kind = std::mem::take(&mut staged.kind);
             let event = Arc::new(staged.seal(room));
             put_event(&mut batch, room, &event);
+            if event.pdu.state_key().is_some() && !known {
+                for cited in &event.header.auth {
+                    let row = [cited.to_be_bytes(), event.short.to_be_bytes()].concat();
+                    batch.put(
+                        Family::RoomIndex,
+                        keys::index(key, keys::INDEX_CITED, &[&row]),
+                        Vec::new(),
+                    );
+                }
+            }
             batch.put(
                 Family::RoomEventId,
                 keys::event_id(key, event.id()),
@@ -229,6 +239,11 @@ impl Staged {
             }
             if let Some(annotation) = annotation {
                 annotation.put(room, event.short, &mut batch);
+            }
+            if event.header.place.offset != 0 {
+                // History is no news.
+                replaced.push(event);
+                continue;
             }
             feed.push(FeedItem {
                 entity: key,

@@ -72,6 +72,13 @@ impl NewNodes {
         self.nodes.extend(other.nodes);
     }
 
+    /// Adds copies of the nodes of `other`.
+    pub fn extend(&mut self, other: &NewNodes) {
+        for (id, entry) in &other.nodes {
+            self.nodes.entry(*id).or_insert_with(|| entry.clone());
+        }
+    }
+
     /// Adds a node and gives its id.
     pub(super) fn add(&mut self, node: Node) -> NodeId {
         let encoded = node.encode();

@@ -1,0 +1,132 @@
+//! The state after events that are not here.
+
+use std::collections::HashSet;
+
+use hearth_events::Pdu;
+use ruma::{EventId, OwnedEventId, ServerName};
+
+use crate::{
+    Error, Flags, Room,
+    event::Short,
+    staging::{Staged, Staging, Stop},
+    state_tree::NodeId,
+};
+
+/// Up to how many unknown events of a state are asked for one by one; where more are missing, the whole state is.
+const ALONE_MAX: usize = 24;
+
+/// How many events a state may have.
+const STATE_EVENTS_MAX: usize = 1_000_000;
+
+impl Room {
+    /// The root of the state after an event that has no place here, as `origin` has it. Everything in it was
+    /// checked by its auth events.
+    pub(crate) async fn state_after_missing(
+        &self,
+        origin: &ServerName,
+        id: &EventId,
+    ) -> Result<NodeId, Error> {
+        let remote = self.0.rooms.remote()?.clone();
+        let ids = remote.state_ids(origin, self.id(), id).await?;
+        if ids.state.len() + ids.auth_chain.len() > STATE_EVENTS_MAX {
+            return Err(Error::BadEvent("the state has too many events".to_owned()));
+        }
+        let wanted: Vec<OwnedEventId> = ids.state.iter().chain(&ids.auth_chain).cloned().collect();
+        let unknown = self.unknown(&wanted)?;
+        let by_itself = unknown.len() <= ALONE_MAX || unknown.len() * 10 < wanted.len();
+        if by_itself {
+            let mut events = Vec::with_capacity(unknown.len());
+            for missing in &unknown {
+                match remote.event(origin, missing).await {
+                    Ok(event) => events.push(event),
+                    Err(error) => tracing::debug!(%error, "an event of a state cannot be had"),
+                }
+            }
+            self.keep_chain(events).await?;
+        } else {
+            let state = remote.state(origin, self.id(), id).await?;
+            self.keep_chain(state.state.into_iter().chain(state.auth_chain).collect())
+                .await?;
+        }
+        // The event itself: the state after it has it, if it is a state event.
+        let mut state = ids.state;
+        if self.short_of(id)?.is_none()
+            && let Ok(text) = remote.event(origin, id).await
+            && let Ok(pdu) = Pdu::parse(self.rules(), text.get().as_bytes())
+            && pdu.event_id == *id
+            && pdu.state_key().is_some()
+        {
+            for missing in self.unknown(pdu.auth_events())? {
+                if let Ok(event) = remote.event(origin, &missing).await {
+                    self.keep_chain(vec![event]).await?;
+                }
+            }
+            self.keep_chain(vec![text]).await?;
+        }
+        self.settle().await?;
+        if self.event_by_id(id)?.is_some_and(|event| event.pdu.state_key().is_some()) {
+            state.push(id.to_owned());
+        }
+        self.state_of(&state).await
+    }
+
+    /// The root of the state before an event, as `origin` has it: for history that is filled in.
+    pub(crate) async fn state_before_of(&self, origin: &ServerName, id: &EventId) -> Result<NodeId, Error> {
+        let remote = self.0.rooms.remote()?.clone();
+        let ids = remote.state_ids(origin, self.id(), id).await?;
+        if ids.state.len() + ids.auth_chain.len() > STATE_EVENTS_MAX {
+            return Err(Error::BadEvent("the state has too many events".to_owned()));
+        }
+        let wanted: Vec<OwnedEventId> = ids.state.iter().chain(&ids.auth_chain).cloned().collect();
+        let unknown = self.unknown(&wanted)?;
+        if !unknown.is_empty() {
+            let state = remote.state(origin, self.id(), id).await?;
+            self.keep_chain(state.state.into_iter().chain(state.auth_chain).collect())
+                .await?;
+            self.settle().await?;
+        }
+        self.state_of(&ids.state).await
+    }
+
+    /// The root of a state of accepted events; of two for one key the later one counts. Its nodes are stored.
+    pub(crate) async fn state_of(&self, ids: &[OwnedEventId]) -> Result<NodeId, Error> {
+        let mut shorts = Vec::with_capacity(ids.len());
+        let mut seen = HashSet::new();
+        for id in ids {
+            shorts.extend(self.short_of(id)?.filter(|short| seen.insert(*short)));
+        }
+        let mut entries: Vec<(String, String, Short)> = Vec::with_capacity(shorts.len());
+        for chunk in shorts.chunks(256) {
+            for event in self.events(chunk)? {
+                if let (Some(state_key), false) =
+                    (event.pdu.state_key(), event.header.flags.has(Flags::REJECTED))
+                {
+                    entries.push((event.pdu.kind().to_owned(), state_key.to_owned(), event.short));
+                }
+            }
+        }
+        loop {
+            match self.try_state(&entries) {
+                Ok((root, None)) => return Ok(root),
+                Ok((root, Some(staged))) => {
+                    self.finish(*staged).await?;
+                    return Ok(root);
+                }
+                Err(Stop::Wait(position)) => self.wait_durable(position).await?,
+                Err(Stop::Refuse(error)) => return Err(error),
+                Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
+            }
+        }
+    }
+
+    fn try_state(&self, entries: &[(String, String, Short)]) -> Result<(NodeId, Option<Box<Staged>>), Stop> {
+        let mut head = self.0.head.lock();
+        head.prune(self.0.rooms.log.published(self.0.shard));
+        let mut staging = Staging::new(self, head);
+        if let Some(barrier) = staging.barrier() {
+            return Err(Stop::Wait(barrier));
+        }
+        let (root, any) = staging.make_state(entries)?;
+        Ok((root, any.then(|| Box::new(staging.seal(None)))))
+    }
+}

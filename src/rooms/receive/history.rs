@@ -1,0 +1,335 @@
+//! Filling in history that this server has not seen: the gaps of the timeline.
+
+use std::collections::{BTreeMap, HashSet};
+
+use hearth_events::Pdu;
+use hearth_storage::{Family, record};
+use ruma::{OwnedEventId, OwnedServerName};
+
+use crate::{
+    Error, Event, Flags, Page, Place, RemoteEvents, Room, Viewer, keys,
+    staging::{Judged, Staged, Staging, Stop},
+    state_tree::{NewNodes, NodeId},
+};
+
+/// How many events one request for history asks for (server-server API, `backfill`).
+const BACKFILL_EVENTS: usize = 100;
+
+/// How many servers are asked for one stretch of history.
+const SERVERS_MAX: usize = 3;
+
+/// How many stretches one page may fetch: the rest comes with the next page.
+const STRETCHES_MAX: usize = 3;
+
+impl Room {
+    /// The place of the newest event up to `from`, and after `to`, before which events are missing.
+    pub fn gap_before(&self, from: Place, to: Option<Place>) -> Result<Option<Place>, Error> {
+        let prefix = keys::index(self.0.key, keys::INDEX_GAP, &[]);
+        let row = |place: Place| [prefix.as_slice(), &keys::place_bytes(place)].concat();
+        let start = match to {
+            Some(to) => hearth_storage::prefix_end(&row(to)),
+            None => prefix.clone(),
+        };
+        let end = match from {
+            Place::END => hearth_storage::prefix_end(&prefix),
+            from => hearth_storage::prefix_end(&row(from)),
+        };
+        let mut found = None;
+        if start < end {
+            self.reader()
+                .scan(Family::RoomIndex, &start, &end, true, &mut |key, _| {
+                    found = keys::read_place(&key[prefix.len()..]);
+                    false
+                })?;
+        }
+        Ok(found)
+    }
+
+    /// A page of the timeline backwards, with what other servers have of the gaps in it.
+    pub async fn page_with_history(
+        &self,
+        from: Place,
+        to: Option<Place>,
+        limit: usize,
+        viewer: &mut Viewer,
+        keep: &(dyn Fn(&Event) -> bool + Sync),
+    ) -> Result<Page, Error> {
+        let mut page = Page::default();
+        let mut at = from;
+        let mut stretches = 0;
+        loop {
+            let gap = self.gap_before(at, to)?;
+            let until = gap.map(Place::before).or(to);
+            let wanted = limit - page.events.len();
+            let part = self.page(at, until, true, wanted, viewer, keep)?;
+            let full = part.events.len() >= wanted;
+            page.events.extend(part.events);
+            let Some(gap) = gap else {
+                page.next = part.next;
+                return Ok(page);
+            };
+            if full || part.next.is_some() {
+                page.next = part.next.or(Some(gap.before()));
+                return Ok(page);
+            }
+            if stretches == STRETCHES_MAX {
+                page.next = Some(gap.before());
+                return Ok(page);
+            }
+            stretches += 1;
+            let filled = self.fill_gap(gap).await;
+            if let Err(error) = &filled {
+                tracing::info!(%error, room = %self.id(), "history cannot be had");
+            }
+            at = gap.before();
+            if !matches!(filled, Ok(true)) && self.gap_before(gap, Some(gap.before()))?.is_some() {
+                // Nobody has it now: what is older and here is shown, and the gap stays for another time.
+                let rest = self.page(at, to, true, limit - page.events.len(), viewer, keep)?;
+                page.events.extend(rest.events);
+                page.next = rest.next;
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Fetches events that are missing before the event at a place. Says whether there is something new.
+    pub async fn fill_gap(&self, gap: Place) -> Result<bool, Error> {
+        let _turn = self.0.receiving.lock().await;
+        let row = keys::index(self.0.key, keys::INDEX_GAP, &[&keys::place_bytes(gap)]);
+        let Some(value) = self.reader().get(Family::RoomIndex, &row)? else {
+            return Ok(true);
+        };
+        let missing: Vec<String> = record::decode(&value)?;
+        let missing: Vec<OwnedEventId> =
+            missing.into_iter().filter_map(|id| OwnedEventId::try_from(id).ok()).collect();
+        let remote = self.0.rooms.remote()?.clone();
+        let mut failure = None;
+        for server in self.servers_to_ask(SERVERS_MAX) {
+            match remote
+                .backfill(&server, self.id(), &missing, BACKFILL_EVENTS)
+                .await
+            {
+                Ok(events) if events.is_empty() => {}
+                Ok(events) => match self.keep_history(&server, gap, events).await {
+                    Ok(true) => return Ok(true),
+                    Ok(false) => {}
+                    Err(error) => failure = Some(error),
+                },
+                Err(error) => failure = Some(error.into()),
+            }
+        }
+        failure.map_or(Ok(false), Err)
+    }
+
+    /// Other servers in the room, those of its creators and the most powerful first where that is known.
+    pub fn servers_to_ask(&self, most: usize) -> Vec<OwnedServerName> {
+        let create = self.create_info();
+        let own = self.0.rooms.server_name.clone();
+        let mut servers: Vec<OwnedServerName> = Vec::new();
+        let head = self.0.head.lock();
+        let here = |server: &str| head.servers.contains_key(server);
+        let creators = create.creators.iter().map(|user| user.server_name().to_owned());
+        servers.extend(creators.filter(|server| *server != own && here(server.as_str())));
+        let mut others: Vec<(&String, &u32)> = head.servers.iter().collect();
+        others.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
+        for (name, _) in others {
+            if servers.len() >= most {
+                break;
+            }
+            if let Ok(name) = OwnedServerName::try_from(name.as_str())
+                && name != own
+                && !servers.contains(&name)
+            {
+                servers.push(name);
+            }
+        }
+        servers.truncate(most);
+        servers
+    }
+
+    async fn keep_history(
+        &self,
+        server: &ruma::ServerName,
+        gap: Place,
+        events: RemoteEvents,
+    ) -> Result<bool, Error> {
+        self.settle().await?;
+        let mut new: BTreeMap<(u64, OwnedEventId), Pdu> = BTreeMap::new();
+        for text in events.iter().take(BACKFILL_EVENTS) {
+            let Ok(pdu) = Pdu::parse(self.rules(), text.get().as_bytes()) else {
+                continue;
+            };
+            if pdu.room_id() == self.id() && self.placed(&pdu.event_id)?.is_none() {
+                new.insert((pdu.depth(), pdu.event_id.clone()), pdu);
+            }
+        }
+        let mut judged = Vec::new();
+        let mut states: BTreeMap<OwnedEventId, NodeId> = BTreeMap::new();
+        for outcome in self.verify(new.into_values().collect()).await? {
+            let Ok(verified) = outcome else { continue };
+            match self.judge_history(server, verified, &mut states).await {
+                Ok(event) => judged.push(event),
+                Err(error) => tracing::info!(%error, "an event of the past is left out"),
+            }
+        }
+        if judged.is_empty() {
+            return Ok(false);
+        }
+        self.store_history(gap, judged).await?;
+        Ok(true)
+    }
+
+    async fn judge_history(
+        &self,
+        server: &ruma::ServerName,
+        verified: super::Verified,
+        states: &mut BTreeMap<OwnedEventId, NodeId>,
+    ) -> Result<Judged, Error> {
+        let pdu = verified.pdu;
+        self.fetch_auth(server, &pdu).await?;
+        let mut nodes = NewNodes::default();
+        let mut roots = Vec::new();
+        let mut prev = smallvec::SmallVec::new();
+        let mut missing = Vec::new();
+        for id in pdu.prev_events() {
+            if let Some(root) = states.get(id) {
+                roots.push(*root);
+            } else if let Some(event) = self.placed(id)? {
+                prev.push(event.short);
+                roots.push(self.state_after_into(&event, &mut nodes)?);
+            } else {
+                missing.push(id.clone());
+            }
+        }
+        let root = if missing.is_empty() {
+            roots.sort_unstable_by_key(|root| root.0);
+            roots.dedup();
+            match roots.as_slice() {
+                [] => NodeId::EMPTY,
+                [one] => *one,
+                several => {
+                    let (root, made) = self.resolve(several.to_vec()).await?;
+                    nodes.absorb(made);
+                    root
+                }
+            }
+        } else {
+            self.state_before_of(server, &pdu.event_id).await?
+        };
+        let rejected = self.judge_by_auth_events(&pdu)?.is_err();
+        let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);
+        let mut flags = Flags::default();
+        if rejected {
+            flags.0 |= Flags::REJECTED;
+        }
+        if verified.redacted {
+            flags.0 |= Flags::REDACTED;
+        }
+        let mut judged = Judged {
+            known,
+            prev,
+            auth: self.shorts_of(pdu.auth_events())?,
+            pdu,
+            state_before: root,
+            nodes,
+            flags,
+            missing,
+            replaces_tips: false,
+            origin: None,
+        };
+        // Those that follow need the state after it: it is stored at once, without a place.
+        let after = self.store_unplaced(&mut judged).await?;
+        states.insert(judged.pdu.event_id.clone(), after);
+        Ok(judged)
+    }
+
+    /// Keeps an event as an outlier until it gets its place, and gives the root of the state after it.
+    async fn store_unplaced(&self, judged: &mut Judged) -> Result<NodeId, Error> {
+        if judged.pdu.state_key().is_none() || judged.flags.has(Flags::REJECTED) {
+            return Ok(judged.state_before);
+        }
+        if judged.known.is_none() {
+            let text = serde_json::from_slice(&judged.pdu.json).map_err(|_| Error::Damaged("event"))?;
+            self.keep_chain(vec![text]).await?;
+            self.settle().await?;
+            judged.known = self.short_of(&judged.pdu.event_id)?;
+        }
+        let (kind, state_key) = (judged.pdu.kind(), judged.pdu.state_key().unwrap_or_default());
+        let (Some(short), Some(key)) = (judged.known, self.state_key_short(kind, state_key)?) else {
+            // Its key is new: the number comes with a state that has it.
+            let Some(short) = judged.known else {
+                return Ok(judged.state_before);
+            };
+            let entry = [(kind.to_owned(), state_key.to_owned(), short)];
+            return self.state_with(judged.state_before, &entry).await;
+        };
+        let store = self.nodes();
+        let store = crate::state_tree::Overlay {
+            base: &store,
+            new: &judged.nodes,
+        };
+        let mut made = NewNodes::default();
+        let root =
+            crate::state_tree::apply(&store, judged.state_before, &[(key, Some(short))], &mut made)?;
+        judged.nodes.absorb(made);
+        Ok(root)
+    }
+
+    /// A state with more entries.
+    async fn state_with(&self, root: NodeId, more: &[(String, String, u32)]) -> Result<NodeId, Error> {
+        let mut ids = Vec::new();
+        for event in self.full_state_at(root)? {
+            ids.push(event.id().to_owned());
+        }
+        for (_, _, short) in more {
+            ids.extend(self.event(*short)?.map(|event| event.id().to_owned()));
+        }
+        self.state_of(&ids).await
+    }
+
+    /// Puts events of the past before a place, the newest next to it.
+    async fn store_history(&self, gap: Place, judged: Vec<Judged>) -> Result<(), Error> {
+        loop {
+            match self.try_history(gap, &judged) {
+                Ok(staged) => {
+                    self.finish(*staged).await?;
+                    return Ok(());
+                }
+                Err(Stop::Wait(position)) => self.wait_durable(position).await?,
+                Err(Stop::Refuse(error)) => return Err(error),
+                Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
+            }
+        }
+    }
+
+    fn try_history(&self, gap: Place, judged: &[Judged]) -> Result<Box<Staged>, Stop> {
+        let mut head = self.0.head.lock();
+        head.prune(self.0.rooms.log.published(self.0.shard));
+        let mut staging = Staging::new(self, head);
+        if let Some(barrier) = staging.barrier() {
+            return Err(Stop::Wait(barrier));
+        }
+        staging.close_gap(gap);
+        let here: HashSet<_> = judged.iter().map(|event| &event.pdu.event_id).collect();
+        let mut place = gap.before();
+        for event in judged.iter().rev() {
+            let mut event = Judged {
+                missing: event
+                    .missing
+                    .iter()
+                    .filter(|id| !here.contains(id))
+                    .cloned()
+                    .collect(),
+                ..event.clone()
+            };
+            if event.flags.has(Flags::REJECTED) {
+                event.missing.clear();
+            }
+            staging.place_history(&event, place)?;
+            if !event.flags.has(Flags::REJECTED) {
+                place = place.before();
+            }
+        }
+        Ok(Box::new(staging.seal(None)))
+    }
+}

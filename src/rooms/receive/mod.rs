@@ -1,0 +1,419 @@
+//! How an event of another server enters a room (server-server API, "Checks performed on receipt of a PDU").
+//!
+//! The phases: format; signatures and hash; the events that authorize it; the events before it, with the state there;
+//! authorization by its auth events; by the state before it; then, under the room's lock, by the current state, and
+//! its place. One event of a room at a time; nothing of another server is awaited under the lock.
+
+use std::collections::BTreeMap;
+
+use hearth_events::{AuthEvent, AuthInput, AuthState, Pdu};
+use ruma::{EventId, OwnedEventId, ServerName};
+use smallvec::SmallVec;
+
+use crate::{
+    Error, Event, Flags, Room,
+    event::{Origin, Short},
+    staging::{Judged, Outlier, Roots, Staged, Staging, Stop},
+    state_tree::{self, NewNodes, NodeId, Overlay},
+};
+
+mod chain;
+mod gap;
+mod history;
+mod resolve;
+mod verify;
+
+pub(crate) use verify::Verified;
+
+/// How many events a server is asked for to close a gap (server-server API, `get_missing_events`).
+const MISSING_EVENTS_MAX: usize = 20;
+
+/// What became of an event of another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is part of the room.
+    Accepted,
+    /// The current state does not allow it: kept, not shown, not built upon.
+    SoftFailed,
+    /// The rules do not allow it: kept, never shown.
+    Rejected(String),
+    /// The room had it.
+    Known,
+}
+
+/// What is known of how an event is to be taken in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manner {
+    /// The others are told of it by this server.
+    pub(crate) forward: bool,
+    /// The room is joined anew: it comes after everything that the room has.
+    pub(crate) replaces_tips: bool,
+    /// The local device that sent it.
+    pub(crate) origin: Option<Origin>,
+    /// Rows that belong to the operation.
+    pub(crate) rows: hearth_storage::Batch,
+}
+
+impl Room {
+    /// Takes in an event that `origin` sent: the whole receipt procedure, with the events that must be fetched
+    /// from there. An event that is here already changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::BadEvent`] and [`Error::Event`] for what is dropped: malformed, badly signed, or its auth events
+    /// cannot be had. [`Error::Remote`] where the events before it cannot be had now.
+    pub async fn receive(&self, origin: &ServerName, text: &[u8]) -> Result<Received, Error> {
+        let pdu = Pdu::parse(self.rules(), text)?;
+        self.check_room(&pdu)?;
+        self.0.rooms.log.check_writable()?;
+        let _turn = self.0.receiving.lock().await;
+        self.receive_parsed(origin, pdu).await
+    }
+
+    fn check_room(&self, pdu: &Pdu) -> Result<(), Error> {
+        if pdu.room_id() != self.id() {
+            return Err(Error::BadEvent("The event is of another room".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn receive_parsed(&self, origin: &ServerName, pdu: Pdu) -> Result<Received, Error> {
+        self.settle().await?;
+        if self.placed(&pdu.event_id)?.is_some() {
+            return Ok(Received::Known);
+        }
+        let verified = self.verify_one(pdu).await?;
+        self.fetch_auth(origin, &verified.pdu).await?;
+        self.fetch_before(origin, &verified.pdu).await?;
+        if self.placed(&verified.pdu.event_id)?.is_some() {
+            return Ok(Received::Known);
+        }
+        self.take_in(origin, verified, Manner::default()).await
+    }
+
+    /// Waits until everything that was decided is readable.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        let position = self.0.head.lock().record.position;
+        if position > 0 {
+            self.wait_durable(position).await?;
+        }
+        Ok(())
+    }
+
+    /// The event, if it is more than an outlier.
+    pub(crate) fn placed(&self, id: &EventId) -> Result<Option<std::sync::Arc<Event>>, Error> {
+        let event = self.event_by_id(id)?;
+        Ok(event.filter(|event| !event.header.flags.has(Flags::OUTLIER)))
+    }
+
+    /// Which of the events before one are not here.
+    pub(crate) fn missing_before(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, Error> {
+        let mut missing = Vec::new();
+        for id in pdu.prev_events() {
+            if self.placed(id)?.is_none() && !missing.contains(id) {
+                missing.push(id.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Asks for the events before one that are not here, and takes them in. What cannot be had leaves a gap.
+    async fn fetch_before(&self, origin: &ServerName, pdu: &Pdu) -> Result<(), Error> {
+        if self.missing_before(pdu)?.is_empty() {
+            return Ok(());
+        }
+        let tips: Vec<OwnedEventId> = {
+            let head = self.0.head.lock();
+            let tips = head.record.tips.iter().take(MISSING_EVENTS_MAX);
+            tips.map(|tip| tip.event.id.clone()).collect()
+        };
+        let latest = [pdu.event_id.clone()];
+        let remote = self.0.rooms.remote()?;
+        let found = remote
+            .missing_events(origin, self.id(), &tips, &latest, MISSING_EVENTS_MAX)
+            .await;
+        let events = match found {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::debug!(%error, room = %self.id(), "missing events cannot be had");
+                return Ok(());
+            }
+        };
+        let mut earlier: BTreeMap<(u64, OwnedEventId), Pdu> = BTreeMap::new();
+        for text in events.iter().take(MISSING_EVENTS_MAX) {
+            // One event that makes no sense voids the answer: what follows it could not be placed rightly.
+            let event = Pdu::parse(self.rules(), text.get().as_bytes())?;
+            self.check_room(&event)?;
+            if event.event_id != pdu.event_id && self.placed(&event.event_id)?.is_none() {
+                earlier.insert((event.depth(), event.event_id.clone()), event);
+            }
+        }
+        for event in earlier.into_values() {
+            let id = event.event_id.clone();
+            let outcome = async {
+                let verified = self.verify_one(event).await?;
+                self.fetch_auth(origin, &verified.pdu).await?;
+                self.take_in(origin, verified, Manner::default()).await
+            };
+            if let Err(error) = outcome.await {
+                tracing::info!(%error, event = %id, room = %self.id(), "an event on the way to another is left out");
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges an event whose auth events are here, and gives it its place. Of previous events that are missing, the
+    /// state after them is asked for.
+    pub(crate) async fn take_in(
+        &self,
+        origin: &ServerName,
+        verified: Verified,
+        manner: Manner,
+    ) -> Result<Received, Error> {
+        let missing = self.missing_before(&verified.pdu)?;
+        let mut roots = Vec::new();
+        for id in &missing {
+            roots.push(self.state_after_missing(origin, id).await?);
+        }
+        self.settle().await?;
+        self.take_in_with(verified, missing, roots, manner).await
+    }
+
+    /// As [`Room::take_in`], with the roots of the states after the missing events.
+    pub(crate) async fn take_in_with(
+        &self,
+        verified: Verified,
+        missing: Vec<OwnedEventId>,
+        mut roots: Vec<NodeId>,
+        manner: Manner,
+    ) -> Result<Received, Error> {
+        let pdu = verified.pdu;
+        let mut nodes = NewNodes::default();
+        let mut prev = SmallVec::new();
+        for id in pdu.prev_events() {
+            if let Some(event) = self.placed(id)? {
+                prev.push(event.short);
+                roots.push(self.state_after_into(&event, &mut nodes)?);
+            }
+        }
+        roots.sort_unstable_by_key(|root| root.0);
+        roots.dedup();
+        let state_before = match roots.as_slice() {
+            [] => NodeId::EMPTY,
+            [one] => *one,
+            several => {
+                let (root, made) = self.resolve(several.to_vec()).await?;
+                nodes.absorb(made);
+                root
+            }
+        };
+        let verdict = match self.judge_by_auth_events(&pdu)? {
+            Ok(()) => self.judge_by_state(&pdu, state_before, &nodes)?,
+            denied => denied,
+        };
+        let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);
+        let mut flags = Flags::default();
+        if verified.redacted {
+            flags.0 |= Flags::REDACTED;
+        }
+        if manner.forward {
+            flags.0 |= Flags::FORWARD;
+        }
+        if verdict.is_err() {
+            flags.0 |= Flags::REJECTED;
+        }
+        let judged = Judged {
+            known,
+            prev,
+            auth: self.shorts_of(pdu.auth_events())?,
+            pdu,
+            state_before,
+            nodes,
+            flags,
+            missing,
+            replaces_tips: manner.replaces_tips,
+            origin: manner.origin,
+        };
+        let flags = self.place_judged(judged, manner.rows).await?;
+        Ok(match verdict {
+            Err(denied) => Received::Rejected(denied),
+            Ok(()) if flags.has(Flags::SOFT_FAILED) => Received::SoftFailed,
+            Ok(()) => Received::Accepted,
+        })
+    }
+
+    /// The section under the lock, as often as it must be tried: what it lacks is made outside.
+    async fn place_judged(&self, mut judged: Judged, rows: hearth_storage::Batch) -> Result<Flags, Error> {
+        let mut roots = Roots::new();
+        let mut rows = Some(rows);
+        let mut prepared = false;
+        loop {
+            let stop = match self.try_place(&judged, &roots) {
+                Ok((staged, flags)) => {
+                    let staged = staged.with_rows(rows.take().unwrap_or_default());
+                    self.finish(*staged).await?;
+                    return Ok(flags);
+                }
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Wait(position) => self.wait_durable(position).await?,
+                Stop::Refuse(error) => return Err(error),
+                Stop::Resolve(_) if !prepared => {
+                    prepared = true;
+                    self.prepare_merge(&mut judged).await?;
+                }
+                Stop::Resolve(set) => {
+                    self.settle().await?;
+                    let (root, made) = self.resolve(set.clone()).await?;
+                    judged.nodes.absorb(made);
+                    roots.insert(set, root);
+                }
+            }
+        }
+    }
+
+    /// Makes the event and the state after it readable, as the resolution with other extremities needs them.
+    async fn prepare_merge(&self, judged: &mut Judged) -> Result<(), Error> {
+        if judged.known.is_none() && judged.pdu.state_key().is_some() {
+            self.store_outliers(vec![Outlier {
+                pdu: judged.pdu.clone(),
+                rejected: false,
+                redacted: judged.flags.has(Flags::REDACTED),
+            }])
+            .await?;
+            judged.known = self.short_of(&judged.pdu.event_id)?;
+        }
+        loop {
+            let stop = match self.try_prepare(judged) {
+                Ok(staged) => {
+                    self.finish(*staged).await?;
+                    return Ok(());
+                }
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Wait(position) => self.wait_durable(position).await?,
+                Stop::Refuse(error) => return Err(error),
+                Stop::Resolve(_) => return Err(Error::Damaged("forward extremities")),
+            }
+        }
+    }
+
+    fn try_prepare(&self, judged: &Judged) -> Result<Box<Staged>, Stop> {
+        let mut head = self.0.head.lock();
+        head.prune(self.0.rooms.log.published(self.0.shard));
+        let mut staging = Staging::new(self, head);
+        if let Some(barrier) = staging.barrier() {
+            return Err(Stop::Wait(barrier));
+        }
+        staging.make_state_after(judged)?;
+        Ok(Box::new(staging.seal(None)))
+    }
+
+    fn try_place(&self, judged: &Judged, roots: &Roots) -> Result<(Box<Staged>, Flags), Stop> {
+        let mut head = self.0.head.lock();
+        head.prune(self.0.rooms.log.published(self.0.shard));
+        let mut staging = Staging::new(self, head);
+        if let Some(barrier) = staging.barrier() {
+            return Err(Stop::Wait(barrier));
+        }
+        let flags = staging.place(judged, roots)?;
+        Ok((Box::new(staging.seal(None)), flags))
+    }
+
+    pub(crate) fn shorts_of(&self, ids: &[OwnedEventId]) -> Result<SmallVec<[Short; 4]>, Error> {
+        let mut shorts = SmallVec::new();
+        for id in ids {
+            shorts.extend(self.short_of(id)?);
+        }
+        Ok(shorts)
+    }
+
+    /// As [`Room::state_after`], keeping the nodes where they may not be stored.
+    pub(crate) fn state_after_into(&self, event: &Event, nodes: &mut NewNodes) -> Result<NodeId, Error> {
+        let before = event.header.state_before;
+        let (Some(state_key), false) = (event.pdu.state_key(), event.header.flags.has(Flags::REJECTED)) else {
+            return Ok(before);
+        };
+        let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? else {
+            return Ok(before);
+        };
+        Ok(state_tree::apply(
+            &self.nodes(),
+            before,
+            &[(key, Some(event.short))],
+            nodes,
+        )?)
+    }
+
+    /// Authorization by the events that the event itself names. The outer error is one of storage.
+    pub(crate) fn judge_by_auth_events(&self, pdu: &Pdu) -> Result<Result<(), String>, Error> {
+        let mut events = Vec::with_capacity(pdu.auth_events().len() + 1);
+        for id in pdu.auth_events() {
+            let event = self.event_by_id(id)?;
+            events.push(event.ok_or_else(|| Error::BadEvent(format!("the auth event {id} is missing")))?);
+        }
+        let listed: Vec<AuthEvent<'_>> = events
+            .iter()
+            .map(|event| AuthEvent {
+                event_id: event.id(),
+                room_id: event.pdu.room_id(),
+                kind: event.pdu.kind(),
+                state_key: event.pdu.state_key(),
+                rejected: event.header.flags.has(Flags::REJECTED),
+            })
+            .collect();
+        let input = AuthInput::of_pdu(self.rules(), pdu);
+        if let Err(denied) = hearth_events::check_auth_events(self.rules(), &input, self.id(), &listed) {
+            return Ok(Err(denied.0));
+        }
+        if let Some(create) = self.rules().create_event_of_room(self.id())
+            && pdu.event_id != create
+        {
+            match self.event_by_id(&create)? {
+                Some(event) if !event.header.flags.has(Flags::REJECTED) => events.push(event),
+                _ => return Ok(Err("The room's create event is not accepted.".to_owned())),
+            }
+        }
+        let state = AuthState::from_events(self.rules(), events.iter().map(|event| &event.pdu));
+        Ok(self.decide(&input, state))
+    }
+
+    /// Authorization by the state before the event.
+    fn judge_by_state(&self, pdu: &Pdu, root: NodeId, nodes: &NewNodes) -> Result<Result<(), String>, Error> {
+        let input = AuthInput::of_pdu(self.rules(), pdu);
+        let mut types = hearth_events::auth_types(
+            self.rules(),
+            pdu.sender(),
+            pdu.kind(),
+            pdu.state_key(),
+            pdu.content(),
+        );
+        types.push(("m.room.create".to_owned(), String::new()));
+        let store = self.nodes();
+        let store = Overlay {
+            base: &store,
+            new: nodes,
+        };
+        let mut events = Vec::with_capacity(types.len());
+        for (kind, state_key) in types {
+            let Some(key) = self.state_key_short(&kind, &state_key)? else {
+                continue;
+            };
+            if let Some(short) = state_tree::get(&store, root, key)? {
+                events.extend(self.event(short)?);
+            }
+        }
+        let state = AuthState::from_events(self.rules(), events.iter().map(|event| &event.pdu));
+        Ok(self.decide(&input, state))
+    }
+
+    fn decide(
+        &self,
+        input: &AuthInput<'_>,
+        state: Result<AuthState, hearth_events::Error>,
+    ) -> Result<(), String> {
+        let state = state.map_err(|error| error.to_string())?;
+        hearth_events::authorize(self.rules(), input, &state).map_err(|denied| denied.0)
+    }
+}

@@ -1,0 +1,82 @@
+//! Signatures and hashes of events from other servers.
+
+use std::collections::HashMap;
+
+use hearth_events::Pdu;
+use ruma::{OwnedServerName, ServerName};
+
+use crate::{Error, Room};
+
+/// How many events are checked in one section of the pool: about 10 ms of work.
+const SECTION_EVENTS: usize = 200;
+
+/// An event whose signatures hold.
+pub(crate) struct Verified {
+    pub(crate) pdu: Pdu,
+    /// Its content did not fit its hash, and is gone.
+    pub(crate) redacted: bool,
+}
+
+impl Room {
+    pub(crate) async fn verify_one(&self, pdu: Pdu) -> Result<Verified, Error> {
+        let mut checked = self.verify(vec![pdu]).await?;
+        checked.pop().ok_or(Error::Damaged("verification"))?
+    }
+
+    /// Checks the signatures of events, on all processors, and takes the content from those whose hash does not
+    /// fit (server-server API, "Checks performed on receipt of a PDU", points 2 and 3).
+    pub(crate) async fn verify(&self, pdus: Vec<Pdu>) -> Result<Vec<Result<Verified, Error>>, Error> {
+        let rules = self.rules();
+        let mut wanted: Vec<(OwnedServerName, String, u64)> = Vec::new();
+        for pdu in &pdus {
+            // Old room versions do not ask when a key was valid.
+            let at = match rules.enforce_key_validity {
+                true => pdu.origin_server_ts(),
+                false => 0,
+            };
+            for server in hearth_events::required_servers(rules, pdu).unwrap_or_default() {
+                for key in hearth_events::signature_keys(pdu, &server) {
+                    wanted.push((server.clone(), key, at));
+                }
+            }
+        }
+        wanted.sort();
+        wanted.dedup();
+        let keys = std::sync::Arc::new(self.0.rooms.remote()?.keys(&wanted).await);
+        let mut sections = Vec::new();
+        let mut rest = pdus.into_iter();
+        loop {
+            let section: Vec<Pdu> = rest.by_ref().take(SECTION_EVENTS).collect();
+            if section.is_empty() {
+                break;
+            }
+            let keys = keys.clone();
+            sections.push(self.0.rooms.pool.run(move || {
+                let check = |pdu| check(rules, pdu, &keys);
+                section.into_iter().map(check).collect::<Vec<_>>()
+            }));
+        }
+        Ok(futures::future::join_all(sections).await.into_iter().flatten().collect())
+    }
+}
+
+fn check(
+    rules: &hearth_events::Rules,
+    pdu: Pdu,
+    keys: &HashMap<(OwnedServerName, String), [u8; 32]>,
+) -> Result<Verified, Error> {
+    let key_of = |server: &ServerName, key: &str| {
+        keys.get(&(server.to_owned(), key.to_owned())).copied()
+    };
+    hearth_events::verify_event_signatures(rules, &pdu, &key_of)?;
+    match hearth_events::verify_content_hash(&pdu) {
+        true => Ok(Verified {
+            pdu,
+            redacted: false,
+        }),
+        false => Ok(Verified {
+            pdu: hearth_events::redact(rules, &pdu)?,
+            redacted: true,
+        }),
+    }
+}
