@@ -4,7 +4,7 @@
 //! server. **Invariant:** no function panics on bytes that came from outside.
 //!
 //! Where to start: [`rules()`] gives what a room version demands, [`build`] makes an event of ours, [`Pdu::parse`] reads one of somebody
-//! else's, [`authorize`] decides whether it may be in the room.
+//! else's, [`authorize`] decides whether it may be in the room, [`resolve()`] what the room's state is where its history forked.
 
 mod auth;
 mod auth_events;
@@ -25,6 +25,7 @@ mod pdu;
 mod pdu_read;
 mod power;
 mod redact;
+mod resolve;
 mod rules;
 mod state;
 mod verify;
@@ -44,6 +45,10 @@ pub use layout::{Layout, Span};
 pub use pdu::Pdu;
 pub use power::{Power, PowerField, PowerLevels, PowerView};
 pub use redact::redact;
+pub use resolve::{
+    Conflict, EventNo, KeyNo, ResolveError, ResolveEvent, ResolveSource, Resolved, STEPS_MAX, SourceError,
+    resolve,
+};
 pub use rules::{Rules, rules};
 pub use state::{
     AllowRule, CreateInfo, JoinRule, JoinRuleInfo, MemberInfo, Membership, ThirdPartyInviteInfo,
