@@ -24,6 +24,8 @@ pub const OUTBOX_WAITING: &str = "outbox_waiting_rows";
 pub const EVENTS_COMMITTED: &str = "events_committed_total";
 /// Counter by `class`: outbound requests, by their outcome.
 pub const OUTBOUND_REQUESTS: &str = "outbound_requests_total";
+/// How long state resolutions took.
+pub const STATE_RESOLUTION_SECONDS: &str = "state_resolution_seconds";
 /// Gauge with the label `version`, always 1.
 pub const BUILD_INFO: &str = "hearth_build_info";
 /// Gauge: Unix time at which the process started.
@@ -63,6 +65,11 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         LOG_GROUP_SIZE,
         Kind::Histogram,
         "Operations grouped into one synced write of the log.",
+    ),
+    (
+        STATE_RESOLUTION_SECONDS,
+        Kind::Histogram,
+        "Seconds of one resolution of the state of several forward extremities.",
     ),
     (
         LOG_WRITE,

@@ -21,6 +21,7 @@ mod annotations;
 mod client_event;
 mod codec;
 mod create;
+mod dance;
 mod device_lists;
 mod directory;
 mod error;
@@ -137,6 +138,8 @@ pub struct Rooms {
     listeners: RwLock<Vec<Listener>>,
     early_listeners: RwLock<Vec<Listener>>,
     pub(crate) alias_locks: locks::NameLocks,
+    /// One join of a room through other servers at a time.
+    pub(crate) join_locks: locks::NameLocks,
     /// Ids of rooms that are being created.
     pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
     ephemeral: AtomicU64,
@@ -175,6 +178,7 @@ impl Rooms {
             listeners: RwLock::new(Vec::new()),
             early_listeners: RwLock::new(Vec::new()),
             alias_locks: locks::NameLocks::default(),
+            join_locks: locks::NameLocks::default(),
             starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),
             ephemeral_start: u64::from_be_bytes(start) >> 16,

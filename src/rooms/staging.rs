@@ -27,6 +27,7 @@ mod seal;
 pub(crate) use remote::{Judged, Outlier, Roots};
 pub(crate) use seal::Staged;
 
+
 /// How many forward extremities an event of ours cites (room versions, "prev_events").
 const CITED_TIPS_MAX: usize = 20;
 
@@ -199,6 +200,11 @@ impl<'a> Staging<'a> {
             sender: event.sender.clone(),
         });
         Ok(())
+    }
+
+    /// What was staged last, where nothing is to become of it here.
+    pub(crate) fn into_last(mut self) -> Option<Body> {
+        self.events.pop().map(|event| event.body)
     }
 
     /// Hashes the event on top of the current extremities.

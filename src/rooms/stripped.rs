@@ -29,10 +29,8 @@ impl Room {
     /// The stripped state for a user who is invited or knocks: with the user's own member event
     /// and that of whoever sent it.
     pub fn stripped_state(&self, user: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut events = Vec::new();
-        for kind in STRIPPED_TYPES {
-            events.extend(self.state(kind, "")?);
-        }
+        let mut events = self.stripped_events(user)?;
+        events.retain(|event| event.pdu.kind() != "m.room.member");
         if let Some(own) = self.state("m.room.member", user.as_str())? {
             if *own.pdu.sender() != *user {
                 events.extend(self.state("m.room.member", own.pdu.sender().as_str())?);
@@ -40,6 +38,16 @@ impl Room {
             events.push(own);
         }
         events.iter().map(stripped).collect()
+    }
+
+    /// The events of the stripped state, with the member event of `sender`.
+    pub(crate) fn stripped_events(&self, sender: &UserId) -> Result<Vec<Arc<Event>>, Error> {
+        let mut events = Vec::new();
+        for kind in STRIPPED_TYPES {
+            events.extend(self.state(kind, "")?);
+        }
+        events.extend(self.state("m.room.member", sender.as_str())?);
+        Ok(events)
     }
 
     /// A text field of a state event with an empty key.
@@ -126,7 +134,7 @@ impl Room {
 }
 
 /// An event with nothing but type, state key, sender and content.
-fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
+pub(crate) fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
     let content: &RawValue =
         serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
     #[derive(serde::Serialize)]

@@ -42,7 +42,7 @@ pub enum Received {
 }
 
 /// What is known of how an event is to be taken in.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Manner {
     /// The others are told of it by this server.
     pub(crate) forward: bool,
@@ -69,7 +69,7 @@ impl Room {
         self.receive_parsed(origin, pdu).await
     }
 
-    fn check_room(&self, pdu: &Pdu) -> Result<(), Error> {
+    pub(crate) fn check_room(&self, pdu: &Pdu) -> Result<(), Error> {
         if pdu.room_id() != self.id() {
             return Err(Error::BadEvent("The event is of another room".to_owned()));
         }
@@ -250,7 +250,7 @@ impl Room {
             let stop = match self.try_place(&judged, &roots) {
                 Ok((staged, flags)) => {
                     let staged = staged.with_rows(rows.take().unwrap_or_default());
-                    self.finish(*staged).await?;
+                    self.finish(staged).await?;
                     return Ok(flags);
                 }
                 Err(stop) => stop,

@@ -6,10 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_events::{
-    Pdu,
-    resolve::{Conflict, EventNo, ResolveEvent, ResolveSource, SourceError},
-};
+use hearth_events::{Conflict, EventNo, Pdu, ResolveEvent, ResolveSource, SourceError};
 use hearth_storage::{Family, prefix_end};
 use smallvec::SmallVec;
 
@@ -53,7 +50,7 @@ impl Room {
             room: self,
             root: first,
         };
-        let resolved = hearth_events::resolve::resolve(self.rules(), roots.len(), &conflicts, &source)
+        let resolved = hearth_events::resolve(self.rules(), roots.len(), &conflicts, &source)
             .map_err(|error| Error::BadEvent(format!("the state cannot be resolved: {error}")))?;
         let mut changes = resolved.keys;
         for short in resolved.more {

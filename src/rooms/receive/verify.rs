@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use hearth_events::Pdu;
+use hearth_events::{Pdu, Rules};
 use ruma::{OwnedServerName, ServerName};
 
-use crate::{Error, Room};
+use crate::{Error, Room, Rooms};
 
 /// How many events are checked in one section of the pool: about 10 ms of work.
 const SECTION_EVENTS: usize = 200;
@@ -19,14 +19,27 @@ pub(crate) struct Verified {
 
 impl Room {
     pub(crate) async fn verify_one(&self, pdu: Pdu) -> Result<Verified, Error> {
-        let mut checked = self.verify(vec![pdu]).await?;
+        self.0.rooms.verify_one(self.rules(), pdu).await
+    }
+
+    pub(crate) async fn verify(&self, pdus: Vec<Pdu>) -> Result<Vec<Result<Verified, Error>>, Error> {
+        self.0.rooms.verify(self.rules(), pdus).await
+    }
+}
+
+impl Rooms {
+    pub(crate) async fn verify_one(&self, rules: &'static Rules, pdu: Pdu) -> Result<Verified, Error> {
+        let mut checked = self.verify(rules, vec![pdu]).await?;
         checked.pop().ok_or(Error::Damaged("verification"))?
     }
 
     /// Checks the signatures of events, on all processors, and takes the content from those whose hash does not
     /// fit (server-server API, "Checks performed on receipt of a PDU", points 2 and 3).
-    pub(crate) async fn verify(&self, pdus: Vec<Pdu>) -> Result<Vec<Result<Verified, Error>>, Error> {
-        let rules = self.rules();
+    pub(crate) async fn verify(
+        &self,
+        rules: &'static Rules,
+        pdus: Vec<Pdu>,
+    ) -> Result<Vec<Result<Verified, Error>>, Error> {
         let mut wanted: Vec<(OwnedServerName, String, u64)> = Vec::new();
         for pdu in &pdus {
             // Old room versions do not ask when a key was valid.
@@ -42,7 +55,7 @@ impl Room {
         }
         wanted.sort();
         wanted.dedup();
-        let keys = std::sync::Arc::new(self.0.rooms.remote()?.keys(&wanted).await);
+        let keys = std::sync::Arc::new(self.remote()?.keys(&wanted).await);
         let mut sections = Vec::new();
         let mut rest = pdus.into_iter();
         loop {
@@ -51,7 +64,7 @@ impl Room {
                 break;
             }
             let keys = keys.clone();
-            sections.push(self.0.rooms.pool.run(move || {
+            sections.push(self.pool.run(move || {
                 let check = |pdu| check(rules, pdu, &keys);
                 section.into_iter().map(check).collect::<Vec<_>>()
             }));
@@ -61,7 +74,7 @@ impl Room {
 }
 
 fn check(
-    rules: &hearth_events::Rules,
+    rules: &Rules,
     pdu: Pdu,
     keys: &HashMap<(OwnedServerName, String), [u8; 32]>,
 ) -> Result<Verified, Error> {

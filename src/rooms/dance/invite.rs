@@ -1,0 +1,107 @@
+//! Inviting a user of another server: that server must sign the invitation before the room sees it.
+
+use hearth_events::Pdu;
+use ruma::UserId;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Error, NewEvent, Room, Sent,
+    receive::{Manner, Received},
+    staging::{Body, Staging, Stop},
+};
+
+impl Room {
+    /// Invites a user of another server. `content` is that of the member event beside the membership.
+    pub async fn invite_remote(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        mut content: Map<String, Value>,
+    ) -> Result<Sent, Error> {
+        self.0.rooms.log.check_writable()?;
+        content.insert("membership".to_owned(), json!("invite"));
+        let event = NewEvent::state(sender, "m.room.member", target.as_str(), &Value::Object(content));
+        let pdu = self.draft(event).await?;
+        let stripped = self.stripped_for_invite(&pdu)?;
+        let remote = self.0.rooms.remote()?.clone();
+        let signed = remote
+            .invite(
+                target.server_name(),
+                &self.rules().version,
+                self.id(),
+                &pdu.event_id,
+                &pdu.json,
+                &stripped,
+            )
+            .await?;
+        let signed = Pdu::parse(self.rules(), signed.get().as_bytes())?;
+        if signed.event_id != pdu.event_id {
+            return Err(Error::BadEvent("the other server changed the invitation".to_owned()));
+        }
+        let _turn = self.0.receiving.lock().await;
+        let verified = self.verify_one(signed).await?;
+        let event_id = pdu.event_id.clone();
+        let own = self.0.rooms.server_name.clone();
+        match self.take_in(&own, verified, Manner::default()).await? {
+            Received::Accepted | Received::Known => {}
+            Received::SoftFailed => {
+                return Err(Error::Forbidden("The room does not allow this now".to_owned()));
+            }
+            Received::Rejected(why) => return Err(Error::Forbidden(why)),
+        }
+        let position = self.0.head.lock().record.position;
+        Ok(Sent { event_id, position })
+    }
+
+    /// An event of ours on top of the current extremities, allowed by the current state and signed, that the room
+    /// does not have yet.
+    pub(crate) async fn draft(&self, event: NewEvent) -> Result<Pdu, Error> {
+        let prepared = self.prepare(event, None)?;
+        loop {
+            match self.try_draft(&prepared) {
+                Ok(pdu) => return Ok(pdu),
+                Err(Stop::Wait(position)) => self.wait_durable(position).await?,
+                Err(Stop::Refuse(error)) => return Err(error),
+                Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
+            }
+        }
+    }
+
+    fn try_draft(&self, prepared: &crate::input::Prepared) -> Result<Pdu, Stop> {
+        let rooms = &self.0.rooms;
+        let mut head = self.0.head.lock();
+        head.prune(rooms.log.published(self.0.shard));
+        let mut staging = Staging::new(self, head);
+        if let Some(barrier) = staging.barrier() {
+            return Err(Stop::Wait(barrier));
+        }
+        staging.add(prepared)?;
+        match staging.into_last() {
+            Some(Body::Unsigned(unsigned)) => Ok(unsigned.sign(&rooms.signing_key, &rooms.server_name)),
+            Some(Body::Signed(pdu)) => Ok(pdu),
+            None => Err(Error::Damaged("draft").into()),
+        }
+    }
+
+    /// The stripped state of an invitation: the create event whole, so that the other side can check the room's id
+    /// (MSC4311).
+    fn stripped_for_invite(&self, invitation: &Pdu) -> Result<Vec<Value>, Error> {
+        let mut stripped = Vec::new();
+        for event in self.stripped_events(invitation.sender())? {
+            let value = match event.pdu.kind() {
+                "m.room.create" => serde_json::from_slice(&event.pdu.json),
+                _ => serde_json::from_str(crate::stripped::stripped(&event)?.get()),
+            };
+            stripped.push(value.map_err(|_| Error::Damaged("event"))?);
+        }
+        let content: Value =
+            serde_json::from_slice(invitation.content()).map_err(|_| Error::Damaged("event"))?;
+        stripped.push(json!({
+            "type": "m.room.member",
+            "state_key": invitation.state_key(),
+            "sender": invitation.sender(),
+            "content": content,
+        }));
+        Ok(stripped)
+    }
+}

@@ -1,0 +1,131 @@
+//! Memberships that need another server: joining, leaving and knocking through one that is in the room, and inviting
+//! a user of another (server-server API, "Joining rooms" to "Knocking upon a room").
+
+use std::sync::Arc;
+
+use hearth_events::{Draft, Pdu};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
+use serde_json::{Map, Value, json};
+
+use crate::{Error, Made, RemoteFailure, Room, Rooms};
+
+mod accept;
+mod invite;
+mod join;
+mod outside;
+
+/// How many servers are tried for one membership.
+const SERVERS_TRIED_MAX: usize = 8;
+
+/// Length of the opaque part of event ids in room versions 1 and 2.
+const EVENT_ID_CHARS: usize = 24;
+
+impl Room {
+    /// Whether this server has a user in the room, and so takes part in it.
+    pub fn is_resident(&self) -> bool {
+        self.has_server(self.0.rooms.server_name.as_str())
+    }
+
+    /// The other servers that have joined members in the room.
+    pub fn other_servers(&self) -> Vec<OwnedServerName> {
+        let head = self.0.head.lock();
+        let own = self.0.rooms.server_name.as_str();
+        let names = head.servers.keys().filter(|name| *name != own);
+        names
+            .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
+            .collect()
+    }
+}
+
+impl Rooms {
+    /// Tries servers one after the other; the error is of the last one, or better that of one which refused.
+    async fn through<T, F>(
+        self: &Arc<Self>,
+        via: &[OwnedServerName],
+        mut attempt: impl FnMut(OwnedServerName) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut failure = None;
+        let mut seen: Vec<&OwnedServerName> = Vec::new();
+        for server in via.iter().filter(|server| **server != self.server_name) {
+            if seen.contains(&server) || seen.len() >= SERVERS_TRIED_MAX {
+                continue;
+            }
+            seen.push(server);
+            match attempt(server.clone()).await {
+                Ok(done) => return Ok(done),
+                Err(error) => {
+                    tracing::info!(%error, %server, "a membership through another server failed");
+                    let refused = matches!(&error, Error::Remote(RemoteFailure::Refused { .. }));
+                    if refused || failure.is_none() {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::NotFound("No known server is in this room".to_owned())))
+    }
+
+    /// Completes the event that another server proposed, and signs it. Only what must come from there is taken.
+    fn complete(
+        &self,
+        made: &Made,
+        room_id: &RoomId,
+        user: &UserId,
+        membership: &str,
+        mut content: Map<String, Value>,
+    ) -> Result<(&'static hearth_events::Rules, Pdu), Error> {
+        let rules = hearth_events::rules(&made.version)
+            .ok_or_else(|| Error::UnsupportedVersion(made.version.to_string()))?;
+        content.insert("membership".to_owned(), json!(membership));
+        let proposed = made.event.get("content").and_then(Value::as_object);
+        if let Some(authorizer) =
+            proposed.and_then(|content| content.get("join_authorised_via_users_server"))
+        {
+            content.insert("join_authorised_via_users_server".to_owned(), authorizer.clone());
+        }
+        let content = hearth_events::canonical::to_bytes(&Value::Object(content), rules.strict_json())?;
+        let prev = references(made, "prev_events")?;
+        let auth = references(made, "auth_events")?;
+        let depth = made.event.get("depth").and_then(Value::as_u64).unwrap_or(1);
+        let draft = Draft {
+            room_id: Some(room_id),
+            sender: user,
+            kind: "m.room.member",
+            state_key: Some(user.as_str()),
+            content: &content,
+            origin_server_ts: self.clock.now_ms(),
+            depth,
+            prev_events: &prev,
+            auth_events: &auth,
+            redacts: None,
+        };
+        let opaque = rules
+            .explicit_event_ids()
+            .then(|| hearth_core::random::alphanumeric(&*self.random, EVENT_ID_CHARS));
+        let unsigned = hearth_events::build(rules, &draft, opaque.as_deref())?;
+        Ok((rules, unsigned.sign(&self.signing_key, &self.server_name)))
+    }
+}
+
+/// The ids in a list of references: plain ids, or pairs of id and hashes in room versions 1 and 2.
+fn references(made: &Made, field: &str) -> Result<Vec<OwnedEventId>, Error> {
+    let wrong = || Error::BadEvent(format!("the other server proposed an event with wrong {field}"));
+    let list = made.event.get(field).and_then(Value::as_array).ok_or_else(wrong)?;
+    list.iter()
+        .map(|entry| {
+            let id = entry.as_str().or_else(|| entry.get(0).and_then(Value::as_str));
+            id.and_then(|id| OwnedEventId::try_from(id).ok()).ok_or_else(wrong)
+        })
+        .collect()
+}
+
+/// Whether an event is a member event of this membership, by a user of `origin` about himself.
+fn is_own_membership(pdu: &Pdu, origin: &ServerName, membership: &str) -> bool {
+    pdu.kind() == "m.room.member"
+        && pdu.state_key() == Some(pdu.sender().as_str())
+        && pdu.sender().server_name() == origin
+        && crate::Membership::of_content(pdu.content()) == crate::Membership::from_word(membership)
+}

@@ -1,0 +1,280 @@
+//! Memberships in rooms that this server is not in: invitations from elsewhere, their withdrawal and refusal, knocks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hearth_events::Pdu;
+use hearth_storage::Record;
+use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{Dance, Error, Membership, Rooms};
+
+impl Rooms {
+    /// Takes an invitation of a user of this server, which the inviting server sends before the room sees it, and
+    /// signs it. The user's room list has it when this returns.
+    pub async fn receive_invite(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        version: &RoomVersionId,
+        room_id: &RoomId,
+        event_id: &EventId,
+        text: &[u8],
+        mut stripped: Vec<Box<RawValue>>,
+    ) -> Result<Bytes, Error> {
+        self.log.check_writable()?;
+        let rules = hearth_events::rules(version)
+            .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+        let pdu = Pdu::parse(rules, text)?;
+        let wrong = |what: &str| Error::BadEvent(what.to_owned());
+        if pdu.room_id() != room_id || pdu.event_id != event_id {
+            return Err(wrong("The event is not the one that the path names"));
+        }
+        let invites = pdu.kind() == "m.room.member"
+            && Membership::of_content(pdu.content()) == Membership::Invite
+            && pdu.sender().server_name() == origin;
+        if !invites {
+            return Err(wrong("The event is not an invitation by a user of the sending server"));
+        }
+        let target = pdu
+            .state_key()
+            .and_then(|user| <&UserId>::try_from(user).ok())
+            .filter(|user| self.is_local(user))
+            .ok_or_else(|| wrong("The event does not invite a user of this server"))?
+            .to_owned();
+        let verified = self.verify_one(rules, pdu).await?;
+        let signed = verified
+            .pdu
+            .countersign(rules, &self.signing_key, &self.server_name)?;
+        if let Some(room) = self.get(room_id)?
+            && room.is_resident()
+        {
+            match room.membership(&target)? {
+                Membership::Join => return Err(Error::Forbidden(format!("{target} is already in the room"))),
+                Membership::Ban => return Err(Error::Forbidden(format!("{target} is banned"))),
+                _ => {}
+            }
+            // The room's own copy of the invitation follows; the user hears of it now if it can be placed.
+            if let Ok(crate::Received::Accepted | crate::Received::Known) =
+                room.receive(origin, &signed.json).await
+            {
+                return Ok(signed.json);
+            }
+        }
+        let content: Value = serde_json::from_slice(signed.content()).unwrap_or_default();
+        let own = json!({
+            "type": "m.room.member",
+            "state_key": target,
+            "sender": signed.sender(),
+            "content": content,
+        });
+        stripped.retain(|event| !is_member_of(event, target.as_str()));
+        stripped.extend(serde_json::value::to_raw_value(&own).ok());
+        self.tell_user(
+            room_id,
+            &target,
+            Outside {
+                membership: hearth_users::Membership::Invite,
+                event_id: signed.event_id.clone(),
+                sender: signed.sender(),
+                stripped,
+                is_direct: content.get("is_direct").and_then(Value::as_bool).unwrap_or(false),
+            },
+        )
+        .await?;
+        Ok(signed.json)
+    }
+
+    /// Takes a member event of a room that this server is not in: the withdrawal of an invitation, or the refusal
+    /// of a knock. `version` is what the invitation said of the room, `inviter` who sent the invitation (or nobody,
+    /// for a knock).
+    pub async fn receive_outside(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        version: &RoomVersionId,
+        inviter: Option<&UserId>,
+        text: &[u8],
+    ) -> Result<(), Error> {
+        let rules = hearth_events::rules(version)
+            .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+        let pdu = Pdu::parse(rules, text)?;
+        let wrong = || Error::BadEvent("The event does not end an invitation or a knock".to_owned());
+        let after = match Membership::of_content(pdu.content()) {
+            Membership::Leave => hearth_users::Membership::Leave,
+            Membership::Ban => hearth_users::Membership::Ban,
+            _ => return Err(wrong()),
+        };
+        let user = pdu
+            .state_key()
+            .filter(|_| pdu.kind() == "m.room.member")
+            .and_then(|user| <&UserId>::try_from(user).ok())
+            .filter(|user| self.is_local(user))
+            .ok_or_else(wrong)?
+            .to_owned();
+        // Nobody here can check who has which power in the room. The inviter may take the invitation back, and
+        // whoever is on the inviter's server may: it let the room know of the user.
+        let may = inviter.is_none_or(|inviter| {
+            pdu.sender() == inviter || pdu.sender().server_name() == inviter.server_name()
+        });
+        if !may || pdu.sender().server_name() != origin {
+            return Err(Error::Forbidden(
+                "Only the inviting server ends an invitation".to_owned(),
+            ));
+        }
+        let verified = self.verify_one(rules, pdu).await?;
+        let room_id = verified.pdu.room_id().to_owned();
+        self.tell_user(
+            &room_id,
+            &user,
+            Outside {
+                membership: after,
+                event_id: verified.pdu.event_id.clone(),
+                sender: verified.pdu.sender(),
+                stripped: Vec::new(),
+                is_direct: false,
+            },
+        )
+        .await
+    }
+
+    /// Refuses an invitation to a room that this server is not in, or takes a knock back. If no server can be
+    /// asked, the user is rid of it all the same. `event_id` is the event by which the user came to be invited.
+    pub async fn leave_remote(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        event_id: &EventId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        let attempt = self
+            .through(via, |server| self.leave_through(server, user, room_id, reason))
+            .await;
+        let event_id = attempt.unwrap_or_else(|error| {
+            tracing::info!(%error, %room_id, "an invitation is refused here alone");
+            event_id.to_owned()
+        });
+        self.tell_user(
+            room_id,
+            user,
+            Outside {
+                membership: hearth_users::Membership::Leave,
+                event_id,
+                sender: user,
+                stripped: Vec::new(),
+                is_direct: false,
+            },
+        )
+        .await
+    }
+
+    async fn leave_through(
+        self: &Arc<Self>,
+        server: OwnedServerName,
+        user: &UserId,
+        room_id: &RoomId,
+        reason: Option<&str>,
+    ) -> Result<OwnedEventId, Error> {
+        let remote = self.remote()?.clone();
+        let made = remote.make(Dance::Leave, &server, room_id, user).await?;
+        let mut content = Map::new();
+        if let Some(reason) = reason {
+            content.insert("reason".to_owned(), json!(reason));
+        }
+        let (_, pdu) = self.complete(&made, room_id, user, "leave", content)?;
+        remote
+            .send_leave(&server, room_id, &pdu.event_id, &pdu.json)
+            .await?;
+        Ok(pdu.event_id)
+    }
+
+    /// Knocks on a room through one of the servers in it. `content` is the member event's beside the membership.
+    pub async fn knock_remote(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        self.log.check_writable()?;
+        let (event_id, stripped) = self
+            .through(via, |server| self.knock_through(server, user, room_id, content.clone()))
+            .await?;
+        let stripped = stripped
+            .iter()
+            .filter_map(|event| serde_json::value::to_raw_value(event).ok())
+            .collect();
+        self.tell_user(
+            room_id,
+            user,
+            Outside {
+                membership: hearth_users::Membership::Knock,
+                event_id,
+                sender: user,
+                stripped,
+                is_direct: false,
+            },
+        )
+        .await
+    }
+
+    async fn knock_through(
+        self: &Arc<Self>,
+        server: OwnedServerName,
+        user: &UserId,
+        room_id: &RoomId,
+        content: Map<String, Value>,
+    ) -> Result<(OwnedEventId, Vec<Value>), Error> {
+        let remote = self.remote()?.clone();
+        let made = remote.make(Dance::Knock, &server, room_id, user).await?;
+        let (_, pdu) = self.complete(&made, room_id, user, "knock", content)?;
+        let stripped = remote
+            .send_knock(&server, room_id, &pdu.event_id, &pdu.json)
+            .await?;
+        Ok((pdu.event_id, stripped))
+    }
+
+    /// Puts a membership into the user's room list, out of the room's own slot: what the room itself says later
+    /// comes after it.
+    async fn tell_user(&self, room_id: &RoomId, user: &UserId, outside: Outside<'_>) -> Result<(), Error> {
+        let key = self.room_number(room_id).await?;
+        let update = hearth_users::MembershipUpdate {
+            room_id: room_id.to_owned(),
+            membership: outside.membership,
+            event_id: outside.event_id,
+            sender: outside.sender.to_owned(),
+            anchor: 0,
+            ts: self.clock.now_ms(),
+            is_direct: outside.is_direct,
+            stripped_state: outside.stripped,
+            predecessor: None,
+        };
+        self.cluster
+            .commit(key.slot, |_| Record {
+                outbox: vec![update.row(user)],
+                ..Record::default()
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+/// A membership in a room that is not here.
+struct Outside<'a> {
+    membership: hearth_users::Membership,
+    event_id: OwnedEventId,
+    sender: &'a UserId,
+    stripped: Vec<Box<RawValue>>,
+    is_direct: bool,
+}
+
+fn is_member_of(event: &RawValue, user: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        #[serde(rename = "type")]
+        kind: String,
+        state_key: Option<String>,
+    }
+    serde_json::from_str::<Head>(event.get())
+        .is_ok_and(|head| head.kind == "m.room.member" && head.state_key.as_deref() == Some(user))
+}
