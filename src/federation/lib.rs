@@ -1,15 +1,19 @@
 //! Other homeservers: resolving their names, their keys, signed requests to them, and the queues in both directions.
 //! `docs/federation.md` describes it.
 
+pub mod acl;
 pub mod client;
 pub mod error;
 pub mod keys;
 mod reachability;
+pub mod remote;
 pub mod xmatrix;
 
+pub use acl::ServerAcl;
 pub use client::{Client, FedRequest};
 pub use error::ClientError;
 pub use keys::ServerKeys;
+pub use remote::Remote;
 pub use xmatrix::{AuthFailure, Authenticator, XMatrix};
 
 use std::sync::Arc;
@@ -46,6 +50,8 @@ pub struct Federation {
     pub keys: Arc<ServerKeys>,
     /// Who sent a request.
     pub auth: Authenticator,
+    /// What rooms ask of others.
+    pub remote: Arc<Remote>,
 }
 
 impl Federation {
@@ -69,6 +75,7 @@ impl Federation {
         Arc::new(Self {
             server_name,
             auth: Authenticator::new(client.clone(), keys.clone()),
+            remote: Arc::new(Remote::new(client.clone(), keys.clone())),
             client,
             keys,
         })
