@@ -7,6 +7,7 @@ use hearth_appservice::{Registration, Registrations};
 use hearth_core::error::MatrixError;
 use hearth_core::http::SharedOutbound;
 use hearth_core::{Config, SharedClock, SharedRandom};
+use hearth_federation::Federation;
 use hearth_media::MediaStore;
 use hearth_rooms::Rooms;
 use hearth_sync::SyncEngine;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub appservices: Arc<Registrations>,
     /// Requests to other machines.
     pub outbound: SharedOutbound,
+    /// Other homeservers.
+    pub federation: Arc<Federation>,
     /// The media repository.
     pub media: MediaStore,
     /// What the account endpoints need of rooms.
@@ -64,6 +67,8 @@ pub struct App {
     pub appservices: Arc<Registrations>,
     /// Requests to other machines.
     pub outbound: SharedOutbound,
+    /// Other homeservers.
+    pub federation: Arc<Federation>,
     /// The media repository.
     pub media: MediaStore,
     /// What the account endpoints need of rooms.
@@ -102,6 +107,7 @@ impl App {
             sync,
             appservices,
             outbound,
+            federation,
             media,
             room_links,
         } = parts;
@@ -117,6 +123,7 @@ impl App {
             sync,
             appservices,
             outbound,
+            federation,
             media,
             room_links,
         })

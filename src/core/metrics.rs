@@ -26,6 +26,11 @@ pub const EVENTS_COMMITTED: &str = "events_committed_total";
 pub const OUTBOUND_REQUESTS: &str = "outbound_requests_total";
 /// How long state resolutions took.
 pub const STATE_RESOLUTION_SECONDS: &str = "state_resolution_seconds";
+/// Counter by `outcome` (`success`, `status` for a refusal, `transport`, `resting` for a server that was not asked because
+/// it did not answer a moment ago): signed requests to other servers.
+pub const FEDERATION_REQUESTS: &str = "federation_requests_total";
+/// Counter by `source` (`server`, `notary`) and `outcome` (`success`, `failure`): fetches of other servers' keys.
+pub const KEY_FETCHES: &str = "federation_key_fetches_total";
 /// Gauge with the label `version`, always 1.
 pub const BUILD_INFO: &str = "hearth_build_info";
 /// Gauge: Unix time at which the process started.
@@ -82,6 +87,16 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         OUTBOUND_REQUESTS,
         Kind::Counter,
         "Requests to other machines, by outcome.",
+    ),
+    (
+        FEDERATION_REQUESTS,
+        Kind::Counter,
+        "Requests to other Matrix servers, by outcome.",
+    ),
+    (
+        KEY_FETCHES,
+        Kind::Counter,
+        "Fetches of other servers' keys, by source and outcome.",
     ),
     (BUILD_INFO, Kind::Gauge, "Always 1; the label says the version."),
     (

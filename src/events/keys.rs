@@ -184,7 +184,7 @@ pub fn signing_bytes(object: &Map<String, Value>) -> Result<Vec<u8>, Error> {
 }
 
 /// Checks a signature in base64 over bytes.
-pub(crate) fn verify_bytes(message: &[u8], signature: &str, public_key: &[u8; 32]) -> Result<(), Error> {
+pub fn verify_bytes(message: &[u8], signature: &str, public_key: &[u8; 32]) -> Result<(), Error> {
     let signature = base64_decode(signature)
         .and_then(|bytes| <[u8; 64]>::try_from(bytes).ok())
         .ok_or_else(|| Error::Signature("it is not 64 bytes of base64".to_owned()))?;

@@ -39,7 +39,8 @@ pub use auth_state::AuthState;
 pub use draft::{Draft, Unsigned, build, build_with_references};
 pub use error::Error;
 pub use keys::{
-    KeyPair, base64_decode, base64_encode, sign_json, signing_bytes, verify_json, verify_json_of,
+    KeyPair, base64_decode, base64_encode, sign_json, signing_bytes, verify_bytes, verify_json,
+    verify_json_of,
 };
 pub use layout::{Layout, Span};
 pub use pdu::Pdu;

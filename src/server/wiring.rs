@@ -17,6 +17,7 @@ use hearth_core::http::{NoOutbound, SharedOutbound};
 use hearth_core::random::OsRandom;
 use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown, tasks};
 use hearth_events::KeyPair;
+use hearth_federation::Federation;
 use hearth_media::{MediaSettings, MediaStore};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
@@ -140,6 +141,7 @@ impl Parts {
         let signing_key = Arc::new(identity::signing_key(config, &*deps.engine, &*deps.random)?);
         let cluster = Cluster::new(log.clone());
         let users = build_users(config, &deps, &log, &cluster, &server_name);
+        let federation = build_federation(config, &deps, &cluster, &server_name, &signing_key)?;
         let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key)?;
         rooms.on_change(Box::new(crate::metrics::count_events));
         let media = open_media(config, &deps, &cluster, &server_name)?;
@@ -162,6 +164,7 @@ impl Parts {
             sync: sync.clone(),
             appservices,
             outbound: deps.outbound,
+            federation,
             media: media.clone(),
             room_links: Arc::new(Links {
                 users: users.clone(),
@@ -314,6 +317,29 @@ fn build_rooms(
         deps.random.clone(),
         rooms,
     ))
+}
+
+fn build_federation(
+    config: &Config,
+    deps: &Deps,
+    cluster: &Arc<Cluster>,
+    server_name: &OwnedServerName,
+    signing_key: &Arc<KeyPair>,
+) -> Result<Arc<Federation>, Error> {
+    let trusted = config.trusted_key_servers.iter().map(|name| {
+        OwnedServerName::try_from(name.as_str()).map_err(|error| Error::Start {
+            part: "federation",
+            reason: format!("trusted_key_servers: {error}"),
+        })
+    });
+    Ok(Federation::new(hearth_federation::Parts {
+        server_name: server_name.clone(),
+        signing_key: signing_key.clone(),
+        trusted_key_servers: trusted.collect::<Result<_, _>>()?,
+        outbound: deps.outbound.clone(),
+        cluster: cluster.clone(),
+        clock: deps.clock.clone(),
+    }))
 }
 
 fn open_media(

@@ -114,6 +114,8 @@ families! {
     ToDeviceMark = 31, "to_device_mark", to_device_mark;
     /// Backed-up room keys.
     KeyBackup = 32, "key_backup", key_backup;
+    /// The published keys of other servers.
+    ServerKey = 33, "server_key", server_key;
 }
 
 #[cfg(test)]

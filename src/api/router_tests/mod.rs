@@ -20,6 +20,7 @@ use hearth_core::http::NoOutbound;
 use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool, Shutdown};
 use hearth_events::KeyPair;
+use hearth_federation::Federation;
 use hearth_media::{MediaSettings, MediaStore};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Log, MemoryEngine};
@@ -97,10 +98,18 @@ impl Server {
             Pool::inline(),
             settings,
         );
-        let signing_key = KeyPair::from_seed([7; 32], "test").expect("a key");
+        let signing_key = Arc::new(KeyPair::from_seed([7; 32], "test").expect("a key"));
+        let federation = Federation::new(hearth_federation::Parts {
+            server_name: server_name.clone(),
+            signing_key: signing_key.clone(),
+            trusted_key_servers: Vec::new(),
+            outbound: Arc::new(NoOutbound),
+            cluster: cluster.clone(),
+            clock: clock.clone(),
+        });
         let rooms_config = RoomsConfig {
             server_name: server_name.clone(),
-            signing_key: Arc::new(signing_key),
+            signing_key,
             default_version: RoomVersionId::V12,
             event_cache_bytes: 1 << 20,
             node_cache_bytes: 1 << 20,
@@ -135,6 +144,7 @@ impl Server {
             random,
             appservices: Arc::new(appservices),
             outbound: Arc::new(NoOutbound),
+            federation,
             media: media.expect("the media folder opens"),
             room_links: Arc::new(Links {
                 rooms: rooms.clone(),
