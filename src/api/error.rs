@@ -129,6 +129,7 @@ impl From<hearth_rooms::Error> for ApiError {
             Error::DuplicateAnnotation => bad_request(errcode::DUPLICATE_ANNOTATION),
             Error::BadState(_) => MatrixError::new(403, errcode::BAD_STATE, sentence),
             Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
+            Error::UnableToGrantJoin(_) => bad_request(errcode::UNABLE_TO_GRANT_JOIN),
             Error::Damaged(_) => return Self::internal(&sentence),
             Error::Storage(error) => return error.into(),
             Error::Event(error) => return error.into(),

@@ -42,6 +42,9 @@ pub enum Error {
     /// A restricted room that this server cannot let the user into by itself (M_UNABLE_TO_AUTHORISE_JOIN).
     #[error("{0}")]
     UnableToAuthorizeJoin(String),
+    /// A restricted room into which another server may let the user (M_UNABLE_TO_GRANT_JOIN).
+    #[error("{0}")]
+    UnableToGrantJoin(String),
     /// A stored record cannot be read; a person must look.
     #[error("a stored {0} is damaged")]
     Damaged(&'static str),
