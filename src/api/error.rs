@@ -131,6 +131,7 @@ impl From<hearth_rooms::Error> for ApiError {
             Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
             Error::BadEvent(_) => MatrixError::bad_json(sentence),
             Error::Remote(failure) => return failure.into(),
+            Error::UnableToGrantJoin(_) => bad_request(errcode::UNABLE_TO_GRANT_JOIN),
             Error::Damaged(_) => return Self::internal(&sentence),
             Error::Storage(error) => return error.into(),
             Error::Event(error) => return error.into(),

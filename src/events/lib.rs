@@ -6,6 +6,7 @@
 //! Where to start: [`rules()`] gives what a room version demands, [`build`] makes an event of ours, [`Pdu::parse`] reads one of somebody
 //! else's, [`authorize`] decides whether it may be in the room, [`resolve()`] what the room's state is where its history forked.
 
+mod acl;
 mod auth;
 mod auth_events;
 mod auth_member;
@@ -33,6 +34,7 @@ mod verify;
 #[cfg(test)]
 mod oracle;
 
+pub use acl::ServerAcl;
 pub use auth::{AuthInput, Denied, StateView, authorize, may_redact};
 pub use auth_events::{AuthEvent, auth_types, check_auth_events};
 pub use auth_state::AuthState;

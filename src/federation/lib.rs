@@ -1,7 +1,6 @@
 //! Other homeservers: resolving their names, their keys, signed requests to them, and the queues in both directions.
 //! `docs/federation.md` describes it.
 
-pub mod acl;
 pub mod client;
 pub mod error;
 pub mod keys;
@@ -9,7 +8,6 @@ mod reachability;
 pub mod remote;
 pub mod xmatrix;
 
-pub use acl::ServerAcl;
 pub use client::{Client, FedRequest};
 pub use error::ClientError;
 pub use keys::ServerKeys;

@@ -48,6 +48,9 @@ pub enum Error {
     /// Another server refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] crate::RemoteFailure),
+    /// A restricted room into which another server may let the user (M_UNABLE_TO_GRANT_JOIN).
+    #[error("{0}")]
+    UnableToGrantJoin(String),
     /// A stored record cannot be read; a person must look.
     #[error("a stored {0} is damaged")]
     Damaged(&'static str),

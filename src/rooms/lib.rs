@@ -39,6 +39,7 @@ mod remote;
 mod room;
 #[cfg(test)]
 mod room_tests;
+mod serve;
 mod staging;
 pub mod state_tree;
 mod stripped;
@@ -59,10 +60,11 @@ pub use receipts::{Receipt, ReceiptKind};
 pub use relations::{Bundle, Relation, RelationRow, Thread};
 pub use remote::{Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds};
 pub use room::Room;
+pub use serve::{JoinAnswer, Missing, ServedState, ServerViewer};
 pub use staging::MemberChange;
 pub use state_tree::NodeId;
 pub use timeline::Page;
-pub use visibility::{Viewer, Visibility};
+pub use visibility::{Sees, Viewer, Visibility};
 
 /// Above this many rooms in memory, those that nobody uses are dropped.
 const LOADED_ROOMS_MAX: usize = 20_000;

@@ -31,13 +31,10 @@ impl Room {
         user: &UserId,
         membership: Membership,
     ) -> Result<Option<OwnedUserId>, Error> {
-        let rule = self.join_rule()?;
-        let restricted = match rule.rule {
-            JoinRule::Restricted => self.rules().authorization.restricted_join_rule,
-            JoinRule::KnockRestricted => self.rules().authorization.knock_restricted_join_rule,
-            _ => false,
+        let Some(rule) = self.restricted_rule()? else {
+            return Ok(None);
         };
-        if !restricted || membership == Membership::Invite {
+        if membership == Membership::Invite {
             return Ok(None);
         }
         if !self.may_join_by_rule(&rule, user)? {
@@ -45,6 +42,27 @@ impl Room {
                 "You are not invited to this room, and not in a room that lets you join it".to_owned(),
             ));
         }
+        match self.find_authorizer()? {
+            Some(found) => Ok(Some(found)),
+            None => Err(Error::UnableToAuthorizeJoin(
+                "No user of this server in the room has the power to let you in".to_owned(),
+            )),
+        }
+    }
+
+    /// The room's join rule, where it lets members of other rooms in.
+    pub(crate) fn restricted_rule(&self) -> Result<Option<JoinRuleInfo>, Error> {
+        let rule = self.join_rule()?;
+        let restricted = match rule.rule {
+            JoinRule::Restricted => self.rules().authorization.restricted_join_rule,
+            JoinRule::KnockRestricted => self.rules().authorization.knock_restricted_join_rule,
+            _ => false,
+        };
+        Ok(restricted.then_some(rule))
+    }
+
+    /// A joined user of this server with the power to invite.
+    pub(crate) fn find_authorizer(&self) -> Result<Option<OwnedUserId>, Error> {
         let create = self.create_info();
         let power = self.power_levels()?;
         let view = PowerView::new(&create, power.as_ref());
@@ -58,12 +76,7 @@ impl Room {
             }
             found.is_none() && looked_at < AUTHORIZERS_MAX
         })?;
-        match found {
-            Some(found) => Ok(Some(found)),
-            None => Err(Error::UnableToAuthorizeJoin(
-                "No user of this server in the room has the power to let you in".to_owned(),
-            )),
-        }
+        Ok(found)
     }
 
     /// Whether a user is in one of the rooms that a restricted rule names.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_storage::{Family, Position};
 
-use crate::{Error, Event, Place, Room, Viewer, event::Short, keys};
+use crate::{Error, Event, Place, Room, Sees, event::Short, keys};
 
 /// How many rows are read at once.
 const CHUNK_ROWS: usize = 64;
@@ -101,7 +101,7 @@ impl Room {
         to: Option<Place>,
         backward: bool,
         limit: usize,
-        viewer: &mut Viewer,
+        viewer: &mut dyn Sees,
         keep: &dyn Fn(&Event) -> bool,
     ) -> Result<Page, Error> {
         let mut page = Page::default();
@@ -215,7 +215,7 @@ impl Room {
         &self,
         timestamp_ms: u64,
         backward: bool,
-        viewer: &mut Viewer,
+        viewer: &mut dyn Sees,
     ) -> Result<Option<Arc<Event>>, Error> {
         let view = self.view();
         // Times mostly rise with n: search by halves for the neighborhood, then walk.

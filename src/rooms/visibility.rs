@@ -46,6 +46,18 @@ impl Visibility {
     }
 }
 
+/// Somebody who looks at a room: a user, or a server.
+pub trait Sees {
+    /// Whether an event may be shown.
+    fn may_see(&mut self, event: &Event) -> Result<bool, Error>;
+}
+
+impl Sees for Viewer {
+    fn may_see(&mut self, event: &Event) -> Result<bool, Error> {
+        Viewer::may_see(self, event)
+    }
+}
+
 /// A user looking at a room: remembers what it learned about the states it met, so that a page of
 /// messages in one state costs one look-up.
 pub struct Viewer {

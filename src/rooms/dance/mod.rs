@@ -21,11 +21,6 @@ const SERVERS_TRIED_MAX: usize = 8;
 const EVENT_ID_CHARS: usize = 24;
 
 impl Room {
-    /// Whether this server has a user in the room, and so takes part in it.
-    pub fn is_resident(&self) -> bool {
-        self.has_server(self.0.rooms.server_name.as_str())
-    }
-
     /// The other servers that have joined members in the room.
     pub fn other_servers(&self) -> Vec<OwnedServerName> {
         let head = self.0.head.lock();

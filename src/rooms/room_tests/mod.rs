@@ -4,6 +4,7 @@
 mod order;
 mod pending;
 mod reading;
+mod serve;
 
 use std::sync::Arc;
 
