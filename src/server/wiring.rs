@@ -142,8 +142,8 @@ impl Parts {
         let cluster = Cluster::new(log.clone());
         let users = build_users(config, &deps, &log, &cluster, &server_name);
         let federation = build_federation(config, &deps, &cluster, &server_name, &signing_key)?;
-        rooms.set_remote(federation.remote.clone());
         let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key)?;
+        rooms.set_remote(federation.remote.clone());
         rooms.on_change(Box::new(crate::metrics::count_events));
         let media = open_media(config, &deps, &cluster, &server_name)?;
         let appservices = Arc::new(read_appservices(config, &server_name)?);
