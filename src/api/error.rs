@@ -140,6 +140,12 @@ impl From<hearth_rooms::Error> for ApiError {
     }
 }
 
+impl From<hearth_federation::ClientError> for ApiError {
+    fn from(error: hearth_federation::ClientError) -> Self {
+        error.to_matrix().into()
+    }
+}
+
 impl From<hearth_rooms::RemoteFailure> for ApiError {
     fn from(failure: hearth_rooms::RemoteFailure) -> Self {
         use hearth_rooms::RemoteFailure;

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod error;
 pub mod keys;
+pub mod queries;
 mod reachability;
 pub mod remote;
 pub mod xmatrix;

@@ -93,11 +93,6 @@ impl Rooms {
                 "a room can be created with at most {INVITES_MAX} invitations and {INITIAL_STATE_MAX} state events"
             )));
         }
-        if let Some((remote, _)) = spec.invite.iter().find(|(user, _)| !self.is_local(user)) {
-            return Err(Error::Forbidden(format!(
-                "{remote} is on another server, which is not reachable"
-            )));
-        }
         let version = spec
             .version
             .clone()
@@ -176,7 +171,23 @@ impl Rooms {
         if spec.listed {
             self.set_listed(&room, true).await?;
         }
+        self.invite_remotes(&room, spec).await;
         Ok(room)
+    }
+
+    /// Invites the users of other servers, at once. The room stands whether their servers answer or not.
+    async fn invite_remotes(&self, room: &Room, spec: &CreateRoom) {
+        let remotes = spec.invite.iter().filter(|(user, _)| !self.is_local(user));
+        let invitations = remotes.map(|(user, profile)| async move {
+            let mut content = profile.clone();
+            if spec.is_direct {
+                content.insert("is_direct".to_owned(), json!(true));
+            }
+            if let Err(error) = room.invite_remote(&spec.creator, user, content).await {
+                tracing::info!(%error, %user, room = %room.id(), "a user of another server is not invited");
+            }
+        });
+        futures::future::join_all(invitations).await;
     }
 
     fn create_event(&self, spec: &CreateRoom, version: &RoomVersionId, now: u64) -> Result<NewEvent, Error> {
@@ -285,7 +296,7 @@ impl Rooms {
         for (user, content) in &spec.extra_bans {
             events.push(state("m.room.member", user.as_str(), content));
         }
-        for (user, profile) in &spec.invite {
+        for (user, profile) in spec.invite.iter().filter(|(user, _)| self.is_local(user)) {
             let mut content = profile.clone();
             content.insert("membership".to_owned(), json!("invite"));
             if spec.is_direct {

@@ -152,15 +152,13 @@ impl Room {
         mut profile: Map<String, Value>,
         reason: Option<&str>,
     ) -> Result<Sent, Error> {
-        if !self.0.rooms.is_local(target) {
-            return Err(Error::Forbidden(format!(
-                "{target} is on another server, which is not reachable"
-            )));
-        }
         if self.membership(target)? == Membership::Join {
             return Err(Error::Forbidden(format!("{target} is already in the room")));
         }
         profile.extend(content("invite", reason));
+        if !self.0.rooms.is_local(target) {
+            return self.invite_remote(sender, target, profile).await;
+        }
         self.send_member(sender, target, profile).await
     }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_core::error::MatrixError;
 use ruma::OwnedRoomAliasId;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::client::rooms::elsewhere::resolve_alias;
 use crate::error::Result;
 use crate::extract::{Json, Path};
 
@@ -16,9 +16,6 @@ pub async fn get_alias(
     State(app): State<Arc<App>>,
     Path(alias): Path<OwnedRoomAliasId>,
 ) -> Result<Json<Value>> {
-    let found = app.rooms.alias(&alias)?;
-    let found = found.ok_or_else(|| MatrixError::not_found("There is no such alias"))?;
-    Ok(Json(
-        json!({ "room_id": found.room_id, "servers": [app.server_name] }),
-    ))
+    let (room_id, servers) = resolve_alias(&app, &alias).await?;
+    Ok(Json(json!({ "room_id": room_id, "servers": servers })))
 }

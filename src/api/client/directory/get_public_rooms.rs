@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use hearth_rooms::DirectoryEntry;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::Result;
@@ -23,7 +23,10 @@ pub async fn get_public_rooms(
     State(app): State<Arc<App>>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    super::check_server(&app, options.server.as_deref())?;
+    let asked = json!({ "limit": options.limit, "since": options.since });
+    if let Some(answer) = super::elsewhere(&app, options.server.as_deref(), asked).await? {
+        return Ok(Json(answer));
+    }
     let query = DirectoryEntry {
         limit: options
             .limit

@@ -11,6 +11,7 @@ mod put_listing;
 use axum::routing::get;
 use hearth_core::error::MatrixError;
 use hearth_rooms::DirectoryEntry;
+use ruma::ServerName;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -62,12 +63,12 @@ fn since(token: Option<&str>) -> Result<Option<usize>, MatrixError> {
         .transpose()
 }
 
-/// Refuses directories of other servers, which are not reachable yet.
-fn check_server(app: &App, server: Option<&str>) -> Result<(), MatrixError> {
-    match server {
-        Some(server) if server != app.server_name.as_str() => Err(MatrixError::not_found(
-            "The directory of that server is not reachable",
-        )),
-        _ => Ok(()),
-    }
+/// The directory of another server, where a request names one.
+async fn elsewhere(app: &App, server: Option<&str>, query: Value) -> Result<Option<Value>> {
+    let Some(server) = server.filter(|server| *server != app.server_name.as_str()) else {
+        return Ok(None);
+    };
+    let server = <&ServerName>::try_from(server)
+        .map_err(|_| MatrixError::invalid_param("server is not a server name"))?;
+    Ok(Some(app.federation.public_rooms(server, query).await?))
 }

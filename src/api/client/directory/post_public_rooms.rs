@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use hearth_core::error::MatrixError;
 use hearth_rooms::DirectoryEntry;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::error::Result;
@@ -38,9 +39,13 @@ pub async fn post_public_rooms(
     State(app): State<Arc<App>>,
     _auth: Auth,
     Query(options): Query<Options>,
-    OptionalJson(body): OptionalJson<Body>,
+    OptionalJson(body): OptionalJson<Map<String, Value>>,
 ) -> Result<Json<Value>> {
-    super::check_server(&app, options.server.as_deref())?;
+    if let Some(answer) = super::elsewhere(&app, options.server.as_deref(), Value::Object(body.clone())).await? {
+        return Ok(Json(answer));
+    }
+    let body: Body = serde_json::from_value(Value::Object(body))
+        .map_err(|error| MatrixError::bad_json(format!("The query is wrong: {error}")))?;
     let query = DirectoryEntry {
         search: body.filter.generic_search_term,
         room_types: body.filter.room_types,

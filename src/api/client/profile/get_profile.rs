@@ -16,5 +16,5 @@ pub async fn get_profile(
     _auth: OptionalAuth,
     Path(user): Path<OwnedUserId>,
 ) -> Result<Json<Map<String, Value>>> {
-    Ok(Json(super::fields_of(&app, &user)?))
+    Ok(Json(super::fields_of(&app, &user, None).await?))
 }

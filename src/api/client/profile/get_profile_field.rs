@@ -17,7 +17,7 @@ pub async fn get_profile_field(
     _auth: OptionalAuth,
     Path((user, field)): Path<(OwnedUserId, String)>,
 ) -> Result<Json<Map<String, Value>>> {
-    let value = super::fields_of(&app, &user)?.remove(&field);
+    let value = super::fields_of(&app, &user, Some(&field)).await?.remove(&field);
     let value = value.ok_or_else(|| MatrixError::not_found("The profile has no such field"))?;
     Ok(Json(Map::from_iter([(field, value)])))
 }

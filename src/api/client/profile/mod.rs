@@ -29,9 +29,11 @@ pub fn routes() -> Routes {
         .unstable("uk.tcpip.msc4133", "/profile/{userId}/{keyName}", field())
 }
 
-/// The fields of a local user's profile.
-fn fields_of(app: &App, user: &UserId) -> Result<Map<String, Value>> {
-    // Profiles of users of other servers come with federation; until then nobody there is known.
+/// The fields of a profile; of a user of another server, what that server says now.
+async fn fields_of(app: &App, user: &UserId, field: Option<&str>) -> Result<Map<String, Value>> {
+    if user.server_name() != app.server_name {
+        return Ok(app.federation.profile(user, field).await?);
+    }
     let no_profile = || MatrixError::not_found("There is no such user, or no profile");
     let user = app.users.get(user)?.ok_or_else(no_profile)?;
     if user.account()?.deactivated {

@@ -73,7 +73,13 @@ pub async fn get_messages(
     };
     let limit = tokens::limit(options.limit.or(filter.limit), 10, LIMIT_MAX);
     let keep = |event: &Event| filter.has_event(event);
-    let page = room.page(from, to, backward, limit, &mut reading.viewer, &keep)?;
+    let page = match backward && room.is_resident() {
+        true => {
+            room.page_with_history(from, to, limit, &mut reading.viewer, &keep)
+                .await?
+        }
+        false => room.page(from, to, backward, limit, &mut reading.viewer, &keep)?,
+    };
     let ignored = auth.handle.ignored_users()?;
     let events: Vec<_> = page
         .events

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_core::error::MatrixError;
-use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId};
+use hearth_rooms::Error as RoomError;
+use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomOrAliasId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, OptionalJson, Path};
+use crate::extract::{Auth, Json, OptionalJson, Path, Query};
 use crate::ratelimit::Class;
+
+use super::elsewhere::{Via, reach};
 
 /// Members of a member event's content that the server alone sets.
 const RESERVED: [&str; 7] = [
@@ -39,9 +41,10 @@ pub async fn post_join(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
+    Query(via): Query<Via>,
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
-    join(&app, &auth, &room_id, body).await
+    join(&app, &auth, (&*room_id).into(), via, body).await
 }
 
 /// Joins a room by its id or an alias.
@@ -49,17 +52,23 @@ pub async fn post_join_alias(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(target): Path<OwnedRoomOrAliasId>,
+    Query(via): Query<Via>,
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
-    let room_id = app.room_id_of(&target)?;
-    join(&app, &auth, &room_id, body).await
+    join(&app, &auth, &target, via, body).await
 }
 
-async fn join(app: &App, auth: &Auth, room_id: &RoomId, body: Body) -> Result<Json<Value>> {
+async fn join(
+    app: &App,
+    auth: &Auth,
+    target: &RoomOrAliasId,
+    via: Via,
+    body: Body,
+) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     auth.count(app, Class::Join)?;
-    let room = app.rooms.get(room_id)?;
-    let room = room.ok_or_else(|| MatrixError::not_found("This room is not known here"))?;
+    let reach = reach(app, auth, target, via).await?;
+    let room_id = &reach.room_id;
     let mut content = body.custom;
     content.retain(|name, _| !RESERVED.contains(&name.as_str()));
     content.extend(super::member_profile(app, &auth.user)?);
@@ -69,6 +78,21 @@ async fn join(app: &App, auth: &Auth, room_id: &RoomId, body: Body) -> Result<Js
     if let Some(signed) = body.third_party_signed {
         content.insert("third_party_signed".to_owned(), signed);
     }
-    room.join(&auth.user, content).await?;
+    if let Some(room) = app.rooms.get(room_id)?.filter(|room| room.is_resident()) {
+        match room.join(&auth.user, content.clone()).await {
+            // Nobody here may let the user in: somebody elsewhere may.
+            Err(RoomError::UnableToAuthorizeJoin(_)) if !room.other_servers().is_empty() => {
+                let via = room.servers_to_ask(5);
+                app.rooms
+                    .join_remote(&auth.user, room_id, &via, content)
+                    .await?;
+            }
+            joined => drop(joined?),
+        }
+    } else {
+        app.rooms
+            .join_remote(&auth.user, room_id, &reach.via, content)
+            .await?;
+    }
     Ok(Json(json!({ "room_id": room_id })))
 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_core::error::MatrixError;
 use ruma::OwnedRoomOrAliasId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, OptionalJson, Path};
+use crate::extract::{Auth, Json, OptionalJson, Path, Query};
 use crate::ratelimit::Class;
+
+use super::elsewhere::{Via, reach};
 
 #[derive(Default, Deserialize)]
 pub struct Body {
@@ -23,14 +24,21 @@ pub async fn post_knock(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(target): Path<OwnedRoomOrAliasId>,
+    Query(via): Query<Via>,
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     auth.count(&app, Class::Join)?;
-    let room_id = app.room_id_of(&target)?;
-    let room = app.rooms.get(&room_id)?;
-    let room = room.ok_or_else(|| MatrixError::not_found("This room is not known here"))?;
-    let profile = super::member_profile(&app, &auth.user)?;
-    room.knock(&auth.user, profile, body.reason.as_deref()).await?;
+    let reach = reach(&app, &auth, &target, via).await?;
+    let room_id = reach.room_id;
+    let mut profile = super::member_profile(&app, &auth.user)?;
+    if let Some(room) = app.rooms.get(&room_id)?.filter(|room| room.is_resident()) {
+        room.knock(&auth.user, profile, body.reason.as_deref()).await?;
+    } else {
+        profile.extend(body.reason.map(|reason| ("reason".to_owned(), json!(reason))));
+        app.rooms
+            .knock_remote(&auth.user, &room_id, &reach.via, profile)
+            .await?;
+    }
     Ok(Json(json!({ "room_id": room_id })))
 }

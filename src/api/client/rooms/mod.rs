@@ -1,6 +1,7 @@
 //! Rooms: creating them, coming and going, sending and reading.
 
 mod ban;
+pub(crate) mod elsewhere;
 mod events;
 mod forget;
 mod get_aliases;

@@ -1,0 +1,69 @@
+//! Questions that clients have and only another server can answer: aliases, directories, profiles, hierarchies.
+
+use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::client::{self, FedRequest};
+use crate::{ClientError, Federation};
+
+/// How many servers an alias may name.
+const SERVERS_MAX: usize = 100;
+
+/// Where an alias of another server points.
+#[derive(Debug, Deserialize)]
+pub struct RemoteAlias {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Servers that are in it.
+    #[serde(default)]
+    pub servers: Vec<OwnedServerName>,
+}
+
+impl Federation {
+    /// `GET /_matrix/federation/v1/query/directory`
+    pub async fn alias(&self, alias: &RoomAliasId) -> Result<RemoteAlias, ClientError> {
+        let query = client::query([("room_alias", alias.as_str())]);
+        let path = format!("/_matrix/federation/v1/query/directory{query}");
+        let mut found: RemoteAlias = self
+            .client
+            .json(FedRequest::get(alias.server_name(), path))
+            .await?;
+        found.servers.truncate(SERVERS_MAX);
+        Ok(found)
+    }
+
+    /// `GET /_matrix/federation/v1/query/profile`: the whole profile, or one field of it.
+    pub async fn profile(
+        &self,
+        user: &UserId,
+        field: Option<&str>,
+    ) -> Result<Map<String, Value>, ClientError> {
+        let pairs = [("user_id", user.as_str())]
+            .into_iter()
+            .chain(field.map(|field| ("field", field)));
+        let path = format!("/_matrix/federation/v1/query/profile{}", client::query(pairs));
+        self.client.json(FedRequest::get(user.server_name(), path)).await
+    }
+
+    /// `POST /_matrix/federation/v1/publicRooms`, with the body as clients send it.
+    pub async fn public_rooms(&self, server: &ServerName, body: Value) -> Result<Value, ClientError> {
+        self.client
+            .json(FedRequest::post(server, "/_matrix/federation/v1/publicRooms", body))
+            .await
+    }
+
+    /// `GET /_matrix/federation/v1/hierarchy/{roomId}`
+    pub async fn hierarchy(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        suggested_only: bool,
+    ) -> Result<Value, ClientError> {
+        let query = client::query([("suggested_only", if suggested_only { "true" } else { "false" })]);
+        let path = client::path(&["_matrix", "federation", "v1", "hierarchy", room.as_str()]);
+        self.client
+            .json(FedRequest::get(server, format!("{path}{query}")))
+            .await
+    }
+}
