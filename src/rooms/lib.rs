@@ -142,6 +142,7 @@ pub struct Rooms {
     pub(crate) alias_locks: locks::NameLocks,
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
+    pub(crate) event_rooms: Arc<serve::EventRooms>,
     /// Ids of rooms that are being created.
     pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
     ephemeral: AtomicU64,
@@ -181,6 +182,7 @@ impl Rooms {
             early_listeners: RwLock::new(Vec::new()),
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
+            event_rooms: Arc::new(serve::EventRooms::new(&log)),
             starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),
             ephemeral_start: u64::from_be_bytes(start) >> 16,
@@ -209,7 +211,9 @@ impl Rooms {
         }));
         let weak = Arc::downgrade(&rooms);
         log.on_publish(Box::new(move |published| {
-            if let (Some(rooms), Some(note)) = (weak.upgrade(), note_of(published)) {
+            let Some(rooms) = weak.upgrade() else { return };
+            rooms.event_rooms.published();
+            if let Some(note) = note_of(published) {
                 rooms.notify(&note.room, &note.change, published.position, &note.added);
             }
         }));

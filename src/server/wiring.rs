@@ -194,6 +194,10 @@ impl Parts {
         };
         self.cluster.start().map_err(failed)?;
         self.users.start(&self.shutdown);
+        self.rooms.start(&self.shutdown).map_err(|error| Error::Start {
+            part: "the follower of feeds",
+            reason: error.to_string(),
+        })?;
         self.sync.start();
         let media = self.media.clone();
         tasks::spawn("media sweep", async move {

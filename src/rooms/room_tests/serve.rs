@@ -287,3 +287,26 @@ async fn access_control_lists() {
     assert!(!room.is_open_to(other()).expect("an answer"));
     assert!(room.acl_allows(ours()).expect("an answer"));
 }
+
+#[tokio::test]
+async fn an_event_is_found_by_its_id_alone() {
+    let mut world = World::new(1).await;
+    world.rooms.start(&hearth_core::Shutdown::new()).expect("it starts");
+    let room = world.room().await;
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        let event = text("alice", &number.to_string());
+        sent.push(room.send(event, None).await.expect("a message").event_id);
+    }
+    let id = room.id().to_owned();
+    drop(room);
+    for round in 0..3 {
+        for event in &sent {
+            let found = world.rooms.room_of_event(event).expect("a look-up");
+            assert_eq!(found.expect("the room").id(), id, "round {round}");
+        }
+        let unknown = OwnedEventId::try_from("$unknown").expect("an id");
+        assert!(world.rooms.room_of_event(&unknown).expect("a look-up").is_none());
+        world = world.crash();
+    }
+}

@@ -6,6 +6,7 @@
 //! not see goes out redacted.
 
 mod auth_chain;
+mod event_rooms;
 mod hierarchy;
 mod join;
 mod state;
@@ -13,6 +14,7 @@ mod template;
 mod visible;
 mod walk;
 
+pub(crate) use event_rooms::EventRooms;
 pub use join::JoinAnswer;
 pub use state::ServedState;
 pub use visible::ServerViewer;

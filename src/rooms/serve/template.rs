@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use hearth_events::{
-    AllowRule, AuthInput, CreateInfo, JoinRuleInfo, MemberInfo, PowerLevels, StateView,
-    ThirdPartyInviteInfo, limits::PREV_EVENTS_MAX,
+    AllowRule, AuthInput, CreateInfo, JoinRuleInfo, MemberInfo, PowerLevels, StateView, ThirdPartyInviteInfo,
+    limits::PREV_EVENTS_MAX,
 };
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId};
 use serde_json::{Map, Value, json};
