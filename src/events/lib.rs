@@ -25,6 +25,7 @@ pub mod notification;
 mod pdu;
 mod pdu_read;
 mod power;
+pub mod push;
 mod redact;
 mod resolve;
 mod rules;

@@ -1,14 +1,12 @@
 //! What an event counts for under the default push rules, without looking at any single user.
-
-use ruma::UserId;
-use ruma::push::Ruleset;
+//!
+//! The rules themselves stand in [`crate::push`].
 
 use crate::json::{elements, get, string};
 
-/// The push rules of a user who has changed none.
-pub fn default_ruleset(user: &UserId) -> Ruleset {
-    Ruleset::server_default(user)
-}
+/// An event that names more users than this in its text names nobody: that is a list, not a mention. Each of them is
+/// looked up when the event is stored.
+pub const NAMED_MAX: usize = 256;
 
 /// What an event counts for with everybody who has the default rules and is not named by it. Its sender is never notified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +35,15 @@ impl Class {
     }
 }
 
+/// The types that the default rules notify of, whatever the content says.
+const NOTIFYING_TYPES: [&str; 5] = [
+    "m.call.invite",
+    "m.room.message",
+    "m.room.encrypted",
+    "org.matrix.msc3381.poll.start",
+    "org.matrix.msc3381.poll.end",
+];
+
 /// The class of an event. `may_notify_room` tells whether its sender has the power to mention the whole room.
 ///
 /// The order is that of the rules; the first that fits decides. Types are compared as the rules do it, without regard to case.
@@ -53,7 +60,7 @@ pub fn class(kind: &str, state_key: Option<&str>, content: &[u8], may_notify_roo
             ..silent
         };
     }
-    let personal = !mentioned_raw(content).is_empty();
+    let personal = names_somebody(content);
     let loud = Class {
         notify: true,
         highlight: true,
@@ -71,9 +78,7 @@ pub fn class(kind: &str, state_key: Option<&str>, content: &[u8], may_notify_roo
     {
         return Class { personal, ..silent };
     }
-    let notify = ["m.call.invite", "m.room.message", "m.room.encrypted"]
-        .into_iter()
-        .any(is);
+    let notify = NOTIFYING_TYPES.into_iter().any(is);
     Class {
         notify,
         highlight: false,
@@ -81,13 +86,56 @@ pub fn class(kind: &str, state_key: Option<&str>, content: &[u8], may_notify_roo
     }
 }
 
-/// The users that an event mentions.
-pub fn mentioned(content: &[u8]) -> Vec<String> {
-    mentioned_raw(content)
-        .into_iter()
-        .filter_map(string)
-        .map(|user| user.into_owned())
-        .collect()
+/// The users of `server` that an event names: in `m.mentions`, or, where it has none, by their whole ids in the text.
+pub fn named(content: &[u8], server: &str) -> Vec<String> {
+    let mut users: Vec<String> = match get(content, "m.mentions") {
+        Some(_) => mentioned_raw(content)
+            .into_iter()
+            .filter_map(string)
+            .filter(|user| user.split_once(':').is_some_and(|(_, of)| of == server))
+            .map(|user| user.into_owned())
+            .collect(),
+        None => match get(content, "body").and_then(string) {
+            Some(body) => named_in_text(&body.to_lowercase(), &server.to_lowercase()),
+            None => Vec::new(),
+        },
+    };
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
+/// Whether a text has so many ids in it that none of them counts.
+pub(crate) fn names_too_many(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b'@').count() > NAMED_MAX
+}
+
+fn named_in_text(text: &str, server: &str) -> Vec<String> {
+    if names_too_many(text) {
+        return Vec::new();
+    }
+    let mut users = Vec::new();
+    for (at, _) in text.match_indices('@') {
+        let rest = &text[at..];
+        // An id has one colon between the name and the server, and no white space.
+        let Some(colon) = rest.find(|c: char| c == ':' || c.is_whitespace()) else {
+            continue;
+        };
+        if rest[colon..]
+            .strip_prefix(':')
+            .is_some_and(|of| of.starts_with(server))
+        {
+            users.push(rest[..colon + 1 + server.len()].to_owned());
+        }
+    }
+    users
+}
+
+fn names_somebody(content: &[u8]) -> bool {
+    match get(content, "m.mentions") {
+        Some(_) => !mentioned_raw(content).is_empty(),
+        None => get(content, "body").is_some_and(|body| body.contains(&b'@') || body.contains(&b'\\')),
+    }
 }
 
 fn mentioned_raw(content: &[u8]) -> Vec<&[u8]> {
@@ -98,14 +146,11 @@ fn mentioned_raw(content: &[u8]) -> Vec<&[u8]> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use ruma::power_levels::NotificationPowerLevels;
-    use ruma::push::{Action, PushConditionPowerLevelsCtx, PushConditionRoomCtx};
-    use ruma::room_version_rules::{AuthorizationRules, RoomPowerLevelsRules};
-    use ruma::serde::Raw;
-    use ruma::{RoomId, int, uint};
+    use ruma::UserId;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::push::{Outcome, PushEvent, Rules};
 
     #[test]
     fn classes_as_stored() {
@@ -125,10 +170,17 @@ mod tests {
 
     #[test]
     fn mentions() {
-        assert_eq!(
-            mentioned(br#"{"m.mentions":{"user_ids":["@a:b","@c:d",5]}}"#),
-            ["@a:b", "@c:d"]
+        let check = |content: &[u8], expected: &[&str]| assert_eq!(named(content, "b"), expected);
+        check(
+            br#"{"m.mentions":{"user_ids":["@c:b","@a:b","@c:d",5]}}"#,
+            &["@a:b", "@c:b"],
         );
+        check(br#"{"m.mentions":{},"body":"@a:b"}"#, &[]);
+        check(br#"{"body":"Hello @A:b! @x:c @y @a:b:"}"#, &["@a:b"]);
+        check(br#"{"body":"@a :b @@a:b"}"#, &["@@a:b", "@a:b"]);
+        check(b"{}", &[]);
+        let many = format!(r#"{{"body":"{}"}}"#, "@a:b ".repeat(NAMED_MAX + 1));
+        check(many.as_bytes(), &[]);
         assert!(
             class(
                 "m.room.message",
@@ -147,33 +199,29 @@ mod tests {
             )
             .personal
         );
-        assert!(mentioned(b"{}").is_empty());
     }
 
-    /// The rules as Ruma applies them for somebody whom the event does not name.
-    fn by_rules(event: &Value, level: i32) -> (bool, bool) {
+    /// The rules as they apply to somebody whom the event does not name.
+    fn by_rules(event: &Value, powerful: bool) -> Outcome {
+        struct Room(bool);
+        impl crate::push::Surroundings for Room {
+            fn room_id(&self) -> &str {
+                "!r:s"
+            }
+            fn members(&self) -> u64 {
+                3
+            }
+            fn display_name(&self) -> Option<String> {
+                None
+            }
+            fn sender_may_notify(&self, _: &str) -> bool {
+                self.0
+            }
+        }
         let user = UserId::parse("@nobody:s").unwrap();
-        let mut room = PushConditionRoomCtx::new(
-            RoomId::parse("!r:s").unwrap(),
-            uint!(3),
-            user.clone(),
-            "Nobody".to_owned(),
-        );
-        let levels = [(UserId::parse("@a:s").unwrap(), level.into())].into();
-        let rules = RoomPowerLevelsRules::new(&AuthorizationRules::V11, None);
-        room.power_levels = Some(PushConditionPowerLevelsCtx::new(
-            levels,
-            int!(0),
-            NotificationPowerLevels::new(),
-            rules,
-        ));
-        let raw = Raw::new(event).unwrap();
-        let rules = default_ruleset(&user);
-        let actions = futures::executor::block_on(rules.get_actions(&raw, &room));
-        (
-            actions.iter().any(Action::should_notify),
-            actions.iter().any(Action::is_highlight),
-        )
+        let rules = Rules::of_content(None, &user);
+        let event = PushEvent::new(event.to_string().as_bytes()).unwrap();
+        rules.outcome(&user, &event, &Room(powerful))
     }
 
     proptest! {
@@ -182,7 +230,8 @@ mod tests {
         #[test]
         fn classes_agree_with_the_rules(
             kind in proptest::sample::select(&["m.room.message", "m.room.member", "m.room.tombstone", "m.reaction", "m.room.server_acl",
-                "m.call.invite", "m.room.encrypted", "m.room.topic", "M.Room.Message"][..]),
+                "m.call.invite", "m.room.encrypted", "org.matrix.msc3381.poll.start", "org.matrix.msc3381.poll.end",
+                "org.matrix.msc3381.poll.response", "m.room.topic", "M.Room.Message"][..]),
             state_key in proptest::sample::select(&[None, Some(""), Some("x")][..]),
             msgtype in proptest::sample::select(&[None, Some("m.text"), Some("m.notice")][..]),
             room in proptest::sample::select(vec![json!(null), json!(true), json!(false), json!("true")]),
@@ -194,13 +243,14 @@ mod tests {
             let mut event = json!({"type": kind, "sender": "@a:s", "content": content});
             if let Some(key) = state_key { event["state_key"] = json!(key); }
             let ours = class(kind, state_key, content.to_string().as_bytes(), powerful);
-            prop_assert_eq!((ours.notify, ours.highlight), by_rules(&event, if powerful { 50 } else { 0 }));
+            let rules = by_rules(&event, powerful);
+            prop_assert_eq!((ours.notify, ours.highlight), (rules.notify, rules.highlight));
         }
 
         #[test]
         fn reading_never_panics(content in any::<Vec<u8>>()) {
             class("m.room.message", None, &content, true);
-            mentioned(&content);
+            named(&content, "s");
         }
     }
 }

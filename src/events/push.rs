@@ -1,0 +1,320 @@
+//! Push rules (client-server API, "Push Rules"): the rules of a user, and which of them an event meets.
+//!
+//! Types, defaults and most conditions are Ruma's. The matching of words in a body is ours: it must stay quick and
+//! shallow whatever a stranger writes into an event.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use ruma::UserId;
+use ruma::push::{
+    Action, AnyPushRuleRef, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData,
+    FlattenedJson, HighlightTweakValue, PatternedPushRule, PatternedPushRuleInit, PushCondition,
+    PushConditionRoomCtx, Ruleset, SoundTweakValue, Tweak,
+};
+use ruma::{OwnedRoomId, uint};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::notification::names_too_many;
+
+mod words;
+
+use words::matches_words;
+
+/// The default rule for messages that name the user by id and have no `m.mentions`.
+const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
+
+/// The push rules of a user who has changed none.
+///
+/// They are the specification's, the rules for polls (MSC3930), and one of those that the specification dropped in
+/// v1.17. NOTSPEC: `.m.rule.contains_user_name` stays, for the user's whole id, because bots and bridges that know
+/// nothing of `m.mentions` still name people in the text; where an event has `m.mentions`, the rule does not apply.
+pub fn default_ruleset(user: &UserId) -> Ruleset {
+    let mut rules = Ruleset::server_default(user);
+    let sound = || Action::SetTweak(Tweak::Sound(SoundTweakValue::Default));
+    let poll = |name: &str, kind: &str, one_to_one: bool, actions: Vec<Action>| {
+        let is_type =
+            EventMatchConditionData::new("type".to_owned(), format!("org.matrix.msc3381.poll.{kind}"));
+        let mut conditions = Vec::new();
+        if one_to_one {
+            conditions.push(PushCondition::RoomMemberCount(
+                ruma::push::RoomMemberCountConditionData::new(uint!(2).into()),
+            ));
+        }
+        conditions.push(PushCondition::EventMatch(is_type));
+        ConditionalPushRule::from(ConditionalPushRuleInit {
+            actions,
+            default: true,
+            enabled: true,
+            rule_id: format!(".org.matrix.msc3930.rule.{name}"),
+            conditions,
+        })
+    };
+    rules
+        .override_
+        .insert(poll("poll_response", "response", false, Vec::new()));
+    for (name, kind, one_to_one) in [
+        ("poll_start_one_to_one", "start", true),
+        ("poll_start", "start", false),
+        ("poll_end_one_to_one", "end", true),
+        ("poll_end", "end", false),
+    ] {
+        let mut actions = vec![Action::Notify];
+        actions.extend(one_to_one.then(sound));
+        rules.underride.insert(poll(name, kind, one_to_one, actions));
+    }
+    rules
+        .content
+        .insert(PatternedPushRule::from(PatternedPushRuleInit {
+            actions: vec![
+                Action::Notify,
+                sound(),
+                Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes)),
+            ],
+            default: true,
+            enabled: true,
+            rule_id: CONTAINS_USER_NAME.to_owned(),
+            pattern: user.to_string(),
+        }));
+    rules
+}
+
+/// The rules that the `global` member of an `m.push_rules` content has, with the defaults that it lacks. What cannot
+/// be read counts as not written.
+pub fn ruleset(global: Option<Value>, user: &UserId) -> Ruleset {
+    let stored: Option<Ruleset> = global.and_then(|global| serde_json::from_value(global).ok());
+    match stored {
+        Some(mut rules) => {
+            rules.update_with_server_default(default_ruleset(user));
+            rules
+        }
+        None => default_ruleset(user),
+    }
+}
+
+/// What an event means to a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The user is notified.
+    pub notify: bool,
+    /// And the notification is highlighted.
+    pub highlight: bool,
+}
+
+impl Outcome {
+    /// What actions come to. A highlight without a notification is none.
+    pub fn of(actions: &[Action]) -> Self {
+        let notify = actions.iter().any(Action::should_notify);
+        Self {
+            notify,
+            highlight: notify && actions.iter().any(Action::is_highlight),
+        }
+    }
+}
+
+/// What conditions ask of the room at the time of an event.
+pub trait Surroundings {
+    /// The room.
+    fn room_id(&self) -> &str;
+    /// How many members are joined.
+    fn members(&self) -> u64;
+    /// The user's display name in the room.
+    fn display_name(&self) -> Option<String>;
+    /// Whether the event's sender has the power to notify in this way (`room`).
+    fn sender_may_notify(&self, key: &str) -> bool;
+}
+
+/// An event, taken apart for push rules.
+pub struct PushEvent {
+    flat: FlattenedJson,
+    /// The text, in lower case.
+    body: Option<String>,
+}
+
+impl PushEvent {
+    /// Reads an event's JSON; none where it is no JSON.
+    pub fn new(json: &[u8]) -> Option<Self> {
+        let raw: Box<RawValue> = serde_json::from_slice(json).ok()?;
+        let flat = FlattenedJson::from_raw(&ruma::serde::Raw::<Value>::from_json(raw));
+        let body = flat.get_str("content.body").map(str::to_lowercase);
+        Some(Self { flat, body })
+    }
+
+    fn sender(&self) -> &str {
+        self.flat.get_str("sender").unwrap_or_default()
+    }
+}
+
+/// A user's rules, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The rules.
+    pub set: Ruleset,
+    /// Whether they come to the same as the defaults for every event that does not name the user.
+    is_default: bool,
+    /// Rooms that have a rule of their own; in all others these rules count for nothing.
+    rooms: std::collections::BTreeSet<String>,
+}
+
+impl Rules {
+    /// The rules in a content of `m.push_rules`; the defaults where there is none.
+    pub fn of_content(content: Option<&RawValue>, user: &UserId) -> Self {
+        let content: Option<Value> = content.and_then(|content| serde_json::from_str(content.get()).ok());
+        let global = content.and_then(|mut content| content.get_mut("global").map(Value::take));
+        Self::new(ruleset(global, user), user)
+    }
+
+    /// These rules.
+    pub fn new(set: Ruleset, user: &UserId) -> Self {
+        let mut general = set.clone();
+        let mut rooms = std::collections::BTreeSet::new();
+        for rule in std::mem::take(&mut general.room) {
+            rooms.insert(rule.rule_id.to_string());
+        }
+        general.override_.retain(|rule| match room_of(rule) {
+            Some(room) => {
+                rooms.insert(room.to_owned());
+                false
+            }
+            None => true,
+        });
+        let is_default = same_outcomes(&general, &default_ruleset(user));
+        Self {
+            set,
+            is_default,
+            rooms,
+        }
+    }
+
+    /// Whether, in this room, the rules come to the same as the defaults for every event that does not name the user.
+    pub fn is_default_in(&self, room: &str) -> bool {
+        self.is_default && !self.rooms.contains(room)
+    }
+
+    /// The actions of the first rule that an event meets. A user's own events meet none.
+    pub fn actions(&self, user: &UserId, event: &PushEvent, room: &dyn Surroundings) -> &[Action] {
+        if event.sender() == user.as_str() {
+            return &[];
+        }
+        let asked = Asked::new(user, event, room);
+        self.set
+            .iter()
+            .find(|rule| asked.meets(*rule))
+            .map_or(&[], |rule| rule.actions())
+    }
+
+    /// What an event means to the user.
+    pub fn outcome(&self, user: &UserId, event: &PushEvent, room: &dyn Surroundings) -> Outcome {
+        Outcome::of(self.actions(user, event, room))
+    }
+}
+
+/// The one room that a rule is about, by a condition on `room_id`.
+fn room_of(rule: &ConditionalPushRule) -> Option<&str> {
+    rule.conditions.iter().find_map(|condition| match condition {
+        PushCondition::EventMatch(data) if data.key == "room_id" && !data.pattern.contains(['*', '?']) => {
+            Some(data.pattern.as_str())
+        }
+        _ => None,
+    })
+}
+
+/// Whether two sets have the same rules, in force alike, that notify and highlight alike; sounds may differ.
+fn same_outcomes(one: &Ruleset, other: &Ruleset) -> bool {
+    let mut others = other.iter();
+    let alike = one.iter().all(|rule| {
+        others.next().is_some_and(|other| {
+            rule.rule_id() == other.rule_id()
+                && rule.enabled() == other.enabled()
+                && Outcome::of(rule.actions()) == Outcome::of(other.actions())
+        })
+    });
+    alike && others.next().is_none()
+}
+
+/// One event asked about for one user.
+struct Asked<'a> {
+    event: &'a PushEvent,
+    room: &'a dyn Surroundings,
+    ruma: Option<PushConditionRoomCtx>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(user: &UserId, event: &'a PushEvent, room: &'a dyn Surroundings) -> Self {
+        // The conditions that are left to Ruma read nothing of it but the room's id.
+        let ruma = OwnedRoomId::try_from(room.room_id())
+            .ok()
+            .map(|id| PushConditionRoomCtx::new(id, uint!(0), user.to_owned(), String::new()));
+        Self { event, room, ruma }
+    }
+
+    fn meets(&self, rule: AnyPushRuleRef<'_>) -> bool {
+        if !rule.enabled() {
+            return false;
+        }
+        let all = |conditions: &[PushCondition]| conditions.iter().all(|condition| self.applies(condition));
+        match rule {
+            AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => all(&rule.conditions),
+            AnyPushRuleRef::Content(rule) if rule.default && rule.rule_id == CONTAINS_USER_NAME => {
+                !self.event.flat.contains_mentions()
+                    && self
+                        .event
+                        .body
+                        .as_deref()
+                        .is_some_and(|body| !names_too_many(body) && matches_words(body, &rule.pattern))
+            }
+            AnyPushRuleRef::Content(rule) => self.body_has(&rule.pattern),
+            AnyPushRuleRef::Room(rule) => rule.rule_id.as_str() == self.room.room_id(),
+            AnyPushRuleRef::Sender(rule) => rule.rule_id.as_str() == self.event.sender(),
+            _ => false,
+        }
+    }
+
+    fn body_has(&self, pattern: &str) -> bool {
+        self.event
+            .body
+            .as_deref()
+            .is_some_and(|body| matches_words(body, pattern))
+    }
+
+    #[expect(deprecated, reason = "rules that users have made still ask for display names")]
+    fn applies(&self, condition: &PushCondition) -> bool {
+        match condition {
+            PushCondition::EventMatch(data) if data.key == "content.body" => self.body_has(&data.pattern),
+            PushCondition::ContainsDisplayName => {
+                let name = self.room.display_name().filter(|name| !name.is_empty());
+                name.is_some_and(|name| {
+                    self.event
+                        .body
+                        .as_deref()
+                        .is_some_and(|body| words::has_words(body, &name.to_lowercase()))
+                })
+            }
+            PushCondition::RoomMemberCount(data) => {
+                let members = ruma::UInt::new(self.room.members());
+                members.is_some_and(|members| std::ops::RangeBounds::contains(&data.is, &members))
+            }
+            PushCondition::SenderNotificationPermission(data) => {
+                self.room.sender_may_notify(&data.key.to_string())
+            }
+            other => self
+                .ruma
+                .as_ref()
+                .is_some_and(|ruma| at_once(other.applies(&self.event.flat, ruma))),
+        }
+    }
+}
+
+/// The answer of a condition that has nothing to wait for.
+fn at_once(answer: impl Future<Output = bool>) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(answer).poll(&mut context) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

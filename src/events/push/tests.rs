@@ -1,0 +1,201 @@
+//! Push rules applied to events.
+
+use ruma::user_id;
+use serde_json::json;
+
+use super::*;
+
+struct Room {
+    members: u64,
+    name: &'static str,
+    powerful: bool,
+}
+
+impl Surroundings for Room {
+    fn room_id(&self) -> &str {
+        "!r:s"
+    }
+    fn members(&self) -> u64 {
+        self.members
+    }
+    fn display_name(&self) -> Option<String> {
+        Some(self.name.to_owned())
+    }
+    fn sender_may_notify(&self, key: &str) -> bool {
+        key == "room" && self.powerful
+    }
+}
+
+const ROOM: Room = Room {
+    members: 3,
+    name: "Ann *",
+    powerful: false,
+};
+
+fn event(content: Value) -> PushEvent {
+    let event = json!({"type": "m.room.message", "sender": "@bob:s", "room_id": "!r:s", "content": content});
+    PushEvent::new(event.to_string().as_bytes()).unwrap()
+}
+
+fn rules(global: Value) -> Rules {
+    Rules::new(ruleset(Some(global), user_id!("@ann:s")), user_id!("@ann:s"))
+}
+
+/// Whether one override rule with these conditions is met.
+#[track_caller]
+fn check(conditions: Value, content: Value, expected: bool) {
+    let rule = json!({"rule_id": "x", "default": false, "enabled": true, "conditions": conditions,
+        "actions": ["notify", {"set_tweak": "highlight"}]});
+    let rules = rules(json!({ "override": [rule] }));
+    let outcome = rules.outcome(user_id!("@ann:s"), &event(content.clone()), &ROOM);
+    assert_eq!(outcome.highlight, expected, "{conditions} {content}");
+}
+
+#[test]
+fn every_condition() {
+    let body = |text: &str| json!({ "msgtype": "m.text", "body": text });
+    let matching =
+        |key: &str, pattern: &str| json!([{"kind": "event_match", "key": key, "pattern": pattern}]);
+    check(matching("content.body", "cake"), body("Cake!"), true);
+    check(matching("content.body", "cake"), body("pancake"), false);
+    check(matching("content.msgtype", "m.t*"), body(""), true);
+    check(matching("content.msgtype", "text"), body(""), false);
+    check(matching("room_id", "!r:s"), body(""), true);
+    check(matching("sender", "@BOB:s"), body(""), true);
+    check(matching("content.a\\.b", "x"), json!({"a.b": "x"}), true);
+    check(matching("content.a.b", "x"), json!({"a.b": "x"}), false);
+    check(matching("content.a", "1"), json!({"a": 1}), false);
+    let is = |value: Value| json!([{"kind": "event_property_is", "key": "content.v", "value": value}]);
+    check(is(json!(true)), json!({"v": true}), true);
+    check(is(json!(true)), json!({"v": "true"}), false);
+    check(is(json!(null)), json!({}), false);
+    check(is(json!(null)), json!({"v": null}), true);
+    let contains =
+        |value: Value| json!([{"kind": "event_property_contains", "key": "content.v", "value": value}]);
+    check(contains(json!("a")), json!({"v": ["b", "a"]}), true);
+    check(contains(json!("a")), json!({"v": "a"}), false);
+    let named = json!([{"kind": "contains_display_name"}]);
+    check(named.clone(), body("hi ann *!"), true);
+    check(named, body("hi ann x"), false);
+    let count = |is: &str| json!([{"kind": "room_member_count", "is": is}]);
+    for (is, expected) in [
+        ("3", true),
+        ("==3", true),
+        ("<3", false),
+        (">=3", true),
+        (">3", false),
+        ("2", false),
+    ] {
+        check(count(is), body(""), expected);
+    }
+    let permission = json!([{"kind": "sender_notification_permission", "key": "room"}]);
+    check(permission, body(""), false);
+    check(json!([{"kind": "org.example.unknown"}]), body(""), false);
+    let versioned = json!([{"kind": "org.matrix.msc3931.push_rule_room_version_supports", "feature": "x"}]);
+    check(versioned, body(""), false);
+    check(json!([]), body(""), true);
+}
+
+#[test]
+fn kinds_are_asked_in_their_order() {
+    let rule = |id: &str, highlight: bool| {
+        let actions = if highlight {
+            json!(["notify", {"set_tweak": "highlight"}])
+        } else {
+            json!([])
+        };
+        json!({"rule_id": id, "default": false, "enabled": true, "actions": actions, "pattern": "word", "conditions": []})
+    };
+    let meets = |global: Value| {
+        let outcome = rules(global).outcome(user_id!("@ann:s"), &event(json!({"body": "a word"})), &ROOM);
+        (outcome.notify, outcome.highlight)
+    };
+    assert_eq!(meets(json!({})), (true, false));
+    assert_eq!(meets(json!({"sender": [rule("@bob:s", false)]})), (false, false));
+    assert_eq!(
+        meets(json!({"sender": [rule("@bob:s", false)], "room": [rule("!r:s", true)]})),
+        (true, true)
+    );
+    assert_eq!(
+        meets(json!({"room": [rule("!r:s", true)], "content": [rule("w", false)]})),
+        (false, false)
+    );
+    assert_eq!(
+        meets(json!({"content": [rule("w", false)], "override": [rule("o", true)]})),
+        (true, true)
+    );
+    assert_eq!(meets(json!({"underride": [rule("u", true)]})), (true, true));
+    let mut off = rule("o", false);
+    off["enabled"] = json!(false);
+    assert_eq!(
+        meets(json!({"override": [off]})),
+        (true, false),
+        "a disabled rule is not there"
+    );
+}
+
+#[test]
+fn names_in_the_text_and_mentions() {
+    let ann = user_id!("@ann:s");
+    let rules = rules(json!({}));
+    let highlight = |content: Value| rules.outcome(ann, &event(content), &ROOM).highlight;
+    assert!(highlight(json!({"body": "Hello @ann:s!"})));
+    assert!(!highlight(json!({"body": "Hello ann"})));
+    assert!(!highlight(json!({"body": "> <@ann:s> quoted", "m.mentions": {}})));
+    assert!(highlight(
+        json!({"body": "", "m.mentions": {"user_ids": ["@ann:s"]}})
+    ));
+    let own = json!({"type": "m.room.message", "sender": "@ann:s", "content": {"body": "@ann:s"}});
+    let own = PushEvent::new(own.to_string().as_bytes()).unwrap();
+    assert_eq!(rules.outcome(ann, &own, &ROOM), Outcome::default());
+}
+
+#[test]
+fn what_counts_as_default() {
+    let rule = |id: &str, conditions: Value| json!({"rule_id": id, "default": false, "enabled": true, "actions": [], "conditions": conditions});
+    let is_default = |global: Value, room: &str| rules(global).is_default_in(room);
+    assert!(is_default(json!({}), "!r:s"));
+    assert!(!is_default(json!({"room": [rule("!r:s", json!([]))]}), "!r:s"));
+    assert!(is_default(json!({"room": [rule("!r:s", json!([]))]}), "!other:s"));
+    let muted = json!([{"kind": "event_match", "key": "room_id", "pattern": "!r:s"}]);
+    assert!(!is_default(
+        json!({"override": [rule("!r:s", muted.clone())]}),
+        "!r:s"
+    ));
+    assert!(is_default(json!({"override": [rule("!r:s", muted)]}), "!other:s"));
+    assert!(!is_default(json!({"sender": [rule("@x:s", json!([]))]}), "!r:s"));
+    let louder = json!({"rule_id": ".m.rule.message", "default": true, "enabled": true, "actions": ["notify",
+        {"set_tweak": "sound", "value": "ping"}], "conditions": []});
+    assert!(
+        is_default(json!({"underride": [louder]}), "!r:s"),
+        "a sound changes no count"
+    );
+    let silent = json!({"rule_id": ".m.rule.message", "default": true, "enabled": true, "actions": [], "conditions": []});
+    assert!(!is_default(json!({"underride": [silent]}), "!r:s"));
+}
+
+#[test]
+fn stored_rules_get_new_defaults_and_nothing_breaks_them() {
+    let user = user_id!("@ann:s");
+    for global in [
+        json!(null),
+        json!([]),
+        json!({"override": 7}),
+        json!({"room": [{}]}),
+    ] {
+        assert_eq!(
+            ruleset(Some(global), user).override_.len(),
+            default_ruleset(user).override_.len()
+        );
+    }
+    let order: Vec<_> = default_ruleset(user)
+        .underride
+        .iter()
+        .map(|rule| rule.rule_id.clone())
+        .collect();
+    let at = |name: &str| order.iter().position(|id| id.ends_with(name)).unwrap();
+    assert!(
+        at("poll_start_one_to_one") < at("rule.poll_start")
+            && at("poll_end_one_to_one") < at("rule.poll_end")
+    );
+}
