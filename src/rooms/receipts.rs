@@ -71,7 +71,7 @@ impl Room {
         event_id: &EventId,
     ) -> Result<(), Error> {
         self.0.rooms.log.check_writable()?;
-        let event = self.event_by_id(event_id)?;
+        let event = self.shown_event(event_id)?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
         let place = event.header.place;
         let row = keys::receipt(self.0.key, user.as_str(), kind.word(), thread.unwrap_or(""));

@@ -118,6 +118,13 @@ impl Room {
         }
     }
 
+    /// The event with an id, if it has a place in the timeline: one that clients may know of.
+    pub fn shown_event(&self, id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+        Ok(self
+            .event_by_id(id)?
+            .filter(|event| event.header.place != crate::Place::default()))
+    }
+
     /// The short id of an event id.
     pub fn short_of(&self, id: &EventId) -> Result<Option<Short>, Error> {
         let value = self

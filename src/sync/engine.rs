@@ -507,7 +507,10 @@ impl Look<'_> {
                     return Ok(());
                 }
                 let account_data = data.remove(&entry.room_id).unwrap_or_default();
-                view.left.extend(self.left_room(entry, account_data)?);
+                match self.left_room(entry, account_data)? {
+                    Some(room) => view.left.push(room),
+                    None => view.left_outside.push(entry.room_id.clone()),
+                }
             }
         }
         Ok(())

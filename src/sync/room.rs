@@ -173,19 +173,22 @@ impl Look<'_> {
         let limit = filter.timeline_limit();
         let keep = |event: &Event| filter.timeline.has_event(event) && !self.is_ignored(event);
         // One more than is sent, to know whether there is more.
-        let page = room.page(stretch.until, stretch.after, true, limit + 1, viewer, &keep)?;
+        // A gap that history is missing in ends the timeline: what is older comes by pages.
+        let gap = room.gap_before(stretch.until, stretch.after)?.map(Place::before);
+        let after = gap.or(stretch.after);
+        let page = room.page(stretch.until, after, true, limit + 1, viewer, &keep)?;
         let mut events = page.events;
         let too_many = events.len() > limit;
         events.truncate(limit);
         let start = match (events.last(), page.next) {
             (_, Some(next)) if !too_many => next,
             (Some(first), _) => first.header.place.before(),
-            (None, _) => stretch.after.filter(|_| !too_many).unwrap_or(stretch.until),
+            (None, _) => after.filter(|_| !too_many).unwrap_or(stretch.until),
         };
         events.reverse();
         Ok(Timeline {
             events,
-            limited: too_many || page.next.is_some(),
+            limited: too_many || page.next.is_some() || gap.is_some(),
             start,
         })
     }

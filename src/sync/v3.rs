@@ -76,6 +76,9 @@ fn rooms(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
         let id = room.room.id().to_owned();
         section.raw(id.as_str(), &writer.left(room)?);
     }
+    for id in &view.left_outside {
+        section.raw(id.as_str(), "{}");
+    }
     out.section("leave", section);
     Ok(out.end())
 }

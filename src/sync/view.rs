@@ -22,6 +22,8 @@ pub struct SyncView {
     pub knocked: Vec<StrippedRoom>,
     /// Rooms that were left.
     pub left: Vec<LeftRoom>,
+    /// Rooms that this server is not in and whose invitation ended, or that were knocked on in vain.
+    pub left_outside: Vec<OwnedRoomId>,
     /// Account data that changed.
     pub account_data: Vec<DataEvent>,
     /// Presence that changed.
@@ -159,6 +161,7 @@ impl SyncView {
             && self.invited.is_empty()
             && self.knocked.is_empty()
             && self.left.is_empty()
+            && self.left_outside.is_empty()
             && self.account_data.is_empty()
             && self.presence.is_empty()
             && self.to_device.is_empty()

@@ -31,7 +31,7 @@ pub async fn post_event_report(
     auth.count(&app, Class::Report)?;
     let not_found = || MatrixError::not_found("There is no such event, or you may not see it");
     let room = app.rooms.get(&room_id)?.ok_or_else(not_found)?;
-    let event = room.event_by_id(&event_id)?.ok_or_else(not_found)?;
+    let event = room.shown_event(&event_id)?.ok_or_else(not_found)?;
     let mut viewer = room.viewer(&auth.user)?;
     if viewer.membership() != hearth_rooms::Membership::Join || !viewer.may_see(&event)? {
         return Err(not_found().into());

@@ -13,7 +13,7 @@ pub(crate) fn check_content(room: &Room, kind: &str, content: &[u8]) -> Result<(
     let Some(relation) = Relation::of_content(content) else {
         return Ok(());
     };
-    let Some(parent) = room.event_by_id(&relation.event_id)? else {
+    let Some(parent) = room.shown_event(&relation.event_id)? else {
         return Ok(());
     };
     if relation.rel_type == "m.thread" {

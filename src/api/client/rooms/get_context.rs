@@ -34,7 +34,7 @@ pub async fn get_context(
     let mut reading = Reading::begin(&app, &room_id, &auth.user)?;
     let room = reading.room.clone();
     let filter = super::get_messages::parse_filter(options.filter.as_deref())?;
-    let event = room.event_by_id(&event_id)?;
+    let event = room.shown_event(&event_id)?;
     let event = match event {
         Some(event) if reading.viewer.may_see(&event)? => event,
         _ => return Err(MatrixError::not_found("There is no such event, or you may not see it").into()),

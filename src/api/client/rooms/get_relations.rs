@@ -94,7 +94,7 @@ fn find(
 ) -> Result<Json<Value>> {
     let mut reading = super::Reading::begin(app, room_id, &auth.user)?;
     let room = reading.room.clone();
-    let parent = match room.event_by_id(event_id)? {
+    let parent = match room.shown_event(event_id)? {
         Some(event) if reading.viewer.may_see(&event)? => event,
         _ => return Err(MatrixError::not_found("There is no such event, or you may not see it").into()),
     };

@@ -35,7 +35,7 @@ pub async fn put_redact(
     let room = super::joined_room(&app, &room_id, &auth.user)?;
     if auth.account.suspended
         && room
-            .event_by_id(&event_id)?
+            .shown_event(&event_id)?
             .is_none_or(|event| event.pdu.sender() != auth.user)
     {
         auth.must_not_be_suspended()?;
