@@ -234,6 +234,24 @@ impl Rooms {
         Ok((pdu.event_id, stripped))
     }
 
+    /// Takes a room out of a user's list though the room does not say so.
+    pub(crate) async fn drop_from_list(&self, room_id: &RoomId, user: &UserId) -> Result<(), Error> {
+        let event_id = EventId::parse(format!("$purged-{}", self.clock.now_ms()))
+            .map_err(|_| Error::Damaged("event id"))?;
+        self.tell_user(
+            room_id,
+            user,
+            Outside {
+                membership: hearth_users::Membership::Leave,
+                event_id,
+                sender: user,
+                stripped: Vec::new(),
+                is_direct: false,
+            },
+        )
+        .await
+    }
+
     /// Puts a membership into the user's room list, out of the room's own slot: what the room itself says later
     /// comes after it.
     async fn tell_user(&self, room_id: &RoomId, user: &UserId, outside: Outside<'_>) -> Result<(), Error> {

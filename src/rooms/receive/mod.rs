@@ -20,6 +20,7 @@ use crate::{
 mod chain;
 mod gap;
 mod history;
+mod merge;
 mod resolve;
 mod verify;
 
@@ -87,7 +88,9 @@ impl Room {
         if self.placed(&verified.pdu.event_id)?.is_some() {
             return Ok(Received::Known);
         }
-        self.take_in(origin, verified, Manner::default()).await
+        let received = self.take_in(origin, verified, Manner::default()).await?;
+        self.merge_extremities().await;
+        Ok(received)
     }
 
     /// Waits until everything that was decided is readable.
