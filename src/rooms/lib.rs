@@ -32,6 +32,7 @@ mod keys;
 mod load;
 mod locks;
 mod membership;
+mod partial;
 mod purge;
 mod receipts;
 mod receive;

@@ -197,6 +197,7 @@ impl Parts {
         };
         self.cluster.start().map_err(failed)?;
         self.users.start(&self.shutdown);
+        self.rooms.resume_partial();
         self.rooms.start(&self.shutdown).map_err(|error| Error::Start {
             part: "the follower of feeds",
             reason: error.to_string(),
