@@ -99,10 +99,10 @@ fn check_state(version: &RoomVersionId, room_id: &RoomId, state: &[Box<RawValue>
         #[serde(rename = "type")]
         kind: String,
     }
-    let is_create = |event: &&Box<RawValue>| {
+    let is_create = |event: &RawValue| {
         serde_json::from_str::<Kind>(event.get()).is_ok_and(|event| event.kind == "m.room.create")
     };
-    let create = state.iter().find(is_create);
+    let create = state.iter().find(|event| is_create(event));
     let create = create.and_then(|event| Pdu::parse(rules, event.get().as_bytes()).ok());
     match create.is_some_and(|create| create.room_id() == room_id) {
         true => Ok(()),
