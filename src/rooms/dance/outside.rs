@@ -23,8 +23,8 @@ impl Rooms {
         mut stripped: Vec<Box<RawValue>>,
     ) -> Result<Bytes, Error> {
         self.log.check_writable()?;
-        let rules = hearth_events::rules(version)
-            .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(version).ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
         let pdu = Pdu::parse(rules, text)?;
         let wrong = |what: &str| Error::BadEvent(what.to_owned());
         if pdu.room_id() != room_id || pdu.event_id != event_id {
@@ -34,7 +34,9 @@ impl Rooms {
             && Membership::of_content(pdu.content()) == Membership::Invite
             && pdu.sender().server_name() == origin;
         if !invites {
-            return Err(wrong("The event is not an invitation by a user of the sending server"));
+            return Err(wrong(
+                "The event is not an invitation by a user of the sending server",
+            ));
         }
         let target = pdu
             .state_key()
@@ -95,8 +97,8 @@ impl Rooms {
         inviter: Option<&UserId>,
         text: &[u8],
     ) -> Result<(), Error> {
-        let rules = hearth_events::rules(version)
-            .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(version).ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
         let pdu = Pdu::parse(rules, text)?;
         let wrong = || Error::BadEvent("The event does not end an invitation or a knock".to_owned());
         let after = match Membership::of_content(pdu.content()) {
@@ -198,7 +200,9 @@ impl Rooms {
     ) -> Result<(), Error> {
         self.log.check_writable()?;
         let (event_id, stripped) = self
-            .through(via, |server| self.knock_through(server, user, room_id, content.clone()))
+            .through(via, |server| {
+                self.knock_through(server, user, room_id, content.clone())
+            })
             .await?;
         let stripped = stripped
             .iter()
@@ -264,7 +268,7 @@ impl Rooms {
             anchor: 0,
             ts: self.clock.now_ms(),
             is_direct: outside.is_direct,
-            stripped_state: outside.stripped,
+            stripped_state: crate::stripped::prune(&outside.stripped),
             predecessor: None,
         };
         self.cluster
