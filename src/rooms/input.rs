@@ -194,13 +194,19 @@ impl Room {
     /// Signs, stores and publishes what was staged, and waits for its effects on others.
     pub(crate) async fn finish(&self, staged: Staged) -> Result<Sent, Error> {
         let event_id = staged.last_event_id();
+        let position = self.store(staged).await?;
+        Ok(Sent { event_id, position })
+    }
+
+    /// As [`Room::finish`], also of an operation that adds no event to the timeline.
+    pub(crate) async fn store(&self, staged: Staged) -> Result<Position, Error> {
         let (ticket, record) = staged.sign(self);
         let delivers = !record.outbox.is_empty();
         let position = ticket.submit(record).await?;
         if delivers {
             self.0.rooms.cluster.delivered(self.0.shard, position).await;
         }
-        Ok(Sent { event_id, position })
+        Ok(position)
     }
 
     pub(crate) async fn wait_durable(&self, position: Position) -> Result<(), Error> {

@@ -182,7 +182,7 @@ impl Room {
         loop {
             match self.try_outliers(outliers) {
                 Ok(Ok(staged)) => {
-                    self.finish(*staged).await?;
+                    self.store(*staged).await?;
                     return Ok(());
                 }
                 Ok(Err((again, position))) => {

@@ -109,7 +109,7 @@ impl Room {
             match self.try_state(&entries) {
                 Ok((root, None)) => return Ok(root),
                 Ok((root, Some(staged))) => {
-                    self.finish(*staged).await?;
+                    self.store(*staged).await?;
                     return Ok(root);
                 }
                 Err(Stop::Wait(position)) => self.wait_durable(position).await?,

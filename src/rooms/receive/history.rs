@@ -292,7 +292,7 @@ impl Room {
         loop {
             match self.try_history(gap, &judged) {
                 Ok(staged) => {
-                    self.finish(*staged).await?;
+                    self.store(*staged).await?;
                     return Ok(());
                 }
                 Err(Stop::Wait(position)) => self.wait_durable(position).await?,

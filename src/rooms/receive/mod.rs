@@ -255,7 +255,7 @@ impl Room {
             let stop = match self.try_place(&judged, &roots) {
                 Ok((staged, flags)) => {
                     let staged = staged.with_rows(rows.take().unwrap_or_default());
-                    self.finish(staged).await?;
+                    self.store(staged).await?;
                     return Ok(flags);
                 }
                 Err(stop) => stop,
@@ -291,7 +291,7 @@ impl Room {
         loop {
             let stop = match self.try_prepare(judged) {
                 Ok(staged) => {
-                    self.finish(*staged).await?;
+                    self.store(*staged).await?;
                     return Ok(());
                 }
                 Err(stop) => stop,
