@@ -8,7 +8,7 @@ use std::sync::{
 use hearth_events::{CreateInfo, Rules};
 use hearth_storage::{EntityKey, Family, Position, Reader, ShardId};
 use parking_lot::{Mutex, RwLock};
-use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, UserId};
+use ruma::{EventId, OwnedRoomId, RoomId, UserId};
 
 use crate::{
     Error, Rooms,
@@ -288,15 +288,6 @@ impl Room {
 
     pub(crate) fn nodes(&self) -> state_tree::CachedStore<'_> {
         self.0.rooms.node_store(self.0.key)
-    }
-
-    /// The servers that have joined members in the room, by name.
-    pub fn servers(&self) -> Vec<OwnedServerName> {
-        let head = self.0.head.lock();
-        let names = head.servers.keys();
-        names
-            .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
-            .collect()
     }
 
     /// The newest events, on which the next one will build, as far as they are durable.

@@ -1,5 +1,7 @@
 //! What other servers are told of local users' devices and keys (server-server API, "Device Management").
 
+use std::sync::Arc;
+
 use hearth_rooms::Error;
 use hearth_users::{User, Users};
 use ruma::{DeviceId, UserId};
@@ -8,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// The EDUs that tell a server what it does not know since change `sent`, at most `limit` of them; the number that it
 /// knows then, and whether that is all.
 pub(crate) fn edus(
-    users: &Users,
+    users: &Arc<Users>,
     user_id: &UserId,
     sent: u64,
     limit: usize,

@@ -6,7 +6,7 @@ use hearth_cluster::Cluster;
 use hearth_rooms::{Error, Short};
 use hearth_storage::schema::destination::DestinationKey;
 use hearth_storage::{
-    Batch, EntityKey, EntityKind, Family, Position, Reader as _, Record, ShardId, entity, prefix_end, record,
+    Batch, EntityKey, EntityKind, Family, Position, Record, ShardId, entity, prefix_end, record,
     slot_of,
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};

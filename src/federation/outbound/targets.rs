@@ -1,11 +1,8 @@
 //! To which servers an event goes.
 
+use hearth_events::ServerAcl;
 use hearth_rooms::{Error, Event, Flags, Membership, Room};
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
-
-/// The flag of an event of another server that this one accepted for it and must hand on: a join, a leave or a knock
-/// that came in through the two-step requests.
-pub(crate) const FORWARD: u16 = 16;
 
 /// A server that an event goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +18,7 @@ pub(crate) fn is_ours(event: &Event, own: &ServerName) -> bool {
     let is_hidden = [Flags::OUTLIER, Flags::REJECTED, Flags::SOFT_FAILED]
         .iter()
         .any(|flag| flags.has(*flag));
-    !is_hidden && (event.pdu.sender().server_name() == own || flags.has(FORWARD))
+    !is_hidden && (event.pdu.sender().server_name() == own || flags.has(Flags::FORWARD))
 }
 
 /// The servers that must get an event: those with joined members, and the server of a member whom it concerns.
@@ -45,8 +42,9 @@ pub(crate) fn of_event(room: &Room, event: &Event, own: &ServerName) -> Result<V
     }
     targets.retain(|target| target.server != own && target.server != sender);
     if !targets.is_empty()
-        && let Some(acl) = acl_of(room)?
+        && let Some(event) = room.state("m.room.server_acl", "")?
     {
+        let acl = ServerAcl::parse(event.pdu.content());
         targets.retain(|target| target.is_last || acl.allows(&target.server));
     }
     Ok(targets)
@@ -79,97 +77,4 @@ pub(crate) fn membership_of(event: &Event) -> Option<Membership> {
         "knock" => Membership::Knock,
         _ => return None,
     })
-}
-
-/// Which servers a room admits.
-pub(crate) struct Acl {
-    allow: Vec<String>,
-    deny: Vec<String>,
-    allow_ip_literals: bool,
-}
-
-/// The room's `m.room.server_acl`, if it has one (server-server API, "Server Access Control Lists").
-pub(crate) fn acl_of(room: &Room) -> Result<Option<Acl>, Error> {
-    let Some(event) = room.state("m.room.server_acl", "")? else {
-        return Ok(None);
-    };
-    let content: serde_json::Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
-    let list = |name: &str| {
-        let list = content.get(name).and_then(serde_json::Value::as_array);
-        let texts = list.into_iter().flatten().filter_map(serde_json::Value::as_str);
-        texts.map(str::to_lowercase).collect()
-    };
-    let allow_ip_literals = content.get("allow_ip_literals") != Some(&serde_json::Value::Bool(false));
-    Ok(Some(Acl {
-        allow: list("allow"),
-        deny: list("deny"),
-        allow_ip_literals,
-    }))
-}
-
-impl Acl {
-    /// Whether a server may take part.
-    pub(crate) fn allows(&self, server: &ServerName) -> bool {
-        let host = server.host().to_lowercase();
-        if !self.allow_ip_literals && server.is_ip_literal() {
-            return false;
-        }
-        let matches = |list: &[String]| {
-            list.iter()
-                .any(|glob| glob_matches(glob.as_bytes(), host.as_bytes()))
-        };
-        !matches(&self.deny) && matches(&self.allow)
-    }
-}
-
-/// Whether a name matches a pattern with `*` and `?`, in time linear in both for each star.
-fn glob_matches(glob: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut pos) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while pos < name.len() {
-        match glob.get(at) {
-            Some(b'*') => {
-                star = Some((at, pos));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[pos] => {
-                at += 1;
-                pos += 1;
-            }
-            _ => match star {
-                Some((star_at, star_pos)) => {
-                    at = star_at + 1;
-                    pos = star_pos + 1;
-                    star = Some((star_at, star_pos + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    glob[at..].iter().all(|byte| *byte == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs() {
-        for (glob, name, expected) in [
-            ("*", "a.b", true),
-            ("*.evil.com", "x.evil.com", true),
-            ("*.evil.com", "evil.com", false),
-            ("e?il.com", "evil.com", true),
-            ("a*b*c", "axxbyyc", true),
-            ("a*b*c", "axxbyy", false),
-            ("", "", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(
-                glob_matches(glob.as_bytes(), name.as_bytes()),
-                expected,
-                "{glob} {name}"
-            );
-        }
-    }
 }
