@@ -29,6 +29,8 @@ pub const STATE_RESOLUTION_SECONDS: &str = "state_resolution_seconds";
 /// Counter by `outcome` (`success`, `status` for a refusal, `transport`, `resting` for a server that was not asked because
 /// it did not answer a moment ago): signed requests to other servers.
 pub const FEDERATION_REQUESTS: &str = "federation_requests_total";
+/// Counter by `outcome`: transactions sent to other servers, each attempt.
+pub const FEDERATION_TRANSACTIONS_SENT: &str = "federation_transactions_sent_total";
 /// Counter by `source` (`server`, `notary`) and `outcome` (`success`, `failure`): fetches of other servers' keys.
 pub const KEY_FETCHES: &str = "federation_key_fetches_total";
 /// Gauge with the label `version`, always 1.
@@ -87,6 +89,11 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         OUTBOUND_REQUESTS,
         Kind::Counter,
         "Requests to other machines, by outcome.",
+    ),
+    (
+        FEDERATION_TRANSACTIONS_SENT,
+        Kind::Counter,
+        "Transactions sent to other servers, by outcome.",
     ),
     (
         FEDERATION_REQUESTS,

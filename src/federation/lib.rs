@@ -2,8 +2,11 @@
 //! `docs/federation.md` describes it.
 
 pub mod client;
+pub mod edus;
 pub mod error;
+pub mod inbound;
 pub mod keys;
+pub mod outbound;
 pub mod queries;
 mod reachability;
 pub mod remote;
@@ -11,8 +14,11 @@ pub mod resolver;
 pub mod xmatrix;
 
 pub use client::{Client, FedRequest};
+pub use edus::{Edus, EdusParts};
 pub use error::ClientError;
+pub use inbound::{Inbound, InboundParts, RoomReceive};
 pub use keys::ServerKeys;
+pub use outbound::{Outbound, OutboundParts};
 pub use remote::Remote;
 pub use resolver::Resolver;
 pub use xmatrix::{AuthFailure, Authenticator, XMatrix};
@@ -20,9 +26,11 @@ pub use xmatrix::{AuthFailure, Authenticator, XMatrix};
 use std::sync::Arc;
 
 use hearth_cluster::Cluster;
-use hearth_core::SharedClock;
 use hearth_core::http::SharedOutbound;
+use hearth_core::{SharedClock, SharedRandom, Shutdown};
 use hearth_events::KeyPair;
+use hearth_rooms::Rooms;
+use hearth_users::Users;
 use ruma::OwnedServerName;
 
 /// What federation is built of.
@@ -39,6 +47,14 @@ pub struct Parts {
     pub cluster: Arc<Cluster>,
     /// The time.
     pub clock: SharedClock,
+    /// Randomness.
+    pub random: SharedRandom,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The local users.
+    pub users: Arc<Users>,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
 }
 
 /// Everything that has to do with other servers.
@@ -53,6 +69,12 @@ pub struct Federation {
     pub auth: Authenticator,
     /// What rooms ask of others.
     pub remote: Arc<Remote>,
+    /// The queues to others.
+    pub outbound: Arc<Outbound>,
+    /// What others send.
+    pub inbound: Arc<Inbound>,
+    /// What others tell besides events.
+    pub edus: Arc<Edus>,
 }
 
 impl Federation {
@@ -65,6 +87,10 @@ impl Federation {
             outbound,
             cluster,
             clock,
+            random,
+            rooms,
+            users,
+            shutdown,
         } = parts;
         let client = Arc::new(Client::new(
             server_name.clone(),
@@ -72,13 +98,52 @@ impl Federation {
             outbound,
             clock.clone(),
         ));
-        let keys = ServerKeys::new(signing_key, client.clone(), cluster, clock, trusted_key_servers);
+        let keys = ServerKeys::new(
+            signing_key,
+            client.clone(),
+            cluster.clone(),
+            clock.clone(),
+            trusted_key_servers,
+        );
+        let outbound = Outbound::new(OutboundParts {
+            cluster: cluster.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            transport: client.clone(),
+            clock: clock.clone(),
+            random,
+            shutdown: shutdown.clone(),
+        });
+        let edus = Edus::new(EdusParts {
+            rooms: rooms.clone(),
+            users: users.clone(),
+            clock: clock.clone(),
+        });
+        let inbound = Inbound::new(InboundParts {
+            cluster,
+            rooms,
+            users,
+            receive: Arc::new(RoomReceive),
+            edus: edus.clone(),
+            outbound: outbound.clone(),
+            clock,
+            shutdown,
+        });
         Arc::new(Self {
             server_name,
             auth: Authenticator::new(client.clone(), keys.clone()),
             remote: Arc::new(Remote::new(client.clone(), keys.clone())),
             client,
             keys,
+            outbound,
+            inbound,
+            edus,
         })
+    }
+
+    /// Starts the queues in both directions. Needs a runtime; call it when outbox delivery has started.
+    pub fn start(&self) -> Result<(), hearth_rooms::Error> {
+        self.outbound.start()?;
+        self.inbound.start()
     }
 }

@@ -304,6 +304,15 @@ impl Rooms {
             .ok_or_else(|| Error::NotFound(format!("room {id} is not known here")))
     }
 
+    /// The room with a number, as feeds name it.
+    pub fn by_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
+        let name = hearth_storage::name_of(self.reader(), EntityKind::Room, key)?;
+        match name.map(OwnedRoomId::try_from) {
+            Some(Ok(id)) => self.get(&id),
+            _ => Ok(None),
+        }
+    }
+
     /// Drops rooms that nobody holds and that have nothing under way.
     fn drop_unused(&self) {
         self.loaded.retain(|_, room| {

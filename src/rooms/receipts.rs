@@ -70,6 +70,19 @@ impl Room {
         thread: Option<&str>,
         event_id: &EventId,
     ) -> Result<(), Error> {
+        let now = self.0.rooms.clock.now_ms();
+        self.set_receipt_of(user, kind, thread, event_id, now).await
+    }
+
+    /// As [`Room::set_receipt`], with the time at which the user read, as another server says.
+    pub async fn set_receipt_of(
+        &self,
+        user: &UserId,
+        kind: ReceiptKind,
+        thread: Option<&str>,
+        event_id: &EventId,
+        ts: u64,
+    ) -> Result<(), Error> {
         self.0.rooms.log.check_writable()?;
         let event = self.shown_event(event_id)?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
@@ -96,7 +109,7 @@ impl Room {
         }
         let value = ReceiptRecord {
             event_id: event_id.to_owned(),
-            ts: self.0.rooms.clock.now_ms(),
+            ts,
             anchor: place.anchor,
             offset: place.offset,
             position,

@@ -294,6 +294,15 @@ impl Room {
         self.0.rooms.node_store(self.0.key)
     }
 
+    /// The newest events, on which the next one will build, as far as they are durable.
+    pub fn tips(&self) -> Result<Vec<Arc<Event>>, Error> {
+        let tips: Vec<Short> = {
+            let head = self.0.head.lock();
+            head.record.tips.iter().map(|tip| tip.event.short).collect()
+        };
+        self.events(&tips)
+    }
+
     /// Whether a server has a joined member in the room.
     pub fn has_server(&self, server: &str) -> bool {
         self.0.head.lock().servers.contains_key(server)

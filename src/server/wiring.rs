@@ -144,8 +144,9 @@ impl Parts {
         let signing_key = Arc::new(identity::signing_key(config, &*deps.engine, &*deps.random)?);
         let cluster = Cluster::new(log.clone());
         let users = build_users(config, &deps, &log, &cluster, &server_name);
-        let federation = build_federation(config, &deps, &cluster, &server_name, &signing_key)?;
-        let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key)?;
+        let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key.clone())?;
+        let base = (&cluster, &rooms, &users, shutdown);
+        let federation = build_federation(config, &deps, base, &server_name, &signing_key)?;
         rooms.set_remote(federation.remote.clone());
         rooms.on_change(Box::new(crate::metrics::count_events));
         let media = open_media(config, &deps, &cluster, &server_name)?;
@@ -196,6 +197,10 @@ impl Parts {
             reason: error.to_string(),
         };
         self.cluster.start().map_err(failed)?;
+        self.api.federation.start().map_err(|error| Error::Start {
+            part: "federation",
+            reason: error.to_string(),
+        })?;
         self.users.start(&self.shutdown);
         self.rooms.resume_partial();
         self.rooms.start(&self.shutdown).map_err(|error| Error::Start {
@@ -331,7 +336,7 @@ fn build_rooms(
 fn build_federation(
     config: &Config,
     deps: &Deps,
-    cluster: &Arc<Cluster>,
+    (cluster, rooms, users, shutdown): (&Arc<Cluster>, &Arc<Rooms>, &Arc<Users>, &Shutdown),
     server_name: &OwnedServerName,
     signing_key: &Arc<KeyPair>,
 ) -> Result<Arc<Federation>, Error> {
@@ -348,6 +353,10 @@ fn build_federation(
         outbound: deps.outbound.clone(),
         cluster: cluster.clone(),
         clock: deps.clock.clone(),
+        random: deps.random.clone(),
+        rooms: rooms.clone(),
+        users: users.clone(),
+        shutdown: shutdown.clone(),
     }))
 }
 

@@ -116,6 +116,12 @@ families! {
     KeyBackup = 32, "key_backup", key_backup;
     /// The published keys of other servers.
     ServerKey = 33, "server_key", server_key;
+    /// What waits for other servers.
+    Destination = 40, "destination", destination;
+    /// Events of other servers that wait to be received into their room.
+    RoomInbound = 41, "room_inbound", room_inbound;
+    /// What is known of a remote server's users: their devices and keys, and the messages that came.
+    RemoteUser = 42, "remote_user", remote_user;
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ impl User {
         }
         let row = keys::user(self.key, field::CROSS_SIGNING, "");
         tx.put(Family::User, row, record::encode(&merged));
-        lists::changed(tx, &self.id, self.key, self.users.now_ms())
+        lists::changed(tx, &self.id, self.key, self.users.now_ms(), &[None])
     }
 
     /// The signing key of the user's own device that a key id names.

@@ -211,7 +211,7 @@ impl User {
             device.display_name = display_name.map(str::to_owned);
             store(tx, self.key, id, &device);
             if device_keys::has_keys(tx, self.key, id)? {
-                lists::changed(tx, &self.id, self.key, now)?;
+                lists::changed(tx, &self.id, self.key, now, &[Some(id.to_owned())])?;
             }
             tx.changed(Change::Devices)
         })
@@ -222,22 +222,24 @@ impl User {
     pub async fn delete_devices(&self, ids: &[OwnedDeviceId]) -> Result<Vec<OwnedDeviceId>> {
         self.write(|tx| {
             let mut deleted = Vec::new();
-            let mut had_keys = false;
+            let mut with_keys = Vec::new();
             for id in ids {
                 if let Some(device) = load(tx, self.key, id)? {
-                    had_keys |= delete(tx, self.key, id, device)?;
+                    if delete(tx, self.key, id, device)? {
+                        with_keys.push(Some(id.clone()));
+                    }
                     deleted.push(id.clone());
                 }
             }
-            self.devices_deleted(tx, !deleted.is_empty(), had_keys)?;
+            self.devices_deleted(tx, !deleted.is_empty(), &with_keys)?;
             Ok(deleted)
         })
         .await
     }
 
-    fn devices_deleted(&self, tx: &mut Tx<'_>, any: bool, had_keys: bool) -> Result<()> {
-        if had_keys {
-            lists::changed(tx, &self.id, self.key, self.users.now_ms())?;
+    fn devices_deleted(&self, tx: &mut Tx<'_>, any: bool, with_keys: &[Option<OwnedDeviceId>]) -> Result<()> {
+        if !with_keys.is_empty() {
+            lists::changed(tx, &self.id, self.key, self.users.now_ms(), with_keys)?;
         }
         if any {
             tx.changed(Change::Devices)?;
@@ -287,15 +289,17 @@ pub(crate) fn delete_all(
     keep: Option<&DeviceId>,
 ) -> Result<Vec<OwnedDeviceId>> {
     let key = user.key;
-    let (mut deleted, mut had_keys) = (Vec::new(), false);
+    let (mut deleted, mut with_keys) = (Vec::new(), Vec::new());
     for (row, value) in tx.scan(Family::UserDevice, &key.to_bytes())? {
         let Some(id) = device_id_of(&row).filter(|id| Some(&**id) != keep) else {
             continue;
         };
-        had_keys |= delete(tx, key, &id, record::decode(&value)?)?;
+        if delete(tx, key, &id, record::decode(&value)?)? {
+            with_keys.push(Some(id.clone()));
+        }
         deleted.push(id);
     }
-    user.devices_deleted(tx, !deleted.is_empty(), had_keys)?;
+    user.devices_deleted(tx, !deleted.is_empty(), &with_keys)?;
     Ok(deleted)
 }
 
@@ -321,7 +325,8 @@ pub(crate) fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
     }
     if let Some((id, device)) = oldest {
         let had_keys = delete(tx, key, &id, device)?;
-        user.devices_deleted(tx, true, had_keys)?;
+        let with_keys: Vec<_> = had_keys.then(|| Some(id.clone())).into_iter().collect();
+        user.devices_deleted(tx, true, &with_keys)?;
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub mod op {
     pub const DEVICE_LIST: u8 = 3;
     /// Messages to a local user's devices: a [`crate::ToDeviceBatch`].
     pub const TO_DEVICE: u8 = 4;
+    /// Messages to devices of users of another server: a [`crate::RemoteToDevice`].
+    pub const REMOTE_TO_DEVICE: u8 = 5;
 }
 
 /// The fields of the `user` family: the byte after the entity key.

@@ -43,7 +43,8 @@ pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, 
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
 pub use e2ee::{
-    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, OneTimeKey, ToDeviceBatch, ToDeviceMessages,
+    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice, ToDeviceBatch,
+    ToDeviceMessages,
 };
 pub use error::{Error, Result};
 pub use key_backup::{Backup, BackupKey, BackupScope, BackupState};

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hearth_core::limits;
 use hearth_events::signing_bytes;
 use hearth_storage::{EntityKey, Family, Position, Reader, record};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -90,7 +90,7 @@ impl User {
         self.write(|tx| {
             let own = load_keys(tx, self.key)?;
             let mut failures = Vec::new();
-            let (mut own_changed, mut other_changed) = (false, false);
+            let (mut own_changed, mut other_changed) = (BTreeSet::new(), false);
             for (owner, id, value) in uploaded {
                 let is_own = **owner == self.id;
                 let master = masters.get(owner).and_then(Option::as_ref);
@@ -100,14 +100,19 @@ impl User {
                     Some(signed) => self.sign_other(tx, &own, owner, master, id, signed),
                 };
                 match outcome {
-                    Ok(changed) if is_own => own_changed |= changed,
+                    Ok(true) if is_own => {
+                        let is_key = own.all().into_iter().any(|key| is_named(key, id));
+                        own_changed.insert((!is_key).then(|| OwnedDeviceId::from(*id)));
+                    }
+                    Ok(_) if is_own => {}
                     Ok(changed) => other_changed |= changed,
                     Err(error @ (Error::Storage(_) | Error::Internal(_))) => return Err(error),
                     Err(error) => failures.push((*owner, *id, error)),
                 }
             }
-            if own_changed {
-                lists::changed(tx, &self.id, self.key, self.users.now_ms())?;
+            if !own_changed.is_empty() {
+                let changed: Vec<_> = own_changed.into_iter().collect();
+                lists::changed(tx, &self.id, self.key, self.users.now_ms(), &changed)?;
             } else if other_changed {
                 // For this user's devices alone: nobody else sees these signatures.
                 tx.changed(Change::DeviceList)?;
@@ -119,7 +124,7 @@ impl User {
 
     /// Takes signatures on one of the user's own keys; says whether one is new.
     fn sign_own(&self, tx: &mut Tx<'_>, own: &CrossSigningKeys, id: &str, signed: &Object) -> Result<bool> {
-        let of_name = |key: Option<&Object>| Signer::of(key).is_some_and(|signer| signer.name() == id);
+        let of_name = |key: Option<&Object>| is_named(key, id);
         if let Some(key) = own.all().into_iter().find(|key| of_name(*key)).flatten() {
             let is_master = of_name(own.master.as_ref());
             return self.take_signatures(tx, &self.id, id, key, signed, |tx, key_id| {
@@ -223,6 +228,11 @@ impl User {
         }
         Ok(())
     }
+}
+
+/// Whether a cross-signing key has this name.
+fn is_named(key: Option<&Object>, id: &str) -> bool {
+    Signer::of(key).is_some_and(|signer| signer.name() == id)
 }
 
 fn covered(object: &Object) -> Result<Vec<u8>> {

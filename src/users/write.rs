@@ -268,7 +268,7 @@ impl<'a> Tx<'a> {
             feed.push(FeedItem {
                 entity: key,
                 kind: FeedKind::UserChange,
-                reference: 0,
+                reference: u64::from(self.changes.contains(&Change::DeviceList)),
             });
             let reloads = self.changes.iter().any(Change::is_cached);
             note = Some(Arc::new(UserNote {

@@ -99,23 +99,27 @@ impl Server {
             settings,
         );
         let signing_key = Arc::new(KeyPair::from_seed([7; 32], "test").expect("a key"));
-        let federation = Federation::new(hearth_federation::Parts {
-            server_name: server_name.clone(),
-            signing_key: signing_key.clone(),
-            trusted_key_servers: Vec::new(),
-            outbound: Arc::new(NoOutbound),
-            cluster: cluster.clone(),
-            clock: clock.clone(),
-        });
         let rooms_config = RoomsConfig {
             server_name: server_name.clone(),
-            signing_key,
+            signing_key: signing_key.clone(),
             default_version: RoomVersionId::V12,
             event_cache_bytes: 1 << 20,
             node_cache_bytes: 1 << 20,
             pool: hearth_core::Pool::inline(),
         };
         let rooms = Rooms::new(log, cluster.clone(), clock.clone(), random.clone(), rooms_config);
+        let federation = Federation::new(hearth_federation::Parts {
+            server_name: server_name.clone(),
+            signing_key,
+            trusted_key_servers: Vec::new(),
+            outbound: Arc::new(NoOutbound),
+            cluster: cluster.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            shutdown: Shutdown::new(),
+        });
         let (sync_clock, sync_random) = (clock.clone(), random.clone());
         let sync = SyncEngine::new(
             rooms.clone(),

@@ -59,7 +59,7 @@ impl FeedKind {
     pub const RoomReceipt: FeedKind = FeedKind(2);
     /// A room's state changed without a timeline event.
     pub const RoomState: FeedKind = FeedKind(3);
-    /// Something of a user changed.
+    /// Something of a user changed; the reference is 1 if it was the devices or keys that others are told of.
     pub const UserChange: FeedKind = FeedKind(4);
     /// An alias was made or removed.
     pub const AliasChange: FeedKind = FeedKind(5);

@@ -219,6 +219,7 @@ macro_rules! key_test {
 
 pub mod alias;
 pub mod cursor;
+pub mod destination;
 pub mod device_key;
 pub mod entity;
 pub mod feed;
@@ -228,9 +229,11 @@ pub mod meta;
 pub mod one_time_key;
 pub mod one_time_key_id;
 pub mod outbox;
+pub mod remote_user;
 pub mod room;
 pub mod room_event;
 pub mod room_event_id;
+pub mod room_inbound;
 pub mod room_index;
 pub mod room_receipt;
 pub mod room_state;

@@ -53,7 +53,7 @@ impl User {
                 let stored = record::encode(&keys);
                 if tx.get(Family::DeviceKey, &row)?.as_deref() != Some(&stored) {
                     tx.put(Family::DeviceKey, row, stored);
-                    lists::changed(tx, &self.id, self.key, now)?;
+                    lists::changed(tx, &self.id, self.key, now, &[Some(device_id.to_owned())])?;
                 }
             }
             one_time::upload(

@@ -10,6 +10,6 @@ mod tests;
 pub(crate) mod to_device;
 
 pub use device_keys::{DeviceKeys, KeyUpload};
-pub use lists::DeviceListUpdate;
+pub use lists::{DeviceListUpdate, ListChanges};
 pub use one_time::{KeyCounts, OneTimeKey};
-pub use to_device::{ToDeviceBatch, ToDeviceMessages};
+pub use to_device::{RemoteToDevice, ToDeviceBatch, ToDeviceMessages};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use hearth_cluster::OutboxHandler;
 use hearth_storage::{EntityKey, EntityKind, Family, OutboxRow, Position, ShardId, record};
-use ruma::{DeviceId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -50,9 +50,57 @@ impl ToDeviceBatch {
     }
 }
 
+/// The messages of one transaction to users of another server: the payload of [`op::REMOTE_TO_DEVICE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemoteToDevice {
+    /// Who sent them.
+    pub sender: OwnedUserId,
+    /// Their type.
+    pub kind: String,
+    /// Names them for good, at most 32 characters.
+    pub message_id: String,
+    /// The contents by user and device.
+    pub messages: ToDeviceMessages,
+}
+
+/// About so large is what is sent to a server as one: many fit into a transaction.
+const REMOTE_MAX_BYTES: usize = 64 << 10;
+
+impl RemoteToDevice {
+    fn row(&self, server: &ServerName) -> OutboxRow {
+        OutboxRow {
+            target_kind: EntityKind::Destination,
+            target: server.to_string(),
+            op: op::REMOTE_TO_DEVICE,
+            payload: record::encode(self),
+        }
+    }
+}
+
+/// Divides messages by server and size.
+fn by_server(messages: ToDeviceMessages) -> BTreeMap<OwnedServerName, Vec<ToDeviceMessages>> {
+    let mut servers: BTreeMap<OwnedServerName, Vec<ToDeviceMessages>> = BTreeMap::new();
+    let mut bytes = 0;
+    for (user, devices) in messages {
+        for (device, content) in devices {
+            let parts = servers.entry(user.server_name().to_owned()).or_default();
+            let size = content.get().len() + device.len() + user.as_str().len();
+            if parts.is_empty() || bytes + size > REMOTE_MAX_BYTES {
+                parts.push(ToDeviceMessages::new());
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(part) = parts.last_mut() {
+                part.entry(user.clone()).or_default().insert(device, content);
+            }
+        }
+    }
+    servers
+}
+
 impl User {
-    /// Sends messages to devices, once for each transaction of the device. Returns when every local inbox has them.
-    /// Those to users of other servers are left to federation.
+    /// Sends messages to devices, once for each transaction of the device. Returns when every local inbox has them, and
+    /// what waits for other servers is durable.
     pub async fn send_to_device(
         &self,
         device: &DeviceId,
@@ -75,14 +123,31 @@ impl User {
                 row,
                 [&[TAG], now.to_be_bytes().as_slice()].concat(),
             );
-            for (user, messages) in messages {
-                if self.users.is_local(&user) {
-                    let batch = ToDeviceBatch {
+            let (local, remote): (ToDeviceMessages, ToDeviceMessages) =
+                messages.into_iter().partition(|(user, _)| self.users.is_local(user));
+            for (user, messages) in local {
+                let batch = ToDeviceBatch {
+                    sender: self.id.clone(),
+                    kind: kind.to_owned(),
+                    messages,
+                };
+                tx.outbox(batch.row(&user));
+            }
+            // The row of the mark and the position name the transaction: device and transaction ids may be used again.
+            hasher.update(self.id.as_bytes());
+            hasher.update(device.as_bytes());
+            hasher.update(&tx.position().to_be_bytes());
+            for (server, parts) in by_server(remote) {
+                hasher.update(server.as_bytes());
+                for messages in parts {
+                    hasher.update(b"next");
+                    let batch = RemoteToDevice {
                         sender: self.id.clone(),
                         kind: kind.to_owned(),
+                        message_id: hasher.finalize().to_hex()[..32].to_owned(),
                         messages,
                     };
-                    tx.outbox(batch.row(&user));
+                    tx.outbox(batch.row(&server));
                 }
             }
             Ok(())

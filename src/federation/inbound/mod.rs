@@ -1,0 +1,315 @@
+//! What other servers send (server-server API, "Transactions").
+//!
+//! A transaction's messages to devices are applied first. Its events are checked for form, then stored in the queues of
+//! their rooms; then the server has its answer. A worker for each room has the room judge them, one after the other;
+//! rooms take turns, so that one slow room holds up no other. **Invariant:** an event is in its room's queue, durable,
+//! before the transaction is answered; it leaves it when the room has judged it.
+
+mod outside;
+mod queue;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use hearth_cluster::Cluster;
+use hearth_core::{MatrixError, SharedClock, Shutdown};
+use hearth_events::Pdu;
+use hearth_rooms::{Error, Received, Room, Rooms};
+use hearth_users::Users;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+
+use crate::edus::{Edu, Edus};
+use crate::outbound::{EDUS_MAX, Outbound, PDUS_MAX};
+use queue::RoomQueue;
+use rows::Rows;
+
+/// So many rooms judge events at once. Most of that time they wait for other servers.
+const ROOMS_AT_ONCE_MAX: usize = 64;
+/// So many answers are kept, to give them again to who did not get them.
+const ANSWERS_MAX: usize = 10_000;
+/// Locks of servers that send nothing now are dropped above this number.
+const ORIGINS_MAX: usize = 10_000;
+
+/// How a room judges an event: as rooms do, or a test's stand-in.
+#[async_trait]
+pub trait Receive: Send + Sync {
+    /// The whole receipt procedure.
+    async fn receive(&self, room: &Room, origin: &ServerName, pdu: &[u8]) -> Result<Received, Error>;
+}
+
+/// The receipt procedure of rooms.
+pub struct RoomReceive;
+
+#[async_trait]
+impl Receive for RoomReceive {
+    async fn receive(&self, room: &Room, origin: &ServerName, pdu: &[u8]) -> Result<Received, Error> {
+        room.receive(origin, pdu).await
+    }
+}
+
+/// What the intake is made of.
+pub struct InboundParts {
+    /// The log.
+    pub cluster: Arc<Cluster>,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The local users.
+    pub users: Arc<Users>,
+    /// How rooms judge events.
+    pub receive: Arc<dyn Receive>,
+    /// What becomes of what is no event.
+    pub edus: Arc<Edus>,
+    /// The queues to other servers, woken by servers that are heard of.
+    pub outbound: Arc<Outbound>,
+    /// The time.
+    pub clock: SharedClock,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
+}
+
+/// The intake of other servers' transactions.
+pub struct Inbound {
+    rooms: Arc<Rooms>,
+    users: Arc<Users>,
+    rows: Rows,
+    receive: Arc<dyn Receive>,
+    edus: Arc<Edus>,
+    outbound: Arc<Outbound>,
+    clock: SharedClock,
+    shutdown: Shutdown,
+    queues: DashMap<OwnedRoomId, Arc<RoomQueue>>,
+    turns: Arc<Semaphore>,
+    answers: quick_cache::sync::Cache<(OwnedServerName, String), Arc<Value>>,
+    /// A server sends one transaction at a time; one that comes twice waits for the first.
+    origins: DashMap<OwnedServerName, Arc<tokio::sync::Mutex<()>>>,
+}
+
+#[derive(Deserialize)]
+struct Transaction<'a> {
+    #[serde(borrow, default)]
+    pdus: Vec<&'a RawValue>,
+    #[serde(default)]
+    edus: Vec<Value>,
+}
+
+/// The events of a transaction for one room.
+type OfRoom<'a> = BTreeMap<OwnedRoomId, Vec<(String, &'a [u8])>>;
+
+impl Inbound {
+    /// The intake. Nothing runs before [`start`](Self::start).
+    pub fn new(parts: InboundParts) -> Arc<Self> {
+        let InboundParts {
+            cluster,
+            rooms,
+            users,
+            receive,
+            edus,
+            outbound,
+            clock,
+            shutdown,
+        } = parts;
+        Arc::new(Self {
+            rows: Rows::new(cluster),
+            queues: DashMap::new(),
+            turns: Arc::new(Semaphore::new(ROOMS_AT_ONCE_MAX)),
+            answers: quick_cache::sync::Cache::new(ANSWERS_MAX),
+            origins: DashMap::new(),
+            rooms,
+            users,
+            receive,
+            edus,
+            outbound,
+            clock,
+            shutdown,
+        })
+    }
+
+    /// Goes on with what a former process left. Needs a runtime.
+    pub fn start(self: &Arc<Self>) -> Result<(), Error> {
+        for (room_id, origins) in self.rows.leftovers()? {
+            let Some(room) = self.rooms.get(&room_id)? else {
+                continue;
+            };
+            let queue = self.queue(room);
+            origins.into_iter().for_each(|origin| queue.found(origin));
+            self.run(&queue);
+        }
+        Ok(())
+    }
+
+    /// Takes a transaction in: `PUT /_matrix/federation/v1/send/{txnId}`. `origin` is the server that signed the
+    /// request. The answer says for each event what was wrong with it, if anything; it comes when everything is stored.
+    pub async fn transaction(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        txn_id: &str,
+        body: &[u8],
+    ) -> Result<Value, MatrixError> {
+        let transaction: Transaction<'_> = serde_json::from_slice(body)
+            .map_err(|error| MatrixError::bad_json(format!("The transaction cannot be read: {error}")))?;
+        if transaction.pdus.len() > PDUS_MAX || transaction.edus.len() > EDUS_MAX {
+            let sentence = format!("A transaction has at most {PDUS_MAX} PDUs and {EDUS_MAX} EDUs");
+            return Err(MatrixError::bad_json(sentence));
+        }
+        self.outbound.wake(origin);
+        let lock = self.lock_of(origin);
+        let _one_at_a_time = lock.lock().await;
+        let name = (origin.to_owned(), txn_id.to_owned());
+        if let Some(answer) = self.answers.get(&name) {
+            return Ok((*answer).clone());
+        }
+        let edus: Vec<Edu> = transaction.edus.into_iter().filter_map(Edu::read).collect();
+        let (first, later): (Vec<Edu>, Vec<Edu>) = edus.into_iter().partition(Edu::comes_first);
+        self.edus.handle(origin, first).await.map_err(|error| failed(&error))?;
+        let pdus = self.take_pdus(origin, &transaction.pdus).await.map_err(|error| failed(&error))?;
+        self.edus.handle(origin, later).await.map_err(|error| failed(&error))?;
+        let answer = Arc::new(json!({ "pdus": pdus }));
+        self.answers.insert(name, answer.clone());
+        Ok((*answer).clone())
+    }
+
+    fn lock_of(&self, origin: &ServerName) -> Arc<tokio::sync::Mutex<()>> {
+        if self.origins.len() > ORIGINS_MAX {
+            self.origins.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        self.origins.entry(origin.to_owned()).or_default().clone()
+    }
+
+    /// Checks the events and stores those that rooms must judge; gives what is answered for each.
+    async fn take_pdus(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        pdus: &[&RawValue],
+    ) -> Result<Map<String, Value>, Error> {
+        let mut answers = Map::new();
+        let mut by_room: OfRoom<'_> = BTreeMap::new();
+        for pdu in pdus {
+            let text = pdu.get().as_bytes();
+            let Some(room_id) = room_of(text) else {
+                tracing::debug!(%origin, "an event of another server names no room");
+                continue;
+            };
+            let (id, outcome) = self.check(origin, &room_id, text).await?;
+            let outcome = match outcome {
+                Checked::Queue => {
+                    by_room.entry(room_id).or_default().push((id.clone(), text));
+                    json!({})
+                }
+                Checked::Done => json!({}),
+                Checked::Refused(why) => json!({ "error": why }),
+            };
+            answers.insert(id, outcome);
+        }
+        let now = self.clock.now_ms();
+        let mut stored = Vec::new();
+        for (room_id, events) in &by_room {
+            let Some(room) = self.rooms.get(room_id)? else {
+                continue;
+            };
+            let queue = self.queue(room);
+            if !queue.admit(origin, events.len()) {
+                for (id, _) in events {
+                    answers.insert(id.clone(), json!({ "error": "Too many events wait for this room" }));
+                }
+                continue;
+            }
+            stored.push(async move {
+                let texts: Vec<&[u8]> = events.iter().map(|(_, text)| *text).collect();
+                self.rows.add(&queue.room, origin, now, &texts).await?;
+                self.run(&queue);
+                Ok::<_, Error>(())
+            });
+        }
+        futures::future::try_join_all(stored).await?;
+        Ok(answers)
+    }
+
+    /// Checks what can be checked at once; gives the event's id.
+    async fn check(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        text: &[u8],
+    ) -> Result<(String, Checked), Error> {
+        let room = self.rooms.get(room_id)?;
+        let rules = room.as_ref().map_or(unknown_rules(), Room::rules);
+        let pdu = match Pdu::parse(rules, text) {
+            Ok(pdu) => pdu,
+            Err(error) => return Ok((id_of_malformed(text), Checked::Refused(error.to_string()))),
+        };
+        let id = pdu.event_id.to_string();
+        let Some(room) = room.filter(Room::is_resident) else {
+            return self.take_outside(origin, room_id, text).await;
+        };
+        let outcome = if !room.acl_allows(origin)? {
+            Checked::Refused("The room's access control list does not admit this server".to_owned())
+        } else {
+            let known = room.event_by_id(&pdu.event_id)?;
+            match known.is_some_and(|event| !event.header.flags.has(hearth_rooms::Flags::OUTLIER)) {
+                true => Checked::Done,
+                false => Checked::Queue,
+            }
+        };
+        Ok((id, outcome))
+    }
+
+    fn queue(&self, room: Room) -> Arc<RoomQueue> {
+        let new = || Arc::new(RoomQueue::new(room.clone()));
+        self.queues.entry(room.id().to_owned()).or_insert_with(new).clone()
+    }
+}
+
+/// What is to be done with an event.
+pub(crate) enum Checked {
+    /// The room must judge it.
+    Queue,
+    /// Nothing.
+    Done,
+    /// It is refused, and why.
+    Refused(String),
+}
+
+fn failed(error: &Error) -> MatrixError {
+    tracing::warn!(%error, "a transaction of another server could not be taken in");
+    MatrixError::new(
+        503,
+        hearth_core::error::errcode::UNKNOWN,
+        "The transaction cannot be stored now",
+    )
+}
+
+fn room_of(text: &[u8]) -> Option<OwnedRoomId> {
+    #[derive(Deserialize)]
+    struct OfRoom<'a> {
+        #[serde(borrow)]
+        room_id: Cow<'a, str>,
+    }
+    let event: OfRoom<'_> = serde_json::from_slice(text).ok()?;
+    RoomId::parse(&*event.room_id).ok()
+}
+
+/// The rules by which events of rooms are read whose version is not known: good for an id to answer with.
+fn unknown_rules() -> &'static hearth_events::Rules {
+    hearth_events::rules(&ruma::RoomVersionId::V11).expect("version 11 is known")
+}
+
+/// A name for an event that cannot be read: its own, or its hash.
+fn id_of_malformed(text: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Named {
+        event_id: String,
+    }
+    let hash = || format!("${}", hearth_events::base64_encode(blake3::hash(text).as_bytes()));
+    serde_json::from_slice::<Named>(text).map_or_else(|_| hash(), |named| named.event_id)
+}

@@ -1,0 +1,169 @@
+//! The durable queue of each room: events as they came, until the room has judged them.
+
+use std::sync::Arc;
+
+use hearth_cluster::Cluster;
+use hearth_rooms::{Error, Room};
+use hearth_storage::record::{put_varint, take, take_slice, take_varint};
+use hearth_storage::schema::room_inbound::RoomInboundKey;
+use hearth_storage::{Batch, EntityKey, EntityKind, Family, Position, Record, name_of, prefix_end};
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+
+/// The tag of a row.
+const TAG: u8 = 2;
+
+/// Where a row stands in its room's queue.
+pub(crate) type Place = (Position, u16);
+
+/// An event that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) place: Place,
+    pub(crate) origin: OwnedServerName,
+    pub(crate) pdu: Vec<u8>,
+}
+
+pub(crate) struct Rows(Arc<Cluster>);
+
+impl Rows {
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
+        Self(cluster)
+    }
+
+    fn reader(&self) -> &dyn hearth_storage::Engine {
+        &**self.0.log().engine()
+    }
+
+    /// Puts events of one server at the end of a room's queue.
+    pub(crate) async fn add(
+        &self,
+        room: &Room,
+        origin: &ServerName,
+        received_ms: u64,
+        pdus: &[&[u8]],
+    ) -> Result<(), Error> {
+        let build = |position| {
+            let mut batch = Batch::new();
+            for (pdu, index) in pdus.iter().zip(0..=u16::MAX) {
+                let key = RoomInboundKey {
+                    room: room.key(),
+                    position,
+                    index,
+                };
+                batch.put(Family::RoomInbound, key.encode(), encode(origin, received_ms, pdu));
+            }
+            Record::of(batch)
+        };
+        self.0.commit(room.key().slot, build).await?;
+        Ok(())
+    }
+
+    /// The first event behind a place. What cannot be read is passed over.
+    pub(crate) fn next(&self, room: EntityKey, after: Option<Place>) -> Result<Option<Waiting>, Error> {
+        let start = match after {
+            None => room.to_bytes().to_vec(),
+            Some((position, index)) => {
+                let (position, index) = match index.checked_add(1) {
+                    Some(index) => (position, index),
+                    None => (position + 1, 0),
+                };
+                RoomInboundKey {
+                    room,
+                    position,
+                    index,
+                }
+                .encode()
+            }
+        };
+        let mut found = None;
+        let end = prefix_end(&room.to_bytes());
+        self.reader()
+            .scan(Family::RoomInbound, &start, &end, false, &mut |row, value| {
+                let key = RoomInboundKey::decode(row);
+                found = key.and_then(|key| decode((key.position, key.index), value));
+                found.is_none()
+            })?;
+        Ok(found)
+    }
+
+    /// An event is judged: its row goes with the next write. A crash before it has the room judge it once more.
+    pub(crate) fn remove(&self, room: EntityKey, (position, index): Place) {
+        let mut batch = Batch::new();
+        let key = RoomInboundKey {
+            room,
+            position,
+            index,
+        };
+        batch.delete(Family::RoomInbound, key.encode());
+        self.0.log().defer(batch);
+    }
+
+    /// The rooms whose queue is not empty, with the origins of what waits.
+    pub(crate) fn leftovers(&self) -> Result<Vec<(OwnedRoomId, Vec<OwnedServerName>)>, Error> {
+        let mut rooms: Vec<(EntityKey, Vec<OwnedServerName>)> = Vec::new();
+        self.reader()
+            .scan(Family::RoomInbound, &[], &[0xFF], false, &mut |row, value| {
+                let waiting = RoomInboundKey::decode(row)
+                    .and_then(|key| Some((key.room, decode((key.position, key.index), value)?.origin)));
+                if let Some((room, origin)) = waiting {
+                    match rooms.last_mut().filter(|(last, _)| *last == room) {
+                        Some((_, origins)) => origins.push(origin),
+                        None => rooms.push((room, vec![origin])),
+                    }
+                }
+                true
+            })?;
+        let mut found = Vec::new();
+        for (room, origins) in rooms {
+            let name = name_of(self.reader(), EntityKind::Room, room)?;
+            let name = name.and_then(|name| OwnedRoomId::try_from(name).ok());
+            found.extend(name.map(|name| (name, origins)));
+        }
+        Ok(found)
+    }
+}
+
+fn encode(origin: &ServerName, received_ms: u64, pdu: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(pdu.len() + origin.as_str().len() + 16);
+    value.push(TAG);
+    value.extend_from_slice(&received_ms.to_be_bytes());
+    put_varint(&mut value, origin.as_str().len() as u64);
+    value.extend_from_slice(origin.as_bytes());
+    value.extend_from_slice(pdu);
+    value
+}
+
+fn decode(place: Place, value: &[u8]) -> Option<Waiting> {
+    let (&TAG, mut rest) = value.split_first()? else {
+        return None;
+    };
+    let _received_ms: [u8; 8] = take(&mut rest)?;
+    let length = usize::try_from(take_varint(&mut rest)?).ok()?;
+    let origin = std::str::from_utf8(take_slice(&mut rest, length)?).ok()?;
+    Some(Waiting {
+        place,
+        origin: OwnedServerName::try_from(origin).ok()?,
+        pdu: rest.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::*;
+
+    #[test]
+    fn rows_round_trip() {
+        let value = encode(server_name!("b.example"), 5, b"{}");
+        let expected = Waiting {
+            place: (3, 1),
+            origin: server_name!("b.example").to_owned(),
+            pdu: b"{}".to_vec(),
+        };
+        assert_eq!(decode((3, 1), &value), Some(expected));
+        for cut in 0..value.len() - 2 {
+            assert_eq!(decode((3, 1), &value[..cut]), None);
+        }
+    }
+}

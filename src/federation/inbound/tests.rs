@@ -1,0 +1,116 @@
+//! What other servers send, on paused time.
+
+use serde_json::json;
+
+use super::*;
+use crate::world::{World, pass};
+
+fn message(room: &Room, body: &str) -> Value {
+    json!({
+        "type": "m.room.message", "room_id": room.id(), "sender": "@bob:b", "content": { "body": body },
+        "origin_server_ts": 1, "depth": 9, "prev_events": [], "auth_events": [],
+        "hashes": { "sha256": "x" }, "signatures": {},
+    })
+}
+
+fn judged(world: &World) -> Vec<String> {
+    let seen = world.judge.seen.lock();
+    seen.iter().map(|(_, body)| body.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_judged_in_order_and_refusals_told() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    let mut elsewhere = message(&room, "elsewhere");
+    elsewhere["room_id"] = "!other:b".into();
+    let mut malformed = message(&room, "malformed");
+    malformed["depth"] = "deep".into();
+    let pdus = vec![message(&room, "one"), elsewhere, malformed, message(&room, "two")];
+    let answer = world.receive("b", "1", pdus.clone(), vec![]).await;
+    let outcomes = answer["pdus"].as_object().expect("an object");
+    assert_eq!(outcomes.len(), 4);
+    let errors: Vec<_> = outcomes.values().filter_map(|one| one["error"].as_str()).collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    pass(1).await;
+    assert_eq!(judged(&world), ["one", "two"]);
+    assert_eq!(world.receive("b", "1", pdus, vec![]).await, answer);
+    pass(1).await;
+    assert_eq!(judged(&world), ["one", "two"], "a repeated transaction");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_at_once_is_refused() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    let pdus: Vec<Value> = (0..51).map(|at| message(&room, &at.to_string())).collect();
+    for body in [
+        json!({ "pdus": pdus }).to_string(),
+        json!({ "pdus": [], "edus": vec![json!({}); 101] }).to_string(),
+        "[".to_owned(),
+    ] {
+        let origin = ServerName::parse("b").expect("a name");
+        let refused = world.inbound.transaction(&origin, "1", body.as_bytes()).await;
+        assert_eq!(refused.expect_err("it is refused").body()["errcode"], "M_BAD_JSON");
+    }
+    pass(1).await;
+    assert!(judged(&world).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_survives_a_crash() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    world.judge.failing.lock().insert("one".to_owned());
+    world
+        .receive("b", "1", vec![message(&room, "one"), message(&room, "two")], vec![])
+        .await;
+    let world = world.crash().await;
+    pass(1).await;
+    assert_eq!(judged(&world), ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_fails_holds_up_no_other() {
+    let world = World::new().await;
+    let (room, other) = (world.room(&[("bob", "b")]).await, world.room(&[("bob", "b")]).await);
+    world.judge.failing.lock().insert("away".to_owned());
+    world.judge.panicking.lock().insert("bad".to_owned());
+    let pdus = vec![
+        message(&room, "away"),
+        message(&room, "bad"),
+        message(&room, "good"),
+        message(&other, "other"),
+    ];
+    world.receive("b", "1", pdus, vec![]).await;
+    pass(0).await;
+    assert_eq!(judged(&world).len(), 2, "one of each room");
+    assert!(judged(&world).contains(&"other".to_owned()));
+    pass(3600).await;
+    let judged = judged(&world);
+    assert_eq!(judged.iter().filter(|body| *body == "away").count(), 4);
+    assert_eq!(judged.iter().filter(|body| *body == "bad").count(), 4);
+    assert_eq!(judged.last().map(String::as_str), Some("good"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn typing_and_receipts_of_others_show() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    world.say(&room, "one").await;
+    let newest = room.tips().expect("tips")[0].id().to_owned();
+    let receipt = json!({ "data": { "ts": 5, "thread_id": "main" }, "event_ids": [newest] });
+    let typing = |user: &str| json!({ "edu_type": "m.typing", "content": { "room_id": room.id(), "user_id": user, "typing": true } });
+    let receipts = json!({ "edu_type": "m.receipt", "content": { room.id().as_str(): { "m.read": {
+        "@bob:b": receipt, "@alice:hs1": receipt, "@eve:b": receipt } } } });
+    let edus = vec![typing("@bob:b"), typing("@alice:hs1"), typing("@eve:b"), receipts];
+    world.receive("b", "1", vec![], edus).await;
+    assert_eq!(room.typing().0, [crate::world::user("bob", "b")]);
+    let nobody = crate::world::user("nobody", "hs1");
+    let found = room.receipts(&nobody).expect("receipts");
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].user.as_str(), found[0].ts), ("@bob:b", 5));
+    assert_eq!(found[0].thread.as_deref(), Some("main"));
+    pass(31).await;
+    assert!(room.typing().0.is_empty());
+}

@@ -1,0 +1,185 @@
+//! What goes into the next transaction to a server.
+
+use hearth_rooms::{Error, Event, Short};
+use hearth_storage::Position;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
+use serde_json::{Value, json};
+
+use super::destination::{Destination, QueuedEvent};
+use super::rows::ListRow;
+use super::{EDUS_MAX, Outbound, PDUS_MAX, device_lists};
+
+/// A transaction: it is sent as it is until the server acknowledges it or is given up.
+pub(crate) struct Transaction {
+    pub(crate) id: String,
+    pub(crate) body: Value,
+    /// The events that it takes from the queue.
+    pub(crate) events: Vec<QueuedEvent>,
+    /// The rooms that it catches up on, with the newest event that was known.
+    pub(crate) caught_up: Vec<(OwnedRoomId, Short)>,
+    /// The positions of its messages to devices.
+    pub(crate) to_device: Vec<Position>,
+    /// The device lists that it tells of, with what the server will know then.
+    pub(crate) lists: Vec<ListPart>,
+}
+
+/// What a transaction tells of one device list.
+pub(crate) struct ListPart {
+    pub(crate) user: OwnedUserId,
+    /// The version of the work that this does.
+    pub(crate) version: u64,
+    pub(crate) row: ListRow,
+    /// Whether that is all there is to tell.
+    pub(crate) is_all: bool,
+}
+
+impl Outbound {
+    /// Puts the next transaction together; `None` where nothing is to be sent.
+    pub(crate) fn compose(&self, destination: &Destination) -> Result<Option<Transaction>, Error> {
+        let server = &*destination.name;
+        let mut edus = Vec::new();
+        let (to_device, known_to_device) = self.compose_to_device(destination, &mut edus)?;
+        let lists = self.compose_lists(destination, &mut edus)?;
+        let (queued, lossy) = {
+            let mut state = destination.state.lock();
+            edus.extend(state.ephemera.take(EDUS_MAX.saturating_sub(edus.len())));
+            let sendable = state.queue.iter().take(PDUS_MAX);
+            let sendable = sendable
+                .take_while(|event| event.after <= known_to_device)
+                .count();
+            let queued: Vec<QueuedEvent> = state.queue.drain(..sendable).collect();
+            let lossy = state.rooms.iter().filter(|(_, room)| room.is_lossy);
+            let lossy = lossy.map(|(room, behind)| (room.clone(), behind.newest));
+            let lossy: Vec<_> = lossy.take(PDUS_MAX.saturating_sub(queued.len())).collect();
+            (queued, lossy)
+        };
+        let mut pdus = Vec::new();
+        for event in &queued {
+            // One that is gone meanwhile, as its room may be, is done.
+            pdus.extend(self.pdu(&event.room, event.short)?);
+        }
+        let mut caught_up = Vec::new();
+        // Where messages to devices wait, they come first.
+        if to_device.len() < EDUS_MAX {
+            for (room, newest) in lossy {
+                let events = self.catch_up(server, &room, newest)?;
+                if !pdus.is_empty() && pdus.len() + events.len() > PDUS_MAX {
+                    break;
+                }
+                pdus.extend(events);
+                caught_up.push((room, newest));
+            }
+        }
+        let is_empty = pdus.is_empty() && edus.is_empty();
+        if is_empty && queued.is_empty() && caught_up.is_empty() && lists.is_empty() {
+            return Ok(None);
+        }
+        let body = json!({
+            "origin": self.server_name(),
+            "origin_server_ts": self.clock.now_ms(),
+            "pdus": pdus,
+            "edus": edus,
+        });
+        Ok(Some(Transaction {
+            id: self.next_txn_id(),
+            body,
+            events: queued,
+            caught_up,
+            to_device,
+            lists,
+        }))
+    }
+
+    /// Takes messages to devices; says up to which position all are in this transaction or were acknowledged.
+    fn compose_to_device(
+        &self,
+        destination: &Destination,
+        edus: &mut Vec<Value>,
+    ) -> Result<(Vec<Position>, Position), Error> {
+        let (sent, last) = {
+            let state = destination.state.lock();
+            (state.to_device_sent, state.to_device_last)
+        };
+        if sent >= last {
+            return Ok((Vec::new(), Position::MAX));
+        }
+        let found = self.rows.to_device(&destination.name, sent, EDUS_MAX)?;
+        let positions: Vec<Position> = found.iter().map(|(position, _)| *position).collect();
+        let known = match positions.last() {
+            Some(last) if positions.len() == EDUS_MAX => *last,
+            // Nothing is stored behind it.
+            _ => Position::MAX,
+        };
+        let contents = found.into_iter().map(|(_, content)| content);
+        edus.extend(contents.map(|content| json!({ "edu_type": "m.direct_to_device", "content": content })));
+        Ok((positions, known))
+    }
+
+    fn compose_lists(
+        &self,
+        destination: &Destination,
+        edus: &mut Vec<Value>,
+    ) -> Result<Vec<ListPart>, Error> {
+        let wanted: Vec<(OwnedUserId, u64)> = {
+            let state = destination.state.lock();
+            let lists = state.lists.iter().take(EDUS_MAX);
+            lists.map(|(user, work)| (user.clone(), work.version)).collect()
+        };
+        let mut parts = Vec::new();
+        for (user, version) in wanted {
+            let left = EDUS_MAX.saturating_sub(edus.len());
+            // A list may begin with the keys and a device.
+            if left < 2 {
+                break;
+            }
+            let before = self.rows.list(&destination.name, &user)?;
+            let (new, sent, is_all) = device_lists::edus(&self.users, &user, before.sent, left)?;
+            edus.extend(new);
+            parts.push(ListPart {
+                user,
+                version,
+                row: ListRow {
+                    sent,
+                    pending: !is_all,
+                },
+                is_all,
+            });
+        }
+        Ok(parts)
+    }
+
+    /// An event as it is sent; `None` where it is gone, or not to be shown.
+    fn pdu(&self, room: &RoomId, short: Short) -> Result<Option<Value>, Error> {
+        let Some(room) = self.rooms.get(room)? else {
+            return Ok(None);
+        };
+        Ok(room.event(short)?.and_then(|event| as_json(&event)))
+    }
+
+    /// The events that let a server find what it misses of a room: the newest of all, or, where it is no longer in the
+    /// room, the last one for it.
+    fn catch_up(&self, server: &ServerName, room: &RoomId, newest: Short) -> Result<Vec<Value>, Error> {
+        let Some(found) = self.rooms.get(room)? else {
+            return Ok(Vec::new());
+        };
+        if !found.has_server(server.as_str()) {
+            return Ok(self.pdu(room, newest)?.into_iter().collect());
+        }
+        let mut tips = found.tips()?;
+        // The deepest lead furthest.
+        tips.sort_by_key(|tip| std::cmp::Reverse(tip.pdu.depth()));
+        tips.truncate(CATCH_UP_MAX_EVENTS);
+        let events: Vec<Value> = tips.iter().filter_map(|tip| as_json(tip)).collect();
+        if events.is_empty() {
+            return Ok(self.pdu(room, newest)?.into_iter().collect());
+        }
+        Ok(events)
+    }
+}
+
+/// So many of a room's newest events are sent to a server that comes back.
+const CATCH_UP_MAX_EVENTS: usize = 5;
+
+fn as_json(event: &Event) -> Option<Value> {
+    serde_json::from_slice(&event.pdu.json).ok()
+}

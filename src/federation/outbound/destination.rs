@@ -1,0 +1,193 @@
+//! What waits in memory for one server. No I/O: the worker reads, sends and writes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hearth_rooms::Short;
+use hearth_storage::Position;
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::ephemeral::{Ephemera, EphemeralKey};
+use super::rows::Waiting;
+use super::tracker::Share;
+
+/// So many events wait in memory for a server that answers: beyond it the room's newest event stands for them.
+pub(crate) const QUEUE_MAX_EVENTS: usize = 1_000;
+/// So many wait for one that does not answer: there may be thousands of those.
+pub(crate) const FAILING_QUEUE_MAX_EVENTS: usize = 100;
+
+/// One server to which things are sent.
+pub(crate) struct Destination {
+    pub(crate) name: OwnedServerName,
+    pub(crate) state: Mutex<State>,
+    /// Tells the worker that there is something new.
+    pub(crate) news: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Events to be sent, in order.
+    pub(crate) queue: VecDeque<QueuedEvent>,
+    /// The rooms that have a durable row.
+    pub(crate) rooms: BTreeMap<OwnedRoomId, BehindRoom>,
+    /// The local users whose changed devices the server must hear of.
+    pub(crate) lists: BTreeMap<OwnedUserId, ListWork>,
+    /// What lives in memory alone.
+    pub(crate) ephemera: Ephemera,
+    /// The last message to devices that is stored, and the last that was acknowledged.
+    pub(crate) to_device_last: Position,
+    pub(crate) to_device_sent: Position,
+    /// How many messages to devices wait, roughly.
+    pub(crate) to_device_waiting: usize,
+    /// Whether a worker runs.
+    pub(crate) is_running: bool,
+    /// How often in a row it failed.
+    pub(crate) failures: u32,
+    /// When the last attempt began.
+    pub(crate) tried_at: Option<Instant>,
+    /// The next attempt.
+    pub(crate) retry_at: Option<Instant>,
+    /// The server was heard of: no reason to wait.
+    pub(crate) is_woken: bool,
+    pub(crate) last_error: Option<String>,
+}
+
+/// An event to be sent.
+#[derive(Clone)]
+pub(crate) struct QueuedEvent {
+    pub(crate) room: OwnedRoomId,
+    pub(crate) short: Short,
+    /// The server may get nothing more of the room after it.
+    pub(crate) is_last: bool,
+    /// Messages to devices up to here were there before it.
+    pub(crate) after: Position,
+    /// Its share of the feed's position, until it is settled.
+    pub(crate) share: Option<Share>,
+}
+
+/// A room of which the server may miss something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BehindRoom {
+    /// The newest event for it.
+    pub(crate) newest: Short,
+    /// Whether not all of its events are in the queue: then the newest is sent, and leads to the others.
+    pub(crate) is_lossy: bool,
+}
+
+/// A device list to be told of.
+#[derive(Default)]
+pub(crate) struct ListWork {
+    pub(crate) shares: Vec<Share>,
+    /// Whether a durable row says so.
+    pub(crate) is_durable: bool,
+    /// Rises with each change, so that one that comes while another is on its way is not forgotten.
+    pub(crate) version: u64,
+}
+
+impl Destination {
+    pub(crate) fn new(name: OwnedServerName, waiting: Waiting) -> Self {
+        let mut state = State {
+            to_device_last: waiting.last_to_device,
+            to_device_waiting: waiting.to_device,
+            ..State::default()
+        };
+        for (room, row) in waiting.rooms {
+            let behind = BehindRoom {
+                newest: row.newest,
+                is_lossy: true,
+            };
+            state.rooms.insert(room, behind);
+        }
+        for user in waiting.lists {
+            let work = ListWork {
+                is_durable: true,
+                ..ListWork::default()
+            };
+            state.lists.insert(user, work);
+        }
+        Self {
+            name,
+            state: Mutex::new(state),
+            news: Notify::new(),
+        }
+    }
+
+    pub(crate) fn push_event(&self, room: OwnedRoomId, short: Short, is_last: bool, share: Share) {
+        let mut state = self.state.lock();
+        let after = state.to_device_last;
+        state.queue.push_back(QueuedEvent {
+            room,
+            short,
+            is_last,
+            after,
+            share: Some(share),
+        });
+    }
+
+    pub(crate) fn push_list(&self, user: OwnedUserId, share: Share) {
+        let mut state = self.state.lock();
+        let work = state.lists.entry(user).or_default();
+        work.shares.push(share);
+        work.version += 1;
+    }
+
+    pub(crate) fn push_ephemeral(&self, key: EphemeralKey, content: Value) {
+        self.state.lock().ephemera.push(key, content);
+    }
+
+    /// A message to devices was stored.
+    pub(crate) fn to_device_stored(&self, position: Position) {
+        let mut state = self.state.lock();
+        state.to_device_last = state.to_device_last.max(position);
+        state.to_device_waiting += 1;
+    }
+}
+
+impl State {
+    /// Whether nothing waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+            && self.rooms.is_empty()
+            && self.lists.is_empty()
+            && self.ephemera.is_empty()
+            && self.to_device_sent >= self.to_device_last
+    }
+
+    /// Whether more waits in memory than may.
+    pub(crate) fn is_overfull(&self) -> bool {
+        let max = if self.failures > 0 {
+            FAILING_QUEUE_MAX_EVENTS
+        } else {
+            QUEUE_MAX_EVENTS
+        };
+        self.queue.len() > max
+    }
+
+    /// Notes that a room has a durable row, with a newest event.
+    pub(crate) fn note_row(&mut self, event: &QueuedEvent) {
+        let behind = self.rooms.entry(event.room.clone()).or_insert(BehindRoom {
+            newest: event.short,
+            is_lossy: false,
+        });
+        behind.newest = behind.newest.max(event.short);
+    }
+
+    /// Drops the queue; the rows of its rooms stand for it.
+    pub(crate) fn drop_queue(&mut self) {
+        let (queue, rooms) = (&mut self.queue, &mut self.rooms);
+        queue.retain(|event| {
+            let row = rooms.get_mut(&event.room).filter(|_| event.share.is_none());
+            match row {
+                Some(row) => {
+                    row.is_lossy = true;
+                    false
+                }
+                // It came after the rows were written.
+                None => true,
+            }
+        });
+    }
+}

@@ -1,0 +1,173 @@
+//! Walks the feed of a shard and hands out what other servers must get.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_rooms::{Error, Event, Membership, Room};
+use hearth_storage::{EntityKind, FeedItem, FeedKind, Position, ShardId};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
+
+use super::Outbound;
+use super::targets;
+use super::tracker::Tracker;
+
+/// So many batches of the feed are read at a time.
+const PAGE_BATCHES: usize = 64;
+/// The pause after the feed could not be read.
+const FAILED_PAUSE: Duration = Duration::from_secs(5);
+
+impl Outbound {
+    /// Reads a shard's feed until the process stops.
+    pub(crate) async fn read_shard(self: Arc<Self>, shard: ShardId) {
+        let tracker = Tracker::new(self.feed.clone(), shard);
+        loop {
+            let news = self.published.notified();
+            tokio::pin!(news);
+            // Interest first, then the look: what is published in between is not missed.
+            news.as_mut().enable();
+            match self.read_page(shard, &tracker).await {
+                Ok(true) => {}
+                Ok(false) => tokio::select! {
+                    biased;
+                    () = self.shutdown.wait() => return,
+                    () = news => {}
+                },
+                Err(Error::Storage(hearth_storage::Error::Stopped)) => return,
+                Err(error) => {
+                    tracing::error!(%error, shard = shard.0, "the feed cannot be sent to other servers");
+                    tokio::select! {
+                        biased;
+                        () = self.shutdown.wait() => return,
+                        () = tokio::time::sleep(FAILED_PAUSE) => {}
+                    }
+                }
+            }
+            if self.shutdown.is_triggered() {
+                return;
+            }
+        }
+    }
+
+    /// Hands out a page; says whether there was anything.
+    async fn read_page(self: &Arc<Self>, shard: ShardId, tracker: &Arc<Tracker>) -> Result<bool, Error> {
+        let page = self.feed.read(shard, tracker.read(), PAGE_BATCHES)?;
+        let found = !page.is_empty();
+        for (position, items) in page {
+            for item in items {
+                self.hand_out(item, position, tracker).await?;
+            }
+            tracker.passed(position);
+        }
+        Ok(found)
+    }
+
+    async fn hand_out(
+        self: &Arc<Self>,
+        item: FeedItem,
+        position: Position,
+        tracker: &Arc<Tracker>,
+    ) -> Result<(), Error> {
+        match item.kind {
+            FeedKind::RoomEvent => {
+                // What is gone is done.
+                let Some(room) = self.rooms.by_key(item.entity)? else {
+                    return Ok(());
+                };
+                let short = u32::try_from(item.reference).unwrap_or(u32::MAX);
+                if let Some(event) = room.event(short)? {
+                    self.hand_out_event(&room, &event, position, tracker).await?;
+                }
+                Ok(())
+            }
+            FeedKind::UserChange if item.reference == 1 => {
+                let log = self.rooms.log();
+                let name = hearth_storage::name_of(log.engine().as_ref(), EntityKind::User, item.entity)?;
+                match name.map(OwnedUserId::try_from) {
+                    Some(Ok(user)) => {
+                        let servers = self.servers_sharing(&user)?;
+                        self.hand_out_list(&user, servers, position, tracker)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn hand_out_event(
+        self: &Arc<Self>,
+        room: &Room,
+        event: &Event,
+        position: Position,
+        tracker: &Arc<Tracker>,
+    ) -> Result<(), Error> {
+        let watchers = self.watchers.read().clone();
+        for watcher in watchers {
+            watcher.event(room, event).await?;
+        }
+        let own = self.server_name();
+        if !targets::is_ours(event, own) {
+            return Ok(());
+        }
+        let targets = targets::of_event(room, event, own)?;
+        let is_join = event.pdu.sender().server_name() == own
+            && event.pdu.kind() == "m.room.member"
+            && targets::membership_of(event) == Some(Membership::Join);
+        if is_join {
+            // Servers that see the user for the first time must hear of the devices.
+            let servers = targets.iter().map(|target| target.server.clone());
+            self.hand_out_list(event.pdu.sender(), servers.collect(), position, tracker)?;
+        }
+        for target in targets {
+            let destination = self.destination(&target.server)?;
+            destination.push_event(
+                room.id().to_owned(),
+                event.short,
+                target.is_last,
+                tracker.share(position),
+            );
+            self.run(&destination);
+        }
+        Ok(())
+    }
+
+    fn hand_out_list(
+        self: &Arc<Self>,
+        user: &UserId,
+        servers: BTreeSet<OwnedServerName>,
+        position: Position,
+        tracker: &Arc<Tracker>,
+    ) -> Result<(), Error> {
+        let Some(handle) = self.users.get(user).ok().flatten() else {
+            return Ok(());
+        };
+        if handle.device_list_stream().unwrap_or(0) == 0 {
+            return Ok(());
+        }
+        for server in servers {
+            let destination = self.destination(&server)?;
+            destination.push_list(user.to_owned(), tracker.share(position));
+            self.run(&destination);
+        }
+        Ok(())
+    }
+
+    /// The other servers that share a room with a local user.
+    pub(crate) fn servers_sharing(&self, user: &UserId) -> Result<BTreeSet<OwnedServerName>, Error> {
+        let mut servers = BTreeSet::new();
+        let Ok(Some(handle)) = self.users.get(user) else {
+            return Ok(servers);
+        };
+        let rooms = handle
+            .rooms(&[hearth_users::Membership::Join])
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        for entry in rooms {
+            if let Some(room) = self.rooms.get(&entry.room_id)? {
+                servers.extend(room.servers());
+            }
+        }
+        servers.remove(self.server_name());
+        Ok(servers)
+    }
+}
