@@ -2,6 +2,9 @@
 
 mod auth;
 mod events;
+mod forks;
+pub(crate) mod history;
+mod resolve;
 mod robust;
 
 use proptest::prelude::*;
