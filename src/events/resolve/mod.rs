@@ -15,6 +15,8 @@ mod difference;
 mod graph;
 mod iterate;
 mod order;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
 
