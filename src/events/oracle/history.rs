@@ -14,8 +14,10 @@ use sha1::{Digest as _, Sha1};
 
 use crate::*;
 
-/// A state set: event by type and state key.
-pub(crate) type State = BTreeMap<(String, String), EventNo>;
+/// A type and a state key.
+type Key = (String, String);
+/// A state set.
+pub(crate) type State = BTreeMap<Key, EventNo>;
 
 /// The events of a room. The number of an event is its index plus one; what it cites came before.
 pub(crate) struct History {
@@ -126,6 +128,12 @@ impl History {
         let source = Source {
             history: self,
             base: &sets[numbers.base % sets.len()],
+            newest: sets
+                .iter()
+                .flat_map(|set| set.values())
+                .max()
+                .copied()
+                .unwrap_or(0),
             numbers,
         };
         let resolved = resolve(self.rules, sets.len(), &conflicts, &source).unwrap();
@@ -211,7 +219,7 @@ impl History {
             let hash: [u8; 20] = Sha1::digest(pdu.event_id.as_bytes()).into();
             (pdu.depth(), Reverse(hash))
         };
-        let passes: [fn(&(String, String)) -> bool; 4] = [
+        let passes: [fn(&Key) -> bool; 4] = [
             |(kind, key)| kind == "m.room.power_levels" && key.is_empty(),
             |(kind, _)| kind == "m.room.join_rules",
             |(kind, _)| kind == "m.room.member",
@@ -307,6 +315,7 @@ impl Numbers {
 struct Source<'a> {
     history: &'a History,
     base: &'a State,
+    newest: EventNo,
     numbers: &'a Numbers,
 }
 
@@ -361,6 +370,10 @@ impl ResolveSource for Source<'_> {
 
     fn numbers_ascend(&self) -> bool {
         self.numbers.outside.is_empty()
+    }
+
+    fn newest(&self) -> EventNo {
+        self.newest
     }
 }
 

@@ -68,9 +68,9 @@ impl Shape {
         }
         let count_of_sets = 2 + [0, 0, 1, 3, 70][c.pick(5)];
         let mut shared = BTreeMap::new();
-        for no in 0..count {
+        for (no, key) in keys.iter().enumerate() {
             if c.once_in(3) {
-                shared.insert(keys[no], no as EventNo);
+                shared.insert(*key, no as EventNo);
             }
         }
         let mut sets = vec![shared; count_of_sets];
@@ -181,6 +181,10 @@ impl ResolveSource for Shape {
     }
     fn numbers_ascend(&self) -> bool {
         self.ascending
+    }
+    fn newest(&self) -> EventNo {
+        let entries = self.sets.iter().flat_map(|set| set.values());
+        entries.max().copied().unwrap_or(0)
     }
 }
 
