@@ -2,6 +2,9 @@
 
 mod auth;
 mod events;
+mod forks;
+pub(crate) mod history;
+mod resolve;
 mod robust;
 
 use proptest::prelude::*;
@@ -23,7 +26,7 @@ pub(crate) fn config(times: u32) -> ProptestConfig {
 }
 
 /// Decisions drawn from bytes, so that proptest can shrink them; all zeros once the bytes are used up.
-pub(super) struct Choices<'a>(pub &'a [u8]);
+pub(crate) struct Choices<'a>(pub &'a [u8]);
 
 impl Choices<'_> {
     pub fn pick(&mut self, of: usize) -> usize {

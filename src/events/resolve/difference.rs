@@ -142,17 +142,17 @@ impl SharedChain {
     ) -> Result<Citers, ResolveError> {
         let mut open = Vec::new();
         let mut decided: Result<bool, ResolveError> = Ok(false);
-        let source = graph.source;
+        let (source, newest) = (graph.source, graph.newest);
         let mut visit = |citer: EventNo| {
             decided = graph.step().and_then(|()| match self.known.get(&citer) {
                 Some(true) => Ok(true),
-                _ if conflicts.values.contains_key(&citer) => Ok(false),
+                _ if citer > newest || conflicts.values.contains_key(&citer) => Ok(false),
                 _ => source.is_unconflicted(citer).map_err(ResolveError::Source),
             });
             if !matches!(decided, Ok(false)) {
                 return ControlFlow::Break(());
             }
-            if !self.known.contains_key(&citer) {
+            if citer <= newest && !self.known.contains_key(&citer) {
                 open.push(citer);
             }
             ControlFlow::Continue(())

@@ -14,16 +14,24 @@ pub(super) struct Graph<'a> {
     pub rules: &'a Rules,
     pub source: &'a dyn ResolveSource,
     pub numbers_ascend: bool,
+    /// No event with a greater number is in any state set or its chain.
+    pub newest: EventNo,
     nodes: HashMap<EventNo, Rc<Node>>,
     steps: u64,
 }
 
 impl<'a> Graph<'a> {
     pub fn new(rules: &'a Rules, source: &'a dyn ResolveSource) -> Graph<'a> {
+        let numbers_ascend = source.numbers_ascend();
         Graph {
             rules,
             source,
-            numbers_ascend: source.numbers_ascend(),
+            numbers_ascend,
+            newest: if numbers_ascend {
+                source.newest()
+            } else {
+                EventNo::MAX
+            },
             nodes: HashMap::new(),
             steps: 0,
         }

@@ -15,6 +15,8 @@ mod difference;
 mod graph;
 mod iterate;
 mod order;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
 
@@ -80,8 +82,16 @@ pub trait ResolveSource {
     ) -> Result<(), SourceError>;
 
     /// Whether every event of the room has a greater number than all that it cites, as it has where events are numbered when they are
-    /// stored. With such numbers a walk knows when it is below everything that it looks for; otherwise it goes on to the room's beginning.
+    /// stored. With such numbers a walk knows when it is beyond everything that it looks for; otherwise it goes on to the room's beginning or
+    /// to its end.
     fn numbers_ascend(&self) -> bool;
+
+    /// A number that no entry of the state sets exceeds: the greatest of the events that the sets are the states after will do. The events
+    /// that came later play no part then, so that resolving old states of a room does not look at what the room became since;
+    /// [`ResolveSource::cited_by`] may leave them out. Without meaning unless numbers ascend.
+    fn newest(&self) -> EventNo {
+        EventNo::MAX
+    }
 }
 
 /// A key on which the state sets differ.
