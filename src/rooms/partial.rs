@@ -265,17 +265,17 @@ impl Room {
                 Err(Stop::Refuse(error)) => return Err(error),
                 Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
             };
-            let sent = self.finish(*staged).await?;
+            let position = self.store(*staged).await?;
             self.0
                 .full_since
-                .store(sent.position, std::sync::atomic::Ordering::Release);
+                .store(position, std::sync::atomic::Ordering::Release);
             self.0.partial.send_replace(None);
             // Who waits for it in `/sync` looks again.
             let change = crate::Change {
                 timeline: true,
                 ..crate::Change::default()
             };
-            self.0.rooms.notify(self, &change, sent.position, &[]);
+            self.0.rooms.notify(self, &change, position, &[]);
             return Ok(true);
         }
     }
