@@ -12,6 +12,7 @@ pub mod membership;
 pub mod origin;
 mod rooms;
 pub mod server;
+pub mod transactions;
 pub mod users;
 pub mod wire;
 
@@ -28,6 +29,7 @@ pub fn routes() -> Routes {
         keys::routes(),
         server::routes(),
         events::routes(),
+        transactions::routes(),
         membership::routes(),
         invites::routes(),
         directory::routes(),
