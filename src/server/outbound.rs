@@ -77,7 +77,7 @@ pub struct HttpOutbound {
 impl HttpOutbound {
     /// A transport by the configuration's rules.
     pub fn new(config: &Config, clock: SharedClock, random: SharedRandom) -> Result<Self, Error> {
-        Self::with_dns(config, Arc::new(SystemDns::new()), clock, random)
+        Self::with_dns(config, Arc::new(SystemDns::configured()), clock, random)
     }
 
     /// As [`HttpOutbound::new`], with SRV records from elsewhere.
