@@ -137,7 +137,7 @@ impl Pdu {
     }
 
     /// What signatures on this event cover.
-    pub(crate) fn signed_text(&self, rules: &Rules) -> Vec<u8> {
+    pub fn signed_text(&self, rules: &Rules) -> Vec<u8> {
         let mut text = Vec::with_capacity(self.json.len());
         write_redacted_event(&mut text, rules, self.kind(), &self.json, false);
         text

@@ -440,3 +440,6 @@ fn key_of(server: &ServerName) -> Vec<u8> {
     }
     .encode()
 }
+
+#[cfg(test)]
+mod tests;

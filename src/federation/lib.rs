@@ -7,6 +7,7 @@ pub mod error;
 pub mod inbound;
 pub mod keys;
 pub mod outbound;
+pub mod policy;
 pub mod queries;
 mod reachability;
 pub mod remote;
@@ -19,6 +20,7 @@ pub use error::ClientError;
 pub use inbound::{Inbound, InboundParts, RoomReceive};
 pub use keys::ServerKeys;
 pub use outbound::{Outbound, OutboundParts};
+pub use policy::PolicyServer;
 pub use remote::Remote;
 pub use resolver::Resolver;
 pub use xmatrix::{AuthFailure, Authenticator, XMatrix};
@@ -147,3 +149,6 @@ impl Federation {
         self.inbound.start()
     }
 }
+
+#[cfg(test)]
+mod test_world;

@@ -49,7 +49,11 @@ impl Federation {
     /// `POST /_matrix/federation/v1/publicRooms`, with the body as clients send it.
     pub async fn public_rooms(&self, server: &ServerName, body: Value) -> Result<Value, ClientError> {
         self.client
-            .json(FedRequest::post(server, "/_matrix/federation/v1/publicRooms", body))
+            .json(FedRequest::post(
+                server,
+                "/_matrix/federation/v1/publicRooms",
+                body,
+            ))
             .await
     }
 

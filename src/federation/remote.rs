@@ -394,3 +394,6 @@ impl RemoteServers for Remote {
         self.keys.keys(wanted).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,3 +299,6 @@ fn credentials(headers: &HeaderMap) -> Result<Vec<XMatrix>, AuthFailure> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ pub struct SystemDns(Option<TokioResolver>);
 
 impl SystemDns {
     /// The name servers that the machine is configured with. Without any, no name has SRV records.
-    pub fn new() -> Self {
+    pub fn configured() -> Self {
         let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
         match resolver {
             Ok(resolver) => Self(Some(resolver)),

@@ -16,6 +16,7 @@ use hearth_core::http::{Destination, Outbound, OutboundRequest, OutboundResponse
 use hearth_core::metrics::OUTBOUND_REQUESTS;
 use hearth_core::{Config, SharedClock, SharedRandom, VERSION, limits};
 use hearth_federation::Resolver;
+use hearth_federation::resolver::Dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::Error;
@@ -76,17 +77,22 @@ pub struct HttpOutbound {
 impl HttpOutbound {
     /// A transport by the configuration's rules.
     pub fn new(config: &Config, clock: SharedClock, random: SharedRandom) -> Result<Self, Error> {
+        Self::with_dns(config, Arc::new(SystemDns::configured()), clock, random)
+    }
+
+    /// As [`HttpOutbound::new`], with SRV records from elsewhere.
+    pub fn with_dns(
+        config: &Config,
+        dns: Arc<dyn Dns>,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> Result<Self, Error> {
         let clients = Clients::new(config)?;
         let url = Arc::new(UrlTransport {
             client: clients.build(Arc::new(clients.guard()), |builder| builder)?,
             allow_private: clients.allow_private,
         });
-        let resolver = Arc::new(Resolver::new(
-            url.clone(),
-            Arc::new(SystemDns::new()),
-            clock,
-            random,
-        ));
+        let resolver = Arc::new(Resolver::new(url.clone(), dns, clock, random));
         let server = ServerTransport::new(&clients, resolver)?;
         Ok(Self { url, server })
     }
