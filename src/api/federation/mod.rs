@@ -12,6 +12,7 @@ pub mod membership;
 pub mod origin;
 mod rooms;
 pub mod server;
+pub mod transactions;
 pub mod users;
 pub mod wire;
 
@@ -27,6 +28,7 @@ pub fn routes() -> Routes {
     [
         keys::routes(),
         server::routes(),
+        transactions::routes(),
         events::routes(),
         membership::routes(),
         invites::routes(),
