@@ -140,14 +140,13 @@ async fn messages_to_devices_come_before_later_events() {
     pass(1).await;
     world.others.sent.lock().clear();
     world.others.down.lock().insert("b".to_owned());
+    let alice = world.alice();
     for at in 0..150 {
         let (txn, messages) = (format!("t{at}"), to_device("bob", at));
-        let sent = world.alice().send_to_device(device_id!("A"), "m.x", &txn, messages);
+        let sent = alice.send_to_device(device_id!("A"), "m.x", &txn, messages);
         sent.await.expect("it is sent");
         // A client that repeats itself changes nothing.
-        let again = world
-            .alice()
-            .send_to_device(device_id!("A"), "m.x", &txn, to_device("bob", at));
+        let again = alice.send_to_device(device_id!("A"), "m.x", &txn, to_device("bob", at));
         again.await.expect("it is known");
     }
     world.say(&room, "after").await;
