@@ -180,7 +180,9 @@ impl Edus {
     ) -> Result<Result<WholeList, Failure>, Error> {
         let _turn = self.turn_of(user).await;
         let path = format!("/_matrix/federation/v1/user/devices/{}", encode(user.as_str()));
-        let answer = self.ask(user.server_name(), Method::GET, path, None, timeout).await;
+        let answer = self
+            .ask(user.server_name(), Method::GET, path, None, timeout)
+            .await;
         let whole = match answer.and_then(|body| read::<WholeList>(&body)) {
             Ok(whole) => whole,
             Err(failure) => return Ok(Err(failure)),
@@ -257,7 +259,9 @@ impl QueryAnswer {
             let of_user = self.device_keys.remove(user.as_str()).unwrap_or_default();
             let of_user = of_user.into_iter().filter_map(|(id, keys)| {
                 let Value::Object(keys) = keys else { return None };
-                let name = keys.get("unsigned").and_then(|all| all["device_display_name"].as_str());
+                let name = keys
+                    .get("unsigned")
+                    .and_then(|all| all["device_display_name"].as_str());
                 let device = Device {
                     device_id: id.into(),
                     device_display_name: name.map(str::to_owned),
@@ -284,7 +288,8 @@ fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 
 fn fail(failures: &mut Map<String, Value>, server: &ServerName, failure: &Failure) {
     tracing::debug!(%server, %failure, "keys of a remote user cannot be had");
-    let error = json!({ "errcode": errcode::UNKNOWN, "error": "The server cannot be reached", "status": 503 });
+    let error =
+        json!({ "errcode": errcode::UNKNOWN, "error": "The server cannot be reached", "status": 503 });
     failures.insert(server.to_string(), error);
 }
 

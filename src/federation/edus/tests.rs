@@ -23,7 +23,10 @@ async fn query(world: &World) -> Vec<String> {
     let wanted = WantedDevices::from([(user("bob", "b"), vec![])]);
     let found = world.edus.query_keys(wanted, WAIT).await.expect("an answer");
     let devices = found.device_keys.get(&user("bob", "b"));
-    devices.into_iter().flat_map(|devices| devices.keys().cloned()).collect()
+    devices
+        .into_iter()
+        .flat_map(|devices| devices.keys().cloned())
+        .collect()
 }
 
 fn asked(world: &World) -> usize {
@@ -34,7 +37,8 @@ fn asked(world: &World) -> usize {
 #[tokio::test(start_paused = true)]
 async fn device_lists_are_kept_while_a_room_is_shared() {
     let world = World::new().await;
-    let list = json!({ "user_id": "@bob:b", "stream_id": 5, "devices": [{ "device_id": "A", "keys": keys("A") }] });
+    let list =
+        json!({ "user_id": "@bob:b", "stream_id": 5, "devices": [{ "device_id": "A", "keys": keys("A") }] });
     let path = "/_matrix/federation/v1/user/devices/%40bob%3Ab".to_owned();
     world.others.answers.lock().insert(path, list);
     let asked_for = json!({ "device_keys": { "@bob:b": { "Z": keys("Z") } } });
@@ -81,9 +85,13 @@ async fn messages_to_devices_come_once() {
         json!({ "edu_type": "m.direct_to_device", "content": { "sender": "@bob:b", "type": "m.x", "message_id": id,
             "messages": { "@alice:hs1": { "*": { "id": id } } } } })
     };
-    world.receive("b", "1", vec![], vec![message("1"), message("2")]).await;
+    world
+        .receive("b", "1", vec![], vec![message("1"), message("2")])
+        .await;
     let world = world.crash().await;
-    world.receive("b", "2", vec![], vec![message("1"), message("3")]).await;
+    world
+        .receive("b", "2", vec![], vec![message("1"), message("3")])
+        .await;
     world.receive("c", "1", vec![], vec![message("4")]).await;
     let waiting = world
         .alice()
@@ -102,15 +110,23 @@ async fn messages_to_devices_come_once() {
 #[tokio::test(start_paused = true)]
 async fn presence_of_those_in_sight_shows() {
     let world = World::new().await;
-    let said = |user: &str| json!({ "edu_type": "m.presence", "content": { "push": [
-        { "user_id": user, "presence": "online", "last_active_ago": 5, "status_msg": "here" } ] } });
+    let said = |user: &str| {
+        json!({ "edu_type": "m.presence", "content": { "push": [
+        { "user_id": user, "presence": "online", "last_active_ago": 5, "status_msg": "here" } ] } })
+    };
     let bob = user("bob", "b");
     world.receive("b", "1", vec![], vec![said("@bob:b")]).await;
     let state = || world.users.presence().get(&bob).state;
-    assert_eq!(state(), hearth_users::PresenceState::Offline, "nobody shares a room");
+    assert_eq!(
+        state(),
+        hearth_users::PresenceState::Offline,
+        "nobody shares a room"
+    );
     world.room(&[("bob", "b")]).await;
     pass(1).await;
-    world.receive("b", "2", vec![], vec![said("@bob:b"), said("@alice:hs1")]).await;
+    world
+        .receive("b", "2", vec![], vec![said("@bob:b"), said("@alice:hs1")])
+        .await;
     assert_eq!(state(), hearth_users::PresenceState::Online);
     let alice = world.users.presence().get(&user("alice", OWN));
     assert_eq!(alice.state, hearth_users::PresenceState::Offline);

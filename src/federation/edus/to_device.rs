@@ -99,7 +99,9 @@ impl Edus {
         })?;
         let count = found.len().saturating_sub(MESSAGE_IDS_MAX);
         let old = found.into_iter().take(count);
-        Ok(old.flat_map(|(key, value)| rows_of(server, key, &value)).collect())
+        Ok(old
+            .flat_map(|(key, value)| rows_of(server, key, &value))
+            .collect())
     }
 }
 
@@ -111,4 +113,3 @@ fn rows_of(server: EntityKey, by_position: Vec<u8>, value: &[u8]) -> Vec<Vec<u8>
     }
     rows
 }
-
