@@ -281,6 +281,19 @@ impl World {
         room.send(event, None).await.expect("a member").event_id
     }
 
+    /// Alice takes a member out.
+    pub(crate) async fn kick(&self, room: &Room, name: &str, server: &str) {
+        let event = NewEvent {
+            state_key: Some(user(name, server).to_string()),
+            ..new_event(
+                &user("alice", OWN),
+                "m.room.member",
+                &json!({ "membership": "leave" }),
+            )
+        };
+        room.send(event, None).await.expect("a kick");
+    }
+
     pub(crate) async fn say(&self, room: &Room, body: &str) {
         let event = new_event(&user("alice", OWN), "m.room.message", &json!({ "body": body }));
         room.send(event, None).await.expect("a message");

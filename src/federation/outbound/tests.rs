@@ -126,7 +126,7 @@ async fn what_waits_survives_a_crash() {
     world.say(&room, "two").await;
     // The last that carol's server, which is away too, must hear of the room.
     world.others.down.lock().insert("c".to_owned());
-    world.member(&room, "carol", "c", "leave").await;
+    world.kick(&room, "carol", "c").await;
     pass(3).await;
     world
         .alice()
