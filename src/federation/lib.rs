@@ -12,6 +12,8 @@ pub mod queries;
 mod reachability;
 pub mod remote;
 pub mod resolver;
+#[cfg(test)]
+mod world;
 pub mod xmatrix;
 
 pub use client::{Client, FedRequest};
@@ -117,6 +119,9 @@ impl Federation {
             shutdown: shutdown.clone(),
         });
         let edus = Edus::new(EdusParts {
+            cluster: cluster.clone(),
+            transport: client.clone(),
+            outbound: outbound.clone(),
             rooms: rooms.clone(),
             users: users.clone(),
             clock: clock.clone(),

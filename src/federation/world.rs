@@ -118,12 +118,10 @@ impl Receive for Judge {
         self.seen.lock().push((room.id().to_string(), body.clone()));
         assert!(!self.panicking.lock().contains(&body), "on purpose");
         if self.failing.lock().contains(&body) {
-            return Err(hearth_rooms::Error::Remote(
-                hearth_rooms::RemoteFailure::Failed {
-                    server: origin.to_owned(),
-                    why: "away".to_owned(),
-                },
-            ));
+            return Err(hearth_rooms::Error::Remote(hearth_rooms::RemoteFailure::Failed {
+                server: origin.to_owned(),
+                why: "away".to_owned(),
+            }));
         }
         Ok(Received::Accepted)
     }
@@ -182,7 +180,13 @@ impl World {
             node_cache_bytes: 1 << 20,
             pool: Pool::inline(),
         };
-        let rooms = Rooms::new(log.clone(), cluster.clone(), clock.clone(), random.clone(), config);
+        let rooms = Rooms::new(
+            log.clone(),
+            cluster.clone(),
+            clock.clone(),
+            random.clone(),
+            config,
+        );
         let shutdown = Shutdown::new();
         let outbound = Outbound::new(OutboundParts {
             cluster: cluster.clone(),
@@ -261,7 +265,13 @@ impl World {
         self.member(room, name, server, "join").await;
     }
 
-    pub(crate) async fn member(&self, room: &Room, name: &str, server: &str, membership: &str) -> OwnedEventId {
+    pub(crate) async fn member(
+        &self,
+        room: &Room,
+        name: &str,
+        server: &str,
+        membership: &str,
+    ) -> OwnedEventId {
         let user = user(name, server);
         let content = json!({ "membership": membership });
         let event = NewEvent {
@@ -269,6 +279,19 @@ impl World {
             ..new_event(&user, "m.room.member", &content)
         };
         room.send(event, None).await.expect("a member").event_id
+    }
+
+    /// Alice takes a member out.
+    pub(crate) async fn kick(&self, room: &Room, name: &str, server: &str) {
+        let event = NewEvent {
+            state_key: Some(user(name, server).to_string()),
+            ..new_event(
+                &user("alice", OWN),
+                "m.room.member",
+                &json!({ "membership": "leave" }),
+            )
+        };
+        room.send(event, None).await.expect("a kick");
     }
 
     pub(crate) async fn say(&self, room: &Room, body: &str) {

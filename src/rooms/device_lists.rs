@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use hearth_cluster::OutboxHandler;
 use hearth_storage::{Batch, EntityKey, Family, Position, Record, ShardId, record};
 use hearth_users::DeviceListUpdate;
-use ruma::{OwnedUserId, RoomId};
+use ruma::{OwnedUserId, RoomId, UserId};
 
 use crate::{Change, Error, Room, Rooms, input::RoomNote, keys};
 
@@ -27,6 +27,56 @@ impl Room {
                 true
             })?;
         Ok(found)
+    }
+
+    /// Notes that a member's devices or keys changed, so that syncs find it.
+    pub async fn devices_changed(&self, user: &UserId) -> Result<(), Error> {
+        Ok(self.note_devices(user).await?)
+    }
+
+    async fn note_devices(&self, user: &UserId) -> Result<(), hearth_storage::Error> {
+        // A change of one user comes after another of the same user: nobody else touches these two rows.
+        let latest = keys::index(self.key(), keys::INDEX_DEVICES, &[user.as_bytes()]);
+        let before = self.reader().get(Family::RoomIndex, &latest)?;
+        let mut batch = Batch::new();
+        if let Some(position) = before
+            .as_deref()
+            .and_then(keys::untagged)
+            .and_then(|bytes| bytes.try_into().ok())
+        {
+            batch.delete(
+                Family::RoomIndex,
+                by_position(self.key(), u64::from_be_bytes(position)),
+            );
+        }
+        let ticket = self.0.rooms.log.reserve(self.shard());
+        let position = ticket.position();
+        batch.put(Family::RoomIndex, latest, keys::tagged(&position.to_be_bytes()));
+        batch.put(
+            Family::RoomIndex,
+            by_position(self.key(), position),
+            keys::tagged(user.as_bytes()),
+        );
+        let last = keys::room(self.key(), keys::ROOM_RECEIPTS);
+        batch.put(Family::Room, last, keys::tagged(&position.to_be_bytes()));
+        let note = RoomNote {
+            room: self.clone(),
+            view: None,
+            change: Change {
+                devices: true,
+                ..Change::default()
+            },
+            replaced: Vec::new(),
+            added: Vec::new(),
+        };
+        let record = Record {
+            batch,
+            feed: Vec::new(),
+            outbox: Vec::new(),
+            note: Some(Arc::new(note)),
+        };
+        ticket.submit(record).await?;
+        Ok(())
     }
 }
 
@@ -57,48 +107,7 @@ impl OutboxHandler for Delivery {
             other => hearth_storage::Error::Apply(other.to_string()),
         })?;
         let Some(room) = room else { return Ok(()) };
-        // A change of one user comes after another of the same user: nobody else touches these two rows.
-        let latest = keys::index(room.key(), keys::INDEX_DEVICES, &[update.user_id.as_bytes()]);
-        let before = room.reader().get(Family::RoomIndex, &latest)?;
-        let mut batch = Batch::new();
-        if let Some(position) = before
-            .as_deref()
-            .and_then(keys::untagged)
-            .and_then(|bytes| bytes.try_into().ok())
-        {
-            batch.delete(
-                Family::RoomIndex,
-                by_position(room.key(), u64::from_be_bytes(position)),
-            );
-        }
-        let ticket = rooms.log.reserve(room.shard());
-        let position = ticket.position();
-        batch.put(Family::RoomIndex, latest, keys::tagged(&position.to_be_bytes()));
-        batch.put(
-            Family::RoomIndex,
-            by_position(room.key(), position),
-            keys::tagged(update.user_id.as_bytes()),
-        );
-        let last = keys::room(room.key(), keys::ROOM_RECEIPTS);
-        batch.put(Family::Room, last, keys::tagged(&position.to_be_bytes()));
-        let note = RoomNote {
-            room: room.clone(),
-            view: None,
-            change: Change {
-                devices: true,
-                ..Change::default()
-            },
-            replaced: Vec::new(),
-            added: Vec::new(),
-        };
-        let record = Record {
-            batch,
-            feed: Vec::new(),
-            outbox: Vec::new(),
-            note: Some(Arc::new(note)),
-        };
-        ticket.submit(record).await?;
-        Ok(())
+        room.note_devices(&update.user_id).await
     }
 }
 

@@ -38,6 +38,7 @@ mod receipts;
 mod receive;
 mod relations;
 mod remote;
+mod remote_members;
 mod room;
 #[cfg(test)]
 mod room_tests;

@@ -107,14 +107,10 @@ impl Look<'_> {
                     .filter(|id| mine(id))
                     .collect()
             }
-            // Of users of other servers nobody keeps a list of rooms: any of the user's rooms may be one.
-            None => self
-                .index
-                .state
-                .lock()
-                .rooms()
-                .map(|entry| entry.room_id.clone())
-                .collect(),
+            None => {
+                let shared = self.engine.rooms.rooms_of_remote(other)?;
+                shared.into_iter().filter(|id| mine(id)).collect()
+            }
         };
         for room_id in theirs {
             if let Some(room) = self.engine.rooms.get(&room_id)?

@@ -176,10 +176,16 @@ impl Notifier {
                 return Ok(state.room_keys());
             }
         }
-        let Some(user) = self.users.get(user)? else {
-            return Ok(Vec::new());
-        };
         let mut keys = Vec::new();
+        if !self.rooms.is_local(user) {
+            for room in self.rooms.rooms_of_remote(user)? {
+                keys.extend(self.rooms.get(&room)?.map(|room| room.key()));
+            }
+            return Ok(keys);
+        }
+        let Some(user) = self.users.get(user)? else {
+            return Ok(keys);
+        };
         for entry in user.rooms(&[Membership::Join])? {
             keys.extend(self.rooms.get(&entry.room_id)?.map(|room| room.key()));
         }

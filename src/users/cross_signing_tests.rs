@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use hearth_events::{KeyPair, sign_json};
 use ruma::user_id;
 use serde_json::json;
@@ -219,9 +221,21 @@ async fn signatures_are_checked_and_shown_to_whom_they_are_for() {
         (alice.id(), master.as_str(), &signed_master),
         (bob.id(), bobs_master.as_str(), &signed_bob),
     ];
-    assert!(alice.upload_signatures(&good).await.unwrap().is_empty());
+    assert!(
+        alice
+            .upload_signatures(&good, &BTreeMap::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(alice.device_list_stream().unwrap(), before + 1);
-    assert!(alice.upload_signatures(&good).await.unwrap().is_empty());
+    assert!(
+        alice
+            .upload_signatures(&good, &BTreeMap::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(
         alice.device_list_stream().unwrap(),
         before + 1,
@@ -362,7 +376,10 @@ async fn wrong_signatures_fail_each_for_itself() {
         .iter()
         .map(|(owner, id, value, _)| (*owner, *id, value))
         .collect();
-    let failures = alice.upload_signatures(&uploaded).await.unwrap();
+    let failures = alice
+        .upload_signatures(&uploaded, &BTreeMap::new())
+        .await
+        .unwrap();
     assert_eq!(failures.len(), cases.len());
     for ((owner, id, error), (.., expected)) in failures.iter().zip(&cases) {
         assert!(

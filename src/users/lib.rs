@@ -51,7 +51,7 @@ pub use key_backup::{Backup, BackupKey, BackupScope, BackupState};
 pub use keys::op;
 pub use openid::OpenIdToken;
 pub use password::PasswordCost;
-pub use presence::{Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, SyncGuard};
+pub use presence::{RemoteStatus, Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, SyncGuard};
 pub use profile::{Profile, ProfileChange, check_key as check_profile_key};
 pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens, TokenChange};
 pub use report::{Report, Reports};

@@ -15,7 +15,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::error::{Error, Result};
 use crate::keys::{self, field};
-use crate::presence_state::{DevicePresence, State, UserPresence};
+use crate::presence_state::{DevicePresence, REMOTE_MS, RemotePresence, State, UserPresence};
 pub use crate::presence_state::{PresenceChanges, PresenceCounter, PresenceInfo, PresenceState};
 use crate::user::{User, Users};
 
@@ -31,6 +31,19 @@ pub struct Presence {
     state: Mutex<State>,
     callbacks: RwLock<Vec<Callback>>,
     users: RwLock<Weak<Users>>,
+}
+
+/// What another server says of its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteStatus {
+    /// The state.
+    pub state: PresenceState,
+    /// What the user says about it.
+    pub status_msg: Option<String>,
+    /// How long ago the user last did something.
+    pub last_active_ago_ms: Option<u64>,
+    /// Whether the user is active now.
+    pub currently_active: bool,
 }
 
 /// A sync under way: its device stays live until this is dropped, and half a minute more.
@@ -235,6 +248,28 @@ impl Presence {
                 says_more = presence.status_msg != status_msg;
                 presence.status_msg = status_msg;
             }
+            says_more
+        });
+    }
+
+    /// Notes what another server says of its user. The caller has checked that the server may.
+    pub fn set_remote(&self, user: &UserId, said: RemoteStatus) {
+        let now = self.clock.now_ms();
+        let RemoteStatus {
+            state,
+            status_msg,
+            last_active_ago_ms,
+            currently_active,
+        } = said;
+        self.change_with(user, |presence| {
+            let says_more = presence.status_msg != status_msg;
+            presence.status_msg = status_msg;
+            presence.last_active = last_active_ago_ms.map(|ago| now.saturating_sub(ago));
+            presence.remote = Some(RemotePresence {
+                state,
+                currently_active,
+                until: now + REMOTE_MS,
+            });
             says_more
         });
     }

@@ -96,7 +96,20 @@ pub(crate) struct UserPresence {
     pub(crate) told: Option<(PresenceState, bool)>,
     pub(crate) changed_at: u64,
     pub(crate) deadline: Option<u64>,
+    /// What another server said of its user, and until when that holds.
+    pub(crate) remote: Option<RemotePresence>,
 }
+
+/// The presence of a user of another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RemotePresence {
+    pub(crate) state: PresenceState,
+    pub(crate) currently_active: bool,
+    pub(crate) until: u64,
+}
+
+/// What another server said of a user holds so long: it says it again before, or is away.
+pub(crate) const REMOTE_MS: u64 = 30 * 60 * 1000;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -172,6 +185,12 @@ impl DevicePresence {
 impl UserPresence {
     /// The state that others see, and whether the user is currently active.
     pub(crate) fn shown(&self, now: u64) -> (PresenceState, bool) {
+        if let Some(remote) = self.remote {
+            return match now < remote.until {
+                true => (remote.state, remote.currently_active),
+                false => (PresenceState::Offline, false),
+            };
+        }
         let live = self.devices.values().filter(|device| device.is_live(now));
         let most = live
             .map(|device| device.state)
@@ -189,6 +208,9 @@ impl UserPresence {
 
     /// When what others see may change by itself.
     fn next_deadline(&self, now: u64) -> Option<u64> {
+        if let Some(remote) = self.remote {
+            return Some(remote.until).filter(|at| *at > now);
+        }
         if self.devices.is_empty() {
             return None;
         }

@@ -70,10 +70,11 @@ impl User {
     }
 
     /// Stores signatures of this user on keys of himself or of another. `uploaded` holds for each key's owner and id
-    /// the signed JSON. Gives back, by owner and id, what was refused and why; the rest is stored.
+    /// the signed JSON; `remote_masters` are the master keys of users of other servers. Gives back, by owner and id, what was refused and why; the rest is stored.
     pub async fn upload_signatures<'a>(
         &self,
         uploaded: &'a [(&'a UserId, &'a str, &'a Value)],
+        remote_masters: &BTreeMap<OwnedUserId, Object>,
     ) -> Result<Vec<(&'a UserId, &'a str, Error)>> {
         if uploaded.len() > limits::SIGNATURE_UPLOAD_MAX_KEYS {
             return Err(Error::TooLarge("Too many keys in one request"));
@@ -84,7 +85,8 @@ impl User {
             if **owner != self.id && !masters.contains_key(owner) {
                 let user = self.users.get(owner)?;
                 let found = user.map(|user| read_keys(user.users.log.engine().as_ref(), user.key));
-                masters.insert(*owner, found.transpose()?.and_then(|keys| keys.master));
+                let master = found.transpose()?.and_then(|keys| keys.master);
+                masters.insert(*owner, master.or_else(|| remote_masters.get(*owner).cloned()));
             }
         }
         self.write(|tx| {

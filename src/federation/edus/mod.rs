@@ -1,17 +1,30 @@
 //! What other servers tell besides events (server-server API, "EDUs"): typing, receipts, presence, messages to
 //! devices, device lists and keys. Each is taken only from the server of the user whom it is about.
 
+mod keys;
+mod lists;
+mod presence;
 mod rooms;
+mod server_rows;
+mod to_device;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
+use hearth_cluster::Cluster;
 use hearth_core::SharedClock;
 use hearth_rooms::{Error, Room, Rooms};
 use hearth_users::Users;
 use ruma::{ServerName, UserId};
 use serde_json::Value;
 
+use crate::outbound::{Outbound, Transport};
+pub use keys::{RemoteClaim, RemoteKeys, WantedDevices, WantedKeys};
 use rooms::LateReceipts;
+use server_rows::ServerRows;
 
 /// One message of a transaction that is no event.
 #[derive(Clone, Debug)]
@@ -37,6 +50,12 @@ impl Edu {
 
 /// What the handling of EDUs is made of.
 pub struct EdusParts {
+    /// The log.
+    pub cluster: Arc<Cluster>,
+    /// How other servers are asked.
+    pub transport: Arc<dyn Transport>,
+    /// The reader of the feed, which tells who comes into sight.
+    pub outbound: Arc<Outbound>,
     /// The rooms.
     pub rooms: Arc<Rooms>,
     /// The local users.
@@ -50,8 +69,17 @@ pub struct Edus {
     rooms: Arc<Rooms>,
     users: Arc<Users>,
     clock: SharedClock,
+    transport: Arc<dyn Transport>,
+    rows: ServerRows,
     late_receipts: LateReceipts,
+    /// How many messages to devices came.
+    to_device_count: AtomicU32,
+    /// Held while something of a user's device list is fetched or changed.
+    turns: Vec<tokio::sync::Mutex<()>>,
 }
+
+/// So many device lists are changed at once: two users seldom share a turn.
+const TURNS: usize = 256;
 
 /// What one EDU asks for may be refused, which is logged; that it cannot be stored stops the transaction.
 enum Refused {
@@ -71,13 +99,26 @@ type Outcome = Result<(), Refused>;
 impl Edus {
     /// The handling of EDUs.
     pub fn new(parts: EdusParts) -> Arc<Self> {
-        let EdusParts { rooms, users, clock } = parts;
-        Arc::new(Self {
-            late_receipts: LateReceipts::default(),
+        let EdusParts {
+            cluster,
+            transport,
+            outbound,
             rooms,
             users,
             clock,
-        })
+        } = parts;
+        let edus = Arc::new(Self {
+            rows: ServerRows::new(cluster),
+            late_receipts: LateReceipts::default(),
+            to_device_count: AtomicU32::new(0),
+            turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            transport,
+            rooms,
+            users,
+            clock,
+        });
+        outbound.watch(edus.clone());
+        edus
     }
 
     /// Applies the EDUs of one server, in order. Those that make no sense are left out.
@@ -102,8 +143,20 @@ impl Edus {
         match &*edu.kind {
             "m.typing" => self.typing(origin, content),
             "m.receipt" => self.receipts(origin, content).await,
+            "m.presence" => self.presence(origin, content),
+            "m.direct_to_device" => self.to_device(origin, content).await,
+            "m.device_list_update" => self.device_list_update(origin, content).await,
+            // The second is what servers called it before it was specified.
+            "m.signing_key_update" | "org.matrix.signing_key_update" => {
+                self.signing_key_update(origin, content).await
+            }
             _ => Err(Refused::Because("its type is not known")),
         }
+    }
+
+    async fn turn_of(&self, user: &UserId) -> tokio::sync::MutexGuard<'_, ()> {
+        let at = hearth_storage::slot_of(user.as_str()).get();
+        self.turns[usize::from(at) % TURNS].lock().await
     }
 
     /// A room has judged all events that waited: what came before them may apply now.

@@ -171,9 +171,18 @@ impl Inbound {
         }
         let edus: Vec<Edu> = transaction.edus.into_iter().filter_map(Edu::read).collect();
         let (first, later): (Vec<Edu>, Vec<Edu>) = edus.into_iter().partition(Edu::comes_first);
-        self.edus.handle(origin, first).await.map_err(|error| failed(&error))?;
-        let pdus = self.take_pdus(origin, &transaction.pdus).await.map_err(|error| failed(&error))?;
-        self.edus.handle(origin, later).await.map_err(|error| failed(&error))?;
+        self.edus
+            .handle(origin, first)
+            .await
+            .map_err(|error| failed(&error))?;
+        let pdus = self
+            .take_pdus(origin, &transaction.pdus)
+            .await
+            .map_err(|error| failed(&error))?;
+        self.edus
+            .handle(origin, later)
+            .await
+            .map_err(|error| failed(&error))?;
         let answer = Arc::new(json!({ "pdus": pdus }));
         self.answers.insert(name, answer.clone());
         Ok((*answer).clone())
@@ -220,7 +229,10 @@ impl Inbound {
             let queue = self.queue(room);
             if !queue.admit(origin, events.len()) {
                 for (id, _) in events {
-                    answers.insert(id.clone(), json!({ "error": "Too many events wait for this room" }));
+                    answers.insert(
+                        id.clone(),
+                        json!({ "error": "Too many events wait for this room" }),
+                    );
                 }
                 continue;
             }
@@ -266,7 +278,10 @@ impl Inbound {
 
     fn queue(&self, room: Room) -> Arc<RoomQueue> {
         let new = || Arc::new(RoomQueue::new(room.clone()));
-        self.queues.entry(room.id().to_owned()).or_insert_with(new).clone()
+        self.queues
+            .entry(room.id().to_owned())
+            .or_insert_with(new)
+            .clone()
     }
 }
 

@@ -56,7 +56,8 @@ impl Inbound {
             state_key: OwnedUserId,
         }
         let member = serde_json::from_slice::<Member>(text).ok();
-        let member = member.filter(|event| event.kind == "m.room.member" && self.users.is_local(&event.state_key));
+        let member =
+            member.filter(|event| event.kind == "m.room.member" && self.users.is_local(&event.state_key));
         let Some(member) = member else { return Ok(None) };
         let entry = self.entry_of(&member.state_key, room_id)?;
         let entry = entry.filter(|entry| matches!(entry.membership, Membership::Invite | Membership::Knock));

@@ -50,7 +50,11 @@ impl Rows {
                     position,
                     index,
                 };
-                batch.put(Family::RoomInbound, key.encode(), encode(origin, received_ms, pdu));
+                batch.put(
+                    Family::RoomInbound,
+                    key.encode(),
+                    encode(origin, received_ms, pdu),
+                );
             }
             Record::of(batch)
         };

@@ -9,7 +9,7 @@ fn message(room: &Room, body: &str) -> Value {
     json!({
         "type": "m.room.message", "room_id": room.id(), "sender": "@bob:b", "content": { "body": body },
         "origin_server_ts": 1, "depth": 9, "prev_events": [], "auth_events": [],
-        "hashes": { "sha256": "x" }, "signatures": {},
+        "hashes": { "sha256": body }, "signatures": {},
     })
 }
 
@@ -30,7 +30,10 @@ async fn events_are_judged_in_order_and_refusals_told() {
     let answer = world.receive("b", "1", pdus.clone(), vec![]).await;
     let outcomes = answer["pdus"].as_object().expect("an object");
     assert_eq!(outcomes.len(), 4);
-    let errors: Vec<_> = outcomes.values().filter_map(|one| one["error"].as_str()).collect();
+    let errors: Vec<_> = outcomes
+        .values()
+        .filter_map(|one| one["error"].as_str())
+        .collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     pass(1).await;
     assert_eq!(judged(&world), ["one", "two"]);
@@ -51,7 +54,10 @@ async fn too_much_at_once_is_refused() {
     ] {
         let origin = ServerName::parse("b").expect("a name");
         let refused = world.inbound.transaction(&origin, "1", body.as_bytes()).await;
-        assert_eq!(refused.expect_err("it is refused").body()["errcode"], "M_BAD_JSON");
+        assert_eq!(
+            refused.expect_err("it is refused").body()["errcode"],
+            "M_BAD_JSON"
+        );
     }
     pass(1).await;
     assert!(judged(&world).is_empty());
@@ -63,7 +69,12 @@ async fn what_is_acknowledged_survives_a_crash() {
     let room = world.room(&[("bob", "b")]).await;
     world.judge.failing.lock().insert("one".to_owned());
     world
-        .receive("b", "1", vec![message(&room, "one"), message(&room, "two")], vec![])
+        .receive(
+            "b",
+            "1",
+            vec![message(&room, "one"), message(&room, "two")],
+            vec![],
+        )
         .await;
     let world = world.crash().await;
     pass(1).await;
@@ -73,7 +84,10 @@ async fn what_is_acknowledged_survives_a_crash() {
 #[tokio::test(start_paused = true)]
 async fn a_room_that_fails_holds_up_no_other() {
     let world = World::new().await;
-    let (room, other) = (world.room(&[("bob", "b")]).await, world.room(&[("bob", "b")]).await);
+    let (room, other) = (
+        world.room(&[("bob", "b")]).await,
+        world.room(&[("bob", "b")]).await,
+    );
     world.judge.failing.lock().insert("away".to_owned());
     world.judge.panicking.lock().insert("bad".to_owned());
     let pdus = vec![

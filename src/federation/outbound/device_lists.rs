@@ -38,7 +38,11 @@ pub(crate) fn edus(
         told += 1;
     }
     let is_all = told == count;
-    let knows = if is_all { changes.stream.max(sent) } else { previous };
+    let knows = if is_all {
+        changes.stream.max(sent)
+    } else {
+        previous
+    };
     Ok((edus, knows, is_all))
 }
 
@@ -71,7 +75,10 @@ fn signing_keys(user: &User) -> Result<Option<Value>, Error> {
     let keys = user.cross_signing_keys_for(None).map_err(internal)?;
     let mut content = Map::new();
     content.insert("user_id".to_owned(), user.id().as_str().into());
-    for (name, key) in [("master_key", keys.master), ("self_signing_key", keys.self_signing)] {
+    for (name, key) in [
+        ("master_key", keys.master),
+        ("self_signing_key", keys.self_signing),
+    ] {
         if let Some(key) = key {
             content.insert(name.to_owned(), Value::Object(key));
         }

@@ -24,6 +24,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +33,7 @@ use dashmap::DashMap;
 use hearth_cluster::Cluster;
 use hearth_core::{SharedClock, SharedRandom, Shutdown, tasks};
 use hearth_rooms::{Error, Rooms};
-use hearth_storage::{Feed, Start};
+use hearth_storage::{Feed, ShardId, Start};
 use hearth_users::Users;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Notify;
@@ -91,8 +92,8 @@ pub struct Outbound {
     random: SharedRandom,
     shutdown: Shutdown,
     destinations: DashMap<OwnedServerName, Arc<Destination>>,
-    /// Wakes the readers.
-    published: Arc<Notify>,
+    /// Wakes the reader of each shard.
+    published: Arc<BTreeMap<ShardId, Notify>>,
     /// Names transactions of this start of the process.
     txn_prefix: String,
     txn_next: AtomicU64,
@@ -138,9 +139,15 @@ impl Outbound {
             shutdown,
         } = parts;
         let log = cluster.log().clone();
-        let published = Arc::new(Notify::new());
-        let waker = published.clone();
-        log.on_publish(Box::new(move |_| waker.notify_waiters()));
+        let shards = log.shards().iter();
+        let published: Arc<BTreeMap<ShardId, Notify>> =
+            Arc::new(shards.map(|shard| (shard.id, Notify::new())).collect());
+        let readers = published.clone();
+        log.on_publish(Box::new(move |published| {
+            if let Some(reader) = readers.get(&published.shard) {
+                reader.notify_one();
+            }
+        }));
         let name = hearth_core::random::alphanumeric(&*random, 6);
         let outbound = Arc::new(Self {
             feed: Feed::new(&log),

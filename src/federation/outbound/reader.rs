@@ -21,17 +21,17 @@ impl Outbound {
     /// Reads a shard's feed until the process stops.
     pub(crate) async fn read_shard(self: Arc<Self>, shard: ShardId) {
         let tracker = Tracker::new(self.feed.clone(), shard);
+        // What is published while nobody waits is remembered there.
+        let Some(news) = self.published.get(&shard) else {
+            return;
+        };
         loop {
-            let news = self.published.notified();
-            tokio::pin!(news);
-            // Interest first, then the look: what is published in between is not missed.
-            news.as_mut().enable();
             match self.read_page(shard, &tracker).await {
                 Ok(true) => {}
                 Ok(false) => tokio::select! {
                     biased;
                     () = self.shutdown.wait() => return,
-                    () = news => {}
+                    () = news.notified() => {}
                 },
                 Err(Error::Storage(hearth_storage::Error::Stopped)) => return,
                 Err(error) => {
@@ -59,6 +59,7 @@ impl Outbound {
             }
             tracker.passed(position);
         }
+        tracker.advance();
         Ok(found)
     }
 

@@ -6,8 +6,7 @@ use hearth_cluster::Cluster;
 use hearth_rooms::{Error, Short};
 use hearth_storage::schema::destination::DestinationKey;
 use hearth_storage::{
-    Batch, EntityKey, EntityKind, Family, Position, Record, ShardId, entity, prefix_end, record,
-    slot_of,
+    Batch, EntityKey, EntityKind, Family, Position, Record, ShardId, entity, prefix_end, record, slot_of,
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
@@ -251,7 +250,9 @@ impl Rows {
                 .scan(Family::Destination, &start, &[0xFF], false, &mut |row, value| {
                     if let Some(row) = DestinationKey::decode(row) {
                         let name = (row.kind == kind::NAME).then(|| record::decode::<String>(value).ok());
-                        let name = name.flatten().and_then(|name| OwnedServerName::try_from(name).ok());
+                        let name = name
+                            .flatten()
+                            .and_then(|name| OwnedServerName::try_from(name).ok());
                         next = Some((row.destination, name));
                     }
                     next.is_none()

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hearth_rooms::{Changed, Error, Receipt, ReceiptKind, Room};
 use hearth_storage::Position;
@@ -11,14 +12,18 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Outbound;
 use super::ephemeral::EphemeralKey;
 
 /// So many rooms and users with news are noted at once; further news of that sort is left out until they are told.
 const NOTED_MAX: usize = 20_000;
-/// How long others show a user as typing without hearing more.
+/// Of so many rooms it is known who types; in others every change is told.
 const TYPERS_MAX: usize = 50_000;
+
+/// Who is present is told again so often: other servers forget it after half an hour.
+const PRESENCE_AGAIN: Duration = Duration::from_secs(25 * 60);
 
 #[derive(Default)]
 pub(super) struct Sources {
@@ -75,13 +80,21 @@ fn note_room(outbound: &Weak<Outbound>, changed: &Changed<'_>) {
 impl Outbound {
     /// Tells servers of what was noted, until the process stops.
     pub(super) async fn send_ephemera(self: Arc<Self>) {
+        let mut again = Instant::now() + PRESENCE_AGAIN;
         loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.wait() => return,
                 () = self.sources.news.notified() => {}
+                () = tokio::time::sleep_until(again) => {}
             }
-            let noted = std::mem::take(&mut *self.sources.noted.lock());
+            let mut noted = std::mem::take(&mut *self.sources.noted.lock());
+            if Instant::now() >= again {
+                again = Instant::now() + PRESENCE_AGAIN;
+                let present = self.users.presence().present().into_iter();
+                let local = present.filter(|user| user.server_name() == self.server_name());
+                noted.presence.extend(local.take(NOTED_MAX));
+            }
             let tell = || -> Result<(), Error> {
                 for room in &noted.typing {
                     self.tell_typing(room)?;
@@ -137,9 +150,9 @@ impl Outbound {
         let nobody = room.create_info().sender.clone();
         let receipts = room.receipts_between(&nobody, since, room.receipts_position())?;
         let own = self.server_name();
-        let public = receipts.into_iter().filter(|receipt| {
-            receipt.kind == ReceiptKind::Public && receipt.user.server_name() == own
-        });
+        let public = receipts
+            .into_iter()
+            .filter(|receipt| receipt.kind == ReceiptKind::Public && receipt.user.server_name() == own);
         let contents: Vec<_> = public
             .map(|receipt| {
                 let content = receipt_content(room_id, &receipt);

@@ -21,12 +21,7 @@ pub(super) fn register(outbound: &Arc<Outbound>, cluster: &Cluster) {
 
 #[async_trait]
 impl OutboxHandler for Handler {
-    async fn apply(
-        &self,
-        target: &str,
-        payload: &[u8],
-        source: Source,
-    ) -> Result<(), hearth_storage::Error> {
+    async fn apply(&self, target: &str, payload: &[u8], source: Source) -> Result<(), hearth_storage::Error> {
         let Some(outbound) = self.0.upgrade() else {
             return Err(hearth_storage::Error::Stopped);
         };

@@ -67,10 +67,10 @@ impl Tracker {
     /// All shares of a position were handed out.
     pub(crate) fn passed(&self, position: Position) {
         self.state.lock().read = position;
-        self.advance();
     }
 
-    fn advance(&self) {
+    /// Moves the cursor up to where everything is done.
+    pub(crate) fn advance(&self) {
         let mut state = self.state.lock();
         let done = match state.open.first_key_value() {
             Some((first, _)) => (first - 1).min(state.read),

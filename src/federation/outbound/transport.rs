@@ -27,6 +27,11 @@ impl std::fmt::Display for Failure {
 pub trait Transport: Send + Sync {
     /// Sends a request and gives the body of an answer with a status of 2xx.
     async fn request(&self, request: FedRequest) -> Result<Bytes, Failure>;
+
+    /// As [`request`](Self::request), for somebody who waits: a server that did not answer a moment ago is not asked.
+    async fn ask(&self, request: FedRequest) -> Result<Bytes, Failure> {
+        self.request(request).await
+    }
 }
 
 #[async_trait]
@@ -34,6 +39,13 @@ impl Transport for Client {
     async fn request(&self, request: FedRequest) -> Result<Bytes, Failure> {
         // The queues have a back-off of their own.
         match self.request_anyway(request).await {
+            Ok(response) => Ok(response.body),
+            Err(error) => Err(Failure::of(&error)),
+        }
+    }
+
+    async fn ask(&self, request: FedRequest) -> Result<Bytes, Failure> {
+        match Client::request(self, request).await {
             Ok(response) => Ok(response.body),
             Err(error) => Err(Failure::of(&error)),
         }

@@ -17,7 +17,8 @@ use super::destination::{Destination, QueuedEvent};
 use super::rows::{ListRow, RoomRow};
 use super::transport::Failure;
 use super::{
-    GIVE_UP_FAILURES, Outbound, REFUSALS_MAX, RETRY_FIRST_MS, RETRY_MAX_MS, RESPONSE_MAX_BYTES, TRANSACTION_TIMEOUT,
+    GIVE_UP_FAILURES, Outbound, REFUSALS_MAX, RESPONSE_MAX_BYTES, RETRY_FIRST_MS, RETRY_MAX_MS,
+    TRANSACTION_TIMEOUT,
 };
 use crate::FedRequest;
 
@@ -76,11 +77,7 @@ impl Outbound {
     }
 
     /// Tries until the server takes the transaction, with pauses. False: given up, or the process stops.
-    async fn deliver(
-        &self,
-        destination: &Destination,
-        transaction: &mut Transaction,
-    ) -> Result<bool, Error> {
+    async fn deliver(&self, destination: &Destination, transaction: &mut Transaction) -> Result<bool, Error> {
         let mut refusals = 0;
         loop {
             destination.state.lock().tried_at = Some(Instant::now());
@@ -245,9 +242,15 @@ impl Outbound {
                 rooms.push(event.clone());
             };
             let mut noted = Vec::new();
-            let in_flight = transaction.iter_mut().flat_map(|transaction| &mut transaction.events);
+            let in_flight = transaction
+                .iter_mut()
+                .flat_map(|transaction| &mut transaction.events);
             in_flight.for_each(|event| note(event, &mut noted));
-            state.queue.iter_mut().take(queued).for_each(|event| note(event, &mut noted));
+            state
+                .queue
+                .iter_mut()
+                .take(queued)
+                .for_each(|event| note(event, &mut noted));
             noted.iter().for_each(|event| state.note_row(event));
             for (user, count) in listed {
                 if let Some(work) = state.lists.get_mut(&user) {
@@ -296,7 +299,10 @@ impl Outbound {
                     lists.push((part.user, part.row));
                 } else {
                     // There is more of it.
-                    let pending = ListRow { pending: true, ..part.row };
+                    let pending = ListRow {
+                        pending: true,
+                        ..part.row
+                    };
                     lists.push((part.user, pending));
                 }
             }
@@ -342,7 +348,9 @@ impl Outbound {
     /// Drops everything that waits for a server.
     async fn forget(&self, destination: &Destination) -> Result<(), Error> {
         tracing::info!(server = %destination.name, "a server that shares no room was not reached for long; nothing is sent to it any more");
-        self.rows.write(&destination.name, |changes| changes.clear()).await?;
+        self.rows
+            .write(&destination.name, |changes| changes.clear())
+            .await?;
         let mut state = destination.state.lock();
         state.rooms.clear();
         state.lists.clear();

@@ -176,13 +176,7 @@ mod tests {
         let stream = Stream {
             stream: 5,
             ts: 0,
-            recent: [
-                (2, device("A")),
-                (3, None),
-                (4, device("B")),
-                (5, device("A")),
-            ]
-            .into(),
+            recent: [(2, device("A")), (3, None), (4, device("B")), (5, device("A"))].into(),
         };
         let check = |since, devices: &[(u64, &str)], keys, is_complete| {
             let devices = devices.iter().map(|(at, name)| (*at, (*name).into()));

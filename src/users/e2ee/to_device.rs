@@ -123,8 +123,9 @@ impl User {
                 row,
                 [&[TAG], now.to_be_bytes().as_slice()].concat(),
             );
-            let (local, remote): (ToDeviceMessages, ToDeviceMessages) =
-                messages.into_iter().partition(|(user, _)| self.users.is_local(user));
+            let (local, remote): (ToDeviceMessages, ToDeviceMessages) = messages
+                .into_iter()
+                .partition(|(user, _)| self.users.is_local(user));
             for (user, messages) in local {
                 let batch = ToDeviceBatch {
                     sender: self.id.clone(),

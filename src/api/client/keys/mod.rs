@@ -5,10 +5,11 @@ pub mod post_claim;
 pub mod post_query;
 pub mod post_upload;
 
+use std::time::Duration;
+
 use axum::routing::{get, post};
-use hearth_core::error::{MatrixError, errcode};
+use hearth_core::error::MatrixError;
 use ruma::OwnedDeviceId;
-use serde_json::{Value, json};
 
 use crate::extract::Auth;
 use crate::routes::Routes;
@@ -28,7 +29,10 @@ pub(super) fn own_device(auth: &Auth) -> Result<&OwnedDeviceId, MatrixError> {
     device.ok_or_else(|| MatrixError::invalid_param("This needs a device, and the token has none"))
 }
 
-/// What stands for a server whose users' keys are not to be had: until there is federation, for every other one.
-pub(super) fn unreachable() -> Value {
-    json!({ "errcode": errcode::UNKNOWN, "error": "The server cannot be reached", "status": 503 })
+/// How long other servers are waited for where the client does not say, as the specification suggests.
+const TIMEOUT_DEFAULT_MS: u64 = 10_000;
+
+/// How long to wait for other servers.
+pub(super) fn timeout(asked_ms: Option<u64>) -> Duration {
+    Duration::from_millis(asked_ms.unwrap_or(TIMEOUT_DEFAULT_MS))
 }

@@ -1,10 +1,9 @@
 //! POST /_matrix/client/v3/keys/claim — Client-Server API, "End-to-end encryption".
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use ruma::OwnedUserId;
+use hearth_federation::edus::WantedKeys;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +15,9 @@ use crate::extract::{Auth, Json};
 #[derive(Deserialize)]
 pub struct Body {
     /// The algorithms wanted by user and device.
-    one_time_keys: BTreeMap<OwnedUserId, BTreeMap<String, String>>,
+    one_time_keys: WantedKeys,
+    /// How long to wait for other servers, in milliseconds.
+    timeout: Option<u64>,
 }
 
 /// Takes a one-time key of each device, or its fallback key. Devices that have neither are left out.
@@ -26,11 +27,18 @@ pub async fn post_claim(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     let (mut keys, mut failures) = (Map::new(), Map::new());
-    for (user_id, wanted) in &body.one_time_keys {
-        if !app.users.is_local(user_id) {
-            failures.insert(user_id.server_name().to_string(), super::unreachable());
-            continue;
-        }
+    let (local, remote): (WantedKeys, WantedKeys) = body
+        .one_time_keys
+        .into_iter()
+        .partition(|(user_id, _)| app.users.is_local(user_id));
+    if !remote.is_empty() {
+        let timeout = super::timeout(body.timeout);
+        let claimed = app.federation.edus.claim_keys(remote, timeout).await;
+        let of_users = claimed.one_time_keys.into_iter();
+        keys.extend(of_users.map(|(user, devices)| (user.to_string(), Value::Object(devices))));
+        failures.extend(claimed.failures);
+    }
+    for (user_id, wanted) in &local {
         let Some(user) = app.users.get(user_id)? else {
             continue;
         };

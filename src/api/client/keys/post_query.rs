@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
+use hearth_federation::edus::{RemoteKeys, WantedDevices};
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,6 +18,8 @@ use crate::extract::{Auth, Json};
 pub struct Body {
     /// The devices asked for by user; an empty list is all of them.
     device_keys: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    /// How long to wait for other servers, in milliseconds.
+    timeout: Option<u64>,
 }
 
 /// The keys of users' devices, and their cross-signing keys.
@@ -26,11 +29,16 @@ pub async fn post_query(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     let mut answer = Answer::default();
-    for (user_id, devices) in body.device_keys {
-        if !app.users.is_local(&user_id) {
-            answer.fail(user_id.server_name().as_str());
-            continue;
-        }
+    let (local, remote): (WantedDevices, WantedDevices) = body
+        .device_keys
+        .into_iter()
+        .partition(|(user_id, _)| app.users.is_local(user_id));
+    if !remote.is_empty() {
+        let timeout = super::timeout(body.timeout);
+        let found = app.federation.edus.query_keys(remote, timeout).await?;
+        answer.add_remote(&auth, found)?;
+    }
+    for (user_id, devices) in local {
         let mut of_user = Map::new();
         if let Some(user) = app.users.get(&user_id)? {
             for device in user.device_keys(&devices)? {
@@ -65,8 +73,24 @@ struct Answer {
 }
 
 impl Answer {
-    fn fail(&mut self, server: &str) {
-        self.failures.insert(server.to_owned(), super::unreachable());
+    /// Adds keys of remote users, with the asking user's own signatures on their master keys.
+    fn add_remote(&mut self, auth: &Auth, found: RemoteKeys) -> Result<()> {
+        for (user, devices) in found.device_keys {
+            self.device_keys.insert(user.to_string(), Value::Object(devices));
+        }
+        for (user, mut key) in found.master_keys {
+            let ids = key.get("keys").and_then(Value::as_object);
+            let id = ids.and_then(|ids| ids.keys().next()).cloned().unwrap_or_default();
+            let name = id.strip_prefix("ed25519:").unwrap_or(&id);
+            auth.handle.add_signatures_on(&user, name, &mut key)?;
+            self.master_keys.insert(user.to_string(), Value::Object(key));
+        }
+        for (user, key) in found.self_signing_keys {
+            self.self_signing_keys
+                .insert(user.to_string(), Value::Object(key));
+        }
+        self.failures.extend(found.failures);
+        Ok(())
     }
 
     fn into_json(self) -> Value {

@@ -19,7 +19,7 @@ pub async fn get_presence(
     Path(user): Path<OwnedUserId>,
 ) -> Result<Json<Value>> {
     if auth.user != user {
-        if app.users.get(&user)?.is_none() {
+        if app.users.is_local(&user) && app.users.get(&user)?.is_none() {
             return Err(MatrixError::not_found("Nothing is known of this user's presence").into());
         }
         if !app.room_links.share_a_room(&auth.user, &user) {

@@ -29,6 +29,7 @@ mod create_room;
 mod data;
 mod directory;
 mod federation;
+mod federation_edus;
 mod history;
 mod membership;
 mod network;
