@@ -11,6 +11,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::data;
 use crate::e2ee::{device_keys, lists};
 use crate::error::{Error, Result};
 use crate::keys;
@@ -225,7 +226,7 @@ impl User {
             let mut had_keys = false;
             for id in ids {
                 if let Some(device) = load(tx, self.key, id)? {
-                    had_keys |= delete(tx, self.key, id, device)?;
+                    had_keys |= delete(tx, self, id, device)?;
                     deleted.push(id.clone());
                 }
             }
@@ -272,7 +273,10 @@ pub(crate) fn store(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, device: &Dev
 }
 
 /// Deletes a device with all it left here; says whether others knew keys of it.
-fn delete(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
+fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
+    let key = user.key;
+    user.drop_pushers(tx, Some(id))?;
+    data::drop_of_device(tx, key, id)?;
     drop_tokens(tx, key.slot, device.take_tokens());
     tx.delete(Family::UserDevice, keys::device(key, id.as_str()));
     let had_keys = device_keys::has_keys(tx, key, id)?;
@@ -292,7 +296,7 @@ pub(crate) fn delete_all(
         let Some(id) = device_id_of(&row).filter(|id| Some(&**id) != keep) else {
             continue;
         };
-        had_keys |= delete(tx, key, &id, record::decode(&value)?)?;
+        had_keys |= delete(tx, user, &id, record::decode(&value)?)?;
         deleted.push(id);
     }
     user.devices_deleted(tx, !deleted.is_empty(), had_keys)?;
@@ -320,7 +324,7 @@ pub(crate) fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
         }
     }
     if let Some((id, device)) = oldest {
-        let had_keys = delete(tx, key, &id, device)?;
+        let had_keys = delete(tx, user, &id, device)?;
         user.devices_deleted(tx, true, had_keys)?;
     }
     Ok(())

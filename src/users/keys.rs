@@ -22,6 +22,8 @@ pub mod op {
     pub const DEVICE_LIST: u8 = 3;
     /// Messages to a local user's devices: a [`crate::ToDeviceBatch`].
     pub const TO_DEVICE: u8 = 4;
+    /// A pusher came or went, for the view of all pushers.
+    pub const PUSHER: u8 = 10;
 }
 
 /// The fields of the `user` family: the byte after the entity key.
@@ -48,6 +50,8 @@ pub(crate) mod field {
     pub const KEY_BACKUPS: u8 = 22;
     /// A key backup: then its number, 20 digits.
     pub const KEY_BACKUP_VERSION: u8 = 23;
+    /// A pusher: then its app id, 0, its pushkey.
+    pub const PUSHER: u8 = 30;
 }
 
 /// A part of the user's record.

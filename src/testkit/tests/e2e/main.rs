@@ -37,6 +37,7 @@ mod receipts;
 mod relations;
 mod sending;
 mod sync;
+mod unread;
 mod upgrade;
 mod visibility;
 
