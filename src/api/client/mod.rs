@@ -13,6 +13,7 @@ pub mod mutual_rooms;
 pub mod openid;
 pub mod presence;
 pub mod profile;
+pub mod push;
 pub mod push_rules;
 pub mod registration;
 pub mod reports;
@@ -44,6 +45,7 @@ pub fn routes() -> Routes {
         openid::routes(),
         presence::routes(),
         profile::routes(),
+        push::routes(),
         push_rules::routes(),
         registration::routes(),
         reports::routes(),
