@@ -7,12 +7,14 @@ pub mod keys;
 pub mod queries;
 mod reachability;
 pub mod remote;
+pub mod resolver;
 pub mod xmatrix;
 
 pub use client::{Client, FedRequest};
 pub use error::ClientError;
 pub use keys::ServerKeys;
 pub use remote::Remote;
+pub use resolver::Resolver;
 pub use xmatrix::{AuthFailure, Authenticator, XMatrix};
 
 use std::sync::Arc;

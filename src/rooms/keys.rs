@@ -16,6 +16,7 @@ pub(crate) const ROOM_RECORD: u8 = 0;
 pub(crate) const ROOM_HEAD: u8 = 1;
 pub(crate) const ROOM_RECEIPTS: u8 = 2;
 pub(crate) const ROOM_LISTED: u8 = 3;
+pub(crate) const ROOM_PARTIAL: u8 = 4;
 
 /// Kinds of rows in family `room_index`.
 pub(crate) const INDEX_RELATION: u8 = b'r';

@@ -33,10 +33,15 @@ impl Rooms {
     /// Reads a room's records; none where the room was numbered and never created.
     pub(crate) fn load(self: &Arc<Self>, id: &RoomId, key: EntityKey) -> Result<Option<Room>, Error> {
         let reader = self.reader();
-        let rows = [keys::ROOM_RECORD, keys::ROOM_HEAD, keys::ROOM_RECEIPTS];
+        let rows = [
+            keys::ROOM_RECORD,
+            keys::ROOM_HEAD,
+            keys::ROOM_RECEIPTS,
+            keys::ROOM_PARTIAL,
+        ];
         let rows = rows.map(|field| keys::room(key, field));
         let values = reader.multi_get(Family::Room, &rows)?;
-        let [Some(record), Some(head), receipts] = values.as_slice() else {
+        let [Some(record), Some(head), receipts, partial] = values.as_slice() else {
             return Ok(None);
         };
         let receipts = receipts
@@ -59,6 +64,9 @@ impl Rooms {
             true
         })?;
         let room = self.assemble(id, key, &version, head, servers)?;
+        if let Some(partial) = partial {
+            room.0.partial.send_replace(Some(Arc::new(record::decode(partial)?)));
+        }
         let create = room
             .state("m.room.create", "")?
             .ok_or(Error::Damaged("create event"))?;
@@ -101,6 +109,8 @@ impl Rooms {
             receipts_position: AtomicU64::new(0),
             create: OnceLock::new(),
             typing: Mutex::new(Typing::default()),
+            partial: tokio::sync::watch::Sender::new(None),
+            full_since: AtomicU64::new(0),
             receiving: tokio::sync::Mutex::new(()),
         })))
     }

@@ -36,6 +36,10 @@ pub(crate) struct RoomInner {
     pub(crate) receipts_position: AtomicU64,
     pub(crate) create: OnceLock<Arc<CreateInfo>>,
     pub(crate) typing: Mutex<Typing>,
+    /// What is known of the rest of the state, where it is not whole.
+    pub(crate) partial: tokio::sync::watch::Sender<Option<Arc<crate::partial::PartialState>>>,
+    /// Position of the batch that made it whole.
+    pub(crate) full_since: AtomicU64,
     /// Held while an event of another server is judged: one at a time, in order.
     pub(crate) receiving: tokio::sync::Mutex<()>,
 }

@@ -19,6 +19,12 @@ const STRIPPED_TYPES: [&str; 8] = [
     "m.room.history_visibility",
 ];
 
+/// The most events of stripped state that are kept of another server: servers send about ten.
+const STRIPPED_EVENTS_MAX: usize = 100;
+
+/// The most bytes of stripped state that are kept of another server: it stays in the user's room list.
+const STRIPPED_MAX_BYTES: usize = 256 << 10;
+
 /// How many members are looked at to name a room's heroes.
 const HERO_ROWS_MAX: usize = 2_000;
 
@@ -133,6 +139,39 @@ impl Room {
     }
 }
 
+/// What is kept of stripped state that another server sent: every event cut to what clients are shown of it
+/// (client-server API, "Stripped state"), those that are none left out, and not more than has a use. Of too many the
+/// last are kept: there stands the user's own membership.
+pub(crate) fn prune(events: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
+    #[derive(serde::Deserialize, serde::Serialize)]
+    struct Stripped<'a> {
+        #[serde(rename = "type")]
+        kind: std::borrow::Cow<'a, str>,
+        state_key: std::borrow::Cow<'a, str>,
+        sender: ruma::OwnedUserId,
+        #[serde(borrow)]
+        content: &'a RawValue,
+    }
+    let mut kept = Vec::new();
+    let mut bytes = 0;
+    for event in events.iter().rev().take(STRIPPED_EVENTS_MAX) {
+        let Some(event) = serde_json::from_str::<Stripped<'_>>(event.get())
+            .ok()
+            .filter(|event| event.content.get().starts_with('{'))
+            .and_then(|event| serde_json::value::to_raw_value(&event).ok())
+        else {
+            continue;
+        };
+        bytes += event.get().len();
+        if bytes > STRIPPED_MAX_BYTES {
+            break;
+        }
+        kept.push(event);
+    }
+    kept.reverse();
+    kept
+}
+
 /// An event with nothing but type, state key, sender and content.
 pub(crate) fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
     let content: &RawValue =
@@ -152,4 +191,46 @@ pub(crate) fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
         content,
     })
     .map_err(|_| Error::Damaged("event"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(value: &Value) -> Box<RawValue> {
+        serde_json::value::to_raw_value(value).expect("JSON")
+    }
+
+    #[test]
+    fn stripped_state_of_others_is_cut() {
+        let good = |n: usize| json!({ "type": "m.room.name", "state_key": n.to_string(), "sender": "@a:s", "content": { "name": "x" } });
+        let check = |events: Vec<Value>, expected: Vec<Value>| {
+            let events: Vec<_> = events.iter().map(raw).collect();
+            let kept: Vec<Value> = prune(&events)
+                .iter()
+                .map(|event| serde_json::from_str(event.get()).expect("JSON"))
+                .collect();
+            assert_eq!(kept, expected);
+        };
+        let mut pdu = good(1);
+        pdu["hashes"] = json!({ "sha256": "x" });
+        pdu["unsigned"] = json!({ "age": 1 });
+        check(vec![pdu, good(2)], vec![good(1), good(2)]);
+        for (name, value) in [
+            ("type", json!(1)),
+            ("state_key", Value::Null),
+            ("sender", json!("a")),
+            ("content", json!([])),
+        ] {
+            let mut bad = good(1);
+            bad[name] = value;
+            check(vec![bad, json!("x"), good(2)], vec![good(2)]);
+        }
+        let many: Vec<_> = (0..STRIPPED_EVENTS_MAX + 5).map(good).collect();
+        let last = many[5..].to_vec();
+        check(many, last);
+        let mut large = good(1);
+        large["content"]["name"] = json!("x".repeat(STRIPPED_MAX_BYTES));
+        check(vec![good(0), large, good(2)], vec![good(2)]);
+    }
 }

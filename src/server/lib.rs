@@ -9,11 +9,13 @@
 //! ```
 
 pub mod cli;
+pub mod dns;
 pub mod error;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod outbound;
+mod outbound_server;
 pub mod pages;
 pub mod request;
 pub mod server;

@@ -14,10 +14,13 @@ use bytes::{Bytes, BytesMut};
 use hearth_core::config::Network;
 use hearth_core::http::{Destination, Outbound, OutboundRequest, OutboundResponse, TransportError};
 use hearth_core::metrics::OUTBOUND_REQUESTS;
-use hearth_core::{Config, VERSION, limits};
+use hearth_core::{Config, SharedClock, SharedRandom, VERSION, limits};
+use hearth_federation::Resolver;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::Error;
+use crate::dns::SystemDns;
+use crate::outbound_server::ServerTransport;
 
 /// Networks that are not the public internet: loopback, private use, link-local, carrier NAT,
 /// documentation, benchmarks, multicast, reserved; and IPv6 ways to write IPv4 addresses that could
@@ -66,42 +69,90 @@ pub fn is_public(address: IpAddr) -> bool {
 
 /// The transport of a real server.
 pub struct HttpOutbound {
-    client: reqwest::Client,
-    allow_private: bool,
+    url: Arc<UrlTransport>,
+    server: ServerTransport,
 }
 
 impl HttpOutbound {
     /// A transport by the configuration's rules.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config, clock: SharedClock, random: SharedRandom) -> Result<Self, Error> {
+        let clients = Clients::new(config)?;
+        let url = Arc::new(UrlTransport {
+            client: clients.build(Arc::new(clients.guard()), |builder| builder)?,
+            allow_private: clients.allow_private,
+        });
+        let resolver = Arc::new(Resolver::new(
+            url.clone(),
+            Arc::new(SystemDns::new()),
+            clock,
+            random,
+        ));
+        let server = ServerTransport::new(&clients, resolver)?;
+        Ok(Self { url, server })
+    }
+}
+
+/// Makes HTTP clients that all follow the same rules.
+pub(crate) struct Clients {
+    extra: Vec<reqwest::Certificate>,
+    allow_private: bool,
+}
+
+impl Clients {
+    fn new(config: &Config) -> Result<Self, Error> {
         crate::tls::provider();
-        let allow_private = config.federation_allow_private_addresses;
         let extra = match &config.federation_extra_ca {
             Some(file) => read_authorities(file)?,
             None => Vec::new(),
         };
-        let builder = || {
-            reqwest::Client::builder()
-                .user_agent(format!("Hearth/{VERSION}"))
-                .redirect(reqwest::redirect::Policy::none())
-                .no_proxy()
-                .connect_timeout(limits::OUTBOUND_CONNECT_TIMEOUT)
-                .dns_resolver(Arc::new(GuardedResolver { allow_private }))
-        };
-        let client = builder().tls_certs_merge(extra.clone()).build().or_else(|error| {
-            // A container without certificate authorities can still chat locally.
-            tracing::warn!(%error, "the system's certificate authorities cannot be used, https to others will fail");
-            builder().tls_certs_only(extra).build()
-        });
-        let client = client.map_err(|error| Error::Start {
-            part: "outbound HTTP",
-            reason: error.to_string(),
-        })?;
         Ok(Self {
-            client,
-            allow_private,
+            extra,
+            allow_private: config.federation_allow_private_addresses,
         })
     }
 
+    /// The look-up that gives only addresses to which we may connect.
+    pub(crate) fn guard(&self) -> GuardedResolver {
+        GuardedResolver {
+            allow_private: self.allow_private,
+        }
+    }
+
+    /// A client that takes addresses from `addresses` only.
+    pub(crate) fn build<R: Resolve + 'static>(
+        &self,
+        addresses: Arc<R>,
+        adjust: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<reqwest::Client, Error> {
+        let builder = || {
+            adjust(
+                reqwest::Client::builder()
+                    .user_agent(format!("Hearth/{VERSION}"))
+                    .redirect(reqwest::redirect::Policy::none())
+                    .no_proxy()
+                    .connect_timeout(limits::OUTBOUND_CONNECT_TIMEOUT)
+                    .dns_resolver(addresses.clone()),
+            )
+        };
+        let client = builder().tls_certs_merge(self.extra.clone()).build().or_else(|error| {
+            // A container without certificate authorities can still chat locally.
+            tracing::warn!(%error, "the system's certificate authorities cannot be used, https to others will fail");
+            builder().tls_certs_only(self.extra.clone()).build()
+        });
+        client.map_err(|error| Error::Start {
+            part: "outbound HTTP",
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Requests to URLs.
+pub(crate) struct UrlTransport {
+    client: reqwest::Client,
+    allow_private: bool,
+}
+
+impl UrlTransport {
     /// The resolver sees names only; an address in the URL is checked here.
     fn check_url(&self, base: &str, path_and_query: &str) -> Result<reqwest::Url, TransportError> {
         let refused = |reason: &str| TransportError::Refused(reason.to_owned());
@@ -128,18 +179,15 @@ impl HttpOutbound {
         Ok(url)
     }
 
-    async fn exchange(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
-        let base = match &request.destination {
-            Destination::Url(base) => base,
-            Destination::Server(name) => {
-                return Err(TransportError::Unreachable(format!(
-                    "federation is not wired, {name} cannot be resolved"
-                )));
-            }
-        };
+    /// Sends a request with a client to a base URL.
+    pub(crate) async fn exchange(
+        &self,
+        client: &reqwest::Client,
+        base: &str,
+        request: OutboundRequest,
+    ) -> Result<OutboundResponse, TransportError> {
         let url = self.check_url(base, &request.path_and_query)?;
-        let sent = self
-            .client
+        let sent = client
             .request(request.method, url)
             .headers(request.headers)
             .body(request.body)
@@ -161,6 +209,21 @@ impl HttpOutbound {
             headers,
             body,
         })
+    }
+
+    /// The client for URLs.
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+}
+
+#[async_trait]
+impl Outbound for UrlTransport {
+    async fn send(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
+        match request.destination.clone() {
+            Destination::Url(base) => self.exchange(&self.client, &base, request).await,
+            Destination::Server(name) => Err(TransportError::Refused(format!("{name} is no URL"))),
+        }
     }
 }
 
@@ -205,7 +268,10 @@ fn transport_error(error: &reqwest::Error) -> TransportError {
 #[async_trait]
 impl Outbound for HttpOutbound {
     async fn send(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
-        let result = self.exchange(request).await;
+        let result = match request.destination.clone() {
+            Destination::Url(_) => self.url.send(request).await,
+            Destination::Server(name) => self.server.send(&self.url, &name, request).await,
+        };
         let outcome = match &result {
             Ok(response) if response.status.is_success() => "success",
             Ok(_) => "status",
@@ -224,24 +290,38 @@ impl Outbound for HttpOutbound {
 #[error("the name has no public address")]
 struct NotPublic;
 
-struct GuardedResolver {
+/// Looks names up, and leaves out addresses to which we may not connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuardedResolver {
     allow_private: bool,
+}
+
+impl GuardedResolver {
+    /// The addresses of a host with this port.
+    pub(crate) async fn lookup(
+        self,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+        let found = tokio::net::lookup_host((host, port)).await?;
+        let found: Vec<SocketAddr> = found.collect();
+        let any = !found.is_empty();
+        let allowed: Vec<SocketAddr> = found
+            .into_iter()
+            .filter(|address| self.allow_private || is_public(address.ip()))
+            .collect();
+        if any && allowed.is_empty() {
+            return Err(NotPublic.into());
+        }
+        Ok(allowed)
+    }
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
+        let guard = *self;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let found: Vec<SocketAddr> = found.collect();
-            let any = !found.is_empty();
-            let allowed: Vec<SocketAddr> = found
-                .into_iter()
-                .filter(|address| allow_private || is_public(address.ip()))
-                .collect();
-            if any && allowed.is_empty() {
-                return Err(NotPublic.into());
-            }
+            let allowed = guard.lookup(name.as_str(), 0).await?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
@@ -254,6 +334,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use hearth_core::clock::SystemClock;
+    use hearth_core::random::OsRandom;
 
     #[test]
     fn public_addresses() {
@@ -295,7 +377,7 @@ mod tests {
     fn outbound(allow_private: bool) -> HttpOutbound {
         let mut config = Config::for_tests("example.org");
         config.federation_allow_private_addresses = allow_private;
-        HttpOutbound::new(&config).expect("a transport")
+        HttpOutbound::new(&config, Arc::new(SystemClock), Arc::new(OsRandom)).expect("a transport")
     }
 
     fn get(base: &str, path: &str) -> OutboundRequest {

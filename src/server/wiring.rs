@@ -69,10 +69,13 @@ impl Deps {
             };
             unusable(format!("{error}{hint}"))
         })?;
+        let clock: SharedClock = Arc::new(SystemClock);
+        let random: SharedRandom = Arc::new(OsRandom);
+        let outbound = HttpOutbound::new(config, clock.clone(), random.clone())?;
         Ok(Self {
-            clock: Arc::new(SystemClock),
-            random: Arc::new(OsRandom),
-            outbound: Arc::new(HttpOutbound::new(config)?),
+            clock,
+            random,
+            outbound: Arc::new(outbound),
             engine: Arc::new(engine),
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
@@ -194,6 +197,7 @@ impl Parts {
         };
         self.cluster.start().map_err(failed)?;
         self.users.start(&self.shutdown);
+        self.rooms.resume_partial();
         self.rooms.start(&self.shutdown).map_err(|error| Error::Start {
             part: "the follower of feeds",
             reason: error.to_string(),

@@ -33,6 +33,15 @@ pub fn name_of(reader: &dyn Reader, kind: EntityKind, entity: EntityKey) -> Resu
     }
 }
 
+/// Removes an entity's name and its way back: the name may be taken anew, and then gets another number.
+pub fn remove_entity(kind: EntityKind, name: &str, entity: EntityKey, batch: &mut Batch) {
+    batch.delete(
+        Family::Entity,
+        EntityRowKey::Name(entity.slot, kind, name).encode(),
+    );
+    batch.delete(Family::Entity, EntityRowKey::Number(kind, entity).encode());
+}
+
 fn read_number(reader: &dyn Reader, key: &EntityRowKey<'_>) -> Result<Option<u32>, Error> {
     let Some(value) = reader.get(Family::Entity, &key.encode())? else {
         return Ok(None);

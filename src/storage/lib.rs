@@ -22,7 +22,7 @@ pub mod slot;
 mod conformance;
 
 pub use engine::{Batch, Engine, Op, Reader, prefix_end};
-pub use entity::{entity, name_of};
+pub use entity::{entity, name_of, remove_entity};
 pub use error::Error;
 pub use family::Family;
 pub use feed::{Feed, Start};

@@ -44,7 +44,15 @@ impl Look<'_> {
         let Some(room) = self.engine.rooms.get(&entry.room_id)? else {
             return Ok(None);
         };
-        let known = self.knows_joined(entry);
+        let lazy = self.request.filter.room.is_lazy();
+        if room.is_partial() && !lazy {
+            // Without its members it cannot be shown to who wants them all; it comes when it is whole.
+            return Ok(None);
+        }
+        let whole_since = self.since.is_some_and(|since| {
+            !lazy && room.full_since() > since.shard(entry.shard)
+        });
+        let known = self.knows_joined(entry) && !whole_since;
         let initial = !known || self.request.full_state;
         let seen = self.since.filter(|_| known).map(|since| since.shard(entry.shard));
         let (receipts, read) = self.receipts(&room, seen, until)?;

@@ -1,17 +1,23 @@
 //! Administration by paths that other servers made common.
 
+pub mod delete_room;
 pub mod get_register_nonce;
 pub mod nonces;
 pub mod post_register;
 
-use axum::routing::get;
+use axum::routing::{delete, get};
 
 use crate::routes::Routes;
 
 /// The endpoints of this section.
 pub fn routes() -> Routes {
-    Routes::new().at(
-        "/_synapse/admin/v1/register",
-        get(get_register_nonce::get_register_nonce).post(post_register::post_register),
-    )
+    Routes::new()
+        .at(
+            "/_synapse/admin/v1/register",
+            get(get_register_nonce::get_register_nonce).post(post_register::post_register),
+        )
+        .at(
+            "/_synapse/admin/v1/rooms/{roomId}",
+            delete(delete_room::delete_room),
+        )
 }

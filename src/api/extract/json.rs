@@ -87,7 +87,7 @@ pub async fn body_bytes(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Reads a JSON object. What is no JSON at all is M_NOT_JSON; JSON of another shape M_BAD_JSON.
-fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde_json skips over fields that nobody wants without checking their UTF-8.
     let text =
         std::str::from_utf8(bytes).map_err(|_| MatrixError::not_json("The body is not valid UTF-8"))?;

@@ -12,6 +12,7 @@ use crate::{
     head::HeadRecord,
     keys,
     load::RoomRecord,
+    partial::PartialState,
     receive::{Manner, Received, Verified},
 };
 
@@ -48,10 +49,14 @@ impl Rooms {
         let made = remote.make(Dance::Join, &server, room_id, user).await?;
         let (_, pdu) = self.complete(&made, room_id, user, "join", content)?;
         let answer = remote
-            .send_join(&server, room_id, &pdu.event_id, &pdu.json, false)
+            .send_join(&server, room_id, &pdu.event_id, &pdu.json, true)
             .await?;
         let room = self.room_for_import(room_id, &made.version).await?;
-        room.import(&server, pdu, answer).await
+        room.import(&server, pdu, answer).await?;
+        if room.is_partial() {
+            room.start_resync();
+        }
+        Ok(())
     }
 
     /// The handle of a room that is to be filled: the one that is here, or one that nobody sees yet.
@@ -149,6 +154,16 @@ impl Room {
             replaces_tips: !self.is_resident(),
             ..Manner::default()
         };
+        if answer.members_omitted {
+            let partial = PartialState {
+                join: verified.pdu.event_id.clone(),
+                resident: server.to_owned(),
+                servers: answer.servers_in_room,
+            };
+            let row = keys::room(self.0.key, keys::ROOM_PARTIAL);
+            manner.rows.put(Family::Room, row, record::encode(&partial));
+            self.0.partial.send_replace(Some(Arc::new(partial)));
+        }
         if new {
             let stored = RoomRecord {
                 room_id: self.id().to_string(),
@@ -165,6 +180,9 @@ impl Room {
             Ok(Received::Rejected(why)) => Error::Forbidden(why),
             Err(error) => error,
         };
+        if answer.members_omitted {
+            self.0.partial.send_replace(None);
+        }
         if new {
             rooms.loaded.remove(self.id());
         }

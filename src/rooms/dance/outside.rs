@@ -23,8 +23,8 @@ impl Rooms {
         mut stripped: Vec<Box<RawValue>>,
     ) -> Result<Bytes, Error> {
         self.log.check_writable()?;
-        let rules = hearth_events::rules(version)
-            .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(version).ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
         let pdu = Pdu::parse(rules, text)?;
         let wrong = |what: &str| Error::BadEvent(what.to_owned());
         if pdu.room_id() != room_id || pdu.event_id != event_id {
@@ -34,7 +34,9 @@ impl Rooms {
             && Membership::of_content(pdu.content()) == Membership::Invite
             && pdu.sender().server_name() == origin;
         if !invites {
-            return Err(wrong("The event is not an invitation by a user of the sending server"));
+            return Err(wrong(
+                "The event is not an invitation by a user of the sending server",
+            ));
         }
         let target = pdu
             .state_key()
@@ -95,8 +97,8 @@ impl Rooms {
         inviter: Option<&UserId>,
         text: &[u8],
     ) -> Result<(), Error> {
-        let rules = hearth_events::rules(version)
-            .ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
+        let rules =
+            hearth_events::rules(version).ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?;
         let pdu = Pdu::parse(rules, text)?;
         let wrong = || Error::BadEvent("The event does not end an invitation or a knock".to_owned());
         let after = match Membership::of_content(pdu.content()) {
@@ -198,7 +200,9 @@ impl Rooms {
     ) -> Result<(), Error> {
         self.log.check_writable()?;
         let (event_id, stripped) = self
-            .through(via, |server| self.knock_through(server, user, room_id, content.clone()))
+            .through(via, |server| {
+                self.knock_through(server, user, room_id, content.clone())
+            })
             .await?;
         let stripped = stripped
             .iter()
@@ -234,6 +238,24 @@ impl Rooms {
         Ok((pdu.event_id, stripped))
     }
 
+    /// Takes a room out of a user's list though the room does not say so.
+    pub(crate) async fn drop_from_list(&self, room_id: &RoomId, user: &UserId) -> Result<(), Error> {
+        let event_id = EventId::parse(format!("$purged-{}", self.clock.now_ms()))
+            .map_err(|_| Error::Damaged("event id"))?;
+        self.tell_user(
+            room_id,
+            user,
+            Outside {
+                membership: hearth_users::Membership::Leave,
+                event_id,
+                sender: user,
+                stripped: Vec::new(),
+                is_direct: false,
+            },
+        )
+        .await
+    }
+
     /// Puts a membership into the user's room list, out of the room's own slot: what the room itself says later
     /// comes after it.
     async fn tell_user(&self, room_id: &RoomId, user: &UserId, outside: Outside<'_>) -> Result<(), Error> {
@@ -246,7 +268,7 @@ impl Rooms {
             anchor: 0,
             ts: self.clock.now_ms(),
             is_direct: outside.is_direct,
-            stripped_state: outside.stripped,
+            stripped_state: crate::stripped::prune(&outside.stripped),
             predecessor: None,
         };
         self.cluster

@@ -20,6 +20,7 @@ use crate::{
 mod chain;
 mod gap;
 mod history;
+mod merge;
 mod resolve;
 mod verify;
 
@@ -87,7 +88,9 @@ impl Room {
         if self.placed(&verified.pdu.event_id)?.is_some() {
             return Ok(Received::Known);
         }
-        self.take_in(origin, verified, Manner::default()).await
+        let received = self.take_in(origin, verified, Manner::default()).await?;
+        self.merge_extremities().await;
+        Ok(received)
     }
 
     /// Waits until everything that was decided is readable.
@@ -207,6 +210,8 @@ impl Room {
             }
         };
         let verdict = match self.judge_by_auth_events(&pdu)? {
+            // With most members unknown, the state says little: it is asked when it is whole.
+            Ok(()) if self.is_partial() => Ok(()),
             Ok(()) => self.judge_by_state(&pdu, state_before, &nodes)?,
             denied => denied,
         };
@@ -380,7 +385,7 @@ impl Room {
     }
 
     /// Authorization by the state before the event.
-    fn judge_by_state(&self, pdu: &Pdu, root: NodeId, nodes: &NewNodes) -> Result<Result<(), String>, Error> {
+    pub(crate) fn judge_by_state(&self, pdu: &Pdu, root: NodeId, nodes: &NewNodes) -> Result<Result<(), String>, Error> {
         let input = AuthInput::of_pdu(self.rules(), pdu);
         let mut types = hearth_events::auth_types(
             self.rules(),

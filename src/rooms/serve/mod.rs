@@ -42,11 +42,16 @@ impl Room {
 
     /// The servers with joined members, in the order of their names.
     pub fn servers(&self) -> Vec<OwnedServerName> {
-        let head = self.0.head.lock();
-        let servers = head.servers.keys();
-        servers
-            .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
-            .collect()
+        let mut servers: std::collections::BTreeSet<OwnedServerName> = {
+            let head = self.0.head.lock();
+            let servers = head.servers.keys();
+            servers
+                .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
+                .collect()
+        };
+        // While the state is partial, the server that let us in said who there is.
+        servers.extend(self.partial_servers());
+        servers.into_iter().collect()
     }
 
     /// An event that other servers may be given at all: one with a place in the room's graph that was not rejected.

@@ -141,6 +141,25 @@ impl Staging<'_> {
         }
     }
 
+    /// Makes the whole state the current one, with the events that were judged again (see `partial`).
+    pub(crate) fn complete(
+        &mut self,
+        events: &[Event],
+        after: &HashMap<Short, NodeId>,
+        root: NodeId,
+    ) -> Result<(), Stop> {
+        self.replaced.extend(events.iter().cloned());
+        for tip in &mut self.record.tips {
+            if let Some(root) = after.get(&tip.event.short) {
+                tip.root = *root;
+            }
+        }
+        let before = std::mem::replace(&mut self.record.root, root);
+        let row = keys::room(self.room.0.key, keys::ROOM_PARTIAL);
+        self.rows.delete(Family::Room, row);
+        self.change_state(before, None)
+    }
+
     /// The gap before a place is closed.
     pub(crate) fn close_gap(&mut self, place: Place) {
         let row = keys::index(self.room.0.key, keys::INDEX_GAP, &[&keys::place_bytes(place)]);
@@ -172,6 +191,7 @@ impl Staging<'_> {
             let input = AuthInput::of_pdu(self.room.0.rules, pdu);
             let known = self.record.last_n > 0;
             if known
+                && !self.room.is_partial()
                 && hearth_events::authorize(self.room.0.rules, &input, self as &dyn StateView).is_err()
             {
                 flags.0 |= Flags::SOFT_FAILED;
@@ -205,7 +225,7 @@ impl Staging<'_> {
         let before_root = self.record.root;
         self.move_tips(judged, short, after, roots)?;
         self.record.last_n += 1;
-        self.change_state(before_root, short, pdu)?;
+        self.change_state(before_root, Some((short, pdu)))?;
         header.place = Place {
             anchor: self.record.last_n,
             offset: 0,
@@ -291,7 +311,7 @@ impl Staging<'_> {
     }
 
     /// Brings the flat state, the counts and the cache in line with the new root. Costs what differs.
-    fn change_state(&mut self, before: NodeId, short: Short, pdu: &Pdu) -> Result<(), Stop> {
+    fn change_state(&mut self, before: NodeId, staged: Option<(Short, &Pdu)>) -> Result<(), Stop> {
         let mut changes = Vec::new();
         {
             let store = self.room.nodes();
@@ -309,7 +329,7 @@ impl Staging<'_> {
         }
         let changed_at_once = changes.len();
         for (old, new) in changes {
-            self.change_entry(old, new, short, pdu)?;
+            self.change_entry(old, new, staged)?;
         }
         // Of a room that is joined, the others' memberships are no news: they were there before.
         if changed_at_once > MEMBERS_NEWS_MAX {
@@ -323,11 +343,12 @@ impl Staging<'_> {
         &mut self,
         old: Option<Short>,
         new: Option<Short>,
-        short: Short,
-        pdu: &Pdu,
+        staged: Option<(Short, &Pdu)>,
     ) -> Result<(), Stop> {
         let read = |wanted: Short| -> Result<Pdu, Stop> {
-            if wanted == short {
+            if let Some((short, pdu)) = staged
+                && wanted == short
+            {
                 return Ok(pdu.clone());
             }
             if let Some(position) = self.head.pending.ids.values().find(|(_, id)| *id == wanted) {

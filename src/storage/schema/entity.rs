@@ -10,7 +10,7 @@ pub const DOC: FamilyDoc = FamilyDoc {
     key: "slot u16 · kind u8 · name; slot u16 · kind u8 for the counter; slot u16 · kind+128 u8 · number u32 for the way back",
     value: "tag 2 · number u32; the way back: tag 2 · name",
     writer: "the log, in the batch that creates the entity",
-    growth: "one or two rows an entity; never removed, so that a number is not used twice",
+    growth: "one or two rows an entity, removed with it; the counter stays, so that a number is not used twice",
     profile: Profile::Point,
 };
 

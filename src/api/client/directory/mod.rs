@@ -38,7 +38,7 @@ pub fn routes() -> Routes {
 }
 
 /// A page of the directory as clients read it.
-fn page(app: &App, query: &DirectoryEntry) -> Result<Value> {
+pub(crate) fn page(app: &App, query: &DirectoryEntry) -> Result<Value> {
     let page = app.rooms.public_rooms(query)?;
     let mut answer = json!({ "chunk": page.chunk, "total_room_count_estimate": page.total });
     if let Some(next) = page.next {
@@ -51,7 +51,7 @@ fn page(app: &App, query: &DirectoryEntry) -> Result<Value> {
 }
 
 /// Reads where a page begins.
-fn since(token: Option<&str>) -> Result<Option<usize>, MatrixError> {
+pub(crate) fn since(token: Option<&str>) -> Result<Option<usize>, MatrixError> {
     let wrong = || MatrixError::invalid_param("since is not a token of this endpoint");
     token
         .map(|token| {

@@ -8,7 +8,7 @@ pub mod legacy;
 pub mod post_create;
 pub mod post_upload;
 pub mod put_upload;
-mod serve;
+pub(crate) mod serve;
 
 use axum::routing::{get, post, put};
 

@@ -55,8 +55,24 @@ pub struct ThumbnailQuery {
     #[serde(default)]
     method: ThumbnailMethod,
     animated: Option<bool>,
-    timeout_ms: Option<u64>,
+    /// How long to wait for content that was announced.
+    pub timeout_ms: Option<u64>,
     allow_remote: Option<bool>,
+}
+
+impl ThumbnailQuery {
+    /// What is asked of the store.
+    pub fn request(&self) -> ThumbnailRequest {
+        ThumbnailRequest {
+            width: self.width,
+            height: self.height,
+            method: match self.method {
+                ThumbnailMethod::Crop => Method::Crop,
+                ThumbnailMethod::Scale => Method::Scale,
+            },
+            animated: self.animated.unwrap_or(false),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -171,15 +187,7 @@ pub async fn thumbnail(
     query: ThumbnailQuery,
 ) -> Result<Response> {
     let media = media_id(server, id)?;
-    let request = ThumbnailRequest {
-        width: query.width,
-        height: query.height,
-        method: match query.method {
-            ThumbnailMethod::Crop => Method::Crop,
-            ThumbnailMethod::Scale => Method::Scale,
-        },
-        animated: query.animated.unwrap_or(false),
-    };
+    let request = query.request();
     let wait = Duration::from_millis(query.timeout_ms.unwrap_or(DEFAULT_WAIT_MS));
     let allow_remote = query.allow_remote.unwrap_or(true);
     let found = app.media.thumbnail(&media, request, wait, allow_remote).await?;

@@ -34,6 +34,11 @@ async fn fields_of(app: &App, user: &UserId, field: Option<&str>) -> Result<Map<
     if user.server_name() != app.server_name {
         return Ok(app.federation.profile(user, field).await?);
     }
+    local_fields_of(app, user)
+}
+
+/// The fields of a local user's profile.
+pub(crate) fn local_fields_of(app: &App, user: &UserId) -> Result<Map<String, Value>> {
     let no_profile = || MatrixError::not_found("There is no such user, or no profile");
     let user = app.users.get(user)?.ok_or_else(no_profile)?;
     if user.account()?.deactivated {

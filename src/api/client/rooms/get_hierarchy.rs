@@ -7,10 +7,11 @@ use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_events::JoinRule;
 use hearth_rooms::{Membership, Room, Visibility};
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::spaces;
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Path, Query};
@@ -68,14 +69,12 @@ pub async fn get_hierarchy(
         if page.len() == limit {
             return Ok(Json(json!({ "rooms": page, "next_batch": found.to_string() })));
         }
-        let children = children(&room, options.suggested_only)?;
+        let children = spaces::children(&room, options.suggested_only)?;
         if options.max_depth.is_none_or(|max| depth < max) {
             left.extend(children.iter().rev().map(|child| (depth + 1, child.id.clone())));
         }
         if found >= from {
-            let mut summary = room.summary()?;
-            summary["children_state"] = Value::Array(children.into_iter().map(|child| child.event).collect());
-            page.push(summary);
+            page.push(spaces::with_children(&room, children)?);
         }
         found += 1;
     }
@@ -91,78 +90,4 @@ fn may_know(room: &Room, user: &UserId) -> Result<bool> {
     ) || room.history_visibility()? == Visibility::WorldReadable
         || matches!(room.membership(user)?, Membership::Join | Membership::Invite)
         || room.may_join_by_rule(&rule, user)?)
-}
-
-struct Child {
-    id: OwnedRoomId,
-    event: Value,
-}
-
-/// The valid children of a space, in the order of the specification ("Ordering of children").
-fn children(room: &Room, suggested_only: bool) -> Result<Vec<Child>> {
-    if room.create_info().room_type.as_deref() != Some("m.space") {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for event in room.state_of_type("m.space.child")? {
-        let Some(Ok(id)) = event.pdu.state_key().map(<&RoomId>::try_from) else {
-            continue;
-        };
-        let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
-        if !content.get("via").is_some_and(Value::is_array)
-            || (suggested_only && content.get("suggested") != Some(&Value::Bool(true)))
-        {
-            continue;
-        }
-        let order = content
-            .get("order")
-            .and_then(Value::as_str)
-            .filter(|order| is_order(order));
-        let key = (
-            order.is_none(),
-            order.map(str::to_owned),
-            event.pdu.origin_server_ts(),
-            id.to_owned(),
-        );
-        let event = json!({
-            "type": "m.space.child",
-            "state_key": id,
-            "sender": event.pdu.sender(),
-            "origin_server_ts": event.pdu.origin_server_ts(),
-            "content": content,
-        });
-        found.push((
-            key,
-            Child {
-                id: id.to_owned(),
-                event,
-            },
-        ));
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found.into_iter().map(|(_, child)| child).collect())
-}
-
-/// An order has at most 50 characters from space to tilde.
-fn is_order(order: &str) -> bool {
-    order.len() <= 50 && order.bytes().all(|byte| (0x20..=0x7e).contains(&byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orders() {
-        let long = "x".repeat(51);
-        for (order, expected) in [
-            ("", true),
-            ("abc ~", true),
-            ("\u{7f}", false),
-            ("ä", false),
-            (&long, false),
-        ] {
-            assert_eq!(is_order(order), expected, "{order:?}");
-        }
-    }
 }

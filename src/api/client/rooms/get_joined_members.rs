@@ -19,6 +19,8 @@ pub async fn get_joined_members(
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Value>> {
     let room = super::joined_room(&app, &room_id, &auth.user)?;
+    // Of a room that was just joined elsewhere, the members may still be on their way.
+    room.wait_full().await;
     let mut shorts = Vec::new();
     room.visit_members(&mut |_, membership, short| {
         if membership == Membership::Join {

@@ -38,6 +38,8 @@ pub async fn get_members(
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
+    // Of a room that was just joined elsewhere, the members may still be on their way.
+    reading.room.clone().wait_full().await;
     let at = options.at.as_deref().filter(|_| reading.left.is_none());
     let events: Vec<Arc<Event>> = match (at, &reading.left) {
         (None, None) => {

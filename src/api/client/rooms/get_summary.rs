@@ -9,6 +9,7 @@ use hearth_rooms::{Membership, Visibility};
 use ruma::OwnedRoomOrAliasId;
 use serde_json::{Value, json};
 
+use super::spaces;
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Json, OptionalAuth, Path};
@@ -38,24 +39,9 @@ pub async fn get_summary(
     } else if !open {
         return Err(not_found().into());
     }
-    let mut summary = room.summary()?;
-    summary["room_version"] = json!(room.rules().version);
-    if let Some(algorithm) = room.state_text("m.room.encryption", "algorithm")? {
-        summary["encryption"] = json!(algorithm);
-    }
+    let mut summary = spaces::full_summary(&room)?;
     if let Some(membership) = membership {
         summary["membership"] = json!(membership);
-    }
-    let allowed: Vec<_> = rule
-        .allow
-        .iter()
-        .filter_map(|allow| match allow {
-            hearth_events::AllowRule::RoomMembership(room) => Some(room.clone()),
-            _ => None,
-        })
-        .collect();
-    if !allowed.is_empty() {
-        summary["allowed_room_ids"] = json!(allowed);
     }
     Ok(Json(summary))
 }

@@ -28,6 +28,7 @@ mod bad_input;
 mod create_room;
 mod data;
 mod directory;
+mod federation;
 mod history;
 mod membership;
 mod network;

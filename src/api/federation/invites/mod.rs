@@ -1,0 +1,114 @@
+//! Invitations of users of this server, and those made by a third-party identifier.
+
+pub mod put_exchange_third_party_invite;
+pub mod put_invite;
+pub mod put_invite_v1;
+pub mod put_onbind;
+
+use std::sync::Arc;
+
+use axum::routing::put;
+use bytes::Bytes;
+use hearth_core::error::{MatrixError, errcode};
+use hearth_events::Pdu;
+use ruma::{EventId, RoomId, RoomVersionId, ServerName, UserId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::membership::refusal;
+use super::{V1, V2};
+use crate::app::App;
+use crate::error::Result;
+use crate::routes::Routes;
+
+/// The endpoints of this section.
+pub fn routes() -> Routes {
+    let invite = |version: &str| format!("{version}/invite/{{roomId}}/{{eventId}}");
+    Routes::new()
+        .at(&invite(V1), put(put_invite_v1::put_invite_v1))
+        .at(&invite(V2), put(put_invite::put_invite))
+        .at(
+            &format!("{V1}/exchange_third_party_invite/{{roomId}}"),
+            put(put_exchange_third_party_invite::put_exchange_third_party_invite),
+        )
+        .at(&format!("{V1}/3pid/onbind"), put(put_onbind::put_onbind))
+}
+
+/// Takes an invitation of a user of this server and gives the event with this server's signature.
+async fn take(
+    app: &Arc<App>,
+    origin: &ServerName,
+    version: &RoomVersionId,
+    (room_id, event_id): (&RoomId, &EventId),
+    event: &RawValue,
+    state: Vec<Box<RawValue>>,
+) -> Result<Bytes> {
+    if let Some(room) = app.rooms.get(room_id)?
+        && !room.acl_allows(origin)?
+    {
+        let sentence = format!("The room's access control list keeps {origin} out");
+        return Err(MatrixError::forbidden(sentence).into());
+    }
+    check_state(version, room_id, &state)?;
+    check_target(app, event)?;
+    let text = event.get().as_bytes();
+    let taken = app
+        .rooms
+        .receive_invite(origin, version, room_id, event_id, text, state);
+    taken.await.map_err(refusal)
+}
+
+/// Refuses invitations of users who do not exist, or do not want any ("Invite permission").
+fn check_target(app: &App, event: &RawValue) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Event {
+        state_key: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Permission {
+        default_action: Option<String>,
+    }
+    let wrong = || MatrixError::invalid_param("The event does not invite a user of this server");
+    let event: Event = serde_json::from_str(event.get()).map_err(|_| wrong())?;
+    let target = event.state_key.ok_or_else(wrong)?;
+    let target = <&UserId>::try_from(target.as_str()).map_err(|_| wrong())?;
+    if !app.users.is_local(target) {
+        return Err(wrong().into());
+    }
+    let user = app.user(target)?;
+    if user.account()?.deactivated {
+        return Err(MatrixError::forbidden(format!("{target} has left this server")).into());
+    }
+    let permission = user.account_data(None, "m.invite_permission_config")?;
+    let permission = permission.and_then(|text| serde_json::from_str::<Permission>(text.get()).ok());
+    if permission.is_some_and(|found| found.default_action.as_deref() == Some("block")) {
+        let sentence = format!("{target} takes no invitations");
+        return Err(MatrixError::new(403, errcode::INVITE_BLOCKED, sentence).into());
+    }
+    Ok(())
+}
+
+/// Where the room's id is the hash of its create event, the event must be there and make that id (MSC4311). In older
+/// versions nothing ties the two together, and servers may let it be.
+fn check_state(version: &RoomVersionId, room_id: &RoomId, state: &[Box<RawValue>]) -> Result<()> {
+    let Some(rules) = hearth_events::rules(version).filter(|rules| rules.room_id_is_create_hash()) else {
+        return Ok(());
+    };
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let is_create = |event: &RawValue| {
+        serde_json::from_str::<Kind>(event.get()).is_ok_and(|event| event.kind == "m.room.create")
+    };
+    let create = state.iter().find(|event| is_create(event));
+    let create = create.and_then(|event| Pdu::parse(rules, event.get().as_bytes()).ok());
+    match create.is_some_and(|create| create.room_id() == room_id) {
+        true => Ok(()),
+        false => Err(MatrixError::invalid_param(
+            "`invite_room_state` lacks the m.room.create event that makes the room's id",
+        )
+        .into()),
+    }
+}

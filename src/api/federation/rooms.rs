@@ -1,0 +1,38 @@
+//! What every endpoint of a room asks first.
+
+use std::sync::Arc;
+
+use hearth_core::error::MatrixError;
+use hearth_rooms::Room;
+use ruma::{RoomId, ServerName};
+
+use crate::app::App;
+use crate::error::Result;
+
+/// A room that is known here and whose access control list lets the asking server in.
+pub fn known_room(app: &Arc<App>, origin: &ServerName, room_id: &RoomId) -> Result<Room> {
+    let room = app.rooms.require(room_id)?;
+    if !room.acl_allows(origin)? {
+        let sentence = format!("The room's access control list keeps {origin} out");
+        return Err(MatrixError::forbidden(sentence).into());
+    }
+    Ok(room)
+}
+
+/// As [`known_room`]; this server is in the room, so that it can decide who comes and goes.
+pub fn own_room(app: &Arc<App>, origin: &ServerName, room_id: &RoomId) -> Result<Room> {
+    let room = known_room(app, origin, room_id)?;
+    if !room.is_resident() {
+        return Err(MatrixError::not_found(format!("This server is not in the room {room_id}")).into());
+    }
+    Ok(room)
+}
+
+/// As [`known_room`]; the asking server has a joined member in the room.
+pub fn shared_room(app: &Arc<App>, origin: &ServerName, room_id: &RoomId) -> Result<Room> {
+    let room = known_room(app, origin, room_id)?;
+    if !room.has_server(origin.as_str()) {
+        return Err(MatrixError::forbidden(format!("{origin} is not in the room")).into());
+    }
+    Ok(room)
+}

@@ -1,0 +1,83 @@
+//! Removing a room from this server, with everything that is stored of it.
+
+use std::sync::Arc;
+
+use hearth_storage::{Batch, EntityKind, Family, Record};
+use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
+
+use crate::{Error, Rooms, keys};
+
+/// Every family whose keys begin with a room.
+const FAMILIES: [Family; 11] = [
+    Family::Room,
+    Family::RoomEvent,
+    Family::RoomEventId,
+    Family::RoomTimeline,
+    Family::RoomState,
+    Family::RoomStateAt,
+    Family::RoomStateKey,
+    Family::RoomStateNode,
+    Family::RoomTxn,
+    Family::RoomIndex,
+    Family::RoomReceipt,
+];
+
+/// What a purge did to users of this server.
+#[derive(Clone, Debug, Default)]
+pub struct Purged {
+    /// Who was in the room, or invited, and is not any more.
+    pub kicked: Vec<OwnedUserId>,
+    /// The aliases that pointed to the room.
+    pub aliases: Vec<OwnedRoomAliasId>,
+}
+
+impl Rooms {
+    /// Takes all users of this server out of a room and removes the room from this server. Other servers keep it.
+    /// Who joins it later gets it anew.
+    pub async fn purge(self: &Arc<Self>, room_id: &RoomId) -> Result<Purged, Error> {
+        let room = self.require(room_id)?;
+        let _join = self.join_locks.lock(room_id.as_str()).lock().await;
+        let mut members = Vec::new();
+        room.visit_members(&mut |user, membership, _| {
+            let inside = matches!(
+                membership,
+                crate::Membership::Join | crate::Membership::Invite | crate::Membership::Knock
+            );
+            if inside && self.is_local(user) {
+                members.push(user.to_owned());
+            }
+            true
+        })?;
+        let mut purged = Purged::default();
+        for user in members {
+            // Who cannot leave by the room's rules is out all the same.
+            if room.leave(&user, None).await.is_err() {
+                self.drop_from_list(room_id, &user).await?;
+            }
+            purged.kicked.push(user);
+        }
+        self.set_listed(&room, false).await?;
+        for alias in room.aliases()? {
+            self.delete_alias(&alias).await?;
+            purged.aliases.push(alias);
+        }
+        let _turn = room.0.receiving.lock().await;
+        room.settle().await?;
+        let key = room.0.key;
+        let mut batch = Batch::new();
+        let (start, end) = keys::entity_range(key);
+        for family in FAMILIES {
+            batch.delete_range(family, start.clone(), end.clone());
+        }
+        hearth_storage::remove_entity(EntityKind::Room, room_id.as_str(), key, &mut batch);
+        self.loaded.remove(room_id);
+        self.cluster
+            .commit(key.slot, |_| Record {
+                batch,
+                ..Record::default()
+            })
+            .await?;
+        self.loaded.remove(room_id);
+        Ok(purged)
+    }
+}

@@ -1,0 +1,69 @@
+//! Several servers over the simulated network.
+
+use std::time::Duration;
+
+use hearth_testkit::{Client, SimNetwork, TestServer};
+use serde_json::{Value, json};
+
+/// Servers named hs1, hs2, … that reach each other.
+fn servers(network: &SimNetwork, count: u64) -> Vec<TestServer> {
+    (1..=count)
+        .map(|number| TestServer::simulated(&format!("hs{number}"), 4, number, network))
+        .collect()
+}
+
+/// Asks until the answer fits; time is simulated.
+async fn until<F: Future<Output = Option<T>>, T>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    for _ in 0..200 {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: not in time");
+}
+
+async fn public_room(client: &Client, version: &str) -> String {
+    let body = json!({ "preset": "public_chat", "room_version": version });
+    let made = client.post("/createRoom", body).await.ok();
+    made["room_id"].as_str().expect("a room id").to_owned()
+}
+
+async fn sees(client: &Client, room: &str, event: &str) -> Option<Value> {
+    let answer = client.get(&format!("/rooms/{room}/event/{event}")).await;
+    (answer.status == 200).then(|| answer.ok())
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_servers_talk() {
+    for version in ["1", "3", "6", "10", "11", "12"] {
+        let network = SimNetwork::new(7);
+        let servers = servers(&network, 2);
+        let alice = servers[0].register("alice").await;
+        let bob = servers[1].register("bob").await;
+        let room = public_room(&alice, version).await;
+        let before = alice.say(&room, "before").await;
+        let joined = bob.post(&format!("/join/{room}?via=hs1"), json!({})).await;
+        assert_eq!(joined.status, 200, "{version}: {joined:?}");
+        until("the join reaches hs1", async || {
+            let members = alice.get(&format!("/rooms/{room}/joined_members")).await.ok();
+            members["joined"].get("@bob:hs2").cloned()
+        })
+        .await;
+        let there = alice.say(&room, "there").await;
+        until("hs2 has the message", async || sees(&bob, &room, &there).await).await;
+        let back = bob.say(&room, "back").await;
+        until("hs1 has the answer", async || sees(&alice, &room, &back).await).await;
+        // What was said before bob came is fetched when he reads on.
+        let page = bob
+            .get(&format!("/rooms/{room}/messages?dir=b&limit=50"))
+            .await
+            .ok();
+        let found = page["chunk"].as_array().expect("a chunk");
+        assert!(
+            found.iter().any(|event| event["event_id"] == before.as_str()),
+            "{version}: {page}"
+        );
+        assert!(found.iter().any(|event| event["type"] == "m.room.create"));
+    }
+}
