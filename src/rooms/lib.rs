@@ -48,6 +48,7 @@ mod stripped;
 mod timeline;
 mod typing;
 mod unread;
+mod unread_list;
 mod unread_own;
 mod unread_rows;
 mod upgrade;
@@ -71,6 +72,7 @@ pub use staging::MemberChange;
 pub use state_tree::NodeId;
 pub use timeline::Page;
 pub use unread::{Counts, EventRoom, Unread, UnreadUser};
+pub use unread_list::Notified;
 pub use visibility::{Sees, Viewer, Visibility};
 
 /// Above this many rooms in memory, those that nobody uses are dropped.

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use hearth_events::push::{Outcome, PushEvent, Rules, Surroundings};
 use hearth_events::{PowerLevels, PowerView};
-use hearth_storage::{Family, record};
+use hearth_storage::{EntityKey, Family, Position, record};
+use hearth_users::User;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::{
-    Error, Event, Place, Room,
+    Error, Event, Place, Room, Rooms,
     codec::{Cursor, put_varint},
     event::Short,
     head::Totals,
@@ -159,6 +160,45 @@ impl Sums {
 }
 
 impl Room {
+    /// What is unread for a user; none where the user is not joined.
+    pub fn unread_of(&self, user: &User) -> Result<Option<Unread>, Error> {
+        let user = self.unread_user(user)?;
+        user.map(|user| self.unread(&user)).transpose()
+    }
+
+    /// A user as unread counts see it; none where the user is not joined.
+    pub fn unread_user<'a>(&self, user: &'a User) -> Result<Option<UnreadUser<'a>>, Error> {
+        let entry = user.room(self.id()).map_err(of_user)?;
+        let Some(entry) = entry.filter(|entry| entry.membership == hearth_users::Membership::Join) else {
+            return Ok(None);
+        };
+        let joined = match entry.began_anchor {
+            0 => self.place_at(entry.room_began)?.anchor,
+            noted => noted,
+        };
+        Ok(Some(UnreadUser {
+            id: user.id(),
+            joined,
+            rules: user.rules().map_err(of_user)?,
+            ignored: user.ignored_users().map_err(of_user)?,
+        }))
+    }
+
+    /// Whether a user has read an event.
+    pub fn has_read(&self, user: &UnreadUser<'_>, event: &Event) -> Result<bool, Error> {
+        Ok(event.header.place <= self.marks(user)?.of(event.header.thread))
+    }
+
+    /// Whose receipt was set at a log position, if it still stands.
+    pub fn receipt_user(&self, position: Position) -> Result<Option<OwnedUserId>, Error> {
+        let row = keys::receipt_position(self.0.key, position);
+        let value = self.reader().get(Family::RoomReceipt, &row)?;
+        let tail = value.as_deref().and_then(keys::untagged);
+        let user = tail.and_then(|tail| tail.split(|byte| *byte == 0).next());
+        let user = user.and_then(|user| std::str::from_utf8(user).ok());
+        Ok(user.and_then(|user| OwnedUserId::try_from(user).ok()))
+    }
+
     /// What is unread for a joined member of this server.
     pub fn unread(&self, user: &UnreadUser<'_>) -> Result<Unread, Error> {
         let last = Place {
@@ -431,6 +471,32 @@ impl Room {
             }
         }
         Ok(false)
+    }
+}
+
+/// A user's error as a room's.
+fn of_user(error: hearth_users::Error) -> Error {
+    match error {
+        hearth_users::Error::Storage(error) => Error::Storage(error),
+        other => {
+            tracing::warn!(error = %other, "a user could not be read for unread counts");
+            Error::Damaged("user")
+        }
+    }
+}
+
+impl Rooms {
+    /// The room with a number.
+    pub fn room_of_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
+        let row = keys::room(key, keys::ROOM_RECORD);
+        let Some(value) = self.reader().get(Family::Room, &row)? else {
+            return Ok(None);
+        };
+        let record: crate::load::RoomRecord = record::decode(&value)?;
+        match <&ruma::RoomId>::try_from(record.room_id.as_str()) {
+            Ok(id) => self.get(id),
+            Err(_) => Err(Error::Damaged("room record")),
+        }
     }
 }
 

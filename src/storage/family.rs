@@ -116,6 +116,8 @@ families! {
     KeyBackup = 32, "key_backup", key_backup;
     /// The published keys of other servers.
     ServerKey = 33, "server_key", server_key;
+    /// What pushers are still to be told.
+    PushQueue = 50, "push_queue", push_queue;
 }
 
 #[cfg(test)]

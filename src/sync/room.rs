@@ -89,7 +89,7 @@ impl Look<'_> {
         if news.is_empty() {
             return Ok(None);
         }
-        let unread = self.unread(&room)?;
+        let unread = room.unread_of(&self.request.user)?.unwrap_or_default();
         if self.request.filter.room.timeline.unread_thread_notifications {
             news.unread = unread.main.into();
             let threads = unread
@@ -445,24 +445,6 @@ impl Look<'_> {
         // Who left and came back between two syncs may have been told.
         let told = self.since.is_some() && if known { changed } else { changes > 0 };
         Some(users).filter(|users| told || !users.is_empty())
-    }
-
-    /// What is unread in a joined room.
-    pub(crate) fn unread(&self, room: &Room) -> Result<hearth_rooms::Unread, Error> {
-        let user = &self.request.user;
-        let Some(entry) = user.room(room.id())? else {
-            return Ok(hearth_rooms::Unread::default());
-        };
-        let joined = match entry.began_anchor {
-            0 => room.place_at(entry.room_began)?.anchor,
-            noted => noted,
-        };
-        Ok(room.unread(&hearth_rooms::UnreadUser {
-            id: user.id(),
-            joined,
-            rules: user.rules()?,
-            ignored: self.ignored.clone(),
-        })?)
     }
 
     /// The receipts set since the token, as far as the filter shows them, and whether own ones are among them.

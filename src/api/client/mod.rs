@@ -10,6 +10,7 @@ pub mod filters;
 pub mod keys;
 pub mod media;
 pub mod mutual_rooms;
+pub mod notifications;
 pub mod openid;
 pub mod presence;
 pub mod profile;
@@ -42,6 +43,7 @@ pub fn routes() -> Routes {
         keys::routes(),
         media::routes(),
         mutual_rooms::routes(),
+        notifications::routes(),
         openid::routes(),
         presence::routes(),
         profile::routes(),

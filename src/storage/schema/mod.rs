@@ -228,6 +228,7 @@ pub mod meta;
 pub mod one_time_key;
 pub mod one_time_key_id;
 pub mod outbox;
+pub mod push_queue;
 pub mod room;
 pub mod room_event;
 pub mod room_event_id;

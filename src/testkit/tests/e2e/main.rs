@@ -34,6 +34,7 @@ mod membership;
 mod network;
 mod process;
 mod property;
+mod push;
 mod receipts;
 mod relations;
 mod sending;
