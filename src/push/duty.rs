@@ -75,7 +75,12 @@ impl Push {
                         position: *position,
                         index: u16::try_from(index).unwrap_or(u16::MAX),
                     };
-                    self.queue_item(item, source, &mut batch, &mut targets)?;
+                    match self.queue_item(item, source, &mut batch, &mut targets) {
+                        Ok(()) => {}
+                        Err(error) if error.is_of_storage() => return Err(error),
+                        // One event that cannot be read must not keep all others from their readers.
+                        Err(error) => tracing::error!(%error, "nobody is notified of an event"),
+                    }
                 }
             }
         }

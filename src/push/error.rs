@@ -13,3 +13,15 @@ pub enum Error {
     #[error(transparent)]
     Users(#[from] hearth_users::Error),
 }
+
+impl Error {
+    /// Whether the storage failed: then the same may succeed later.
+    pub(crate) fn is_of_storage(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage(_)
+                | Self::Rooms(hearth_rooms::Error::Storage(_))
+                | Self::Users(hearth_users::Error::Storage(_))
+        )
+    }
+}

@@ -35,9 +35,9 @@ pub(crate) fn body(
         let tweaks = tweaks(actions);
         if pusher.data.get("format").and_then(Value::as_str) != Some(EVENT_ID_ONLY) {
             describe(&mut notification, user, room, event)?;
-            device["tweaks"] = Value::Object(tweaks.clone());
+            notification.insert("prio".to_owned(), json!(priority(event, &tweaks)));
+            device["tweaks"] = Value::Object(tweaks);
         }
-        notification.insert("prio".to_owned(), json!(priority(event, &tweaks)));
     }
     notification.insert("devices".to_owned(), json!([device]));
     Ok(json!({ "notification": notification }))

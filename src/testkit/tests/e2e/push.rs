@@ -348,3 +348,32 @@ async fn a_gateway_is_told() {
     alice.say(&room, "eight").await;
     assert!(gateway.told().await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_or_doubled_over_a_restart() {
+    let network = SimNetwork::new(2);
+    let server = TestServer::simulated("hs1", 4, 2, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (one, two) = (
+        alice.room().with(&bob).build().await,
+        alice.room().with(&bob).build().await,
+    );
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    alice.say(&one, "told before").await;
+    assert_eq!(gateway.told().await.len(), 1);
+    gateway.status.store(500, Ordering::SeqCst);
+    let (first, second) = (alice.say(&one, "a").await, alice.say(&two, "b").await);
+    assert!(gateway.told().await.is_empty());
+    let server = server.restart_simulated(3, &network).await;
+    gateway.status.store(200, Ordering::SeqCst);
+    let told = gateway.told().await;
+    let mut ids: Vec<_> = about(&told).into_iter().map(|(event, _)| event).collect();
+    ids.sort_unstable();
+    let mut expected = [Some(first.as_str()), Some(second.as_str())];
+    expected.sort_unstable();
+    assert_eq!(ids, expected);
+    let alice = alice.on(server.endpoint());
+    let third = alice.say(&one, "c").await;
+    assert_eq!(about(&gateway.told().await), [(Some(third.as_str()), 4)]);
+}
