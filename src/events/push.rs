@@ -94,6 +94,11 @@ pub fn ruleset(global: Option<Value>, user: &UserId) -> Ruleset {
     }
 }
 
+/// Whether a whole text fits a glob pattern, without regard to case (appendices, "Glob-style matching").
+pub fn glob(pattern: &str, text: &str) -> bool {
+    words::fits_whole(&text.to_lowercase(), &pattern.to_lowercase())
+}
+
 /// What an event means to a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {

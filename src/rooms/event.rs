@@ -15,6 +15,9 @@ use crate::{
 /// The tag of the record's first encoding.
 const RECORD_V1: u8 = 1;
 
+/// The tag of the encoding that says in which thread the event is.
+const RECORD_V2: u8 = 2;
+
 /// An event's number in its room: dense from 1, outliers and rejected events included.
 pub type Short = u32;
 
@@ -76,6 +79,8 @@ pub struct Header {
     pub prev: SmallVec<[Short; 2]>,
     /// `auth_events` as short ids.
     pub auth: SmallVec<[Short; 4]>,
+    /// The root of the thread that the event is in: by a relation of its own, or through the event it relates to.
+    pub thread: Option<Short>,
     /// The event that redacted this one.
     pub redacted_by: Option<Short>,
     /// The local device that sent it, where there was a transaction id.
@@ -119,7 +124,7 @@ impl Event {
         let header = &self.header;
         let json = &self.pdu.json;
         let mut out = Vec::with_capacity(json.len() + 160);
-        out.push(RECORD_V1);
+        out.push(RECORD_V2);
         put_varint(&mut out, u64::from(header.flags.0));
         out.push(header.class.to_u8());
         put_varint(&mut out, header.place.anchor);
@@ -128,6 +133,7 @@ impl Event {
         out.extend_from_slice(&header.state_before.0);
         put_shorts(&mut out, &header.prev);
         put_shorts(&mut out, &header.auth);
+        put_varint(&mut out, u64::from(header.thread.unwrap_or(0)));
         put_varint(&mut out, u64::from(header.redacted_by.unwrap_or(0)));
         match &header.origin {
             None => out.push(0),
@@ -145,7 +151,8 @@ impl Event {
     /// Reads a stored record.
     pub fn decode(rules: &Rules, short: Short, bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(bytes, "event");
-        if cursor.u8()? != RECORD_V1 {
+        let tag = cursor.u8()?;
+        if !matches!(tag, RECORD_V1 | RECORD_V2) {
             return Err(cursor.damaged());
         }
         let flags = Flags(cursor.u32()? as u16);
@@ -156,6 +163,10 @@ impl Event {
         let state_before = NodeId(cursor.take(16)?.try_into().map_err(|_| cursor.damaged())?);
         let prev = take_shorts(&mut cursor)?;
         let auth = take_shorts(&mut cursor)?;
+        let thread = match tag {
+            RECORD_V1 => None,
+            _ => Some(cursor.u32()?).filter(|short| *short != 0),
+        };
         let redacted_by = Some(cursor.u32()?).filter(|short| *short != 0);
         let origin = match cursor.u8()? {
             0 => None,
@@ -179,6 +190,7 @@ impl Event {
             state_before,
             prev,
             auth,
+            thread,
             redacted_by,
             origin,
         };

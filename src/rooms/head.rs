@@ -24,6 +24,9 @@ const HEAD_V1: u8 = 1;
 /// The tag of the encoding in which each forward extremity has the root of the state after it.
 const HEAD_V2: u8 = 2;
 
+/// The tag of the encoding in which the totals of threads stand apart.
+const HEAD_V3: u8 = 3;
+
 /// How many members' parsed events the writer keeps; beyond it the cache starts afresh.
 const CACHED_MEMBERS_MAX: usize = 4096;
 
@@ -51,12 +54,22 @@ pub(crate) struct Tip {
 pub(crate) struct Totals {
     pub(crate) notify: u32,
     pub(crate) highlight: u32,
+    /// The part of `notify` that is in threads.
+    pub(crate) thread_notify: u32,
+    /// The part of `highlight` that is in threads.
+    pub(crate) thread_highlight: u32,
+    /// How many members were joined after the event: push rules ask. 0 where it was not noted.
+    pub(crate) joined: u32,
 }
 
 impl Totals {
-    pub(crate) fn add(&mut self, class: hearth_events::notification::Class) {
+    pub(crate) fn add(&mut self, class: hearth_events::notification::Class, in_thread: bool) {
         self.notify += u32::from(class.notify);
         self.highlight += u32::from(class.highlight);
+        if in_thread {
+            self.thread_notify += u32::from(class.notify);
+            self.thread_highlight += u32::from(class.highlight);
+        }
     }
 }
 
@@ -107,7 +120,7 @@ impl Default for HeadRecord {
 impl HeadRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(100);
-        out.push(HEAD_V2);
+        out.push(HEAD_V3);
         for value in [
             u64::from(self.last_short),
             u64::from(self.last_state_key),
@@ -119,6 +132,8 @@ impl HeadRecord {
             u64::from(self.invited),
             u64::from(self.totals.notify),
             u64::from(self.totals.highlight),
+            u64::from(self.totals.thread_notify),
+            u64::from(self.totals.thread_highlight),
             self.tips.len() as u64,
         ] {
             put_varint(&mut out, value);
@@ -136,7 +151,7 @@ impl HeadRecord {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(bytes, "room head");
         let tag = cursor.u8()?;
-        if !matches!(tag, HEAD_V1 | HEAD_V2) {
+        if !matches!(tag, HEAD_V1 | HEAD_V2 | HEAD_V3) {
             return Err(cursor.damaged());
         }
         let mut head = HeadRecord {
@@ -151,9 +166,15 @@ impl HeadRecord {
             totals: Totals {
                 notify: cursor.u32()?,
                 highlight: cursor.u32()?,
+                ..Totals::default()
             },
             ..HeadRecord::default()
         };
+        head.totals.joined = head.joined;
+        if tag == HEAD_V3 {
+            head.totals.thread_notify = cursor.u32()?;
+            head.totals.thread_highlight = cursor.u32()?;
+        }
         let tips = cursor.varint()?;
         head.root = NodeId(cursor.take(16)?.try_into().map_err(|_| cursor.damaged())?);
         for _ in 0..tips {
@@ -371,6 +392,8 @@ pub(crate) struct Head {
     pub(crate) pending: Pending,
     /// Threads as the writer knows them, ahead of storage.
     pub(crate) threads: HashMap<Short, crate::relations::Thread>,
+    /// The running totals of threads as the writer knows them, ahead of storage.
+    pub(crate) thread_counts: HashMap<Short, crate::unread::ThreadCount>,
     /// Until this is durable, stored bytes that authorization reads are changing.
     pub(crate) barrier: Position,
 }
@@ -381,6 +404,9 @@ impl Head {
         self.pending.prune(published);
         if self.threads.len() > CACHED_THREADS_MAX && self.record.position <= published {
             self.threads.clear();
+        }
+        if self.thread_counts.len() > CACHED_THREADS_MAX && self.record.position <= published {
+            self.thread_counts.clear();
         }
     }
 
@@ -414,6 +440,9 @@ mod tests {
             totals: Totals {
                 notify: 200,
                 highlight: 2,
+                thread_notify: 20,
+                thread_highlight: 1,
+                joined: 3,
             },
             root: NodeId([7; 16]),
             joined: 3,

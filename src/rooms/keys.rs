@@ -5,6 +5,7 @@ use ruma::EventId;
 
 use crate::{
     Error,
+    codec::{Cursor, put_varint},
     event::{Place, Short, encode_event_id},
     head::{Membership, StateEntry, Totals},
     state_tree::NodeId,
@@ -32,6 +33,13 @@ pub(crate) const INDEX_CITED: u8 = b'c';
 /// Which events are missing right before a place of the timeline.
 pub(crate) const INDEX_GAP: u8 = b'g';
 pub(crate) const INDEX_ANNOTATION: u8 = b'n';
+/// What counts for unread counts: running totals of threads, threads by their last counted event, users named by an
+/// event, the last own event of a user in a thread, counted events that were redacted.
+pub(crate) const INDEX_THREAD_COUNT: u8 = b'c';
+pub(crate) const INDEX_THREAD_COUNTED: u8 = b'C';
+pub(crate) const INDEX_NAMED: u8 = b'N';
+pub(crate) const INDEX_OWN: u8 = b'O';
+pub(crate) const INDEX_UNCOUNTED: u8 = b'U';
 /// Where the last change of a member's devices stands, and the changes by position.
 pub(crate) const INDEX_DEVICES: u8 = b'd';
 pub(crate) const INDEX_DEVICES_BY_POSITION: u8 = b'p';
@@ -88,14 +96,40 @@ pub(crate) fn timeline(key: EntityKey, place: Place) -> Vec<u8> {
     with(key, &[&place_bytes(place)])
 }
 
+/// Short id, position, the totals of the whole room; then as varints those of its threads, and the joined members.
 pub(crate) fn timeline_value(short: Short, position: Position, totals: Totals) -> Vec<u8> {
-    let mut out = Vec::with_capacity(21);
+    let mut out = Vec::with_capacity(28);
     out.push(VALUE_V1);
     out.extend_from_slice(&short.to_be_bytes());
     out.extend_from_slice(&position.to_be_bytes());
     out.extend_from_slice(&totals.notify.to_be_bytes());
     out.extend_from_slice(&totals.highlight.to_be_bytes());
+    for value in [totals.thread_notify, totals.thread_highlight, totals.joined] {
+        put_varint(&mut out, u64::from(value));
+    }
     out
+}
+
+/// The totals in a timeline row. Rows of older versions say nothing of threads and members.
+pub(crate) fn read_totals(bytes: &[u8]) -> Result<Totals, Error> {
+    let rest = bytes.get(13..).ok_or(Error::Damaged("timeline row"))?;
+    let mut cursor = Cursor::new(rest, "timeline row");
+    let mut number = || -> Result<u32, Error> {
+        let bytes = cursor.take(4)?;
+        read_u32(bytes, "timeline row")
+    };
+    let (notify, highlight) = (number()?, number()?);
+    let mut totals = Totals {
+        notify,
+        highlight,
+        ..Totals::default()
+    };
+    if cursor.offset() < rest.len() {
+        totals.thread_notify = cursor.u32()?;
+        totals.thread_highlight = cursor.u32()?;
+        totals.joined = cursor.u32()?;
+    }
+    Ok(totals)
 }
 
 pub(crate) fn read_timeline_value(bytes: &[u8]) -> Option<(Short, Position)> {
@@ -193,6 +227,11 @@ pub(crate) fn receipt(key: EntityKey, user: &str, kind: &str, thread: &str) -> V
             thread.as_bytes(),
         ],
     )
+}
+
+/// The prefix of all receipts of a user.
+pub(crate) fn receipts_of(key: EntityKey, user: &str) -> Vec<u8> {
+    with(key, &[b"r", user.as_bytes(), &[0]])
 }
 
 pub(crate) fn receipt_prefix(key: EntityKey) -> Vec<u8> {

@@ -48,6 +48,10 @@ pub mod state_tree;
 mod stripped;
 mod timeline;
 mod typing;
+mod unread;
+mod unread_list;
+mod unread_own;
+mod unread_rows;
 mod upgrade;
 mod visibility;
 
@@ -68,6 +72,8 @@ pub use serve::{JoinAnswer, Missing, ServedState, ServerViewer};
 pub use staging::MemberChange;
 pub use state_tree::NodeId;
 pub use timeline::Page;
+pub use unread::{Counts, EventRoom, Unread, UnreadUser};
+pub use unread_list::Notified;
 pub use visibility::{Sees, Viewer, Visibility};
 
 /// Above this many rooms in memory, those that nobody uses are dropped.
@@ -143,6 +149,8 @@ pub struct Rooms {
     nodes: state_tree::NodeCache,
     listeners: RwLock<Vec<Listener>>,
     early_listeners: RwLock<Vec<Listener>>,
+    /// What was counted for users with rules of their own.
+    pub(crate) own_counts: unread_own::OwnCounts,
     pub(crate) alias_locks: locks::NameLocks,
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
@@ -184,6 +192,7 @@ impl Rooms {
             nodes: state_tree::NodeCache::new(config.node_cache_bytes),
             listeners: RwLock::new(Vec::new()),
             early_listeners: RwLock::new(Vec::new()),
+            own_counts: unread_own::cache(),
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
             event_rooms: Arc::new(serve::EventRooms::new(&log)),

@@ -94,6 +94,7 @@ impl Rooms {
             auth: AuthCache::default(),
             pending: Pending::default(),
             threads: HashMap::new(),
+            thread_counts: HashMap::new(),
             barrier: 0,
         };
         let view = Arc::new(head.view());

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod auth;
+mod count;
 mod remote;
 mod seal;
 
@@ -121,6 +122,8 @@ pub(crate) struct Staging<'a> {
     unannotated: Vec<Annotation>,
     /// More rows of the room.
     rows: hearth_storage::Batch,
+    /// Running totals of the threads that the operation adds to.
+    thread_counts: HashMap<Short, crate::unread::ThreadCount>,
 }
 
 impl<'a> Staging<'a> {
@@ -141,6 +144,7 @@ impl<'a> Staging<'a> {
             server_delta: HashMap::new(),
             unannotated: Vec::new(),
             rows: hearth_storage::Batch::new(),
+            thread_counts: HashMap::new(),
         }
     }
 
@@ -168,26 +172,30 @@ impl<'a> Staging<'a> {
         if let Some(target) = redacted {
             self.apply_redaction(target, short)?;
         }
+        let place = Place {
+            anchor: self.record.last_n,
+            offset: 0,
+        };
+        let (class, thread) = self.count(&count::Placed {
+            sender: &event.sender,
+            kind: &event.kind,
+            state_key: event.state_key.as_deref(),
+            content: &event.content,
+            place,
+            short,
+        })?;
         let header = Header {
             flags: Flags::default(),
-            class: self.class(
-                &event.sender,
-                &event.kind,
-                event.state_key.as_deref(),
-                &event.content,
-            ),
-            place: Place {
-                anchor: self.record.last_n,
-                offset: 0,
-            },
+            class,
+            place,
             position: 0,
             state_before,
             prev: cited,
             auth: auth_events.iter().map(|event| event.short).collect(),
+            thread,
             redacted_by: None,
             origin: prepared.origin.clone(),
         };
-        self.record.totals.add(header.class);
         self.events.push(StagedEvent {
             short,
             totals: self.record.totals,
@@ -288,6 +296,7 @@ impl<'a> Staging<'a> {
 
     /// Replaces the stored bytes of a redacted event.
     fn apply_redaction(&mut self, target: std::sync::Arc<Event>, by: Short) -> Result<(), Stop> {
+        self.uncount(&target.header);
         let mut redacted = (*target).clone();
         redacted.pdu = hearth_events::redact(self.room.0.rules, &target.pdu)?;
         redacted.header.flags.0 |= Flags::REDACTED;

@@ -19,6 +19,7 @@ use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown, tasks};
 use hearth_events::KeyPair;
 use hearth_federation::Federation;
 use hearth_media::{MediaSettings, MediaStore};
+use hearth_push::{Push, PushParts};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
 use hearth_sync::SyncEngine;
@@ -128,6 +129,8 @@ pub struct Parts {
     pub media: MediaStore,
     /// The sync engine.
     pub sync: Arc<SyncEngine>,
+    /// Notifications to push gateways.
+    pub push: Arc<Push>,
     /// The HTTP API.
     pub api: Arc<hearth_api::App>,
     /// Why the log stopped for good, if it did.
@@ -159,6 +162,7 @@ impl Parts {
             random.clone(),
             shutdown.clone(),
         );
+        let push = open_push(&deps, &users, &rooms, shutdown)?;
         let api = hearth_api::App::new(hearth_api::app::Parts {
             config: config.clone(),
             server_name,
@@ -184,6 +188,7 @@ impl Parts {
             rooms,
             media,
             sync,
+            push,
             api,
             fatal,
             shutdown: shutdown.clone(),
@@ -208,6 +213,10 @@ impl Parts {
             reason: error.to_string(),
         })?;
         self.sync.start();
+        self.push.start().map_err(|error| Error::Start {
+            part: "push",
+            reason: error.to_string(),
+        })?;
         let media = self.media.clone();
         tasks::spawn("media sweep", async move {
             if let Err(error) = media.sweep().await {
@@ -358,6 +367,25 @@ fn build_federation(
         users: users.clone(),
         shutdown: shutdown.clone(),
     }))
+}
+
+fn open_push(
+    deps: &Deps,
+    users: &Arc<Users>,
+    rooms: &Arc<Rooms>,
+    shutdown: &Shutdown,
+) -> Result<Arc<Push>, Error> {
+    let parts = PushParts {
+        rooms: rooms.clone(),
+        users: users.clone(),
+        outbound: deps.outbound.clone(),
+        clock: deps.clock.clone(),
+        random: deps.random.clone(),
+    };
+    Push::new(parts, shutdown.clone()).map_err(|error| Error::Start {
+        part: "push",
+        reason: error.to_string(),
+    })
 }
 
 fn open_media(

@@ -122,6 +122,8 @@ families! {
     RoomInbound = 41, "room_inbound", room_inbound;
     /// What is known of a remote server's users: their devices and keys, and the messages that came.
     RemoteUser = 42, "remote_user", remote_user;
+    /// What pushers are still to be told.
+    PushQueue = 50, "push_queue", push_queue;
 }
 
 #[cfg(test)]

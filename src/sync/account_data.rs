@@ -1,8 +1,7 @@
 //! Account data as `/sync` sends it: with the push rules that a user has without ever setting any.
 
 use hearth_users::{AccountData, PUSH_RULES, User};
-use ruma::{UserId, push::Ruleset};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{json, value::RawValue};
 
 use crate::{Error, view::DataEvent};
 
@@ -10,9 +9,12 @@ use crate::{Error, view::DataEvent};
 pub(crate) fn all_global(user: &User) -> Result<Vec<DataEvent>, Error> {
     let stored = user.now().all_account_data(None)?;
     let has_rules = stored.iter().any(|data| data.kind == PUSH_RULES);
-    let mut out: Vec<DataEvent> = stored.into_iter().map(|data| event(user, data)).collect();
+    let mut out = Vec::with_capacity(stored.len() + 1);
+    for data in stored {
+        out.push(event(user, data)?);
+    }
     if !has_rules {
-        let content = serde_json::value::to_raw_value(&push_rules(None, user.id()))?;
+        let content = push_rules(user)?;
         out.push(DataEvent {
             kind: PUSH_RULES.to_owned(),
             content,
@@ -23,40 +25,25 @@ pub(crate) fn all_global(user: &User) -> Result<Vec<DataEvent>, Error> {
 
 /// All account data of a room.
 pub(crate) fn all_of_room(user: &User, room: &ruma::RoomId) -> Result<Vec<DataEvent>, Error> {
-    Ok(user
-        .now()
-        .all_account_data(Some(room))?
-        .into_iter()
-        .map(|data| event(user, data))
-        .collect())
+    let stored = user.now().all_account_data(Some(room))?;
+    stored.into_iter().map(|data| event(user, data)).collect()
 }
 
-/// One account data event.
-pub(crate) fn event(user: &User, data: AccountData) -> DataEvent {
+/// One account data event. The push rules are told with the defaults that the user never changed.
+pub(crate) fn event(user: &User, data: AccountData) -> Result<DataEvent, Error> {
     let content = match data.kind.as_str() {
-        PUSH_RULES => with_defaults(&data.content, user.id()).unwrap_or(data.content),
+        PUSH_RULES => push_rules(user)?,
         _ => data.content,
     };
-    DataEvent {
+    Ok(DataEvent {
         kind: data.kind,
         content,
-    }
+    })
 }
 
-fn with_defaults(content: &RawValue, user: &UserId) -> Option<Box<RawValue>> {
-    let content: Value = serde_json::from_str(content.get()).ok()?;
-    serde_json::value::to_raw_value(&push_rules(content.get("global").cloned(), user)).ok()
-}
-
-/// The content of `m.push_rules`: the stored rules and the defaults that they lack.
-fn push_rules(stored: Option<Value>, user: &UserId) -> Value {
-    let stored: Option<Ruleset> = stored.and_then(|global| serde_json::from_value(global).ok());
-    let rules = match stored {
-        Some(mut rules) => {
-            rules.update_with_server_default(Ruleset::server_default(user));
-            rules
-        }
-        None => Ruleset::server_default(user),
-    };
-    json!({ "global": rules })
+/// The content of `m.push_rules`.
+fn push_rules(user: &User) -> Result<Box<RawValue>, Error> {
+    Ok(serde_json::value::to_raw_value(
+        &json!({ "global": user.rules()?.set }),
+    )?)
 }

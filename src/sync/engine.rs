@@ -13,7 +13,7 @@ use std::{
 use hearth_core::{Shutdown, clock::SharedClock, limits, metrics as names, random::SharedRandom, tasks};
 use hearth_rooms::{Rooms, Viewer};
 use hearth_storage::{Position, ShardId};
-use hearth_users::{Change, Membership, PresenceState, RoomEntry, User, Users};
+use hearth_users::{Change, InviteVerdict, Membership, PresenceState, RoomEntry, User, Users};
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 
 use crate::{
@@ -462,11 +462,11 @@ impl Look<'_> {
                         None => {
                             if self.request.filter.account_data.has_type(&kind) {
                                 own.global
-                                    .push(crate::account_data::event(&self.request.user, data));
+                                    .push(crate::account_data::event(&self.request.user, data)?);
                             }
                         }
                         Some(room) => {
-                            let event = crate::account_data::event(&self.request.user, data);
+                            let event = crate::account_data::event(&self.request.user, data)?;
                             own.of_rooms.entry(room).or_default().push(event);
                         }
                     }
@@ -498,7 +498,7 @@ impl Look<'_> {
         }
         match entry.membership {
             Membership::Join => {}
-            Membership::Invite if self.ignored.contains(&entry.sender) => {}
+            Membership::Invite if self.is_unwanted(entry)? => {}
             Membership::Invite => view.invited.push(self.stripped(entry)?),
             Membership::Knock => view.knocked.push(self.stripped(entry)?),
             Membership::Leave | Membership::Ban => {
@@ -514,6 +514,12 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the user wants no invitations of this sender.
+    fn is_unwanted(&self, entry: &RoomEntry) -> Result<bool, Error> {
+        let verdict = self.request.user.invite_verdict(&entry.sender)?;
+        Ok(self.ignored.contains(&entry.sender) || verdict != InviteVerdict::Take)
     }
 
     /// A room as the invited or knocking user sees it: as the entry has it, where another server's room

@@ -1,6 +1,6 @@
 //! Filters (client-server API, "Filtering"): which events a client wants to be sent.
 
-use hearth_rooms::Event;
+use hearth_rooms::{Event, Relation};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 
@@ -73,6 +73,12 @@ pub struct EventFilter {
     pub not_rooms: Vec<OwnedRoomId>,
     /// Only with, or only without, a `url` in the content.
     pub contains_url: Option<bool>,
+    /// Only with a relation of one of these types (MSC3874).
+    #[serde(alias = "org.matrix.msc3874.rel_types")]
+    pub rel_types: Option<Vec<String>>,
+    /// Not with a relation of one of these types (MSC3874).
+    #[serde(alias = "org.matrix.msc3874.not_rel_types")]
+    pub not_rel_types: Vec<String>,
     /// Whether members are sent only as they are needed.
     pub lazy_load_members: bool,
     /// Whether members are sent again that the client knows.
@@ -150,6 +156,20 @@ impl EventFilter {
             && self
                 .contains_url
                 .is_none_or(|wanted| wanted == has_url(event.pdu.content()))
+            && self.has_relation(event)
+    }
+
+    fn has_relation(&self, event: &Event) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_empty() {
+            return true;
+        }
+        let relation = Relation::of_content(event.pdu.content());
+        let is_in = |list: &[String]| {
+            relation
+                .as_ref()
+                .is_some_and(|relation| list.contains(&relation.rel_type))
+        };
+        self.rel_types.as_deref().is_none_or(is_in) && !is_in(&self.not_rel_types)
     }
 }
 

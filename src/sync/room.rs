@@ -55,6 +55,7 @@ impl Look<'_> {
         let known = self.knows_joined(entry) && !whole_since;
         let initial = !known || self.request.full_state;
         let seen = self.since.filter(|_| known).map(|since| since.shard(entry.shard));
+        let (receipts, read) = self.receipts(&room, seen, until)?;
         let mut news = JoinedRoom {
             initial,
             timeline: Timeline {
@@ -64,10 +65,12 @@ impl Look<'_> {
             },
             state: Vec::new(),
             typing: self.typing(&room, known),
-            receipts: self.receipts(&room, seen, until)?,
+            receipts,
+            read,
             account_data: self.room_data(&room, known, data)?,
             summary: None,
             unread: Unread::default(),
+            unread_threads: BTreeMap::new(),
             viewer: self.viewer(&room)?,
             room: room.clone(),
         };
@@ -83,7 +86,21 @@ impl Look<'_> {
             news.summary = self.summary(&room, initial, &news.timeline.events, &state)?;
             news.state = self.wanted_state(&room, &stretch, &news, state, members)?;
         }
-        Ok(Some(news).filter(|news| !news.is_empty()))
+        if news.is_empty() {
+            return Ok(None);
+        }
+        let unread = room.unread_of(&self.request.user)?.unwrap_or_default();
+        if self.request.filter.room.timeline.unread_thread_notifications {
+            news.unread = unread.main.into();
+            let threads = unread
+                .threads
+                .into_iter()
+                .map(|(root, counts)| (root, counts.into()));
+            news.unread_threads = threads.collect();
+        } else {
+            news.unread = unread.total.into();
+        }
+        Ok(Some(news))
     }
 
     /// The news of a room that the user has left, or was removed from, since the token.
@@ -430,25 +447,25 @@ impl Look<'_> {
         Some(users).filter(|users| told || !users.is_empty())
     }
 
-    /// The receipts set since the token.
+    /// The receipts set since the token, as far as the filter shows them, and whether own ones are among them.
     fn receipts(
         &self,
         room: &Room,
         seen: Option<Position>,
         until: Position,
-    ) -> Result<Vec<hearth_rooms::Receipt>, Error> {
+    ) -> Result<(Vec<hearth_rooms::Receipt>, bool), Error> {
         let filter = &self.request.filter.room.ephemeral;
-        if !filter.has_room(room.id()) || !filter.has_type("m.receipt") {
-            return Ok(Vec::new());
-        }
+        let shown = filter.has_room(room.id()) && filter.has_type("m.receipt");
         let user = self.request.user.id();
         let mut receipts = match seen {
-            Some(seen) if room.receipts_position() <= seen => return Ok(Vec::new()),
+            Some(seen) if room.receipts_position() <= seen => Vec::new(),
             Some(seen) => room.receipts_between(user, seen, until)?,
-            None => room.receipts(user)?,
+            None if shown => room.receipts(user)?,
+            None => Vec::new(),
         };
-        receipts.retain(|receipt| !self.ignored.contains(&receipt.user));
-        Ok(receipts)
+        let read = receipts.iter().any(|receipt| receipt.user == user);
+        receipts.retain(|receipt| shown && !self.ignored.contains(&receipt.user));
+        Ok((receipts, read))
     }
 
     fn room_data(&self, room: &Room, known: bool, changed: Vec<DataEvent>) -> Result<Vec<DataEvent>, Error> {

@@ -130,11 +130,15 @@ impl Writer<'_> {
             object.raw("m.invited_member_count", &summary.invited.to_string());
             out.raw("summary", &object.end());
         }
-        let unread = json!({
-            "notification_count": news.unread.notifications,
-            "highlight_count": news.unread.highlights,
-        });
-        out.raw("unread_notifications", &unread.to_string());
+        out.raw("unread_notifications", &counts(news.unread).to_string());
+        if !news.unread_threads.is_empty() {
+            let threads = news
+                .unread_threads
+                .iter()
+                .map(|(root, unread)| (root.as_str(), counts(*unread)));
+            let threads: BTreeMap<&str, Value> = threads.collect();
+            out.raw("unread_thread_notifications", &json!(threads).to_string());
+        }
         Ok(out.end())
     }
 
@@ -217,6 +221,13 @@ impl Writer<'_> {
         out.push(']');
         Ok(out)
     }
+}
+
+fn counts(unread: crate::view::Unread) -> Value {
+    json!({
+        "notification_count": unread.notifications,
+        "highlight_count": unread.highlights,
+    })
 }
 
 fn cut(event: &RawValue, fields: &[String]) -> Result<String, Error> {

@@ -1,10 +1,13 @@
 //! What a user may see since a token, as plain data: `/sync` and later renderings write it out.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use hearth_rooms::{Event, Place, Receipt, Room, Viewer};
 use hearth_users::{KeyCounts, PresenceInfo};
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use crate::{SyncToken, lazy::SentMember};
@@ -77,8 +80,12 @@ pub struct JoinedRoom {
     pub account_data: Vec<DataEvent>,
     /// Counts and names, where members changed.
     pub summary: Option<Summary>,
-    /// What is unread.
+    /// What is unread: in the main timeline where threads are told apart, else in the whole room.
     pub unread: Unread,
+    /// What is unread in threads, by their roots, where they are told apart.
+    pub unread_threads: BTreeMap<OwnedEventId, Unread>,
+    /// Whether the user's own receipts changed: then the counts may be others, whatever the filter shows.
+    pub read: bool,
 }
 
 /// News of a room that the user is no longer in.
@@ -140,6 +147,15 @@ pub struct Unread {
     pub highlights: u64,
 }
 
+impl From<hearth_rooms::Counts> for Unread {
+    fn from(counts: hearth_rooms::Counts) -> Self {
+        Self {
+            notifications: counts.notifications,
+            highlights: counts.highlights,
+        }
+    }
+}
+
 impl JoinedRoom {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
@@ -151,6 +167,7 @@ impl JoinedRoom {
             && self.receipts.is_empty()
             && self.account_data.is_empty()
             && self.summary.is_none()
+            && !self.read
     }
 }
 

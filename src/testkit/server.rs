@@ -51,14 +51,32 @@ impl TestServer {
         let mut config = Config::for_tests(name);
         config.shards = shards;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let server = Self::start(config, Arc::new(MemoryEngine::new()), folder, |deps| {
+        Self::start_simulated(config, Arc::new(MemoryEngine::new()), folder, seed, network)
+    }
+
+    /// As [`restart`](Self::restart), in a simulation.
+    pub async fn restart_simulated(self, seed: u64, network: &SimNetwork) -> Self {
+        self.server.shutdown().trigger();
+        self.server.parts().close().await;
+        Self::start_simulated(self.config, self.engine, self.folder, seed, network)
+    }
+
+    fn start_simulated(
+        config: Config,
+        engine: Arc<MemoryEngine>,
+        folder: TempDir,
+        seed: u64,
+        network: &SimNetwork,
+    ) -> Self {
+        let name = config.server_name.clone();
+        let server = Self::start(config, engine, folder, |deps| {
             deps.clock = Arc::new(TokioClock::new(SIMULATION_START_MS));
             deps.random = Arc::new(SeededRandom::new(seed));
-            deps.outbound = network.link(name);
+            deps.outbound = network.link(&name);
             deps.pool = Pool::inline();
             deps.writer = WriterMode::Inline;
         });
-        network.add(name, server.router.clone());
+        network.add(&name, server.router.clone());
         server
     }
 

@@ -254,6 +254,7 @@ impl User {
             account.password_hash = None;
             put_account(tx, self.key, &account)?;
             device::delete_all(tx, self, None)?;
+            self.drop_pushers(tx, None)?;
             cross_signing::remove(tx, self.key)?;
             key_backup::remove(tx, self.key)?;
             session::delete_login_tokens(tx, self.key)?;

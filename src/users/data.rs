@@ -187,6 +187,20 @@ impl IgnoredUsers {
     }
 }
 
+/// Settings that are kept for one device, and go with it (MSC3890).
+const DEVICE_SETTINGS: [&str; 2] = [
+    "org.matrix.msc3890.local_notification_settings.",
+    "m.local_notification_settings.",
+];
+
+/// Deletes the account data that is kept for a device.
+pub(crate) fn drop_of_device(tx: &mut Tx<'_>, key: EntityKey, device: &ruma::DeviceId) -> Result<()> {
+    for kind in DEVICE_SETTINGS {
+        put(tx, key, None, &format!("{kind}{device}"), None)?;
+    }
+    Ok(())
+}
+
 /// Carries the tags, the direct-chat mark and the push rules of a room over to the room that replaces it.
 pub(crate) fn carry_over(tx: &mut Tx<'_>, key: EntityKey, old: &RoomId, new: &RoomId) -> Result<()> {
     if read_value(tx, key, Some(new), TAG)?.is_none()

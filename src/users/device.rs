@@ -11,6 +11,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::data;
 use crate::e2ee::{device_keys, lists};
 use crate::error::{Error, Result};
 use crate::keys;
@@ -225,7 +226,7 @@ impl User {
             let mut with_keys = Vec::new();
             for id in ids {
                 if let Some(device) = load(tx, self.key, id)? {
-                    if delete(tx, self.key, id, device)? {
+                    if delete(tx, self, id, device)? {
                         with_keys.push(Some(id.clone()));
                     }
                     deleted.push(id.clone());
@@ -274,7 +275,10 @@ pub(crate) fn store(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, device: &Dev
 }
 
 /// Deletes a device with all it left here; says whether others knew keys of it.
-fn delete(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
+fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
+    let key = user.key;
+    user.drop_pushers(tx, Some(id))?;
+    data::drop_of_device(tx, key, id)?;
     drop_tokens(tx, key.slot, device.take_tokens());
     tx.delete(Family::UserDevice, keys::device(key, id.as_str()));
     let had_keys = device_keys::has_keys(tx, key, id)?;
@@ -294,7 +298,7 @@ pub(crate) fn delete_all(
         let Some(id) = device_id_of(&row).filter(|id| Some(&**id) != keep) else {
             continue;
         };
-        if delete(tx, key, &id, record::decode(&value)?)? {
+        if delete(tx, user, &id, record::decode(&value)?)? {
             with_keys.push(Some(id.clone()));
         }
         deleted.push(id);
@@ -324,7 +328,7 @@ pub(crate) fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
         }
     }
     if let Some((id, device)) = oldest {
-        let had_keys = delete(tx, key, &id, device)?;
+        let had_keys = delete(tx, user, &id, device)?;
         let with_keys: Vec<_> = had_keys.then(|| Some(id.clone())).into_iter().collect();
         user.devices_deleted(tx, true, &with_keys)?;
     }

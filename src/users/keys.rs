@@ -24,6 +24,8 @@ pub mod op {
     pub const TO_DEVICE: u8 = 4;
     /// Messages to devices of users of another server: a [`crate::RemoteToDevice`].
     pub const REMOTE_TO_DEVICE: u8 = 5;
+    /// A pusher came or went, for the view of all pushers.
+    pub const PUSHER: u8 = 10;
 }
 
 /// The fields of the `user` family: the byte after the entity key.
@@ -50,6 +52,8 @@ pub(crate) mod field {
     pub const KEY_BACKUPS: u8 = 22;
     /// A key backup: then its number, 20 digits.
     pub const KEY_BACKUP_VERSION: u8 = 23;
+    /// A pusher: then its app id, 0, its pushkey.
+    pub const PUSHER: u8 = 30;
 }
 
 /// A part of the user's record.

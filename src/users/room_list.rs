@@ -101,6 +101,9 @@ pub struct RoomEntry {
     /// Where in the room's shard this membership began.
     #[serde(default)]
     pub room_began: Position,
+    /// The n of the member event with which this membership began; 0 where it was not noted.
+    #[serde(default)]
+    pub began_anchor: u64,
     /// Whether an invitation was to a direct chat.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_direct: bool,
@@ -242,6 +245,7 @@ fn apply(
         .as_ref()
         .filter(|entry| entry.membership == update.membership && entry.shard() == shard);
     let began = same.map(|entry| (entry.began, entry.room_began));
+    let began_anchor = same.map_or(update.anchor, |entry| entry.began_anchor);
     let position = tx.position();
     let gone = matches!(update.membership, Membership::Leave | Membership::Ban);
     let entry = RoomEntry {
@@ -256,6 +260,7 @@ fn apply(
         position: tx.position(),
         began: began.map_or(position, |(own, _)| own),
         room_began: began.map_or(room_position, |(_, room)| room),
+        began_anchor,
         is_direct: update.is_direct,
         // Only a new way in brings a forgotten room back: a ban after leaving does not.
         forgotten: gone && before.as_ref().is_some_and(|entry| entry.forgotten),

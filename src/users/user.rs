@@ -20,6 +20,8 @@ use crate::openid::OpenIdTokens;
 use crate::password::PasswordCost;
 use crate::presence::Presence;
 use crate::profile::Profile;
+use crate::push_rules::RulesCache;
+use crate::pusher::Pushing;
 use crate::registration::RegistrationTokens;
 use crate::report::Reports;
 use crate::room_list::MembershipHandler;
@@ -74,6 +76,8 @@ pub struct Users {
     pub(crate) caches: Arc<Caches>,
     pub(crate) last_seen: LastSeen,
     pub(crate) openid: OpenIdTokens,
+    pub(crate) push_rules: RulesCache,
+    pub(crate) pushing: Arc<Pushing>,
     presence: Arc<Presence>,
     uia: Uia,
     registration_tokens: RegistrationTokens,
@@ -126,6 +130,8 @@ impl Users {
         let users = Arc::new(Self {
             last_seen: LastSeen::default(),
             openid: OpenIdTokens::default(),
+            push_rules: RulesCache::default(),
+            pushing: Arc::new(Pushing::new(log.clone(), lanes.clone())),
             uia: Uia::new(clock.clone(), random.clone()),
             registration_tokens: RegistrationTokens::new(
                 log.clone(),
@@ -153,6 +159,7 @@ impl Users {
         cluster.register(op::MEMBERSHIP, Arc::new(MembershipHandler::new(&users)));
         cluster.register(op::TO_DEVICE, Arc::new(ToDeviceHandler::new(&users)));
         cluster.register(op::USER_SEARCH, users.directory.clone());
+        cluster.register(op::PUSHER, users.pushing.clone());
         users
     }
 

@@ -10,9 +10,11 @@ pub mod filters;
 pub mod keys;
 pub mod media;
 pub mod mutual_rooms;
+pub mod notifications;
 pub mod openid;
 pub mod presence;
 pub mod profile;
+pub mod push;
 pub mod push_rules;
 pub mod registration;
 pub mod reports;
@@ -41,9 +43,11 @@ pub fn routes() -> Routes {
         keys::routes(),
         media::routes(),
         mutual_rooms::routes(),
+        notifications::routes(),
         openid::routes(),
         presence::routes(),
         profile::routes(),
+        push::routes(),
         push_rules::routes(),
         registration::routes(),
         reports::routes(),

@@ -49,6 +49,32 @@ pub(super) fn matches_words(text: &str, pattern: &str) -> bool {
     occurrences(text, last, at).any(|(_, end)| ends_well(end))
 }
 
+/// Whether a whole text fits a glob pattern.
+pub(super) fn fits_whole(text: &str, pattern: &str) -> bool {
+    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
+    let (mut at, mut from) = (0, 0);
+    // After the last star, and where in the text the part behind it was tried last.
+    let mut star: Option<(usize, usize)> = None;
+    while from < text.len() {
+        match (pattern.get(at), star) {
+            (Some('*'), _) => {
+                star = Some((at + 1, from));
+                at += 1;
+            }
+            (Some(wanted), _) if *wanted == '?' || *wanted == text[from] => {
+                at += 1;
+                from += 1;
+            }
+            (_, Some((behind, tried))) => {
+                star = Some((behind, tried + 1));
+                (at, from) = (behind, tried + 1);
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern[at..].iter().all(|rest| *rest == '*')
+}
+
 /// Where `part`, in which `?` stands for any one character, occurs in a text from a place on.
 fn occurrences<'a>(
     text: &'a str,

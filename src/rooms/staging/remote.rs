@@ -8,7 +8,7 @@ use hearth_storage::{Family, prefix_end};
 use ruma::OwnedUserId;
 use smallvec::SmallVec;
 
-use super::{Body, MemberEvent, StagedEvent, Staging, Stop};
+use super::{Body, MemberEvent, count::Placed, StagedEvent, Staging, Stop};
 use crate::{
     Error, Event, Membership,
     annotations::Annotation,
@@ -85,6 +85,7 @@ impl Staging<'_> {
                 state_before: NodeId::EMPTY,
                 prev: SmallVec::new(),
                 auth,
+                thread: None,
                 redacted_by: None,
                 origin: None,
             };
@@ -127,6 +128,7 @@ impl Staging<'_> {
             state_before: judged.state_before,
             prev: judged.prev.clone(),
             auth: judged.auth.clone(),
+            thread: None,
             redacted_by: None,
             origin: None,
         };
@@ -212,6 +214,7 @@ impl Staging<'_> {
             state_before: judged.state_before,
             prev: judged.prev.clone(),
             auth: judged.auth.clone(),
+            thread: None,
             redacted_by: None,
             origin: judged.origin.clone(),
         };
@@ -223,12 +226,18 @@ impl Staging<'_> {
         self.move_tips(judged, short, after, roots)?;
         self.record.last_n += 1;
         self.change_state(before_root, Some((short, pdu)))?;
-        header.class = self.class(pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content());
         header.place = Place {
             anchor: self.record.last_n,
             offset: 0,
         };
-        self.record.totals.add(header.class);
+        (header.class, header.thread) = self.count(&Placed {
+            sender: pdu.sender(),
+            kind: pdu.kind(),
+            state_key: pdu.state_key(),
+            content: pdu.content(),
+            place: header.place,
+            short,
+        })?;
         self.link(judged, short, header)?;
         Ok(flags)
     }
@@ -420,6 +429,7 @@ impl Staging<'_> {
                 let own = child.pdu.sender().server_name() == pdu.sender().server_name();
                 if own || self.may_redact(child.pdu.sender()) {
                     event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
+                    self.uncount(&header);
                     header.flags.0 |= Flags::REDACTED;
                     header.redacted_by = Some(child.short);
                 }

@@ -56,6 +56,7 @@ impl Staging<'_> {
         let threads = self.count_threads(position);
         let servers = self.count_servers();
         let head = &mut *self.head;
+        head.thread_counts.extend(self.thread_counts);
         let mut state = Vec::with_capacity(self.state.len());
         for (key, entry) in self.state {
             state.push((key.0.clone(), key.1.clone(), entry));

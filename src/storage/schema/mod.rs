@@ -230,6 +230,7 @@ pub mod one_time_key;
 pub mod one_time_key_id;
 pub mod outbox;
 pub mod remote_user;
+pub mod push_queue;
 pub mod room;
 pub mod room_event;
 pub mod room_event_id;

@@ -29,7 +29,7 @@ const EDGES: &[(&str, &str)] = &[
     ("testkit", "server api storage core"),
     (
         "server",
-        "api sync appservice media federation rooms users cluster storage events core",
+        "api sync push appservice media federation rooms users cluster storage events core",
     ),
     (
         "api",
@@ -37,6 +37,7 @@ const EDGES: &[(&str, &str)] = &[
     ),
     ("federation", "rooms users cluster storage events core"),
     ("sync", "rooms users storage core"),
+    ("push", "rooms users storage events core"),
     ("appservice", "core"),
     ("media", "cluster storage core"),
     ("rooms", "users cluster storage events core"),

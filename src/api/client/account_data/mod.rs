@@ -1,5 +1,7 @@
 //! Account data and tags: what clients keep for themselves with the account, globally or per room.
 
+pub mod delete_account_data;
+pub mod delete_room_account_data;
 pub mod delete_tag;
 pub mod get_account_data;
 pub mod get_room_account_data;
@@ -17,13 +19,28 @@ use crate::error::{ApiError, Result};
 use crate::extract::RawJson;
 use crate::routes::Routes;
 
+/// The name of the proposal to delete account data.
+const MSC3391: &str = "org.matrix.msc3391";
+
 /// The endpoints of this section.
 pub fn routes() -> Routes {
     let global = get(get_account_data::get_account_data).put(put_account_data::put_account_data);
     let room =
         get(get_room_account_data::get_room_account_data).put(put_room_account_data::put_room_account_data);
     let tag = axum::routing::put(put_tag::put_tag).delete(delete_tag::delete_tag);
+    let gone = axum::routing::delete(delete_account_data::delete_account_data)
+        .put(put_account_data::put_account_data)
+        .get(get_account_data::get_account_data);
+    let room_gone = axum::routing::delete(delete_room_account_data::delete_room_account_data)
+        .put(put_room_account_data::put_room_account_data)
+        .get(get_room_account_data::get_room_account_data);
     Routes::new()
+        .unstable(MSC3391, "/user/{userId}/account_data/{type}", gone)
+        .unstable(
+            MSC3391,
+            "/user/{userId}/rooms/{roomId}/account_data/{type}",
+            room_gone,
+        )
         .v3("/user/{userId}/account_data/{type}", global)
         .v3("/user/{userId}/rooms/{roomId}/account_data/{type}", room)
         .v3("/user/{userId}/rooms/{roomId}/tags", get(get_tags::get_tags))
@@ -37,6 +54,16 @@ fn may_be_written(kind: &str) -> Result<(), MatrixError> {
     }
     let sentence = format!("{kind} has an endpoint of its own and cannot be written as account data");
     Err(MatrixError::new(405, errcode::BAD_JSON, sentence))
+}
+
+/// Whether an object is empty: to write that is to delete (MSC3391).
+fn is_empty(content: &RawValue) -> bool {
+    content
+        .get()
+        .trim_start_matches('{')
+        .trim_end_matches('}')
+        .trim()
+        .is_empty()
 }
 
 /// An object from a request, as account data keeps it.

@@ -14,8 +14,10 @@ pub async fn put_account_data(
 ) -> Result<Json<Value>> {
     auth.must_be(&user)?;
     super::may_be_written(&kind)?;
-    auth.handle
-        .set_account_data(None, &kind, super::raw(&content)?)
-        .await?;
+    let content = super::raw(&content)?;
+    match super::is_empty(content) {
+        true => auth.handle.delete_account_data(None, &kind).await?,
+        false => auth.handle.set_account_data(None, &kind, content).await?,
+    }
     Ok(Json(json!({})))
 }

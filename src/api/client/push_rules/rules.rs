@@ -1,6 +1,7 @@
 //! Loading, changing and storing a user's rules.
 
 use hearth_core::error::MatrixError;
+use hearth_events::push::default_ruleset;
 use hearth_users::User;
 use ruma::UserId;
 use ruma::push::{AnyPushRuleRef, RuleKind, Ruleset};
@@ -11,7 +12,7 @@ use crate::error::{ApiError, Result};
 /// The content of `m.push_rules` of a user who never changed it. It is not stored, so that a new
 /// default reaches everybody.
 fn default_content(user: &UserId) -> Value {
-    json!({ "global": Ruleset::server_default(user) })
+    json!({ "global": default_ruleset(user) })
 }
 
 /// The user's rules.
@@ -35,11 +36,7 @@ pub(super) async fn change(
 
 /// The rules in a content of `m.push_rules`, with the defaults that it does not have yet.
 fn ruleset(mut content: Value, user: &UserId) -> Ruleset {
-    let global = content.get_mut("global").map(Value::take).unwrap_or_default();
-    // Rules of a kind that this version cannot read count as not written.
-    let mut rules: Ruleset = serde_json::from_value(global).unwrap_or_else(|_| Ruleset::server_default(user));
-    rules.update_with_server_default(Ruleset::server_default(user));
-    rules
+    hearth_events::push::ruleset(content.get_mut("global").map(Value::take), user)
 }
 
 /// The kind of rule that a path names.
@@ -67,8 +64,10 @@ pub(super) fn find<'a>(
     kind_name: &str,
     rule_id: &str,
 ) -> Result<AnyPushRuleRef<'a>, MatrixError> {
-    rules
-        .get(kind(kind_name)?, rule_id)
+    // Where a kind is unknown there is no such rule either.
+    kind(kind_name)
+        .ok()
+        .and_then(|kind| rules.get(kind, rule_id))
         .ok_or_else(|| no_such_rule(rule_id))
 }
 

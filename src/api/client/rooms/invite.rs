@@ -39,6 +39,7 @@ pub async fn post_invite(
     if app.rooms.is_local(&target) && app.users.get(&target)?.is_none() {
         return Err(MatrixError::not_found("There is no such user").into());
     }
+    super::links::check_invite(&app, &auth.user, &target)?;
     let profile = super::member_profile(&app, &target)?;
     room.invite(&auth.user, &target, profile, body.reason.as_deref())
         .await?;

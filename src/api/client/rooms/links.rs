@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hearth_core::error::MatrixError;
+use hearth_core::error::{MatrixError, errcode};
 use hearth_rooms::{Membership, Room, Rooms};
-use hearth_users::{ProfileChange, Users};
+use hearth_users::{InviteVerdict, ProfileChange, Users};
 use ruma::UserId;
 use serde::Deserialize;
 
@@ -88,8 +88,25 @@ impl RoomLinks for Links {
     }
 }
 
+/// Refuses the invitation of a user of this server who does not want it ("Invite permission").
+pub(crate) fn check_invite(app: &App, inviter: &UserId, target: &UserId) -> Result<()> {
+    if let Some(user) = app.users.get(target)?
+        && user.invite_verdict(inviter)? == InviteVerdict::Block
+    {
+        let sentence = format!("{target} takes no invitations from you");
+        return Err(MatrixError::new(403, errcode::INVITE_BLOCKED, sentence).into());
+    }
+    Ok(())
+}
+
 /// Refuses member events whose form no action of the API would make.
-pub(crate) fn check_member_content(app: &App, room: &Room, target: &str, content: &[u8]) -> Result<()> {
+pub(crate) fn check_member_content(
+    app: &App,
+    room: &Room,
+    sender: &UserId,
+    target: &str,
+    content: &[u8],
+) -> Result<()> {
     #[derive(Deserialize)]
     struct Content {
         membership: Option<String>,
@@ -104,6 +121,9 @@ pub(crate) fn check_member_content(app: &App, room: &Room, target: &str, content
     let invited = content.membership.as_deref() == Some("invite");
     if invited && !app.rooms.is_local(target) {
         return Err(MatrixError::forbidden("That user is on another server, which is not reachable").into());
+    }
+    if invited {
+        check_invite(app, sender, target)?;
     }
     let _ = room;
     Ok(())

@@ -104,6 +104,7 @@ pub async fn post_create_room(
         if app.rooms.is_local(&user) && app.users.get(&user)?.is_none() {
             return Err(MatrixError::not_found(format!("There is no user {user}")).into());
         }
+        super::links::check_invite(&app, &auth.user, &user)?;
         let profile = super::member_profile(&app, &user)?;
         if user != auth.user && !invite.iter().any(|(known, _)| *known == user) {
             invite.push((user, profile));

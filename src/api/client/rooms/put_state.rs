@@ -61,7 +61,7 @@ async fn put(
         check_aliases(app, &room, content)?;
     }
     if kind == "m.room.member" {
-        super::links::check_member_content(app, &room, &state_key, content)?;
+        super::links::check_member_content(app, &room, &auth.user, &state_key, content)?;
     }
     let event = NewEvent {
         sender: auth.user.clone(),

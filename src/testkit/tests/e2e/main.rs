@@ -35,10 +35,12 @@ mod membership;
 mod network;
 mod process;
 mod property;
+mod push;
 mod receipts;
 mod relations;
 mod sending;
 mod sync;
+mod unread;
 mod upgrade;
 mod visibility;
 

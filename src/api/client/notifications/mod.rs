@@ -1,0 +1,12 @@
+//! What the user was notified of.
+
+pub mod get_notifications;
+
+use axum::routing::get;
+
+use crate::routes::Routes;
+
+/// The endpoints of this section.
+pub fn routes() -> Routes {
+    Routes::new().v3("/notifications", get(get_notifications::get_notifications))
+}

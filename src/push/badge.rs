@@ -1,0 +1,74 @@
+//! How much is unread for a user over all rooms: the number on an application's icon.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hearth_events::push::Rules;
+use hearth_storage::{EntityKey, Position};
+use hearth_users::{Membership, User};
+use parking_lot::Mutex;
+
+use crate::{Error, Push};
+
+/// For how many users counts are kept.
+const CACHED_USERS_MAX: usize = 2_000;
+
+/// What was counted for a user, by room: it holds while neither the room nor the rules change.
+#[derive(Default)]
+struct Counted {
+    rules: Option<Arc<Rules>>,
+    rooms: HashMap<EntityKey, (Position, Position, u64)>,
+}
+
+/// What was counted for users.
+pub(crate) struct Badges(quick_cache::sync::Cache<EntityKey, Arc<Mutex<Counted>>>);
+
+impl Default for Badges {
+    fn default() -> Self {
+        Self(quick_cache::sync::Cache::new(CACHED_USERS_MAX))
+    }
+}
+
+impl Push {
+    /// The notifications that a user has not read, in all rooms.
+    pub(crate) fn badge(&self, user: &User) -> Result<u64, Error> {
+        let counted = match self.badges.0.get(&user.key()) {
+            Some(counted) => counted,
+            None => {
+                let counted = Arc::new(Mutex::default());
+                self.badges.0.insert(user.key(), Arc::clone(&counted));
+                counted
+            }
+        };
+        let rules = user.rules()?;
+        let mut counted = counted.lock();
+        if counted
+            .rules
+            .as_ref()
+            .is_none_or(|known| !Arc::ptr_eq(known, &rules))
+        {
+            counted.rooms.clear();
+            counted.rules = Some(rules);
+        }
+        let mut rooms = HashMap::new();
+        let mut total = 0;
+        for entry in user.rooms(&[Membership::Join])? {
+            let Some(room) = self.parts.rooms.get(&entry.room_id)? else {
+                continue;
+            };
+            // Taken before the count: what comes in between makes it be counted again.
+            let at = (room.changed_position(), entry.room_began);
+            let known = counted.rooms.get(&room.key());
+            let count = match known.filter(|(changed, began, _)| (*changed, *began) == at) {
+                Some((_, _, count)) => *count,
+                None => room
+                    .unread_of(user)?
+                    .map_or(0, |unread| unread.total.notifications),
+            };
+            total += count;
+            rooms.insert(room.key(), (at.0, at.1, count));
+        }
+        counted.rooms = rooms;
+        Ok(total)
+    }
+}

@@ -1,0 +1,254 @@
+//! The duty: from the feed of each shard to the queues of pushers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hearth_core::tasks;
+use hearth_events::push::{Outcome, PushEvent};
+use hearth_rooms::{Event, EventRoom, Room};
+use hearth_storage::{Batch, FeedItem, FeedKind, Position, ShardId};
+use hearth_users::{InviteVerdict, User};
+use ruma::{OwnedUserId, UserId};
+
+use crate::queue::{self, Item, ItemEvent, Source, Target};
+use crate::{Error, Push};
+
+/// The duty's name in the cursors.
+pub(crate) const DUTY: &str = "push";
+
+/// How many batches of a feed are worked on at once: the rows of one write.
+const BATCHES_AT_ONCE: usize = 64;
+
+impl Push {
+    pub(crate) fn start_duty(self: &Arc<Self>) {
+        let push = self.clone();
+        tasks::spawn("push duty", async move {
+            loop {
+                // Registered before the feeds are read, so that no news is missed.
+                let news = push.news.notified();
+                if let Err(error) = push.work() {
+                    tracing::error!(%error, "notifications could not be worked out; they are tried again with the next event");
+                }
+                tokio::select! {
+                    biased;
+                    () = push.shutdown.wait() => return,
+                    () = news => {}
+                }
+            }
+        });
+    }
+
+    /// Reads all feeds to their ends.
+    fn work(self: &Arc<Self>) -> Result<(), Error> {
+        for (shard, published) in self.parts.rooms.log().published_all() {
+            loop {
+                let after = self.feed.cursor(DUTY, shard);
+                if after >= published || self.shutdown.is_triggered() {
+                    break;
+                }
+                let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
+                let Some((last, _)) = batches.last() else {
+                    self.feed.set_cursor(DUTY, shard, published);
+                    break;
+                };
+                let last = *last;
+                self.work_on(shard, &batches, last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues what some batches of a feed come to, and moves the cursor with it.
+    fn work_on(
+        self: &Arc<Self>,
+        shard: ShardId,
+        batches: &[(Position, Vec<FeedItem>)],
+        last: Position,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        let mut targets = BTreeSet::new();
+        if self.parts.users.pushing_count() > 0 {
+            for (position, items) in batches {
+                for (index, item) in items.iter().enumerate() {
+                    let source = Source {
+                        shard: shard.0,
+                        position: *position,
+                        index: u16::try_from(index).unwrap_or(u16::MAX),
+                    };
+                    match self.queue_item(item, source, &mut batch, &mut targets) {
+                        Ok(()) => {}
+                        Err(error) if error.is_of_storage() => return Err(error),
+                        // One event that cannot be read must not keep all others from their readers.
+                        Err(error) => tracing::error!(%error, "nobody is notified of an event"),
+                    }
+                }
+            }
+        }
+        if targets.is_empty() {
+            self.feed.set_cursor(DUTY, shard, last);
+            return Ok(());
+        }
+        self.feed.set_cursor_in(DUTY, shard, last, &mut batch);
+        self.engine().write(&batch, true)?;
+        for target in targets {
+            self.send_to(target);
+        }
+        Ok(())
+    }
+
+    fn queue_item(
+        &self,
+        item: &FeedItem,
+        source: Source,
+        batch: &mut Batch,
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<(), Error> {
+        if item.kind != FeedKind::RoomEvent && item.kind != FeedKind::RoomReceipt {
+            return Ok(());
+        }
+        // What is gone by now, with its room, is done.
+        let Some(room) = self.parts.rooms.room_of_key(item.entity)? else {
+            return Ok(());
+        };
+        if item.kind == FeedKind::RoomReceipt {
+            let Some(user) = room.receipt_user(item.reference)? else {
+                return Ok(());
+            };
+            if self.parts.users.is_pushing(&user)
+                && let Some(user) = self.parts.users.get(&user)?
+            {
+                self.queue_for(&user, Source::default(), None, batch, targets)?;
+            }
+            return Ok(());
+        }
+        let short = u32::try_from(item.reference).unwrap_or(0);
+        let Some(event) = room.event(short)? else {
+            return Ok(());
+        };
+        if event.is_redacted() || !event.is_visible_kind() || event.header.place.offset != 0 {
+            return Ok(());
+        }
+        self.queue_event(&room, &event, source, batch, targets)
+    }
+
+    /// Asks the rules of everybody whom an event may concern.
+    fn queue_event(
+        &self,
+        room: &Room,
+        event: &Event,
+        source: Source,
+        batch: &mut Batch,
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<(), Error> {
+        let users = self.concerned(room, event)?;
+        if users.is_empty() {
+            return Ok(());
+        }
+        let Some(parsed) = PushEvent::new(&event.pdu.json) else {
+            return Ok(());
+        };
+        for user in users {
+            let Some(user) = self.parts.users.get(&user)? else {
+                continue;
+            };
+            if !self.wants(&user, event)? {
+                continue;
+            }
+            let rules = user.rules()?;
+            let around = EventRoom::new(room, user.id(), event);
+            let actions = rules.actions(user.id(), &parsed, &around);
+            if Outcome::of(actions).notify {
+                let told = ItemEvent {
+                    room_id: room.id().to_owned(),
+                    short: event.short,
+                    actions: actions.to_vec(),
+                };
+                self.queue_for(&user, source, Some(told), batch, targets)?;
+            } else if event.pdu.sender() == user.id() {
+                // Who says something has read what was said before.
+                self.queue_for(&user, Source::default(), None, batch, targets)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The users with pushers who are in the room, and the one whom the event invites.
+    fn concerned(&self, room: &Room, event: &Event) -> Result<Vec<OwnedUserId>, Error> {
+        let users = &self.parts.users;
+        let mut found = Vec::new();
+        if users.pushing_count() < room.view().joined as usize {
+            for user in users.pushing() {
+                if room.membership(&user)? == hearth_rooms::Membership::Join {
+                    found.push(user);
+                }
+            }
+        } else {
+            room.visit_local_members(&mut |user| {
+                if users.is_pushing(user) {
+                    found.push(user.to_owned());
+                }
+                true
+            })?;
+        }
+        if let Some(invited) = invited(event)
+            && users.is_pushing(invited)
+            && !found.iter().any(|user| user == invited)
+        {
+            found.push(invited.to_owned());
+        }
+        Ok(found)
+    }
+
+    /// Whether a user wants to hear of an event by its sender.
+    fn wants(&self, user: &User, event: &Event) -> Result<bool, Error> {
+        let sender = event.pdu.sender();
+        if user.ignored_users()?.contains(sender) {
+            return Ok(false);
+        }
+        match invited(event) {
+            Some(invited) if invited == user.id() => Ok(user.invite_verdict(sender)? == InviteVerdict::Take),
+            _ => Ok(true),
+        }
+    }
+
+    fn queue_for(
+        &self,
+        user: &User,
+        source: Source,
+        event: Option<ItemEvent>,
+        batch: &mut Batch,
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<(), Error> {
+        let item = Item {
+            user: user.id().to_owned(),
+            event,
+            ts: self.parts.clock.now_ms(),
+        };
+        for pusher in user.pushers()? {
+            let target = Target {
+                user: user.id().to_owned(),
+                key: user.key(),
+                app_id: pusher.app_id,
+                pushkey: pusher.pushkey,
+            };
+            queue::put(batch, &target, source, &item);
+            targets.insert(target);
+        }
+        Ok(())
+    }
+}
+
+/// Whom an event invites.
+fn invited(event: &Event) -> Option<&UserId> {
+    let pdu = &event.pdu;
+    if pdu.kind() != "m.room.member" {
+        return None;
+    }
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    let content: Content = serde_json::from_slice(pdu.content()).ok()?;
+    let user = pdu.state_key().filter(|_| content.membership == "invite")?;
+    <&UserId>::try_from(user).ok()
+}

@@ -1,0 +1,270 @@
+//! Emptying the queues: one task for each pusher that has something to be told.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hearth_core::http::{Destination, OutboundRequest};
+use hearth_core::tasks;
+use hearth_rooms::{Event, Room};
+use hearth_users::{Pusher, User};
+use http::{HeaderMap, HeaderValue, Method, header};
+use parking_lot::Mutex;
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::queue::{self, Item, ItemEvent, Target};
+use crate::{Error, Push, notification};
+
+/// How many gateways are spoken to at once.
+const REQUESTS_MAX: usize = 64;
+
+/// How long a gateway may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of an answer is read: it lists the pushkeys of one request.
+const RESPONSE_MAX_BYTES: usize = 64 << 10;
+
+/// The pause after the first failure; it doubles up to the longest.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// How many items are looked at together. More of them, or older ones, are what an outage left: then each room is
+/// told of once.
+const ITEMS_AT_ONCE: usize = 32;
+
+/// What is older is told to nobody any more.
+const ITEM_AGE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The pushers that are being told something.
+pub(crate) struct Sending {
+    /// Whether more came while the task was at work.
+    active: Mutex<HashMap<Target, bool>>,
+    places: Semaphore,
+    /// The counts that each pusher was told last.
+    told: Mutex<HashMap<Target, u64>>,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self {
+            active: Mutex::default(),
+            places: Semaphore::new(REQUESTS_MAX),
+            told: Mutex::default(),
+        }
+    }
+}
+
+/// How a try went.
+enum Sent {
+    /// The queue is empty.
+    Empty,
+    /// Something was told, or need not be.
+    Done,
+    /// The gateway did not take it: once more, later.
+    Failed,
+}
+
+impl Push {
+    /// Sees to it that a queue is emptied.
+    pub(crate) fn send_to(self: &Arc<Self>, target: Target) {
+        {
+            let mut active = self.sending.active.lock();
+            if let Some(more) = active.get_mut(&target) {
+                *more = true;
+                return;
+            }
+            active.insert(target.clone(), false);
+        }
+        let push = self.clone();
+        tasks::spawn("pusher", async move { push.empty(&target).await });
+    }
+
+    async fn empty(self: &Arc<Self>, target: &Target) {
+        let mut pause = BACKOFF_FIRST;
+        let mut failing = false;
+        while !self.shutdown.is_triggered() {
+            match self.send_next(target, failing).await {
+                Ok(Sent::Empty) => {
+                    let mut active = self.sending.active.lock();
+                    match active.get_mut(target) {
+                        Some(more) if *more => *more = false,
+                        _ => {
+                            active.remove(target);
+                            return;
+                        }
+                    }
+                    continue;
+                }
+                Ok(Sent::Done) => {
+                    (pause, failing) = (BACKOFF_FIRST, false);
+                    continue;
+                }
+                Ok(Sent::Failed) => {}
+                Err(error) => tracing::warn!(%error, "a notification could not be sent"),
+            }
+            failing = true;
+            let wait = pause + self.spread(pause);
+            pause = (pause * 2).min(BACKOFF_LONGEST);
+            tokio::select! {
+                biased;
+                () = self.shutdown.wait() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.sending.active.lock().remove(target);
+    }
+
+    /// Up to half of a pause more, so that pushers of one gateway do not all come back at once.
+    fn spread(&self, pause: Duration) -> Duration {
+        let mut byte = [0];
+        self.parts.random.fill(&mut byte);
+        pause / 2 * u32::from(byte[0]) / 255
+    }
+
+    async fn send_next(&self, target: &Target, failing: bool) -> Result<Sent, Error> {
+        let items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
+        if items.is_empty() {
+            return Ok(Sent::Empty);
+        }
+        let user = self.parts.users.get(&target.user)?;
+        let pusher = user
+            .as_ref()
+            .map(|user| user.pusher(&target.app_id, &target.pushkey))
+            .transpose()?
+            .flatten();
+        let (Some(user), Some(pusher)) = (user, pusher) else {
+            queue::clear(self.engine(), target)?;
+            self.sending.told.lock().remove(target);
+            return Ok(Sent::Done);
+        };
+        let many = failing || items.len() >= ITEMS_AT_ONCE;
+        let (stale, current) = self.sort(items, many);
+        if !stale.is_empty() {
+            queue::remove(self.engine(), &stale)?;
+        }
+        let Some((row, item)) = current else {
+            return Ok(Sent::Done);
+        };
+        let outcome = self.tell(target, &user, &pusher, &item).await?;
+        if matches!(outcome, Sent::Done) {
+            queue::remove(self.engine(), &[row])?;
+        }
+        Ok(outcome)
+    }
+
+    /// The items that nobody is told of any more, and the first of the others.
+    fn sort(&self, items: Vec<(Vec<u8>, Item)>, many: bool) -> (Vec<Vec<u8>>, Option<(Vec<u8>, Item)>) {
+        let oldest = self.parts.clock.now_ms().saturating_sub(ITEM_AGE_MAX_MS);
+        let mut newest: BTreeSet<OwnedRoomId> = BTreeSet::new();
+        let (mut stale, mut kept) = (Vec::new(), Vec::new());
+        for (row, item) in items.into_iter().rev() {
+            let again = match &item.event {
+                Some(event) if many => !newest.insert(event.room_id.clone()),
+                _ => false,
+            };
+            if again || item.ts < oldest {
+                stale.push(row);
+            } else {
+                kept.push((row, item));
+            }
+        }
+        (stale, kept.pop())
+    }
+
+    /// Tells a gateway of one item.
+    async fn tell(&self, target: &Target, user: &User, pusher: &Pusher, item: &Item) -> Result<Sent, Error> {
+        let event = match &item.event {
+            None => None,
+            Some(event) => match self.unread_event(user, event)? {
+                Some(found) => Some((found, event)),
+                None => return Ok(Sent::Done),
+            },
+        };
+        let unread = self.badge(user)?;
+        if event.is_none() && self.sending.told.lock().get(target) == Some(&unread) {
+            return Ok(Sent::Done);
+        }
+        let told = event
+            .as_ref()
+            .map(|((room, found), event)| (room, &**found, event.actions.as_slice()));
+        let body = notification::body(pusher, user, told, unread)?;
+        let Some(request) = request(pusher.url(), body.to_string()) else {
+            return Ok(Sent::Done);
+        };
+        let answer = {
+            let Ok(_place) = self.sending.places.acquire().await else {
+                return Ok(Sent::Failed);
+            };
+            self.parts.outbound.send(request).await
+        };
+        let answer = match answer {
+            Ok(answer) if answer.status.is_success() => answer,
+            Ok(answer) => {
+                tracing::debug!(status = %answer.status, "a push gateway refused a notification");
+                return Ok(Sent::Failed);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a push gateway could not be reached");
+                return Ok(Sent::Failed);
+            }
+        };
+        if is_rejected(&answer.body, &pusher.pushkey) {
+            user.delete_pusher(&target.app_id, &target.pushkey).await?;
+            queue::clear(self.engine(), target)?;
+            self.sending.told.lock().remove(target);
+            return Ok(Sent::Done);
+        }
+        self.sending.told.lock().insert(target.clone(), unread);
+        Ok(Sent::Done)
+    }
+
+    /// The event of an item, if the user still has to be told of it: it is there, and was not read meanwhile.
+    fn unread_event(&self, user: &User, item: &ItemEvent) -> Result<Option<(Room, Arc<Event>)>, Error> {
+        let Some(room) = self.parts.rooms.get(&item.room_id)? else {
+            return Ok(None);
+        };
+        let Some(event) = room.event(item.short)?.filter(|event| !event.is_redacted()) else {
+            return Ok(None);
+        };
+        if let Some(reader) = room.unread_user(user)? {
+            let read = room.has_read(&reader, &event)?;
+            return Ok((!read).then_some((room, event)));
+        }
+        // Who is not in the room is told of the invitation alone, while it stands.
+        let invited = room.membership(user.id())? == hearth_rooms::Membership::Invite;
+        let about = event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(user.id().as_str());
+        Ok((invited && about).then_some((room, event)))
+    }
+}
+
+/// The request to a gateway; none where the URL is not one that a pusher may have.
+fn request(url: &str, body: String) -> Option<OutboundRequest> {
+    let path = url
+        .find("://")
+        .and_then(|at| url[at + 3..].find('/').map(|slash| at + 3 + slash))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some(OutboundRequest {
+        destination: Destination::Url(url[..path].to_owned()),
+        method: Method::POST,
+        path_and_query: url[path..].to_owned(),
+        headers,
+        body: Bytes::from(body),
+        timeout: REQUEST_TIMEOUT,
+        max_response_bytes: RESPONSE_MAX_BYTES,
+    })
+}
+
+/// Whether the gateway says that the pushkey is not known any more.
+fn is_rejected(answer: &[u8], pushkey: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        rejected: Vec<String>,
+    }
+    serde_json::from_slice::<Answer>(answer)
+        .is_ok_and(|answer| answer.rejected.iter().any(|key| key == pushkey))
+}

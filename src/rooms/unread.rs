@@ -1,0 +1,558 @@
+//! Unread counts (client-server API, "Receiving notifications"), derived from positions.
+//!
+//! A timeline row holds the running totals of what notifies everybody who has the default rules. Unread is the
+//! difference between the newest totals and those at the place up to which the user has read, in the main timeline and
+//! in each thread; less what was redacted since; and corrected for the events that name the user. For a user whose own
+//! rules may come to something else in the room, the events are counted one by one (`unread_own.rs`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use hearth_events::push::{Outcome, PushEvent, Rules, Surroundings};
+use hearth_events::{PowerLevels, PowerView};
+use hearth_storage::{EntityKey, Family, Position, record};
+use hearth_users::User;
+use ruma::{OwnedEventId, OwnedUserId, UserId};
+use serde::Deserialize;
+
+use crate::{
+    Error, Event, Place, Room, Rooms,
+    codec::{Cursor, put_varint},
+    event::Short,
+    head::Totals,
+    keys, unread_rows as rows,
+};
+
+/// How many redactions and mentions behind the read position are looked at: more unread events than this are not
+/// counted one by one for anybody.
+pub(crate) const UNREAD_EVENTS_MAX: usize = 10_000;
+
+/// How many threads are counted apart: an answer stays within what a client can show.
+const THREADS_MAX: usize = 1_000;
+
+/// How many users of the ignore list are looked up in a room; with a longer list the events are counted one by one.
+const IGNORED_LOOKED_UP_MAX: usize = 20;
+
+/// How much is unread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that notify.
+    pub notifications: u64,
+    /// Events that also highlight.
+    pub highlights: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, outcome: Outcome) {
+        self.notifications += u64::from(outcome.notify);
+        self.highlights += u64::from(outcome.highlight);
+    }
+
+    /// Whether nothing is unread.
+    pub fn is_zero(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// What is unread in a room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// In the whole room.
+    pub total: Counts,
+    /// In the main timeline.
+    pub main: Counts,
+    /// In threads, by their roots, where there is something.
+    pub threads: BTreeMap<OwnedEventId, Counts>,
+}
+
+/// For whom is counted.
+pub struct UnreadUser<'a> {
+    /// The user.
+    pub id: &'a UserId,
+    /// The sequence number at which the user's stay in the room began.
+    pub joined: u64,
+    /// The user's push rules.
+    pub rules: Arc<Rules>,
+    /// Whom the user ignores.
+    pub ignored: Arc<BTreeSet<OwnedUserId>>,
+}
+
+/// The running totals of a thread after one of its counted events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThreadCount {
+    pub(crate) place: Place,
+    pub(crate) notify: u32,
+    pub(crate) highlight: u32,
+}
+
+impl ThreadCount {
+    pub(crate) fn value(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(6);
+        put_varint(&mut out, u64::from(self.notify));
+        put_varint(&mut out, u64::from(self.highlight));
+        keys::tagged(&out)
+    }
+
+    fn read(place: Place, value: &[u8]) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(keys::untagged(value).unwrap_or_default(), "thread count");
+        Ok(Self {
+            place,
+            notify: cursor.u32()?,
+            highlight: cursor.u32()?,
+        })
+    }
+}
+
+/// Up to where a user has read.
+pub(crate) struct Marks {
+    /// Everywhere.
+    pub(crate) base: Place,
+    /// In the main timeline.
+    pub(crate) main: Place,
+    /// In threads where that is further than everywhere.
+    pub(crate) threads: HashMap<Short, Place>,
+}
+
+impl Marks {
+    pub(crate) fn of(&self, thread: Option<Short>) -> Place {
+        match thread {
+            None => self.main,
+            Some(root) => self.threads.get(&root).copied().unwrap_or(self.base),
+        }
+    }
+}
+
+/// Counts that may go below zero while they are put together.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    notify: i64,
+    highlight: i64,
+}
+
+impl Sum {
+    fn add(&mut self, notify: i64, highlight: i64) {
+        self.notify += notify;
+        self.highlight += highlight;
+    }
+
+    fn counts(self) -> Counts {
+        Counts {
+            notifications: u64::try_from(self.notify).unwrap_or(0),
+            highlights: u64::try_from(self.highlight).unwrap_or(0),
+        }
+    }
+}
+
+/// The sums of the main timeline and of threads.
+#[derive(Default)]
+struct Sums {
+    main: Sum,
+    threads: HashMap<Short, Sum>,
+}
+
+impl Sums {
+    fn add(&mut self, thread: Option<Short>, notify: i64, highlight: i64) {
+        match thread {
+            None => self.main.add(notify, highlight),
+            Some(root) => self.threads.entry(root).or_default().add(notify, highlight),
+        }
+    }
+}
+
+impl Room {
+    /// What is unread for a user; none where the user is not joined.
+    pub fn unread_of(&self, user: &User) -> Result<Option<Unread>, Error> {
+        let user = self.unread_user(user)?;
+        user.map(|user| self.unread(&user)).transpose()
+    }
+
+    /// A user as unread counts see it; none where the user is not joined.
+    pub fn unread_user<'a>(&self, user: &'a User) -> Result<Option<UnreadUser<'a>>, Error> {
+        let entry = user.room(self.id()).map_err(of_user)?;
+        let Some(entry) = entry.filter(|entry| entry.membership == hearth_users::Membership::Join) else {
+            return Ok(None);
+        };
+        let joined = match entry.began_anchor {
+            0 => self.place_at(entry.room_began)?.anchor,
+            noted => noted,
+        };
+        Ok(Some(UnreadUser {
+            id: user.id(),
+            joined,
+            rules: user.rules().map_err(of_user)?,
+            ignored: user.ignored_users().map_err(of_user)?,
+        }))
+    }
+
+    /// Whether a user has read an event.
+    pub fn has_read(&self, user: &UnreadUser<'_>, event: &Event) -> Result<bool, Error> {
+        Ok(event.header.place <= self.marks(user)?.of(event.header.thread))
+    }
+
+    /// Whose receipt was set at a log position, if it still stands.
+    pub fn receipt_user(&self, position: Position) -> Result<Option<OwnedUserId>, Error> {
+        let row = keys::receipt_position(self.0.key, position);
+        let value = self.reader().get(Family::RoomReceipt, &row)?;
+        let tail = value.as_deref().and_then(keys::untagged);
+        let user = tail.and_then(|tail| tail.split(|byte| *byte == 0).next());
+        let user = user.and_then(|user| std::str::from_utf8(user).ok());
+        Ok(user.and_then(|user| OwnedUserId::try_from(user).ok()))
+    }
+
+    /// What is unread for a joined member of this server.
+    pub fn unread(&self, user: &UnreadUser<'_>) -> Result<Unread, Error> {
+        let last = Place {
+            anchor: self.view().last_n,
+            offset: 0,
+        };
+        let marks = self.marks(user)?;
+        if marks.base >= last {
+            return Ok(Unread::default());
+        }
+        let counts = match user.rules.is_default_in(self.id().as_str()) && !self.has_any(&user.ignored)? {
+            true => self.derived(user, &marks, last)?,
+            false => self.counted(user, &marks, last)?,
+        };
+        self.put_together(counts)
+    }
+
+    fn put_together(&self, counts: HashMap<Option<Short>, Counts>) -> Result<Unread, Error> {
+        let mut unread = Unread::default();
+        for (thread, counts) in counts {
+            unread.total.notifications += counts.notifications;
+            unread.total.highlights += counts.highlights;
+            match thread {
+                None => unread.main = counts,
+                Some(_) if counts.is_zero() => {}
+                Some(root) => {
+                    if let Some(root) = self.event(root)? {
+                        unread.threads.insert(root.id().to_owned(), counts);
+                    }
+                }
+            }
+        }
+        Ok(unread)
+    }
+
+    /// The counts of a user who has the default rules.
+    fn derived(
+        &self,
+        user: &UnreadUser<'_>,
+        marks: &Marks,
+        last: Place,
+    ) -> Result<HashMap<Option<Short>, Counts>, Error> {
+        let mut sums = Sums::default();
+        let (now, main) = (self.totals_at(last)?, self.totals_at(marks.main)?);
+        let in_main = |of: Totals| {
+            (
+                i64::from(of.notify) - i64::from(of.thread_notify),
+                i64::from(of.highlight) - i64::from(of.thread_highlight),
+            )
+        };
+        let ((notify, highlight), (read, read_highlight)) = (in_main(now), in_main(main));
+        sums.add(None, notify - read, highlight - read_highlight);
+        for root in self.counted_threads(marks.base)? {
+            let (now, read) = (
+                self.thread_count(root, last)?,
+                self.thread_count(root, marks.of(Some(root)))?,
+            );
+            let part = |now: u32, read: u32| i64::from(now) - i64::from(read);
+            sums.add(
+                Some(root),
+                part(now.notify, read.notify),
+                part(now.highlight, read.highlight),
+            );
+        }
+        self.visit_uncounted(marks.base, last, &mut |place, class, thread| {
+            if place > marks.of(thread) {
+                sums.add(thread, -i64::from(class.notify), -i64::from(class.highlight));
+            }
+        })?;
+        for (place, short, thread) in self.named_after(user.id, marks.base, last)? {
+            if place <= marks.of(thread) {
+                continue;
+            }
+            let Some(event) = self.event(short)?.filter(|event| !event.is_redacted()) else {
+                continue;
+            };
+            let (outcome, class) = (self.outcome(user, &event)?, event.header.class);
+            let more = |is: bool, was: bool| i64::from(is) - i64::from(was);
+            sums.add(
+                thread,
+                more(outcome.notify, class.notify),
+                more(outcome.highlight, class.highlight),
+            );
+        }
+        let threads = sums
+            .threads
+            .into_iter()
+            .map(|(root, sum)| (Some(root), sum.counts()));
+        Ok(threads.chain([(None, sums.main.counts())]).collect())
+    }
+
+    /// What an event means to a user, by the user's rules.
+    pub(crate) fn outcome(&self, user: &UnreadUser<'_>, event: &Event) -> Result<Outcome, Error> {
+        let Some(parsed) = PushEvent::new(&event.pdu.json) else {
+            return Ok(Outcome::default());
+        };
+        let around = EventRoom::new(self, user.id, event);
+        Ok(user.rules.outcome(user.id, &parsed, &around))
+    }
+
+    /// Up to where a user has read: receipts of both kinds, the beginning of the stay, own events.
+    pub(crate) fn marks(&self, user: &UnreadUser<'_>) -> Result<Marks, Error> {
+        let joined = Place {
+            anchor: user.joined,
+            offset: 0,
+        };
+        let mut marks = Marks {
+            base: joined,
+            main: joined,
+            threads: HashMap::new(),
+        };
+        let mut by_thread: Vec<(Option<Short>, Place)> = Vec::new();
+        for (thread, place) in self.read_places(user.id)? {
+            match thread.as_deref() {
+                None => marks.base = marks.base.max(place),
+                Some("main") => by_thread.push((None, place)),
+                Some(root) => {
+                    if let Ok(root) = <&ruma::EventId>::try_from(root)
+                        && let Some(root) = self.short_of(root)?
+                    {
+                        by_thread.push((Some(root), place));
+                    }
+                }
+            }
+        }
+        let (start, end) = keys::range(rows::owns(self.0.key, user.id));
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, false, &mut |row, value| {
+                let place = keys::untagged(value).and_then(keys::read_place);
+                if let (Ok(thread), Some(place)) = (rows::root(&row[start.len()..]), place) {
+                    by_thread.push((thread, place));
+                }
+                true
+            })?;
+        marks.main = marks.base;
+        for (thread, place) in by_thread {
+            if place <= marks.base {
+                continue;
+            }
+            match thread {
+                None => marks.main = marks.main.max(place),
+                Some(root) => {
+                    let mark = marks.threads.entry(root).or_insert(place);
+                    *mark = (*mark).max(place);
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The places of a user's receipts, with their threads.
+    fn read_places(&self, user: &UserId) -> Result<Vec<(Option<String>, Place)>, Error> {
+        #[derive(Deserialize)]
+        struct At {
+            anchor: u64,
+            offset: i32,
+        }
+        let (start, end) = keys::range(keys::receipts_of(self.0.key, user.as_str()));
+        let mut found = Vec::new();
+        self.reader()
+            .scan(Family::RoomReceipt, &start, &end, false, &mut |row, value| {
+                let tail = std::str::from_utf8(&row[start.len()..]).unwrap_or_default();
+                let thread = tail.split_once('\0').map(|(_, thread)| thread);
+                let thread = thread.filter(|thread| !thread.is_empty()).map(str::to_owned);
+                if let Ok(At { anchor, offset }) = record::decode(value) {
+                    found.push((thread, Place { anchor, offset }));
+                }
+                true
+            })?;
+        Ok(found)
+    }
+
+    /// The totals of the timeline up to a place. Filled-in history counts for nothing.
+    fn totals_at(&self, place: Place) -> Result<Totals, Error> {
+        let anchor = match place.offset {
+            0 => place.anchor,
+            _ => place.anchor.saturating_sub(1),
+        };
+        if anchor == 0 {
+            return Ok(Totals::default());
+        }
+        let row = keys::timeline(self.0.key, Place { anchor, offset: 0 });
+        let value = self.reader().get(Family::RoomTimeline, &row)?;
+        keys::read_totals(&value.ok_or(Error::Damaged("timeline row"))?)
+    }
+
+    /// The totals of a thread up to a place.
+    pub(crate) fn thread_count(&self, root: Short, until: Place) -> Result<ThreadCount, Error> {
+        let prefix = rows::thread_counts(self.0.key, root);
+        let end = match until {
+            Place::END => hearth_storage::prefix_end(&prefix),
+            until => hearth_storage::prefix_end(&rows::thread_count(self.0.key, root, until)),
+        };
+        let mut found = Ok(ThreadCount::default());
+        self.reader()
+            .scan(Family::RoomIndex, &prefix, &end, true, &mut |row, value| {
+                let place = keys::read_place(&row[prefix.len()..]).unwrap_or_default();
+                found = ThreadCount::read(place, value);
+                false
+            })?;
+        found
+    }
+
+    /// The threads with counted events after a place, newest first.
+    fn counted_threads(&self, after: Place) -> Result<Vec<Short>, Error> {
+        let prefix = keys::index(self.0.key, keys::INDEX_THREAD_COUNTED, &[]);
+        let start = hearth_storage::prefix_end(&[prefix.as_slice(), &keys::place_bytes(after)].concat());
+        let end = hearth_storage::prefix_end(&prefix);
+        let mut roots = Vec::new();
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, true, &mut |row, _| {
+                roots.extend(keys::read_u32(&row[prefix.len() + 12..], "thread root").ok());
+                roots.len() < THREADS_MAX
+            })?;
+        Ok(roots)
+    }
+
+    /// Visits the counted events between two places that were redacted since.
+    pub(crate) fn visit_uncounted(
+        &self,
+        after: Place,
+        until: Place,
+        visit: &mut dyn FnMut(Place, hearth_events::notification::Class, Option<Short>),
+    ) -> Result<(), Error> {
+        let start = hearth_storage::prefix_end(&rows::uncounted(self.0.key, after));
+        let end = hearth_storage::prefix_end(&rows::uncounted(self.0.key, until));
+        let skip = start.len() - 12;
+        let mut left = UNREAD_EVENTS_MAX;
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
+                let place = keys::read_place(&row[skip..]);
+                if let (Some(place), Ok((class, thread))) = (place, rows::read_uncounted(value)) {
+                    visit(place, class, thread);
+                }
+                left -= 1;
+                left > 0
+            })?;
+        Ok(())
+    }
+
+    fn named_after(
+        &self,
+        user: &UserId,
+        after: Place,
+        until: Place,
+    ) -> Result<Vec<(Place, Short, Option<Short>)>, Error> {
+        let start = hearth_storage::prefix_end(&rows::named(self.0.key, user, after));
+        let end = hearth_storage::prefix_end(&rows::named(self.0.key, user, until));
+        let skip = start.len() - 12;
+        let mut found = Vec::new();
+        self.reader()
+            .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
+                let place = keys::read_place(&row[skip..]);
+                if let (Some(place), Ok((short, thread))) = (place, rows::read_named(value)) {
+                    found.push((place, short, thread));
+                }
+                found.len() < UNREAD_EVENTS_MAX
+            })?;
+        Ok(found)
+    }
+
+    /// Whether one of these users ever was a member; true without looking where they are many.
+    fn has_any(&self, users: &BTreeSet<OwnedUserId>) -> Result<bool, Error> {
+        if users.len() > IGNORED_LOOKED_UP_MAX {
+            return Ok(true);
+        }
+        for user in users {
+            if self.state_entry("m.room.member", user.as_str())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A user's error as a room's.
+fn of_user(error: hearth_users::Error) -> Error {
+    match error {
+        hearth_users::Error::Storage(error) => Error::Storage(error),
+        other => {
+            tracing::warn!(error = %other, "a user could not be read for unread counts");
+            Error::Damaged("user")
+        }
+    }
+}
+
+impl Rooms {
+    /// The room with a number.
+    pub fn room_of_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
+        let row = keys::room(key, keys::ROOM_RECORD);
+        let Some(value) = self.reader().get(Family::Room, &row)? else {
+            return Ok(None);
+        };
+        let record: crate::load::RoomRecord = record::decode(&value)?;
+        match <&ruma::RoomId>::try_from(record.room_id.as_str()) {
+            Ok(id) => self.get(id),
+            Err(_) => Err(Error::Damaged("room record")),
+        }
+    }
+}
+
+/// The room as it was at an event, for the conditions of a user's push rules.
+pub struct EventRoom<'a> {
+    room: &'a Room,
+    user: &'a UserId,
+    event: &'a Event,
+}
+
+impl<'a> EventRoom<'a> {
+    /// The room at this event, for this user.
+    pub fn new(room: &'a Room, user: &'a UserId, event: &'a Event) -> Self {
+        Self { room, user, event }
+    }
+
+    fn state(&self, kind: &str, state_key: &str) -> Option<Arc<Event>> {
+        let found = self
+            .room
+            .state_at(self.event.header.state_before, kind, state_key);
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the state at an event could not be read for push rules");
+            None
+        })
+    }
+}
+
+impl Surroundings for EventRoom<'_> {
+    fn room_id(&self) -> &str {
+        self.room.id().as_str()
+    }
+
+    fn members(&self) -> u64 {
+        let totals = self.room.totals_at(self.event.header.place).unwrap_or_default();
+        match totals.joined {
+            0 => u64::from(self.room.view().joined),
+            joined => u64::from(joined),
+        }
+    }
+
+    fn display_name(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Content {
+            displayname: Option<String>,
+        }
+        let member = self.state("m.room.member", self.user.as_str())?;
+        serde_json::from_slice::<Content>(member.pdu.content())
+            .ok()?
+            .displayname
+    }
+
+    fn sender_may_notify(&self, key: &str) -> bool {
+        let levels = self.state("m.room.power_levels", "");
+        let levels = levels.and_then(|event| PowerLevels::parse(self.room.rules(), event.pdu.content()).ok());
+        let create = self.room.create_info();
+        let view = PowerView::new(&create, levels.as_ref());
+        view.user(self.event.pdu.sender()).reaches(view.notification(key))
+    }
+}

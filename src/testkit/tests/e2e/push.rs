@@ -1,0 +1,379 @@
+//! Pushers, push gateways, and the settings that have to do with them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
+use hearth_testkit::{Client, Faults, SimNetwork, TestServer, encode};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+scenarios!(
+    pushers_are_kept_and_go,
+    default_rules,
+    listed_notifications,
+    deleted_account_data,
+    unwanted_invitations,
+    messages_by_relation,
+);
+
+fn pusher(key: &str) -> Value {
+    json!({
+        "kind": "http", "app_id": "app", "pushkey": key, "app_display_name": "App", "device_display_name": "Phone",
+        "lang": "en", "profile_tag": "tag",
+        "data": { "url": "https://push.test/_matrix/push/v1/notify", "default_payload": { "a": { "b": [1] } } },
+    })
+}
+
+async fn keys(client: &Client) -> Vec<String> {
+    let answer = client.get("/pushers").await.ok();
+    let all = answer["pushers"].as_array().cloned().unwrap_or_default();
+    all.iter()
+        .map(|pusher| pusher["pushkey"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+async fn pushers_are_kept_and_go(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let other = server.login("alice", "OTHER").await;
+    alice.post("/pushers/set", pusher("one")).await.ok();
+    other.post("/pushers/set", pusher("two")).await.ok();
+    assert_eq!(keys(&alice).await, ["one", "two"]);
+    let shown = alice.get("/pushers").await.ok();
+    assert_eq!(shown["pushers"][0], pusher("one"));
+    let mut again = pusher("one");
+    again["append"] = json!(true);
+    bob.post("/pushers/set", again).await.ok();
+    assert_eq!(
+        keys(&alice).await,
+        ["one", "two"],
+        "append leaves others their pusher"
+    );
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    assert_eq!(keys(&alice).await, ["two"], "the phone has another user now");
+    other.post("/logout", json!({})).await.ok();
+    assert!(keys(&alice).await.is_empty(), "a device takes its pusher along");
+    let gone = json!({ "kind": null, "app_id": "app", "pushkey": "one" });
+    bob.post("/pushers/set", gone).await.ok();
+    assert!(keys(&bob).await.is_empty());
+    for (field, value, errcode) in [
+        ("kind", json!("email"), "M_INVALID_PARAM"),
+        ("pushkey", json!("k".repeat(513)), "M_INVALID_PARAM"),
+        ("app_id", json!("a".repeat(65)), "M_INVALID_PARAM"),
+        ("data", json!({}), "M_MISSING_PARAM"),
+        (
+            "data",
+            json!({ "url": "https://push.test/other" }),
+            "M_INVALID_PARAM",
+        ),
+        ("lang", json!(null), "M_MISSING_PARAM"),
+    ] {
+        let mut wrong = pusher("x");
+        wrong[field] = value;
+        bob.post("/pushers/set", wrong).await.refused(400, errcode);
+    }
+}
+
+async fn default_rules(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let rule = alice
+        .get("/pushrules/global/underride/.org.matrix.msc3930.rule.poll_start_one_to_one")
+        .await
+        .ok();
+    assert_eq!(rule["conditions"][1]["pattern"], "org.matrix.msc3381.poll.start");
+    alice
+        .get("/pushrules/global/postcontent/.io.element.msc4306.rule.subscribed_thread")
+        .await
+        .refused(404, "M_NOT_FOUND");
+    let shown = alice.sync("timeout=0").await;
+    let events = crate::events(&shown["account_data"]);
+    let rules = events
+        .iter()
+        .find(|event| event["type"] == "m.push_rules")
+        .unwrap();
+    let all = alice.get("/pushrules/").await.ok();
+    assert_eq!(rules["content"], all);
+}
+
+async fn listed_notifications(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let one = alice.say(&room, "one").await;
+    let two = alice.say(&room, &format!("two, {}", bob.user_id)).await;
+    bob.post(
+        &format!("/rooms/{}/receipt/m.read/{}", encode(&room), encode(&one)),
+        json!({}),
+    )
+    .await
+    .ok();
+    let page = bob.get("/notifications?limit=1").await.ok();
+    let first = &page["notifications"][0];
+    assert_eq!(page["notifications"].as_array().unwrap().len(), 1, "{page}");
+    let next = page["next_token"].as_str().unwrap();
+    let rest = bob
+        .get(&format!("/notifications?from={}", encode(next)))
+        .await
+        .ok();
+    let second = &rest["notifications"][0];
+    let ids = [&first["event"]["event_id"], &second["event"]["event_id"]];
+    assert!(
+        ids.contains(&&json!(one)) && ids.contains(&&json!(two)),
+        "{page} {rest}"
+    );
+    assert!(rest.get("next_token").is_none());
+    let loud = bob.get("/notifications?only=highlight").await.ok();
+    assert_eq!(loud["notifications"].as_array().unwrap().len(), 1);
+    assert_eq!(loud["notifications"][0]["event"]["event_id"], json!(two));
+    assert_eq!(loud["notifications"][0]["read"], json!(false));
+    assert_eq!(loud["notifications"][0]["room_id"], json!(room));
+    bob.get("/notifications?from=nothing")
+        .await
+        .refused(400, "M_INVALID_PARAM");
+}
+
+async fn deleted_account_data(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let other = server.login("alice", "OTHER").await;
+    let user = encode(&alice.user_id);
+    for (base, place) in [
+        (format!("/user/{user}"), None),
+        (format!("/user/{user}/rooms/{}", encode(&room)), Some(&room)),
+    ] {
+        for by_put in [false, true] {
+            let path = format!("{base}/account_data/org.example.test");
+            alice.put(&path, json!({ "a": 1 })).await.ok();
+            let before = alice.sync("timeout=0").await;
+            if by_put {
+                alice.put(&path, json!({})).await.ok();
+            } else {
+                let path = format!("/_matrix/client/unstable/org.matrix.msc3391{path}");
+                alice.call("DELETE", &path, Value::Null).await.ok();
+            }
+            alice.get(&path).await.refused(404, "M_NOT_FOUND");
+            let of = |answer: &Value| match place {
+                None => crate::events(&answer["account_data"]),
+                Some(room) => crate::events(&answer["rooms"]["join"][room]["account_data"]),
+            };
+            let is_it = |event: &&Value| event["type"] == "org.example.test";
+            let news = of(&alice.sync_since(&before).await);
+            assert_eq!(news.iter().find(is_it).unwrap()["content"], json!({}));
+            assert!(
+                !of(&alice.sync("timeout=0").await)
+                    .iter()
+                    .any(|event| is_it(&event))
+            );
+        }
+    }
+    let path = format!("/user/{user}/account_data/org.matrix.msc3890.local_notification_settings.OTHER");
+    alice.put(&path, json!({ "is_silenced": true })).await.ok();
+    other.post("/logout", json!({})).await.ok();
+    alice.get(&path).await.refused(404, "M_NOT_FOUND");
+}
+
+async fn unwanted_invitations(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let set = async |kind: &str, content: Value| {
+        let path = format!("/user/{}/account_data/{kind}", encode(&alice.user_id));
+        alice.put(&path, content).await.ok();
+    };
+    let invite = async || {
+        let room = bob.room().build().await;
+        let body = json!({ "user_id": alice.user_id });
+        (room.clone(), bob.act(&room, "invite", body).await)
+    };
+    let invited = async || {
+        let shown = alice.sync("timeout=0").await;
+        shown["rooms"]["invite"].as_object().cloned().unwrap_or_default()
+    };
+    let lists = "org.matrix.msc4155.invite_permission_config";
+    set(lists, json!({ "ignored_users": [bob.user_id] })).await;
+    invite().await.1.ok();
+    assert!(invited().await.is_empty());
+    set(lists, json!({ "blocked_servers": ["hs*"] })).await;
+    let (room, refused) = invite().await;
+    refused.refused(403, "M_INVITE_BLOCKED");
+    bob.try_set_state(
+        &room,
+        "m.room.member",
+        &alice.user_id,
+        json!({ "membership": "invite" }),
+    )
+    .await
+    .refused(403, "M_INVITE_BLOCKED");
+    set(
+        lists,
+        json!({ "blocked_servers": ["hs*"], "allowed_users": [bob.user_id] }),
+    )
+    .await;
+    let (room, taken) = invite().await;
+    taken.ok();
+    assert!(invited().await.contains_key(&room));
+    set("m.invite_permission_config", json!({ "default_action": "block" })).await;
+    invite().await.1.refused(403, "M_INVITE_BLOCKED");
+    assert!(invited().await.is_empty());
+}
+
+async fn messages_by_relation(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let root = alice.say(&room, "root").await;
+    let related = |kind: &str| json!({ "body": "r", "m.relates_to": { "rel_type": kind, "event_id": root } });
+    let thread = alice.send(&room, "m.room.message", related("m.thread")).await;
+    let reference = alice.send(&room, "m.room.message", related("m.reference")).await;
+    let filtered = async |filter: Value| {
+        let query = format!("dir=b&limit=50&filter={}", encode(&filter.to_string()));
+        let ids = crate::ids(&alice.messages(&room, &query).await["chunk"]);
+        ids.into_iter()
+            .filter(|id| [&root, &thread, &reference].contains(&id))
+            .collect::<Vec<_>>()
+    };
+    let only = json!({ "org.matrix.msc3874.rel_types": ["m.thread"] });
+    assert_eq!(filtered(only).await, [thread.clone()]);
+    let without = json!({ "not_rel_types": ["m.thread"] });
+    assert_eq!(filtered(without).await, [reference, root]);
+}
+
+/// A push gateway.
+struct Gateway {
+    told: Arc<Mutex<Vec<Value>>>,
+    status: Arc<AtomicU16>,
+    rejects: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gateway {
+    fn on(network: &SimNetwork) -> Self {
+        let gateway = Self {
+            told: Arc::default(),
+            status: Arc::new(AtomicU16::new(200)),
+            rejects: Arc::default(),
+        };
+        let (told, status, rejects) = (
+            gateway.told.clone(),
+            gateway.status.clone(),
+            gateway.rejects.clone(),
+        );
+        let notify = post(move |body: axum::Json<Value>| async move {
+            let status = StatusCode::from_u16(status.load(Ordering::SeqCst)).expect("a status");
+            if status.is_success() {
+                told.lock().push(body.0["notification"].clone());
+            }
+            (status, axum::Json(json!({ "rejected": *rejects.lock() })))
+        });
+        network.add(
+            "push.test",
+            Router::new().route("/_matrix/push/v1/notify", notify),
+        );
+        network.set_faults(Faults::default());
+        gateway
+    }
+
+    /// What was told until nothing more comes; time is simulated.
+    async fn told(&self) -> Vec<Value> {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        std::mem::take(&mut *self.told.lock())
+    }
+}
+
+/// What a notification is about: the event, none for counts alone, and how much is unread.
+fn about(told: &[Value]) -> Vec<(Option<&str>, u64)> {
+    told.iter()
+        .map(|one| {
+            let unread = one["counts"]["unread"].as_u64().unwrap_or(u64::MAX);
+            (one["event_id"].as_str(), unread)
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_is_told() {
+    let network = SimNetwork::new(1);
+    let server = TestServer::simulated("hs1", 4, 1, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    let one = alice.say(&room, "one").await;
+    let told = gateway.told().await;
+    assert_eq!(about(&told), [(Some(one.as_str()), 1)]);
+    assert_eq!(told[0]["content"]["body"], "one");
+    assert_eq!(told[0]["room_id"], json!(room));
+    assert_eq!(told[0]["sender"], json!(alice.user_id));
+    let device = &told[0]["devices"][0];
+    assert_eq!(
+        device["data"],
+        json!({ "default_payload": { "a": { "b": [1] } } })
+    );
+    assert_eq!(device["tweaks"]["sound"], "default", "two are alone in the room");
+    assert_eq!(told[0]["prio"], "high");
+
+    // Reading sets the badge back; an own message tells nobody of itself.
+    let receipt = format!("/rooms/{}/receipt/m.read/{}", encode(&room), encode(&one));
+    bob.post(&receipt, json!({})).await.ok();
+    assert_eq!(about(&gateway.told().await), [(None, 0)]);
+    bob.say(&room, "mine").await;
+    assert!(gateway.told().await.is_empty());
+
+    // An outage ends with the newest event of the room, and nothing that was read meanwhile.
+    gateway.status.store(502, Ordering::SeqCst);
+    let mut last = String::new();
+    for _ in 0..5 {
+        last = alice.say(&room, "while it is down").await;
+    }
+    assert!(gateway.told().await.is_empty());
+    gateway.status.store(200, Ordering::SeqCst);
+    assert_eq!(about(&gateway.told().await), [(Some(last.as_str()), 5)]);
+
+    // An invitation is told of; one that is turned down is not.
+    let other = alice.room().build().await;
+    alice.invite(&other, &bob).await;
+    let told = gateway.told().await;
+    assert_eq!((told.len(), &told[0]["user_is_target"]), (1, &json!(true)));
+
+    let mut bare = pusher("one");
+    bare["data"]["format"] = json!("event_id_only");
+    bob.post("/pushers/set", bare).await.ok();
+    let quiet = alice.say(&room, "six").await;
+    let told = gateway.told().await;
+    assert_eq!(about(&told), [(Some(quiet.as_str()), 6)]);
+    assert!(told[0].get("content").is_none() && told[0].get("sender").is_none());
+
+    gateway.rejects.lock().push("one".to_owned());
+    alice.say(&room, "seven").await;
+    gateway.told().await;
+    assert!(keys(&bob).await.is_empty(), "a rejected pushkey is forgotten");
+    alice.say(&room, "eight").await;
+    assert!(gateway.told().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_or_doubled_over_a_restart() {
+    let network = SimNetwork::new(2);
+    let server = TestServer::simulated("hs1", 4, 2, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (one, two) = (
+        alice.room().with(&bob).build().await,
+        alice.room().with(&bob).build().await,
+    );
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    alice.say(&one, "told before").await;
+    assert_eq!(gateway.told().await.len(), 1);
+    gateway.status.store(500, Ordering::SeqCst);
+    let (first, second) = (alice.say(&one, "a").await, alice.say(&two, "b").await);
+    assert!(gateway.told().await.is_empty());
+    let server = server.restart_simulated(3, &network).await;
+    gateway.status.store(200, Ordering::SeqCst);
+    let told = gateway.told().await;
+    let mut ids: Vec<_> = about(&told).into_iter().map(|(event, _)| event).collect();
+    ids.sort_unstable();
+    let mut expected = [Some(first.as_str()), Some(second.as_str())];
+    expected.sort_unstable();
+    assert_eq!(ids, expected);
+    let alice = alice.on(server.endpoint());
+    let third = alice.say(&one, "c").await;
+    assert_eq!(about(&gateway.told().await), [(Some(third.as_str()), 4)]);
+}
