@@ -116,6 +116,8 @@ families! {
     KeyBackup = 32, "key_backup", key_backup;
     /// The published keys of other servers.
     ServerKey = 33, "server_key", server_key;
+    /// What connections of sliding sync have been sent.
+    SyncConnection = 40, "sync_connection", sync_connection;
 }
 
 #[cfg(test)]

@@ -277,6 +277,7 @@ fn delete(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, mut device: DeviceReco
     tx.delete(Family::UserDevice, keys::device(key, id.as_str()));
     let had_keys = device_keys::has_keys(tx, key, id)?;
     device_keys::remove_device(tx, key, id)?;
+    crate::connections::remove_device(tx, key, id)?;
     Ok(had_keys)
 }
 

@@ -20,6 +20,7 @@ pub mod room_keys;
 pub mod rooms;
 pub mod server;
 pub mod session;
+pub mod sliding_sync;
 pub mod sync;
 pub mod threepids;
 pub mod to_device;
@@ -51,6 +52,7 @@ pub fn routes() -> Routes {
         directory::routes(),
         room_keys::routes(),
         rooms::routes(),
+        sliding_sync::routes(),
         sync::routes(),
         session::routes(),
         threepids::routes(),

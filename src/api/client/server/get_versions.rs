@@ -12,7 +12,9 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 1] = [
+const UNSTABLE_FEATURES: [&str; 2] = [
+    // Sliding sync (MSC4186) under its unstable path.
+    "org.matrix.simplified_msc3575",
     // Profile fields of any name, as a flag that clients older than v1.16 look for.
     "uk.tcpip.msc4133.stable",
 ];

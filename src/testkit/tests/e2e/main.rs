@@ -37,6 +37,7 @@ mod property;
 mod receipts;
 mod relations;
 mod sending;
+mod sliding;
 mod sync;
 mod upgrade;
 mod visibility;
