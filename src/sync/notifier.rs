@@ -289,6 +289,8 @@ impl Notifier {
             let room = self.rooms.get(&entry.room_id)?;
             found.push(Listed::of(entry, room.as_ref(), now)?);
         }
+        // Of two rooms that were active within one millisecond, the one whose position is later comes later.
+        found.sort_by_key(|(listed, read_at)| (listed.activity, *read_at));
         let direct = crate::sliding::direct_rooms(&index.user)?;
         let mut state = index.state.lock();
         let mut order = RoomOrder::new(direct);

@@ -53,7 +53,7 @@ pub(crate) struct Listed {
 impl Listed {
     /// A room as its entry has it, and the position up to which its timeline was read.
     pub(crate) fn of(entry: &RoomEntry, room: Option<&Room>, now_ms: u64) -> Result<(Self, Position), Error> {
-        let (mut ts, mut read_at) = (entry.ts, Position::MAX);
+        let (mut ts, mut read_at) = (entry.ts, entry.room_position);
         if let Some(room) = room.filter(|_| entry.membership == Membership::Join) {
             let view = room.view();
             let last = room.event_at(Place {
@@ -118,13 +118,15 @@ impl RoomOrder {
         }
     }
 
-    /// Adds a room while the order is built; `active_ms` is when it was active, where its own time is too old.
+    /// Adds a room while the order is built, the later active ones later; `active_ms` is when it was active, where
+    /// its own time is too old.
     pub(crate) fn put(&mut self, mut listed: Listed, active_ms: Option<u64>) {
         listed.no = u32::try_from(self.rooms.len()).unwrap_or(u32::MAX);
-        if let Some(ms) = active_ms {
-            listed.activity = self.next_activity(ms);
-        }
-        self.last_activity = self.last_activity.max(listed.activity);
+        listed.activity = match active_ms {
+            Some(ms) => self.next_activity(ms),
+            None => listed.activity.max(self.last_activity + 1),
+        };
+        self.last_activity = listed.activity;
         let no = listed.no;
         self.by_id.insert(listed.room.room_id.clone(), no);
         self.by_key.extend(listed.room.key.map(|key| (key, no)));
