@@ -160,8 +160,8 @@ impl Connections {
             {
                 slots.retain(|one| !Arc::ptr_eq(one, &slot));
             }
-            self.devices.remove_if(&key, |_, slots| slots.is_empty());
         }
+        self.devices.retain(|_, slots| !slots.is_empty());
     }
 
     fn slots(&self) -> Vec<Arc<Slot>> {

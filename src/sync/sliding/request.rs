@@ -156,10 +156,14 @@ impl RequiredState {
         self.rules.iter().any(|rule| rule.wants(kind, state_key))
     }
 
+    /// Whether all members are wanted.
+    pub(super) fn wants_all_members(&self) -> bool {
+        self.rules.iter().any(StateRule::wants_all_members)
+    }
+
     /// Whether members come as they are needed.
     pub(super) fn is_lazy(&self) -> bool {
-        self.rules.iter().any(|rule| rule.lazy_members)
-            && !self.rules.iter().any(StateRule::wants_all_members)
+        self.rules.iter().any(|rule| rule.lazy_members) && !self.wants_all_members()
     }
 
     /// The patterns to look for, with whether they leave members out.

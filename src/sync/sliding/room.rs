@@ -163,7 +163,9 @@ impl Reader<'_> {
             return Ok(None);
         };
         let until = self.look.until(room.shard());
-        if entry.room_began > until {
+        // Without its members a room cannot be shown to who wants them all; it comes when it is whole.
+        let is_lacking = room.is_partial() && asked.config.required_state.wants_all_members();
+        if entry.room_began > until || is_lacking {
             return Ok(None);
         }
         let sent = asked

@@ -77,7 +77,9 @@ impl Reader<'_> {
         timeline: &Timeline,
     ) -> Result<WantedState, Error> {
         let wanted = &asked.config.required_state;
-        let anew = changes.all || timeline.limited;
+        // Members who came in when the state was filled in did not change.
+        let filled_in = asked.sent.is_some_and(|sent| room.full_since() > sent.seen);
+        let anew = changes.all || timeline.limited || filled_in;
         // Between two answers without a gap all changes of members are told, so that clients may keep them.
         let all_members = wanted.is_lazy() && !anew;
         let mut found = StateMap::new();
