@@ -43,8 +43,6 @@ pub struct RoomModel {
     pub typing: BTreeSet<String>,
     /// Account data by type.
     pub account_data: BTreeMap<String, Value>,
-    /// The user's own membership, where the answers do not sort rooms by it.
-    pub membership: String,
     /// Joined and invited members.
     pub counts: (u64, u64),
     /// The members who name the room.

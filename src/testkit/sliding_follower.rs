@@ -18,6 +18,8 @@ pub struct SlidingFollower {
     pos: Option<String>,
     /// Every room that it was shown.
     rooms: BTreeMap<String, RoomModel>,
+    /// The user's own membership in each.
+    memberships: BTreeMap<String, String>,
     /// The rooms that it sees from outside: whether it was invited, or knocked.
     outside: BTreeMap<String, bool>,
     account_data: BTreeMap<String, Value>,
@@ -34,6 +36,7 @@ impl SlidingFollower {
             conn_id: conn_id.to_owned(),
             pos: None,
             rooms: BTreeMap::new(),
+            memberships: BTreeMap::new(),
             outside: BTreeMap::new(),
             account_data: BTreeMap::new(),
             faults: Vec::new(),
@@ -117,7 +120,7 @@ impl SlidingFollower {
             room.set_state(event, id, &mut self.faults);
             if event["type"] == "m.room.member" && event["state_key"] == self.client.user_id.as_str() {
                 let membership = event["content"]["membership"].as_str().unwrap_or_default();
-                room.membership = membership.to_owned();
+                self.memberships.insert(id.to_owned(), membership.to_owned());
             }
         }
         if initial || news["limited"] == true || news["unstable_expanded_timeline"] == true {
@@ -154,7 +157,8 @@ impl SlidingFollower {
             section.insert(id.clone(), Value::Null);
         }
         for (id, room) in &self.rooms {
-            if room.membership == "join" && !self.outside.contains_key(id) {
+            let is_joined = self.memberships.get(id).is_some_and(|membership| membership == "join");
+            if is_joined && !self.outside.contains_key(id) {
                 let mut room = room.clone();
                 // `/sync` names heroes by id, and only where there is no alias either.
                 room.heroes = fresh.joined.get(id).and_then(|room| room.heroes.clone());

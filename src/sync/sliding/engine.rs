@@ -74,6 +74,8 @@ impl SyncEngine {
             .min(Duration::from_millis(limits::SYNC_MAX_TIMEOUT_MS));
         let deadline = tokio::time::Instant::now() + timeout;
         let mut waiting = None;
+        // How far was looked in vain: what lies before need not be looked at again, but for rooms.
+        let mut looked: Option<SyncToken> = None;
         let answer = loop {
             let woken = index.notify.notified();
             tokio::pin!(woken);
@@ -81,11 +83,13 @@ impl SyncEngine {
             woken.as_mut().enable();
             let positions = self.rooms.log().published_all();
             let user_position = self.order_position(request, &index).await?;
-            let (answer, at_once) = self.find(request, &plain, &index, &turn, positions, user_position)?;
+            let read = (positions, user_position);
+            let (answer, at_once) = self.find(request, &plain, &index, &turn, read, looked.as_ref())?;
             let at_once = at_once || request.pos.is_none() || self.shutdown.is_triggered();
             if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
                 break answer;
             }
+            looked = turn.connection().pending.as_ref().map(|pending| pending.token.clone());
             waiting.get_or_insert_with(Waiting::begin);
             tokio::select! {
                 biased;
@@ -135,8 +139,8 @@ impl SyncEngine {
         plain: &SyncRequest,
         index: &IndexGuard,
         turn: &Turn,
-        positions: Vec<(ShardId, Position)>,
-        user_position: Position,
+        (positions, user_position): (Vec<(ShardId, Position)>, Position),
+        looked: Option<&SyncToken>,
     ) -> Result<(Answer, bool), Error> {
         let mut connection = turn.connection();
         let connection = &mut *connection;
@@ -150,7 +154,7 @@ impl SyncEngine {
         let look = Look {
             engine: self,
             request: plain,
-            since: since.as_ref(),
+            since: looked.or(since.as_ref()),
             index,
             positions,
             user_position,
@@ -158,10 +162,12 @@ impl SyncEngine {
         };
         let direct = current_direct(&look)?;
         let counts = catch_up(request, &look, connection, &direct)?;
-        let mut found = self.read_rooms(request, &look, connection, &direct)?;
+        let mut found = self.read_rooms(request, &look, connection, since.as_ref(), &direct)?;
+        let state = &connection.state;
+        let global = state.global.map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
         found
             .extensions
-            .read_global(&look, &request.extensions, &connection.state)?;
+            .read_global(&look, &request.extensions, global, state.e2ee)?;
         let token = token_of(&look, true);
         let lists = super::number_of(&format!("{:?}", request.lists));
         let answers_at_once = lists != connection.state.lists;
@@ -199,6 +205,7 @@ impl SyncEngine {
         request: &Request,
         look: &Look<'_>,
         connection: &mut Connection,
+        since: Option<&SyncToken>,
         direct: &BTreeSet<OwnedRoomId>,
     ) -> Result<Found, Error> {
         let candidates = candidates(request, look, connection);
@@ -219,7 +226,7 @@ impl SyncEngine {
             };
             let reader = Reader {
                 look,
-                since: look.since,
+                since,
                 direct,
                 known: &connection.members,
             };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use hearth_rooms::{Receipt, Room};
+use hearth_storage::Position;
 use hearth_users::{Change, KeyCounts, Membership, RoomEntry};
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use super::{
-    connection::{RoomSent, State},
+    connection::RoomSent,
     order::ListedRoom,
     request::{Extensions, ToDevice},
 };
@@ -46,25 +47,27 @@ impl ExtensionNews {
             && self.typing.is_empty()
     }
 
-    /// Reads what is not of single rooms.
+    /// Reads what is not of single rooms: global account data after `global`, all where there is none; device lists
+    /// where the client follows them.
     pub(super) fn read_global(
         &mut self,
         look: &Look<'_>,
         asked: &Extensions,
-        state: &State,
+        global: Option<Position>,
+        e2ee: bool,
     ) -> Result<(), Error> {
         if let Some(wanted) = &asked.to_device {
             self.to_device = to_device(look, wanted)?;
         }
-        let own = OwnNews::read(look, asked.account_data.as_ref().and(state.global))?;
+        let own = OwnNews::read(look, asked.account_data.as_ref().and(global))?;
         if asked.account_data.is_some() {
-            self.global = match state.global {
+            self.global = match global {
                 Some(_) => own.global,
                 None => crate::account_data::all_global(&look.request.user)?,
             };
         }
         if let Some(device) = look.request.device.as_ref().filter(|_| asked.e2ee) {
-            let lists = match state.e2ee {
+            let lists = match e2ee {
                 true => look.device_lists(own.devices, &own.gone)?,
                 false => DeviceLists::default(),
             };

@@ -61,27 +61,12 @@ pub(super) fn take_parts(connection: &mut Connection) -> Vec<Batch> {
             }
         }
     }
-    if let Some(pending) = connection
-        .pending
-        .as_ref()
-        .filter(|pending| !pending.rooms.is_empty())
-    {
-        let mut part = begin(connection.number);
-        put_varint(&mut part, pending.answer);
-        pending
-            .rooms
-            .iter()
-            .for_each(|(room, sent)| put_room(&mut part, room, sent));
-        // A first answer may be large, and is soon known to have arrived.
-        if part.len() <= BATCH_BYTES {
-            rooms.insert(PENDING_PART, part);
-        }
-    }
-    let state = &connection.state;
-    // Before the first answer is known to have arrived there is nothing to go on from.
-    if state.token.is_none() && !rooms.contains_key(&PENDING_PART) {
+    // Before the first answer there is nothing to go on from.
+    if connection.state.token.is_none() && connection.pending.is_none() {
         return Vec::new();
     }
+    rooms.insert(PENDING_PART, pending_part(connection, begin(connection.number)));
+    let state = &connection.state;
     let head = Head {
         number: connection.number,
         answer: state.answer,
@@ -105,6 +90,23 @@ pub(super) fn take_parts(connection: &mut Connection) -> Vec<Batch> {
         }
     }
     batches
+}
+
+/// What the last answer adds. It is written each time, also where there is nothing: one that was dropped must not
+/// come back.
+fn pending_part(connection: &Connection, mut part: Vec<u8>) -> Vec<u8> {
+    let start = part.len();
+    let pending = connection.pending.as_ref();
+    put_varint(&mut part, pending.map_or(0, |pending| pending.answer));
+    for (room, sent) in pending.iter().flat_map(|pending| &pending.rooms) {
+        put_room(&mut part, room, sent);
+    }
+    if part.len() > BATCH_BYTES {
+        // It is a first answer, and would be sent again.
+        part.truncate(start);
+        put_varint(&mut part, 0);
+    }
+    part
 }
 
 /// Reads a stored connection, if it has the number.
@@ -162,8 +164,8 @@ fn read_part(rest: &mut &[u8], number: u64) -> Option<()> {
 }
 
 fn read_pending(rest: &mut &[u8], connection: &Connection) -> Option<Pending> {
-    let answer = take_varint(rest)?;
     let state = &connection.state;
+    let answer = take_varint(rest).filter(|answer| *answer > state.answer)?;
     Some(Pending {
         answer,
         token: state.token.clone().unwrap_or_default(),
@@ -317,7 +319,7 @@ mod tests {
             batches.into_iter().flatten().map(|(part, _)| part).collect()
         };
         let part = part_of(room_id!("!r:x"));
-        assert_eq!(parts(take_parts(&mut connection)), [part, HEAD_PART]);
-        assert_eq!(parts(take_parts(&mut connection)), [HEAD_PART]);
+        assert_eq!(parts(take_parts(&mut connection)), [part, PENDING_PART, HEAD_PART]);
+        assert_eq!(parts(take_parts(&mut connection)), [PENDING_PART, HEAD_PART]);
     }
 }
