@@ -37,6 +37,7 @@ const SCENARIOS: &[&str] = &[
     "polls",
     "initial",
     "idle-sync",
+    "sliding",
     "growth",
     "disk",
 ];
@@ -59,7 +60,7 @@ pub struct Settings {
     /// The server's binary.
     #[arg(long, env = "HEARTH_BINARY", default_value = "target/release/hearth")]
     pub server: PathBuf,
-    /// Scenarios to run, with commas: start, sends, latency, fanout, polls, initial, idle-sync, growth, disk.
+    /// Scenarios to run, with commas: start, sends, latency, fanout, polls, initial, idle-sync, sliding, growth, disk.
     #[arg(long, value_delimiter = ',')]
     pub scenarios: Vec<String>,
     /// Seconds of each measured window.
@@ -160,6 +161,7 @@ fn run(settings: &Settings) -> Result<()> {
                 "polls" => scenarios::polls::run(settings, &mut report).await?,
                 "initial" => scenarios::initial::run(settings, &mut report).await?,
                 "idle-sync" => scenarios::idle_sync::run(settings, &ceilings, &mut report).await?,
+                "sliding" => scenarios::sliding::run(settings, &mut report).await?,
                 "growth" => scenarios::growth::run(settings, &mut report).await?,
                 _ => scenarios::disk::run(settings, &mut report).await?,
             }

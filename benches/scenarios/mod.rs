@@ -8,4 +8,5 @@ pub mod initial;
 pub mod latency;
 pub mod polls;
 pub mod sends;
+pub mod sliding;
 pub mod start;

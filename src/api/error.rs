@@ -184,6 +184,7 @@ impl From<hearth_sync::Error> for ApiError {
         let sentence = error.to_string();
         match error {
             Error::BadToken(_) => MatrixError::invalid_param(sentence).into(),
+            Error::UnknownPos => MatrixError::new(400, errcode::UNKNOWN_POS, sentence).into(),
             Error::BadFilter(_) => MatrixError::bad_json(sentence).into(),
             Error::NoFilter => MatrixError::not_found(sentence).into(),
             Error::Room(error) => error.into(),

@@ -166,6 +166,15 @@ impl Room {
         self.state_range(&start, &end)
     }
 
+    /// The current state events that are no members.
+    pub fn state_without_members(&self) -> Result<Vec<Arc<Event>>, Error> {
+        let (start, end) = keys::entity_range(self.0.key);
+        let (members, after) = keys::state_type_range(self.0.key, "m.room.member");
+        let mut events = self.state_range(&start, &members)?;
+        events.extend(self.state_range(&after, &end)?);
+        Ok(events)
+    }
+
     fn state_range(&self, start: &[u8], end: &[u8]) -> Result<Vec<Arc<Event>>, Error> {
         let mut shorts = Vec::new();
         let mut failure = None;
@@ -251,6 +260,20 @@ impl Room {
     pub fn state_diff(&self, old: NodeId, new: NodeId) -> Result<Vec<Short>, Error> {
         let mut changed = Vec::new();
         state_tree::diff(&self.nodes(), old, new, &mut |_, _, after| changed.extend(after))?;
+        Ok(changed)
+    }
+
+    /// As [`Self::state_diff`], with the events that were replaced or are gone: each entry that differs
+    /// as it was and as it is.
+    pub fn state_changes(
+        &self,
+        old: NodeId,
+        new: NodeId,
+    ) -> Result<Vec<(Option<Short>, Option<Short>)>, Error> {
+        let mut changed = Vec::new();
+        state_tree::diff(&self.nodes(), old, new, &mut |_, before, after| {
+            changed.push((before, after))
+        })?;
         Ok(changed)
     }
 

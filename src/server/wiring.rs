@@ -250,6 +250,7 @@ impl Parts {
         if let Err(error) = self.users.flush_last_seen().await {
             tracing::warn!(%error, "the times at which devices were seen could not be stored");
         }
+        self.sync.close().await;
         let log = self.log.clone();
         // Closing waits for the log's thread, which must not hold up the runtime.
         let closed = tokio::task::spawn_blocking(move || {

@@ -71,8 +71,10 @@ pub struct SyncEngine {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) users: Arc<Users>,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) random: SharedRandom,
+    pub(crate) connections: crate::sliding::Connections,
     /// Until a shutdown, syncs wait; then they are answered at once.
-    shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// One look at the user's news.
@@ -114,10 +116,10 @@ impl OwnNews {
 }
 
 /// Counts a sync that waits for as long as it lives.
-struct Waiting;
+pub(crate) struct Waiting;
 
 impl Waiting {
-    fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         metrics::gauge!(names::SYNC_CONNECTIONS).increment(1.0);
         Self
     }
@@ -146,13 +148,15 @@ impl SyncEngine {
             rooms,
             users,
             notifier,
+            random,
+            connections: crate::sliding::Connections::default(),
             shutdown,
         })
     }
 
-    /// Starts the task that drops the indexes of users who have stopped syncing.
-    pub fn start(&self) {
-        let (notifier, shutdown) = (Arc::downgrade(&self.notifier), self.shutdown.clone());
+    /// Starts the task that drops the indexes of users who have stopped syncing, and their connections.
+    pub fn start(self: &Arc<Self>) {
+        let (engine, shutdown) = (Arc::downgrade(self), self.shutdown.clone());
         tasks::spawn("sync indexes", async move {
             loop {
                 tokio::select! {
@@ -160,10 +164,11 @@ impl SyncEngine {
                     () = shutdown.wait() => return,
                     () = tokio::time::sleep(SWEEP_INTERVAL) => {}
                 }
-                let Some(notifier) = notifier.upgrade() else {
+                let Some(engine) = engine.upgrade() else {
                     return;
                 };
-                notifier.drop_idle();
+                engine.notifier.drop_idle();
+                engine.connections.sweep().await;
             }
         });
     }
@@ -524,7 +529,7 @@ impl Look<'_> {
 
     /// A room as the invited or knocking user sees it: as the entry has it, where another server's room
     /// gave it, else as the room here is.
-    fn stripped(&self, entry: &RoomEntry) -> Result<StrippedRoom, Error> {
+    pub(crate) fn stripped(&self, entry: &RoomEntry) -> Result<StrippedRoom, Error> {
         let mut state = entry.stripped_state.clone();
         if state.is_empty()
             && let Some(room) = self.engine.rooms.get(&entry.room_id)?

@@ -6,6 +6,9 @@ pub enum Error {
     /// A batch token cannot be read (M_INVALID_PARAM).
     #[error("the token is not valid: {0}")]
     BadToken(&'static str),
+    /// A position of sliding sync is not one that can be gone on from (M_UNKNOWN_POS).
+    #[error("the position is not known (any more): begin anew without one")]
+    UnknownPos,
     /// A filter cannot be read (M_BAD_JSON), with what is wrong.
     #[error("the filter is not valid: {0}")]
     BadFilter(String),

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, RoomId};
 use tokio::sync::Notify;
 
-use crate::lazy::LazyMembers;
+use crate::{lazy::LazyMembers, sliding::RoomOrder};
 
 /// The index of one user.
 ///
@@ -48,6 +48,11 @@ pub(crate) struct JoinedEntry {
 }
 
 impl JoinedEntry {
+    /// The last position that was noted of the room.
+    pub(crate) fn last(&self) -> Position {
+        self.last
+    }
+
     /// Whether who types changed after a count.
     pub(crate) fn typed_after(&self, seen: u64) -> bool {
         self.typing > seen
@@ -74,6 +79,8 @@ pub(crate) struct IndexState {
     pub(crate) first_news: Option<Instant>,
     /// What each device was sent of members.
     pub(crate) lazy: LazyMembers,
+    /// The rooms in the order of their activity, once a client asked for sliding windows.
+    pub(crate) sliding: Option<Box<RoomOrder>>,
 }
 
 impl UserIndex {
@@ -89,18 +96,25 @@ impl UserIndex {
         }
     }
 
-    /// A room's last position moved.
-    pub(crate) fn touch(&self, key: EntityKey, position: Position) {
+    /// A room's last position moved; `active` says whether the room itself did, and when.
+    pub(crate) fn touch(&self, key: EntityKey, position: Position, active: Option<u64>) {
         let mut state = self.state.lock();
         if state.has(key) {
             state.move_to(key, position);
             state.first_news.get_or_insert_with(Instant::now);
+            if let Some(order) = &mut state.sliding {
+                order.touch(key, active);
+            }
         }
     }
 
     /// Who types in a room changed.
     pub(crate) fn touch_typing(&self, key: EntityKey) {
-        self.state.lock().move_typing(key);
+        let mut state = self.state.lock();
+        state.move_typing(key);
+        if let Some(order) = &mut state.sliding {
+            order.touch(key, None);
+        }
     }
 
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {

@@ -2,7 +2,7 @@
 //!
 //! [`SyncEngine::sync`] computes a [`SyncView`], the news of a user since a [`SyncToken`], as plain data;
 //! [`v3`] writes it out as the `/sync` of the client-server API. Batch tokens of all endpoints are made
-//! and read by [`BatchToken`] alone.
+//! and read by [`BatchToken`] alone. [`sliding`] shows the same news by windows over the room list.
 
 mod account_data;
 mod devices;
@@ -17,6 +17,7 @@ pub mod legacy;
 mod notifier;
 mod presence;
 mod room;
+pub mod sliding;
 mod token;
 pub mod v3;
 mod view;
@@ -24,7 +25,7 @@ mod view;
 pub use engine::{StateSide, SyncEngine, SyncRequest};
 pub use error::Error;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
-pub use token::{BatchToken, SyncToken};
+pub use token::{BatchToken, SlidingPos, SyncToken, ToDeviceToken};
 pub use view::{
     DataEvent, DeviceLists, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, ToDeviceEvent,
     Unread,

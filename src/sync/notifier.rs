@@ -20,6 +20,7 @@ use ruma::{OwnedUserId, UserId};
 use crate::{
     Error,
     index::{JoinedEntry, UserIndex},
+    sliding::{Listed, RoomOrder},
 };
 
 /// An index that nobody used for so long is dropped; the next sync builds it again.
@@ -88,7 +89,7 @@ impl Notifier {
                 .as_ref()
                 .and_then(|note| note.downcast_ref::<UserNote>());
             if let Some(note) = note {
-                upgraded(&weak, |notifier| notifier.user_changed(note));
+                upgraded(&weak, |notifier| notifier.user_changed(note, published.position));
             }
         }));
         let weak = Arc::downgrade(&notifier);
@@ -107,8 +108,9 @@ impl Notifier {
         let Some(watchers) = self.watchers.get(&changed.room.key()) else {
             return;
         };
+        let active = changed.change.timeline.then(|| self.clock.now_ms());
         for index in watchers.iter() {
-            index.touch(changed.room.key(), changed.position);
+            index.touch(changed.room.key(), changed.position, active);
         }
         self.touched.lock().extend(watchers.iter().cloned());
     }
@@ -125,7 +127,7 @@ impl Notifier {
     }
 
     /// A user's own data changed: called before its batch is published.
-    fn user_changed(&self, note: &UserNote) {
+    fn user_changed(&self, note: &UserNote, position: Position) {
         let Some(index) = self.indexes.get(&note.user_id).map(|index| index.clone()) else {
             return;
         };
@@ -134,6 +136,9 @@ impl Notifier {
             for change in &note.changes {
                 if let Change::Room(room_id) = change {
                     state.stale.insert(room_id.clone());
+                }
+                if let Some(order) = &mut state.sliding {
+                    order.user_changed(change, position);
                 }
             }
         }
@@ -271,6 +276,53 @@ impl Notifier {
         Ok(last)
     }
 
+    /// Brings the rooms in the order of their activity up to date, as [`Self::refresh`] does the joined ones.
+    pub(crate) fn refresh_order(&self, guard: &IndexGuard) -> Result<Position, Error> {
+        let read = self.refresh(guard)?;
+        let index = &guard.index;
+        if index.state.lock().sliding.is_some() {
+            return Ok(read);
+        }
+        let _refresh = index.refresh.lock();
+        if index.state.lock().sliding.is_some() {
+            return Ok(read);
+        }
+        let entries = index.user.rooms(&[])?;
+        let last = entries.iter().map(|entry| entry.position).max().unwrap_or(0);
+        let now = self.clock.now_ms();
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let room = self.rooms.get(&entry.room_id)?;
+            found.push(Listed::of(entry, room.as_ref(), now)?);
+        }
+        // Of two rooms that were active within one millisecond, the one whose position is later comes later.
+        found.sort_by_key(|(listed, read_at)| (listed.activity, *read_at));
+        let direct = crate::sliding::direct_rooms(&index.user)?;
+        let mut state = index.state.lock();
+        let mut order = RoomOrder::new(direct);
+        for (listed, read_at) in found {
+            // What came in between would be missed.
+            let moved = state.room(&listed.room.room_id).is_some_and(|joined| joined.last() > read_at);
+            order.put(listed, moved.then_some(now));
+        }
+        state.sliding = Some(Box::new(order));
+        Ok(read.max(last))
+    }
+
+    /// Takes a changed entry of the room list over into the order of rooms, where there is one.
+    fn order_anew(&self, index: &UserIndex, entry: &RoomEntry) -> Result<(), Error> {
+        if index.state.lock().sliding.is_none() {
+            return Ok(());
+        }
+        let now = self.clock.now_ms();
+        let room = self.rooms.get(&entry.room_id)?;
+        let (listed, _) = Listed::of(entry, room.as_ref(), now)?;
+        if let Some(order) = &mut index.state.lock().sliding {
+            order.replace(listed, now);
+        }
+        Ok(())
+    }
+
     /// Reads the entries of some rooms again.
     fn read_stale(
         &self,
@@ -281,6 +333,9 @@ impl Notifier {
         for room_id in stale {
             let entry = index.user.room(room_id)?;
             last = last.max(entry.as_ref().map_or(0, |entry| entry.position));
+            if let Some(entry) = &entry {
+                self.order_anew(index, entry)?;
+            }
             match entry {
                 Some(entry) if entry.membership == Membership::Join => self.add(index, &entry)?,
                 _ => {

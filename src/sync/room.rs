@@ -160,7 +160,7 @@ impl Look<'_> {
         Ok(Some(left))
     }
 
-    fn was_joined_at(&self, room: &Room, position: Position) -> Result<bool, Error> {
+    pub(crate) fn was_joined_at(&self, room: &Room, position: Position) -> Result<bool, Error> {
         let root = room.state_root_at(position)?;
         let own = room.state_at(root, "m.room.member", self.request.user.id().as_str())?;
         #[derive(serde::Deserialize)]
@@ -188,34 +188,18 @@ impl Look<'_> {
     /// The newest events of the stretch that the user may see and wants to see.
     fn timeline(&self, room: &Room, viewer: &mut Viewer, stretch: &Stretch) -> Result<Timeline, Error> {
         let filter = &self.request.filter.room;
-        if !filter.timeline.has_room(room.id()) || stretch.after == Some(stretch.until) {
-            return Ok(Timeline {
-                events: Vec::new(),
-                limited: false,
-                start: stretch.until,
-            });
+        if !filter.timeline.has_room(room.id()) {
+            return Ok(Timeline::empty_at(stretch.until));
         }
-        let limit = filter.timeline_limit();
         let keep = |event: &Event| filter.timeline.has_event(event) && !self.is_ignored(event);
-        // One more than is sent, to know whether there is more.
-        // A gap that history is missing in ends the timeline: what is older comes by pages.
-        let gap = room.gap_before(stretch.until, stretch.after)?.map(Place::before);
-        let after = gap.or(stretch.after);
-        let page = room.page(stretch.until, after, true, limit + 1, viewer, &keep)?;
-        let mut events = page.events;
-        let too_many = events.len() > limit;
-        events.truncate(limit);
-        let start = match (events.last(), page.next) {
-            (_, Some(next)) if !too_many => next,
-            (Some(first), _) => first.header.place.before(),
-            (None, _) => after.filter(|_| !too_many).unwrap_or(stretch.until),
-        };
-        events.reverse();
-        Ok(Timeline {
-            events,
-            limited: too_many || page.next.is_some() || gap.is_some(),
-            start,
-        })
+        newest(
+            room,
+            viewer,
+            stretch.after,
+            stretch.until,
+            filter.timeline_limit(),
+            &keep,
+        )
     }
 
     /// The state that changed over the stretch and that the timeline does not show: as it was at the
@@ -480,6 +464,39 @@ impl Look<'_> {
         data.retain(|event| filter.has_type(&event.kind));
         Ok(data)
     }
+}
+
+/// The newest events between two gaps, or up to one, that the viewer may see and `keep` keeps.
+pub(crate) fn newest(
+    room: &Room,
+    viewer: &mut Viewer,
+    after: Option<Place>,
+    until: Place,
+    limit: usize,
+    keep: &dyn Fn(&Event) -> bool,
+) -> Result<Timeline, Error> {
+    if after == Some(until) {
+        return Ok(Timeline::empty_at(until));
+    }
+    // A gap that history is missing in ends the timeline: what is older comes by pages.
+    let gap = room.gap_before(until, after)?.map(Place::before);
+    let after = gap.or(after);
+    // One more than is sent, to know whether there is more.
+    let page = room.page(until, after, true, limit + 1, viewer, keep)?;
+    let mut events = page.events;
+    let too_many = events.len() > limit;
+    events.truncate(limit);
+    let start = match (events.last(), page.next) {
+        (_, Some(next)) if !too_many => next,
+        (Some(first), _) => first.header.place.before(),
+        (None, _) => after.filter(|_| !too_many).unwrap_or(until),
+    };
+    events.reverse();
+    Ok(Timeline {
+        events,
+        limited: too_many || page.next.is_some() || gap.is_some(),
+        start,
+    })
 }
 
 fn contains(users: &BTreeSet<OwnedUserId>, id: &str) -> bool {

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `s1_…` | a [`SyncToken`]: how far a client has seen everything |
 //! | `t1_…` | a [`Place`]: a gap in one room's timeline |
+//! | `p1_…` | a [`SlidingPos`]: an answer of a connection of sliding sync, and how far it went |
+//! | `d1_…` | how far a device has got the messages to it ([`ToDeviceToken`]) |
 //! | `n1_…` | reserved: the name of a sync token that is too long for a URL, stored in the user's shard |
 //!
 //! After the prefix stand variable-length integers in base64url without padding.
@@ -19,6 +21,8 @@ use crate::Error;
 
 const SYNC_PREFIX: &str = "s1_";
 const PLACE_PREFIX: &str = "t1_";
+const SLIDING_PREFIX: &str = "p1_";
+const TO_DEVICE_PREFIX: &str = "d1_";
 
 /// The longest text that is looked at: twice what a token in a URL may have.
 const TEXT_MAX_BYTES: usize = 2 * hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
@@ -35,6 +39,70 @@ pub struct SyncToken {
     pub ephemeral: (u64, u64),
     /// What was seen of presence: the number of the process's start, and its count.
     pub presence: (u64, u64),
+}
+
+/// The position of a connection of sliding sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlidingPos {
+    /// The number of the connection.
+    pub connection: u64,
+    /// The number of the answer.
+    pub answer: u64,
+    /// How far the answer went.
+    pub token: SyncToken,
+}
+
+/// How far a device has got the messages to it: a position in the user's shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToDeviceToken(pub Position);
+
+impl SlidingPos {
+    /// Reads a position; none for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix(SLIDING_PREFIX).filter(|text| text.len() <= TEXT_MAX_BYTES)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let mut rest = bytes.as_slice();
+        Some(Self {
+            connection: take(&mut rest)?,
+            answer: take(&mut rest)?,
+            token: SyncToken::decode(rest)?,
+        })
+    }
+}
+
+impl fmt::Display for SlidingPos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::with_capacity(64);
+        put(&mut bytes, self.connection);
+        put(&mut bytes, self.answer);
+        bytes.extend_from_slice(&self.token.encode());
+        f.write_str(SLIDING_PREFIX)?;
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl ToDeviceToken {
+    /// Reads a token.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bytes = text
+            .strip_prefix(TO_DEVICE_PREFIX)
+            .filter(|text| text.len() <= TEXT_MAX_BYTES)
+            .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let position = bytes.and_then(|bytes| {
+            let mut rest = bytes.as_slice();
+            take(&mut rest).filter(|_| rest.is_empty())
+        });
+        position.map(Self).ok_or(Error::BadToken("it is none of messages to a device"))
+    }
+}
+
+impl fmt::Display for ToDeviceToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::with_capacity(10);
+        put(&mut bytes, self.0);
+        f.write_str(TO_DEVICE_PREFIX)?;
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
 }
 
 /// A token as endpoints that take a point in a room's history accept it.
@@ -105,6 +173,12 @@ impl BatchToken {
     pub fn parse(text: &str) -> Result<Self, Error> {
         if text.len() > TEXT_MAX_BYTES {
             return Err(Error::BadToken("it is too long"));
+        }
+        if text.starts_with(SLIDING_PREFIX) {
+            let pos = SlidingPos::parse(text);
+            return pos
+                .map(|pos| Self::Sync(pos.token))
+                .ok_or(Error::BadToken("it is damaged"));
         }
         let inside = |prefix: &str| text.strip_prefix(prefix).map(|rest| URL_SAFE_NO_PAD.decode(rest));
         if let Some(bytes) = inside(SYNC_PREFIX) {
@@ -264,6 +338,19 @@ mod tests {
         fn places_round_trip(anchor in any::<u64>(), offset in any::<i32>()) {
             let token = BatchToken::Place(Place { anchor, offset });
             prop_assert_eq!(BatchToken::parse(&token.to_string()).unwrap(), token);
+        }
+
+        #[test]
+        fn sliding_positions_round_trip(
+            connection in any::<u64>(),
+            answer in any::<u64>(),
+            user in any::<u64>(),
+        ) {
+            let token = SyncToken { user, shards: vec![(ShardId(2), 9)], ..SyncToken::default() };
+            let pos = SlidingPos { connection, answer, token: token.clone() };
+            prop_assert_eq!(SlidingPos::parse(&pos.to_string()), Some(pos.clone()));
+            prop_assert_eq!(BatchToken::parse(&pos.to_string()).unwrap(), BatchToken::Sync(token));
+            prop_assert_eq!(ToDeviceToken::parse(&ToDeviceToken(user).to_string()).unwrap(), ToDeviceToken(user));
         }
 
         #[test]

@@ -304,15 +304,15 @@ fn events_object(events: impl IntoIterator<Item = String>) -> String {
 }
 
 /// A JSON object that is written member by member.
-struct Object(String);
+pub(crate) struct Object(String);
 
 impl Object {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(String::from("{"))
     }
 
     /// A member whose value is JSON already.
-    fn raw(&mut self, name: &str, value: &str) {
+    pub(crate) fn raw(&mut self, name: &str, value: &str) {
         if self.0.len() > 1 {
             self.0.push(',');
         }
@@ -321,20 +321,20 @@ impl Object {
         self.0.push_str(value);
     }
 
-    fn text(&mut self, name: &str, value: &str) {
+    pub(crate) fn text(&mut self, name: &str, value: &str) {
         let mut quoted = String::with_capacity(value.len() + 2);
         push_text(&mut quoted, value);
         self.raw(name, &quoted);
     }
 
     /// A member that is left out where it is empty.
-    fn section(&mut self, name: &str, section: Object) {
+    pub(crate) fn section(&mut self, name: &str, section: Object) {
         if section.0.len() > 1 {
             self.raw(name, &section.end());
         }
     }
 
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }

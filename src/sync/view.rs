@@ -120,6 +120,17 @@ pub struct Timeline {
     pub start: Place,
 }
 
+impl Timeline {
+    /// No events, at a gap.
+    pub(crate) fn empty_at(start: Place) -> Self {
+        Self {
+            events: Vec::new(),
+            limited: false,
+            start,
+        }
+    }
+}
+
 /// An account data event.
 pub struct DataEvent {
     /// Its type.
@@ -139,7 +150,7 @@ pub struct Summary {
 }
 
 /// What is unread in a room.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unread {
     /// Events that notify.
     pub notifications: u64,

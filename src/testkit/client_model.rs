@@ -175,7 +175,7 @@ impl RoomModel {
         }
     }
 
-    fn set_state(&mut self, event: &Value, id: &str, faults: &mut Vec<String>) {
+    pub(crate) fn set_state(&mut self, event: &Value, id: &str, faults: &mut Vec<String>) {
         let Some(state_key) = event["state_key"].as_str() else {
             faults.push(format!("{id}: an event without state key among the state"));
             return;
@@ -186,7 +186,7 @@ impl RoomModel {
         );
     }
 
-    fn set_receipts(&mut self, content: &Value) {
+    pub(crate) fn set_receipts(&mut self, content: &Value) {
         for (event_id, kinds) in members(content) {
             for (kind, users) in members(kinds) {
                 for (user, data) in members(users) {
@@ -252,7 +252,7 @@ impl RoomModel {
 }
 
 /// Sets account data; an empty content is how a deletion is told.
-fn set_data(data: &mut BTreeMap<String, Value>, event: &Value) {
+pub(crate) fn set_data(data: &mut BTreeMap<String, Value>, event: &Value) {
     let kind = text(&event["type"]);
     match &event["content"] {
         content if content.as_object().is_some_and(|content| content.is_empty()) => data.remove(&kind),

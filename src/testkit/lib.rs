@@ -12,6 +12,7 @@ pub mod process;
 pub mod room_builder;
 pub mod server;
 pub mod sim_network;
+pub mod sliding_follower;
 
 pub use client::Client;
 pub use client_model::ClientModel;
@@ -21,6 +22,7 @@ pub use process::TestProcess;
 pub use room_builder::RoomBuilder;
 pub use server::TestServer;
 pub use sim_network::{Faults, SimNetwork};
+pub use sliding_follower::SlidingFollower;
 
 /// The prefix of the stable client API.
 pub const V3: &str = "/_matrix/client/v3";

@@ -283,6 +283,7 @@ fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: DeviceRecord)
     tx.delete(Family::UserDevice, keys::device(key, id.as_str()));
     let had_keys = device_keys::has_keys(tx, key, id)?;
     device_keys::remove_device(tx, key, id)?;
+    crate::connections::remove_device(tx, key, id)?;
     Ok(had_keys)
 }
 

@@ -1,5 +1,6 @@
 //! The keys of this crate's rows, and the numbers of its outbox operations.
 
+use hearth_storage::schema::sync_connection::SyncConnectionKey;
 use hearth_storage::schema::token_misc::TokenMiscKey;
 use hearth_storage::schema::user::UserKey;
 use hearth_storage::schema::user_change::UserChangeKey;
@@ -73,6 +74,25 @@ pub(crate) fn device(user: EntityKey, device: &str) -> Vec<u8> {
         device: device.into(),
     }
     .encode()
+}
+
+/// A part of what a connection of sliding sync has been sent.
+pub(crate) fn connection(user: EntityKey, device: &str, connection: &str, part: u8) -> Vec<u8> {
+    SyncConnectionKey {
+        user,
+        device: device.into(),
+        connection: connection.into(),
+        part,
+    }
+    .encode()
+}
+
+/// The prefix of all connections of a device.
+pub(crate) fn connections_of(user: EntityKey, device: &str) -> Vec<u8> {
+    let mut key = connection(user, device, "", 0);
+    // The end of the connection's id, and the part.
+    key.truncate(key.len() - 2);
+    key
 }
 
 /// A token.

@@ -7,6 +7,7 @@
 mod account;
 mod cache;
 mod change;
+mod connections;
 mod cross_signing;
 mod data;
 mod device;
@@ -41,6 +42,7 @@ mod write;
 
 pub use account::{Account, NewAccount};
 pub use change::Change;
+pub use connections::ConnectionPart;
 pub use cross_signing::{CrossSigningKeys, CrossSigningUpload};
 pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, is_server_controlled};
 pub use device::Device;

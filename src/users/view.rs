@@ -37,6 +37,13 @@ impl<'a> View<'a> {
         Ok(all)
     }
 
+    /// The account data of a room that changed after `since`; what was deleted has an empty content.
+    pub fn room_data_after(&self, room: &RoomId, since: Position) -> Result<Vec<AccountData>> {
+        let mut all = data::all(self.reader, self.key, Some(room))?;
+        all.retain(|data| data.position > since);
+        Ok(all)
+    }
+
     /// The account data, of all rooms and global, that changed after `since` up to and including `until`; what was
     /// deleted has an empty content.
     pub fn account_data_between(

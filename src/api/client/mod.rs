@@ -22,6 +22,7 @@ pub mod room_keys;
 pub mod rooms;
 pub mod server;
 pub mod session;
+pub mod sliding_sync;
 pub mod sync;
 pub mod threepids;
 pub mod to_device;
@@ -55,6 +56,7 @@ pub fn routes() -> Routes {
         directory::routes(),
         room_keys::routes(),
         rooms::routes(),
+        sliding_sync::routes(),
         sync::routes(),
         session::routes(),
         threepids::routes(),

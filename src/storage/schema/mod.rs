@@ -244,6 +244,7 @@ pub mod room_state_node;
 pub mod room_timeline;
 pub mod room_txn;
 pub mod server_key;
+pub mod sync_connection;
 pub mod to_device;
 pub mod to_device_mark;
 pub mod token_misc;

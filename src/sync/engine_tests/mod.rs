@@ -4,6 +4,7 @@
 mod client_model;
 mod devices;
 mod following;
+mod sliding;
 mod syncing;
 
 use std::{sync::Arc, time::Duration};

@@ -46,7 +46,7 @@ fn filter(user: &User, named: Option<&str>) -> Result<Filter> {
 }
 
 /// The state that `set_presence` names.
-fn presence(named: Option<&str>) -> Result<PresenceState, MatrixError> {
+pub(crate) fn presence(named: Option<&str>) -> Result<PresenceState, MatrixError> {
     let unknown = || MatrixError::invalid_param("set_presence is offline, online or unavailable");
     named.map_or(Ok(PresenceState::Online), |name| {
         PresenceState::parse(name).ok_or_else(unknown)
@@ -69,7 +69,7 @@ fn plain_request(auth: &Auth, limit: Option<u64>, timeout_ms: u64) -> Result<Syn
 }
 
 /// A body that is JSON already.
-fn json_text(text: String) -> Response {
+pub(crate) fn json_text(text: String) -> Response {
     let mut response = text.into_response();
     response
         .headers_mut()

@@ -39,6 +39,7 @@ mod push;
 mod receipts;
 mod relations;
 mod sending;
+mod sliding;
 mod sync;
 mod unread;
 mod upgrade;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hearth_testkit::{Answer, Client, Follower, TestServer, encode};
+use hearth_testkit::{Answer, Client, Follower, SlidingFollower, TestServer, encode};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -16,10 +16,13 @@ struct World {
     server: Option<TestServer>,
     users: Vec<Client>,
     followers: Vec<Follower>,
+    sliding: Vec<SlidingFollower>,
     rooms: Vec<String>,
     acknowledged: Vec<Sent>,
     round: usize,
     random: ChaCha8Rng,
+    /// Draws windows: a stream of its own, so that seeds mean what they meant before there were any.
+    windows: ChaCha8Rng,
 }
 
 /// A message that the server acknowledged.
@@ -45,12 +48,17 @@ struct Action {
 impl World {
     async fn new(shards: u16, seed: u64) -> Self {
         let server = TestServer::memory(shards).await;
-        let (mut users, mut followers) = (Vec::new(), Vec::new());
+        let (mut users, mut followers, mut sliding) = (Vec::new(), Vec::new(), Vec::new());
         for name in USERS {
             users.push(server.register(name).await);
             for (device, query) in [("PLAIN", ""), ("AFTER", "use_state_after=true"), ("LAZY", LAZY)] {
                 followers.push(Follower::new(server.login(name, device).await, query));
             }
+            let device = server.login(name, "SLIDING").await;
+            // Two connections of one device know nothing of each other.
+            let second = device.on(server.endpoint());
+            sliding.push(SlidingFollower::new(device, "first"));
+            sliding.push(SlidingFollower::new(second, "second"));
         }
         let mut rooms = Vec::new();
         for user in &users {
@@ -60,10 +68,12 @@ impl World {
             server: Some(server),
             users,
             followers,
+            sliding,
             rooms,
             acknowledged: Vec::new(),
             round: 0,
             random: ChaCha8Rng::seed_from_u64(seed),
+            windows: ChaCha8Rng::seed_from_u64(!seed),
         }
     }
 
@@ -170,6 +180,13 @@ impl World {
                 self.followers[at].pull().await;
             }
         }
+        for at in 0..self.sliding.len() {
+            if self.windows.random_range(0..4) == 0 {
+                let (last, limit) = (self.windows.random_range(0..5), self.windows.random_range(1..8));
+                let loses = self.windows.random_range(0..3) == 0;
+                self.sliding[at].pull(last, limit, loses).await;
+            }
+        }
         for task in running {
             let (message_in, answer) = task.await.expect("no panic");
             let sane = answer.status == 200 || (400..500).contains(&answer.status);
@@ -197,6 +214,9 @@ impl World {
 
     async fn check(&mut self, when: &str) {
         for follower in &mut self.followers {
+            follower.check(when).await;
+        }
+        for follower in &mut self.sliding {
             follower.check(when).await;
         }
         // Every acknowledged message is there, once, after all that were acknowledged in earlier rounds.
@@ -243,6 +263,11 @@ impl World {
             .followers
             .drain(..)
             .map(|follower| follower.on(endpoint.clone()))
+            .collect();
+        self.sliding = self
+            .sliding
+            .drain(..)
+            .map(|follower| follower.after_crash(endpoint.clone()))
             .collect();
         // Who types lives in memory only.
         for follower in &mut self.followers {

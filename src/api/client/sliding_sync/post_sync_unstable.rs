@@ -1,0 +1,157 @@
+//! POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync — MSC4186 as matrix-rust-sdk speaks it.
+//!
+//! Nothing is sticky: what a request does not name is not wanted any more, and `txn_id` is not repeated, so that
+//! clients which know sticky parameters send them again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use hearth_core::error::MatrixError;
+use hearth_sync::sliding::{self, List, Request, RequiredState, RoomConfig, StatePattern, StateRule, Wire};
+use ruma::{OwnedRoomId, UserId};
+use serde::Deserialize;
+
+use super::body::{self, ExtensionsBody, Filters};
+use crate::app::App;
+use crate::client::sync::{json_text, presence};
+use crate::error::Result;
+use crate::extract::{Auth, OptionalJson, Query};
+
+/// What the query says.
+#[derive(Deserialize)]
+pub struct SlidingQuery {
+    pos: Option<String>,
+    #[serde(default)]
+    timeout: u64,
+    set_presence: Option<String>,
+}
+
+/// What the body says.
+#[derive(Deserialize)]
+pub struct Body {
+    conn_id: Option<String>,
+    #[serde(default)]
+    lists: BTreeMap<String, ListBody>,
+    #[serde(default)]
+    room_subscriptions: BTreeMap<OwnedRoomId, RoomBody>,
+    #[serde(default)]
+    extensions: ExtensionsBody,
+}
+
+#[derive(Deserialize)]
+struct RoomBody {
+    #[serde(default)]
+    timeline_limit: u64,
+    #[serde(default)]
+    required_state: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct ListBody {
+    ranges: Option<Vec<(u64, u64)>>,
+    filters: Option<Filters>,
+    #[serde(flatten)]
+    room: RoomBody,
+}
+
+/// The news within the client's windows; waits for some.
+pub async fn post_sync_unstable(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Query(query): Query<SlidingQuery>,
+    OptionalJson(body): OptionalJson<Body>,
+) -> Result<Response> {
+    let conn_id = body.conn_id.unwrap_or_default();
+    body::check(&conn_id, &body.lists, &body.room_subscriptions)?;
+    let mut lists = BTreeMap::new();
+    for (name, list) in body.lists {
+        let list = List {
+            ranges: list.ranges.map(body::ranges).transpose()?,
+            config: config(list.room, auth.handle.id())?,
+            filter: list.filters.unwrap_or_default().into_filter(),
+        };
+        lists.insert(name, list);
+    }
+    let mut subscriptions = BTreeMap::new();
+    for (room, subscription) in body.room_subscriptions {
+        subscriptions.insert(room, config(subscription, auth.handle.id())?);
+    }
+    let request = Request {
+        user: auth.handle,
+        device: auth.device,
+        conn_id,
+        pos: query.pos.filter(|pos| !pos.is_empty()),
+        timeout: Duration::from_millis(query.timeout),
+        set_presence: presence(query.set_presence.as_deref())?,
+        lists,
+        subscriptions,
+        extensions: body.extensions.into_extensions(),
+    };
+    let mut answer = app.sync.sliding_sync(&request).await?;
+    let text = sliding::render(Wire::Unstable, request.device.as_deref(), &mut answer)?;
+    Ok(json_text(text))
+}
+
+fn config(body: RoomBody, user: &UserId) -> Result<RoomConfig> {
+    if body.required_state.len() > body::STATE_PATTERNS_MAX {
+        return Err(MatrixError::invalid_param("required_state has at most 1000 entries").into());
+    }
+    Ok(RoomConfig {
+        timeline_limit: body::timeline_limit(body.timeline_limit),
+        required_state: RequiredState::of(rule(body.required_state, user)),
+    })
+}
+
+/// Tuples of type and state key, either of which may be `*`; the key also `$ME`, that of members also `$LAZY`.
+fn rule(tuples: Vec<(String, String)>, user: &UserId) -> StateRule {
+    const MEMBER: &str = "m.room.member";
+    let wants_all = tuples.iter().any(|(kind, key)| kind == MEMBER && key == "*");
+    let mut rule = StateRule::default();
+    for (kind, key) in tuples {
+        if key == "$LAZY" {
+            rule.lazy_members |= kind == MEMBER && !wants_all;
+            continue;
+        }
+        rule.include.push(StatePattern {
+            kind: (kind != "*").then_some(kind),
+            state_key: match key.as_str() {
+                "*" => None,
+                "$ME" => Some(user.to_string()),
+                _ => Some(key),
+            },
+        });
+    }
+    rule
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn tuples() {
+        let rule = |tuples: &[(&str, &str)]| {
+            let tuples = tuples
+                .iter()
+                .map(|(kind, key)| ((*kind).to_owned(), (*key).to_owned()));
+            super::rule(tuples.collect(), user_id!("@me:x"))
+        };
+        let lazy = rule(&[("m.room.member", "$LAZY"), ("m.room.member", "$ME"), ("*", "")]);
+        assert!(lazy.lazy_members);
+        let patterns = lazy.include.iter();
+        let patterns: Vec<_> = patterns
+            .map(|pattern| (pattern.kind.as_deref(), pattern.state_key.as_deref()))
+            .collect();
+        assert_eq!(
+            patterns,
+            [(Some("m.room.member"), Some("@me:x")), (None, Some(""))]
+        );
+        assert!(!rule(&[("m.room.member", "*"), ("m.room.member", "$LAZY")]).lazy_members);
+        assert!(rule(&[("m.room.name", "$LAZY")]).include.is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+//! Sliding sync on the engine: what it reads, what it stores, what it costs.
+
+use std::time::Instant;
+
+use super::*;
+use crate::sliding::{
+    Answer, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StateRule, Wire, render,
+};
+
+fn windows(user: &User, last: u64) -> Request {
+    let list = List {
+        ranges: Some(vec![(0, last)]),
+        config: RoomConfig {
+            timeline_limit: 1,
+            required_state: RequiredState::of(StateRule::default()),
+        },
+        filter: ListFilter {
+            not_room_types: Some(vec![Some("m.space".to_owned())]),
+            ..ListFilter::default()
+        },
+    };
+    Request {
+        user: user.clone(),
+        device: None,
+        conn_id: "room-list".to_owned(),
+        pos: None,
+        timeout: Duration::ZERO,
+        set_presence: PresenceState::Offline,
+        lists: [("all".to_owned(), list)].into(),
+        subscriptions: Default::default(),
+        extensions: Extensions {
+            account_data: Some(Scope::default()),
+            receipts: Some(Scope::default()),
+            typing: Some(Scope::default()),
+            ..Extensions::default()
+        },
+    }
+}
+
+impl World {
+    /// Asks, and goes on from the answer next time.
+    async fn slide(&self, request: &mut Request) -> Answer {
+        let mut answer = self.sync.sliding_sync(request).await.unwrap();
+        render(Wire::Unstable, None, &mut answer).unwrap();
+        request.pos = Some(answer.pos.to_string());
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_stored_in_time_and_when_the_server_stops() {
+    let world = World::new(1);
+    let alice = world.user("alice").await;
+    let room = world.room(&alice, Preset::PublicChat).await;
+    let mut request = windows(&alice, 19);
+    assert_eq!(world.slide(&mut request).await.rooms.len(), 1);
+    let parts = || alice.connection_parts("", "room-list").unwrap().len();
+    assert_eq!(parts(), 0, "nobody knows yet whether the answer arrived");
+    world.slide(&mut request).await;
+    // A task of its own stores it.
+    while parts() == 0 {
+        tokio::task::yield_now().await;
+    }
+    say(&room, &alice, "stored").await;
+    assert_eq!(world.slide(&mut request).await.rooms.len(), 1);
+    world.sync.close().await;
+    let world = world.restarted();
+    let mut request = Request {
+        user: world.users.get(alice.id()).unwrap().unwrap(),
+        ..request
+    };
+    assert!(world.slide(&mut request).await.rooms.is_empty());
+    // What was sent after it was stored last comes again after a crash, from a connection that goes on.
+    let again = world.rooms.get(room.id()).unwrap().unwrap();
+    say(&again, &request.user, "twice").await;
+    assert_eq!(world.slide(&mut request).await.rooms.len(), 1);
+    assert!(world.slide(&mut request).await.rooms.is_empty());
+    let world = world.restarted();
+    request.user = world.users.get(alice.id()).unwrap().unwrap();
+    let answer = world.slide(&mut request).await;
+    assert!(answer.rooms.len() <= 1 && answer.rooms.iter().all(|room| !room.initial));
+}
+
+#[tokio::test]
+async fn a_wake_looks_at_what_changed() {
+    let world = World::new(4);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let mut rooms = Vec::new();
+    for _ in 0..30 {
+        let room = world.room(&alice, Preset::PublicChat).await;
+        join(&room, &bob).await;
+        rooms.push(room);
+    }
+    let mut request = windows(&bob, 99);
+    assert_eq!(world.slide(&mut request).await.rooms.len(), 30);
+    world.slide(&mut request).await;
+    for at in [3, 17] {
+        say(&rooms[at], &alice, "news").await;
+        let answer = world.slide(&mut request).await;
+        assert_eq!(answer.rooms.len(), 1);
+        assert_eq!(answer.rooms[0].room_id, rooms[at].id());
+    }
+    // Typing, receipts and tags come beside the rooms.
+    rooms[5].set_typing(alice.id(), Some(30_000));
+    let answer = world.slide(&mut request).await;
+    assert!(answer.rooms.is_empty());
+    assert_eq!(answer.extensions.typing.keys().collect::<Vec<_>>(), [rooms[5].id()]);
+    bob.set_tag(rooms[6].id(), "u.x", Map::new()).await.unwrap();
+    let answer = world.slide(&mut request).await;
+    assert_eq!(answer.extensions.data.keys().collect::<Vec<_>>(), [rooms[6].id()]);
+}
+
+/// What an answer costs: `cargo test -p hearth-sync sliding::costs -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "prints costs; run it by hand"]
+async fn costs() {
+    let world = World::new(16);
+    let mut accounts = Vec::new();
+    for target in [10, 1_000, 10_000] {
+        let user = world.user(&format!("user{target}")).await;
+        let mut rooms = Vec::new();
+        for _ in 0..target {
+            rooms.push(world.room(&user, Preset::PublicChat).await);
+        }
+        let began = Instant::now();
+        world.slide(&mut windows(&user, 19)).await;
+        println!("{target} rooms: first window of 20 {:?}", began.elapsed());
+        let began = Instant::now();
+        for _ in 0..20 {
+            world.slide(&mut windows(&user, 19)).await;
+        }
+        println!("{target} rooms: window of 20, warm {:?}", began.elapsed() / 20);
+        let mut request = windows(&user, 99_999);
+        let began = Instant::now();
+        world.slide(&mut request).await;
+        println!("{target} rooms: all rooms {:?}", began.elapsed());
+        world.slide(&mut request).await;
+        accounts.push((target, user, rooms, request));
+    }
+    for round in 0..5 {
+        for (target, user, rooms, request) in &mut accounts {
+            let began = Instant::now();
+            for _ in 0..500 {
+                world.slide(request).await;
+            }
+            let idle = began.elapsed() / 500;
+            let mut spent = Duration::ZERO;
+            for number in 0..500 {
+                say(&rooms[number % 3], user, "news").await;
+                let began = Instant::now();
+                assert_eq!(world.slide(request).await.rooms.len(), 1);
+                spent += began.elapsed();
+            }
+            println!("round {round}, {target} rooms: idle {idle:?}, one active {:?}", spent / 500);
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! One request of sliding sync, from its position to its answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_core::limits;
+use hearth_storage::{Position, ShardId};
+use ruma::OwnedRoomId;
+
+use super::{
+    connection::{Cleared, Connection, Pending, RoomSent, SentMembers},
+    extensions::{ExtensionNews, Scopes},
+    filter::{Sieve, children_of},
+    list::ListCache,
+    order::{Listed, ListedRoom, direct_rooms},
+    registry::Turn,
+    request::{Extensions, List, Request, RequiredState, RoomConfig, Scope},
+    room::{Asked, Reader, RoomNews},
+};
+use crate::{
+    Error, Filter, SlidingPos, StateSide, SyncEngine, SyncRequest, SyncToken, ToDeviceToken,
+    engine::{Look, Waiting},
+    notifier::IndexGuard,
+};
+
+/// What a client is told.
+pub struct Answer {
+    /// Where to go on.
+    pub pos: SlidingPos,
+    /// How many rooms each list has.
+    pub lists: BTreeMap<Arc<str>, usize>,
+    /// The rooms with news.
+    pub rooms: Vec<RoomNews>,
+    /// The news beside the rooms.
+    pub extensions: ExtensionNews,
+}
+
+/// What was found of rooms.
+#[derive(Default)]
+struct Found {
+    news: Vec<RoomNews>,
+    extensions: ExtensionNews,
+    /// What will have been sent.
+    rooms: Vec<(OwnedRoomId, RoomSent)>,
+    cleared: Vec<Cleared>,
+    members: Vec<SentMembers>,
+}
+
+/// A room to be looked at.
+struct Candidate {
+    listed: Listed,
+    lists: Vec<Arc<str>>,
+    config: RoomConfig,
+    subscribed: bool,
+}
+
+impl SyncEngine {
+    /// What is new for a connection: waits until there is something, or the time is over.
+    pub async fn sliding_sync(&self, request: &Request) -> Result<Answer, Error> {
+        let plain = plain_request(request);
+        let presence = request.device.as_ref().and_then(|device| {
+            let presence = self.users.presence();
+            presence.sync(request.user.id(), device, request.set_presence)
+        });
+        self.let_go_of_messages(request, &plain).await?;
+        let index = self.notifier.index(&request.user);
+        let turn = self.connections.begin(self, request)?;
+        self.connections.store_if_due(&turn);
+        let timeout = request
+            .timeout
+            .min(Duration::from_millis(limits::SYNC_MAX_TIMEOUT_MS));
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut waiting = None;
+        // How far was looked in vain: what lies before need not be looked at again, but for rooms.
+        let mut looked: Option<SyncToken> = None;
+        let answer = loop {
+            let woken = index.notify.notified();
+            tokio::pin!(woken);
+            // Registered before anything is looked at, so that no wake-up is lost.
+            woken.as_mut().enable();
+            let positions = self.rooms.log().published_all();
+            let user_position = self.order_position(request, &index).await?;
+            let read = (positions, user_position);
+            let (answer, at_once) = self.find(request, &plain, &index, &turn, read, looked.as_ref())?;
+            let at_once = at_once || request.pos.is_none() || self.shutdown.is_triggered();
+            if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
+                break answer;
+            }
+            looked = turn.connection().pending.as_ref().map(|pending| pending.token.clone());
+            waiting.get_or_insert_with(Waiting::begin);
+            tokio::select! {
+                biased;
+                () = &mut woken => {}
+                () = turn.replaced() => {}
+                () = self.shutdown.wait() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        };
+        drop(presence);
+        Ok(answer)
+    }
+
+    /// The device has got the messages up to where it asks on from.
+    async fn let_go_of_messages(&self, request: &Request, plain: &SyncRequest) -> Result<(), Error> {
+        let since = request.extensions.to_device.as_ref();
+        let (Some(device), Some(since)) = (&plain.device, since.and_then(|wanted| wanted.since.as_deref()))
+        else {
+            return Ok(());
+        };
+        let ToDeviceToken(since) = ToDeviceToken::parse(since)?;
+        // The messages stay for another time where the disk is full: reading goes on.
+        if let Err(error) = request.user.acknowledge_to_device(device, since).await {
+            tracing::debug!(%error, "messages to a device that it has got could not be removed");
+        }
+        Ok(())
+    }
+
+    /// The position up to which the user's own shard is read, with the order of rooms up to date.
+    async fn order_position(&self, request: &Request, index: &IndexGuard) -> Result<Position, Error> {
+        loop {
+            let position = request.user.position();
+            let read = self.notifier.refresh_order(index)?;
+            if read <= position {
+                return Ok(position);
+            }
+            // An entry was read that is on disk and not yet published: the answer must include it.
+            self.rooms.log().wait_durable(request.user.shard(), read).await?;
+        }
+    }
+
+    /// Looks once. Says besides whether the client waits for no news. What the answer adds is kept: it counts
+    /// when the client comes back with the answer's position, and is dropped when this answer is not given.
+    fn find(
+        &self,
+        request: &Request,
+        plain: &SyncRequest,
+        index: &IndexGuard,
+        turn: &Turn,
+        (positions, user_position): (Vec<(ShardId, Position)>, Position),
+        looked: Option<&SyncToken>,
+    ) -> Result<(Answer, bool), Error> {
+        let mut connection = turn.connection();
+        let connection = &mut *connection;
+        if !turn.is_current() {
+            // Another request took the connection over; its client does not read this answer.
+            let pos = request.pos.as_deref().and_then(SlidingPos::parse);
+            return Ok((Answer::empty(pos.ok_or(Error::UnknownPos)?), true));
+        }
+        connection.on_index(index.start);
+        let since = connection.state.token.clone();
+        let look = Look {
+            engine: self,
+            request: plain,
+            since: looked.or(since.as_ref()),
+            index,
+            positions,
+            user_position,
+            ignored: request.user.ignored_users()?,
+        };
+        let direct = current_direct(&look)?;
+        let counts = catch_up(request, &look, connection, &direct)?;
+        let mut found = self.read_rooms(request, &look, connection, since.as_ref(), &direct)?;
+        let state = &connection.state;
+        let global = state.global.map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
+        found
+            .extensions
+            .read_global(&look, &request.extensions, global, state.e2ee)?;
+        let token = token_of(&look, true);
+        let lists = super::number_of(&format!("{:?}", request.lists));
+        let answers_at_once = lists != connection.state.lists;
+        connection.last_answer += 1;
+        let answer = Answer {
+            pos: SlidingPos {
+                connection: connection.number,
+                answer: connection.last_answer,
+                token: token_of(&look, false),
+            },
+            lists: counts,
+            rooms: found.news,
+            extensions: found.extensions,
+        };
+        connection.pending = Some(Pending {
+            answer: connection.last_answer,
+            token,
+            global: request
+                .extensions
+                .account_data
+                .is_some()
+                .then_some(look.user_position),
+            e2ee: request.extensions.e2ee,
+            lists,
+            rooms: found.rooms,
+            cleared: found.cleared,
+            members: found.members,
+        });
+        Ok((answer, answers_at_once))
+    }
+
+    /// Reads the rooms that may have news. What a client cannot notice is noted at once.
+    fn read_rooms(
+        &self,
+        request: &Request,
+        look: &Look<'_>,
+        connection: &mut Connection,
+        since: Option<&SyncToken>,
+        direct: &BTreeSet<OwnedRoomId>,
+    ) -> Result<Found, Error> {
+        let candidates = candidates(request, look, connection);
+        let mut found = Found::default();
+        let mut quiet: Vec<(Option<(OwnedRoomId, RoomSent)>, Option<Cleared>)> = Vec::new();
+        let mut configs: BTreeMap<u64, Arc<RequiredState>> = BTreeMap::new();
+        for candidate in candidates {
+            let entry = &*candidate.listed.room;
+            let number = candidate.config.required_state.number();
+            let sent = connection.state.rooms.get(&entry.room_id);
+            let before = sent.and_then(|sent| connection.state.configs.get(&sent.config));
+            let asked = Asked {
+                entry,
+                sent,
+                config: &candidate.config,
+                number,
+                before: before.map(|before| &**before),
+            };
+            let reader = Reader {
+                look,
+                since,
+                direct,
+                known: &connection.members,
+            };
+            let Some(read) = reader.read(&asked)? else {
+                continue;
+            };
+            let mut next = read.sent;
+            let scopes = scopes(&request.extensions, entry, &candidate);
+            let beside = found.extensions.read_room(look, entry, scopes, &mut next)?;
+            let cleared = is_read(look, &candidate.listed).then(|| candidate.cleared());
+            if read.news.is_none() && !beside {
+                let moved = sent.is_some_and(|sent| *sent != next);
+                quiet.push((moved.then(|| (entry.room_id.clone(), next)), cleared));
+            } else {
+                found.rooms.push((entry.room_id.clone(), next));
+                found.cleared.extend(cleared);
+                found.members.push(read.members);
+                found.news.extend(read.news.map(|news| RoomNews {
+                    lists: candidate.lists.clone(),
+                    ..news
+                }));
+            }
+            configs
+                .entry(number)
+                .or_insert_with(|| Arc::new(candidate.config.required_state.clone()));
+        }
+        for (sent, cleared) in quiet {
+            if let Some((room, sent)) = sent {
+                connection.note(room, sent);
+            }
+            if let Some(cleared) = cleared {
+                connection.clear(&cleared);
+            }
+        }
+        connection.state.configs.extend(configs);
+        Ok(found)
+    }
+}
+
+impl Answer {
+    fn empty(pos: SlidingPos) -> Self {
+        Self {
+            pos,
+            lists: BTreeMap::new(),
+            rooms: Vec::new(),
+            extensions: ExtensionNews::default(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rooms.is_empty() && self.extensions.is_empty()
+    }
+}
+
+impl Candidate {
+    fn cleared(&self) -> Cleared {
+        Cleared {
+            no: self.listed.no,
+            touched: self.listed.touched,
+            lists: self.lists.clone(),
+            subscription: self.subscribed.then(|| self.config.number()),
+        }
+    }
+}
+
+/// The request as the parts that all renderings share read it.
+fn plain_request(request: &Request) -> SyncRequest {
+    SyncRequest {
+        user: request.user.clone(),
+        device: request.device.clone(),
+        filter: Arc::new(Filter::default()),
+        since: None,
+        full_state: false,
+        state: StateSide::After,
+        timeout: request.timeout,
+        set_presence: request.set_presence,
+    }
+}
+
+/// How far a look goes: of all shards, or of those that hold the user's rooms.
+fn token_of(look: &Look<'_>, all: bool) -> SyncToken {
+    let (typing, of_rooms) = {
+        let state = look.index.state.lock();
+        (state.typing_count(), state.shards().collect::<BTreeSet<_>>())
+    };
+    let presence = look.engine.users.presence().counter();
+    let mut shards = look.positions.clone();
+    shards.retain(|(shard, _)| all || of_rooms.contains(shard));
+    shards.sort_unstable_by_key(|(shard, _)| *shard);
+    SyncToken {
+        shards,
+        user: look.user_position,
+        ephemeral: (look.index.start, typing),
+        presence: (presence.start, presence.value),
+    }
+}
+
+/// The rooms that are direct chats, read again where they changed.
+fn current_direct(look: &Look<'_>) -> Result<Arc<BTreeSet<OwnedRoomId>>, Error> {
+    let is_stale = {
+        let mut state = look.index.state.lock();
+        state
+            .sliding
+            .as_mut()
+            .is_some_and(|order| order.take_stale_direct())
+    };
+    let read = match is_stale {
+        true => Some(direct_rooms(&look.request.user)?),
+        false => None,
+    };
+    let mut state = look.index.state.lock();
+    let Some(order) = &mut state.sliding else {
+        return Ok(Arc::default());
+    };
+    if let Some(direct) = read {
+        order.set_direct(direct);
+    }
+    Ok(order.direct())
+}
+
+/// Brings the lists up to date with the rooms that were touched; gives how many rooms each has.
+fn catch_up(
+    request: &Request,
+    look: &Look<'_>,
+    connection: &mut Connection,
+    direct: &BTreeSet<OwnedRoomId>,
+) -> Result<BTreeMap<Arc<str>, usize>, Error> {
+    connection
+        .lists
+        .retain(|name, _| request.lists.contains_key(&**name));
+    let mut counts = BTreeMap::new();
+    for (name, list) in &request.lists {
+        let name: Arc<str> = name.as_str().into();
+        // Where reading fails in the middle, the list is made anew next time.
+        let cache = connection.lists.remove(&name);
+        let sieve = Sieve {
+            look,
+            sent: &connection.state.rooms,
+            direct,
+        };
+        let cache = current_list(&sieve, list, cache)?;
+        counts.insert(name.clone(), cache.count());
+        connection.lists.insert(name, cache);
+    }
+    Ok(counts)
+}
+
+fn current_list(sieve: &Sieve<'_>, list: &List, cache: Option<ListCache>) -> Result<ListCache, Error> {
+    let spaces = list.filter.spaces.clone().unwrap_or_default();
+    let (epoch, touches) = {
+        let state = sieve.look.index.state.lock();
+        let order = state.sliding.as_deref();
+        let touched = |space: OwnedRoomId| {
+            let last = order.and_then(|order| order.room_by_id(&space));
+            let last = last.map_or(0, |listed| listed.touched);
+            (space, last)
+        };
+        let touches: BTreeMap<_, _> = spaces.iter().cloned().map(touched).collect();
+        (order.map_or(0, |order| order.epoch()), touches)
+    };
+    let config = list.config.number();
+    let kept = cache.filter(|cache| cache.filter == list.filter && cache.epoch == epoch);
+    let children = match &kept {
+        Some(cache) if cache.spaces == touches => cache.children.clone(),
+        _ => children_of(sieve.look, &spaces)?,
+    };
+    let kept = kept.filter(|cache| cache.children == children);
+    let seen = kept.as_ref().map_or(0, |cache| cache.caught_up);
+    let (touched, count) = {
+        let state = sieve.look.index.state.lock();
+        let order = state.sliding.as_deref();
+        let touched = order.map(|order| order.touched_after(seen)).unwrap_or_default();
+        (touched, order.map_or(0, |order| order.touch_count()))
+    };
+    let mut cache = match kept {
+        Some(mut cache) => {
+            for room in &touched {
+                let has = sieve.passes(room, &list.filter, &children)?;
+                cache.update(room, has);
+            }
+            if cache.config != config {
+                cache.all_dirty();
+            }
+            cache
+        }
+        None => {
+            let mut rooms = Vec::with_capacity(touched.len());
+            for room in touched {
+                if sieve.passes(&room, &list.filter, &children)? {
+                    rooms.push(room);
+                }
+            }
+            let mut cache = ListCache::default();
+            cache.fill(&rooms);
+            cache
+        }
+    };
+    cache.filter = list.filter.clone();
+    (cache.config, cache.epoch, cache.caught_up) = (config, epoch, count);
+    (cache.children, cache.spaces) = (children, touches);
+    Ok(cache)
+}
+
+/// The rooms that must be looked at: those within the windows that were touched since they were read, and
+/// subscribed ones likewise.
+fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Vec<Candidate> {
+    let mut numbers: BTreeSet<u32> = BTreeSet::new();
+    for (name, list) in &request.lists {
+        let cache = connection.lists.get(name.as_str());
+        numbers.extend(cache.iter().flat_map(|cache| cache.dirty_in(&list.ranges)));
+    }
+    let state = look.index.state.lock();
+    let Some(order) = &state.sliding else {
+        return Vec::new();
+    };
+    for room in request.subscriptions.keys() {
+        let listed = order.room_by_id(room);
+        let listed = listed.filter(|listed| may_subscribe(look, connection, listed));
+        numbers.extend(listed.map(|listed| listed.no));
+    }
+    let mut found = Vec::with_capacity(numbers.len());
+    for no in numbers {
+        let Some(listed) = order.room(no) else { continue };
+        let mut candidate = Candidate {
+            listed: listed.clone(),
+            lists: Vec::new(),
+            config: RoomConfig::default(),
+            subscribed: false,
+        };
+        let mut is_dirty = false;
+        for (name, list) in &request.lists {
+            let Some((name, cache)) = connection.lists.get_key_value(name.as_str()) else {
+                continue;
+            };
+            if cache.has(no, &list.ranges) {
+                candidate.lists.push(name.clone());
+                candidate.config.widen(&list.config);
+                is_dirty |= cache.is_dirty(no);
+            }
+        }
+        if let Some(config) = request.subscriptions.get(&listed.room.room_id)
+            && may_subscribe(look, connection, listed)
+        {
+            candidate.subscribed = true;
+            candidate.config.widen(config);
+            let read = connection.subscriptions.get(&no);
+            is_dirty |= read != Some(&(listed.touched, candidate.config.number()));
+        }
+        if is_dirty {
+            found.push(candidate);
+        }
+    }
+    found
+}
+
+/// Whether a user may follow a room by its id.
+fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> bool {
+    use hearth_users::Membership;
+    let entry = &*listed.room;
+    match entry.membership {
+        Membership::Join | Membership::Knock => true,
+        Membership::Invite => !look.ignored.contains(&entry.sender),
+        Membership::Leave | Membership::Ban => {
+            !entry.forgotten && (entry.was_joined || connection.state.rooms.contains_key(&entry.room_id))
+        }
+    }
+}
+
+/// Whether everything that was noted of a room lay within what was read.
+fn is_read(look: &Look<'_>, listed: &Listed) -> bool {
+    if listed.user_last > look.user_position {
+        return false;
+    }
+    let state = look.index.state.lock();
+    let joined = state.room(&listed.room.room_id);
+    joined.is_none_or(|joined| joined.last() <= look.until(joined.shard))
+}
+
+fn scopes(extensions: &Extensions, entry: &ListedRoom, candidate: &Candidate) -> Scopes {
+    let has = |scope: &Option<Scope>| {
+        scope
+            .as_ref()
+            .is_some_and(|scope| scope.has(entry.room_id.as_str(), &candidate.lists, candidate.subscribed))
+    };
+    Scopes {
+        data: has(&extensions.account_data),
+        receipts: has(&extensions.receipts),
+        typing: has(&extensions.typing),
+    }
+}

@@ -1,0 +1,212 @@
+//! The connections that are in memory. One that nobody used for a while is stored and let go.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dashmap::DashMap;
+use hearth_users::User;
+use parking_lot::{Mutex, MutexGuard};
+use ruma::OwnedUserId;
+use tokio::sync::watch;
+
+use super::{connection::Connection, request::Request, stored};
+use crate::{Error, SlidingPos, SyncEngine};
+
+/// Connections of one device in memory; the one that was used longest ago gives way.
+const CONNECTIONS_PER_DEVICE_MAX: usize = 16;
+
+/// A connection that nobody used for so long is let go of.
+const IDLE_MS: u64 = 10 * 60 * 1000;
+
+/// A connection in use is stored so often at most. What was sent since is sent again after a crash.
+const STORE_INTERVAL_MS: u64 = 10_000;
+
+/// All connections, by user and device.
+///
+/// Lock order: this map, then one connection, then the state of an index.
+#[derive(Default)]
+pub(crate) struct Connections {
+    devices: DashMap<(OwnedUserId, String), Vec<Arc<Slot>>>,
+}
+
+/// The place of a connection.
+struct Slot {
+    user: User,
+    device: String,
+    conn_id: String,
+    connection: Mutex<Connection>,
+    /// Which request it belongs to: there is one at a time.
+    turn: watch::Sender<u64>,
+    used_ms: AtomicU64,
+}
+
+/// A request's turn on a connection: until another one comes.
+pub(super) struct Turn {
+    slot: Arc<Slot>,
+    number: u64,
+}
+
+impl Turn {
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.slot.connection.lock()
+    }
+
+    /// Whether no other request came.
+    pub(super) fn is_current(&self) -> bool {
+        *self.slot.turn.borrow() == self.number
+    }
+
+    /// Waits until another request comes.
+    pub(super) async fn replaced(&self) {
+        let mut turn = self.slot.turn.subscribe();
+        // The sender lives in the slot, which this holds.
+        drop(turn.wait_for(|number| *number != self.number).await);
+    }
+}
+
+impl Connections {
+    /// The connection of a request, gone on from the request's position.
+    pub(super) fn begin(&self, engine: &SyncEngine, request: &Request) -> Result<Turn, Error> {
+        let device = request.device.as_ref().map_or("", |device| device.as_str());
+        let pos = match &request.pos {
+            Some(text) => Some(SlidingPos::parse(text).ok_or(Error::UnknownPos)?),
+            None => None,
+        };
+        let key = (request.user.id().to_owned(), device.to_owned());
+        let now = request.user.users().now_ms();
+        let mut slots = self.devices.entry(key).or_default();
+        let slot = slots.iter().find(|slot| slot.conn_id == request.conn_id).cloned();
+        let slot = match (slot, pos) {
+            (Some(slot), pos) => {
+                let mut connection = slot.connection.lock();
+                match pos {
+                    None => *connection = Connection::new(engine.connection_number()),
+                    Some(pos) if connection.number == pos.connection && connection.go_on(&pos) => {}
+                    Some(_) => return Err(Error::UnknownPos),
+                }
+                drop(connection);
+                slot
+            }
+            (None, pos) => {
+                let connection = match pos {
+                    None => Connection::new(engine.connection_number()),
+                    Some(pos) => {
+                        let found = stored::load(&request.user, device, &request.conn_id, pos.connection)?;
+                        let mut connection = found.ok_or(Error::UnknownPos)?;
+                        if !connection.go_on(&pos) {
+                            return Err(Error::UnknownPos);
+                        }
+                        connection
+                    }
+                };
+                let slot = Arc::new(Slot {
+                    user: request.user.clone(),
+                    device: device.to_owned(),
+                    conn_id: request.conn_id.clone(),
+                    connection: Mutex::new(connection),
+                    turn: watch::Sender::new(0),
+                    used_ms: AtomicU64::new(now),
+                });
+                make_room(&mut slots);
+                slots.push(slot.clone());
+                slot
+            }
+        };
+        slot.used_ms.store(now, Ordering::Release);
+        let mut number = 0;
+        slot.turn.send_modify(|turn| {
+            *turn += 1;
+            number = *turn;
+        });
+        Ok(Turn { slot, number })
+    }
+
+    /// Stores what a connection is known to have, if it is time; nobody waits for it.
+    pub(super) fn store_if_due(&self, turn: &Turn) {
+        let slot = turn.slot.clone();
+        let now = slot.user.users().now_ms();
+        let parts = {
+            let mut connection = slot.connection.lock();
+            let stored = connection.stored_ms;
+            if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + STORE_INTERVAL_MS) {
+                return;
+            }
+            connection.stored_ms = Some(now);
+            stored::take_parts(&mut connection)
+        };
+        hearth_core::tasks::spawn("sync connection", async move { slot.put(parts).await });
+    }
+
+    /// Stores everything: the server stops.
+    pub(crate) async fn store_all(&self) {
+        for slot in self.slots() {
+            slot.store().await;
+        }
+    }
+
+    /// Lets go of connections that nobody uses.
+    pub(crate) async fn sweep(&self) {
+        let is_idle = |slot: &Slot| {
+            let used = slot.used_ms.load(Ordering::Acquire);
+            slot.user.users().now_ms() >= used + IDLE_MS
+        };
+        for slot in self.slots().into_iter().filter(|slot| is_idle(slot)) {
+            slot.store().await;
+            let key = (slot.user.id().to_owned(), slot.device.clone());
+            if let Some(mut slots) = self.devices.get_mut(&key)
+                && is_idle(&slot)
+            {
+                slots.retain(|one| !Arc::ptr_eq(one, &slot));
+            }
+        }
+        self.devices.retain(|_, slots| !slots.is_empty());
+    }
+
+    fn slots(&self) -> Vec<Arc<Slot>> {
+        let all = self.devices.iter();
+        all.flat_map(|slots| slots.value().clone()).collect()
+    }
+}
+
+impl Slot {
+    async fn store(&self) {
+        let parts = stored::take_parts(&mut self.connection.lock());
+        self.put(parts).await;
+    }
+
+    async fn put(&self, parts: Vec<stored::Batch>) {
+        for parts in parts {
+            let put = self.user.put_connection_parts(&self.device, &self.conn_id, parts);
+            // Whoever comes back to a connection that could not be stored begins anew.
+            if let Err(error) = put.await {
+                tracing::debug!(%error, "a connection of sliding sync could not be stored");
+                return;
+            }
+        }
+    }
+}
+
+impl SyncEngine {
+    /// A number for a connection, that no other one has had. 48 bits keep positions short.
+    fn connection_number(&self) -> u64 {
+        hearth_core::random::u64(self.random.as_ref()) >> 16
+    }
+
+    /// Stores what must survive a restart. To be called before the log is closed.
+    pub async fn close(&self) {
+        self.connections.store_all().await;
+    }
+}
+
+/// Removes the connection that was used longest ago where there are too many.
+fn make_room(slots: &mut Vec<Arc<Slot>>) {
+    if slots.len() < CONNECTIONS_PER_DEVICE_MAX {
+        return;
+    }
+    let used = |at: &usize| slots[*at].used_ms.load(Ordering::Acquire);
+    if let Some(oldest) = (0..slots.len()).min_by_key(used) {
+        slots.remove(oldest);
+    }
+}

@@ -1,0 +1,559 @@
+//! What is new in one room for a connection.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use hearth_rooms::{Event, NodeId, Place, Room, Viewer};
+use hearth_storage::Position;
+use hearth_users::{Membership, RoomEntry};
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    connection::{KnownMembers, RoomSent, SentMembers, Shown},
+    order::ListedRoom,
+    request::{MEMBER, RequiredState, RoomConfig},
+    state::Changes,
+};
+use crate::{
+    Error, SyncToken,
+    engine::Look,
+    room::newest,
+    view::{Timeline, Unread},
+};
+
+/// The types of events that lift a room in a list of rooms.
+const BUMPING_TYPES: [&str; 7] = [
+    "m.room.create",
+    "m.room.message",
+    "m.room.encrypted",
+    "m.sticker",
+    "m.call.invite",
+    "m.poll.start",
+    "m.beacon_info",
+];
+
+/// In how many of the newest events one that lifts the room is looked for.
+const BUMP_LOOK_MAX_EVENTS: usize = 64;
+
+/// The news of a room.
+pub struct RoomNews {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The user's membership.
+    pub membership: Membership,
+    /// The lists that show the room.
+    pub lists: Vec<Arc<str>>,
+    /// Whether the client is told of the room for the first time, or again in full.
+    pub initial: bool,
+    /// When something last happened that lifts the room, if that changed.
+    pub bump_stamp: Option<u64>,
+    /// Whether the room is a direct chat, and whether that changed.
+    pub is_dm: bool,
+    /// Whether the client was told otherwise.
+    pub dm_changed: bool,
+    /// The rest.
+    pub body: Body,
+}
+
+/// What depends on how the user sees the room.
+pub enum Body {
+    /// From inside: the user is in the room, or was.
+    Full(Box<FullRoom>),
+    /// From outside.
+    Stripped {
+        /// What is shown of the room.
+        state: Vec<Box<RawValue>>,
+        /// The user's own member event and its room, where an invitation or a knock came to nothing.
+        gone: Option<Box<(Room, Viewer, Arc<Event>)>>,
+    },
+}
+
+/// A room from inside.
+pub struct FullRoom {
+    /// The room.
+    pub room: Room,
+    /// The user's view of it.
+    pub viewer: Viewer,
+    /// The name, where it changed; none where there is none any more.
+    pub name: Option<Option<String>>,
+    /// The avatar, likewise.
+    pub avatar: Option<Option<String>>,
+    /// The members who name the room, where nothing else does and they may have changed.
+    pub heroes: Option<Vec<Hero>>,
+    /// Joined and invited members, where they changed.
+    pub counts: Option<(u32, u32)>,
+    /// State that changed.
+    pub state: Vec<Arc<Event>>,
+    /// Type and key of state that is gone.
+    pub deleted: Vec<(String, String)>,
+    /// Events.
+    pub timeline: Timeline,
+    /// Whether the timeline holds events from before what was sent last.
+    pub expanded: bool,
+    /// How many of the last events happened since the last answer.
+    pub live: usize,
+    /// What is unread, where it may have changed.
+    pub unread: Option<Unread>,
+}
+
+/// A member who names a room.
+pub struct Hero {
+    /// The member.
+    pub user_id: OwnedUserId,
+    /// The display name.
+    pub displayname: Option<String>,
+    /// The avatar.
+    pub avatar_url: Option<String>,
+}
+
+/// What was read of a room.
+pub(super) struct Read {
+    /// What will have been sent of it.
+    pub(super) sent: RoomSent,
+    /// What is to be sent, if anything.
+    pub(super) news: Option<RoomNews>,
+    pub(super) members: SentMembers,
+}
+
+/// Reads rooms for one request.
+pub(super) struct Reader<'a> {
+    pub(super) look: &'a Look<'a>,
+    /// How far the answer before went.
+    pub(super) since: Option<&'a SyncToken>,
+    pub(super) direct: &'a BTreeSet<OwnedRoomId>,
+    pub(super) known: &'a KnownMembers,
+}
+
+/// What is asked of a room, and what was sent of it.
+pub(super) struct Asked<'a> {
+    pub(super) entry: &'a ListedRoom,
+    pub(super) sent: Option<&'a RoomSent>,
+    pub(super) config: &'a RoomConfig,
+    /// The number of the required state, and the required state that was in force before.
+    pub(super) number: u64,
+    pub(super) before: Option<&'a RequiredState>,
+}
+
+/// The stretch of history that is told of.
+struct Span {
+    /// The position that was seen, if the client goes on from there.
+    seen: Option<Position>,
+    /// The position up to which is read; the gap and the state there.
+    until: Position,
+    end: Place,
+    root: NodeId,
+}
+
+impl Reader<'_> {
+    /// The news of a room; none where it must be looked at later.
+    pub(super) fn read(&self, asked: &Asked<'_>) -> Result<Option<Read>, Error> {
+        if asked.entry.position > self.look.user_position {
+            return Ok(None);
+        }
+        match asked.entry.membership {
+            Membership::Join => self.joined(asked),
+            Membership::Invite | Membership::Knock => self.outside(asked).map(Some),
+            Membership::Leave | Membership::Ban => self.left(asked).map(Some),
+        }
+    }
+
+    fn joined(&self, asked: &Asked<'_>) -> Result<Option<Read>, Error> {
+        let entry = asked.entry;
+        let Some(room) = self.look.engine.rooms.get(&entry.room_id)? else {
+            return Ok(None);
+        };
+        let until = self.look.until(room.shard());
+        // Without its members a room cannot be shown to who wants them all; it comes when it is whole.
+        let is_lacking = room.is_partial() && asked.config.required_state.wants_all_members();
+        if entry.room_began > until || is_lacking {
+            return Ok(None);
+        }
+        let sent = asked
+            .sent
+            .filter(|sent| sent.shown == Shown::Joined && sent.began == entry.began);
+        let unread = room_counts(self.look, &room)?;
+        let mut next = self.next_sent(asked, Shown::Joined, until);
+        next.unread = (unread.notifications, unread.highlights);
+        if let Some(sent) = sent {
+            next.start = sent.start;
+            let same_config = sent.config == asked.number && asked.config.timeline_limit <= sent.limit;
+            if room.view().timeline_position <= sent.seen
+                && same_config
+                && sent.unread == next.unread
+                && sent.is_dm == next.is_dm
+            {
+                return Ok(Some(self.nothing(asked, next)));
+            }
+        } else {
+            // What was told of receipts belongs to another stay.
+            (next.receipts, next.data) = (None, None);
+        }
+        let span = Span {
+            seen: sent.map(|sent| sent.seen),
+            until,
+            end: room.place_at(until)?,
+            root: room.state_root_at(until)?,
+        };
+        let asked = Asked { sent, ..*asked };
+        let (mut full, members) = self.full(&asked, &room, &span, &mut next)?;
+        if sent.is_none_or(|sent| sent.unread != next.unread) || !full.timeline.events.is_empty() {
+            full.unread = Some(unread);
+        }
+        let bump_stamp = match sent.is_none() || !full.timeline.events.is_empty() {
+            true => Some(self.bump_stamp(&room, span.end)?),
+            false => None,
+        };
+        let news = self.news(&asked, &next, bump_stamp, Body::Full(Box::new(full)));
+        Ok(Some(Read {
+            sent: next,
+            news,
+            members,
+        }))
+    }
+
+    /// A room as somebody sees it who is invited or knocks.
+    fn outside(&self, asked: &Asked<'_>) -> Result<Read, Error> {
+        let entry = asked.entry;
+        let mut next = self.next_sent(asked, Shown::Stripped, 0);
+        (next.receipts, next.data) = (None, None);
+        let same = |sent: &&RoomSent| sent.shown == Shown::Stripped && sent.entry == entry.position;
+        if asked.sent.filter(same).is_some() {
+            return Ok(self.nothing(asked, next));
+        }
+        let Some(stored) = self.look.request.user.room(&entry.room_id)? else {
+            return Ok(self.nothing(asked, next));
+        };
+        let state = self.look.stripped(&stored)?.state;
+        let body = Body::Stripped { state, gone: None };
+        let news = self.news(&Asked { sent: None, ..*asked }, &next, Some(entry.ts), body);
+        Ok(Read {
+            news,
+            ..self.nothing(asked, next)
+        })
+    }
+
+    /// A room that the user has left or was thrown out of.
+    fn left(&self, asked: &Asked<'_>) -> Result<Read, Error> {
+        let entry = asked.entry;
+        let mut next = self.next_sent(asked, Shown::Left, 0);
+        let told = asked
+            .sent
+            .filter(|sent| sent.shown == Shown::Left && sent.entry == entry.position);
+        if let Some(told) = told {
+            (next.seen, next.start) = (told.seen, told.start);
+            let same_config = told.config == asked.number && asked.config.timeline_limit <= told.limit;
+            if same_config && told.is_dm == next.is_dm {
+                return Ok(self.nothing(asked, next));
+            }
+        }
+        let stored = self.look.request.user.room(&entry.room_id)?;
+        let room = self.look.engine.rooms.get(&entry.room_id)?;
+        let own = match (&stored, &room) {
+            (Some(stored), Some(room)) => room.event_by_id(&stored.event_id)?,
+            _ => None,
+        };
+        let (Some(stored), Some(room), Some(own)) = (stored, room, own) else {
+            let body = Body::Stripped {
+                state: Vec::new(),
+                gone: None,
+            };
+            let news = self
+                .news(asked, &next, Some(entry.ts), body)
+                .filter(|_| told.is_none());
+            return Ok(Read {
+                news,
+                ..self.nothing(asked, next)
+            });
+        };
+        let viewer = self.look.viewer(&room)?;
+        let place = own.header.place;
+        let Some(end) = viewer.left().filter(|left| entry.was_joined && *left <= place) else {
+            if told.is_some() {
+                return Ok(self.nothing(asked, next));
+            }
+            let state = vec![stripped_own(&own)?];
+            let gone = Some(Box::new((room, viewer, own)));
+            let news = self.news(asked, &next, Some(entry.ts), Body::Stripped { state, gone });
+            return Ok(Read {
+                news,
+                ..self.nothing(asked, next)
+            });
+        };
+        let span = self.span_of_stay(asked, &stored, &room, &own, end, told.is_some())?;
+        let asked = Asked {
+            sent: asked.sent.filter(|_| span.seen.is_some()),
+            ..*asked
+        };
+        let (mut full, members) = self.full(&asked, &room, &span, &mut next)?;
+        full.counts = None;
+        full.heroes = None;
+        if end != place && told.is_none() {
+            // Banned after leaving: of the room between the two nothing is told.
+            full.timeline.events.push(own.clone());
+            full.live += 1;
+            if asked
+                .config
+                .required_state
+                .wants(MEMBER, own.pdu.state_key().unwrap_or_default())
+            {
+                full.state.push(own);
+            }
+        }
+        let mut news = self.news(&asked, &next, Some(entry.ts), Body::Full(Box::new(full)));
+        if let Some(news) = news.as_mut().filter(|_| told.is_some()) {
+            news.bump_stamp = None;
+        }
+        Ok(Read {
+            sent: next,
+            news,
+            members,
+        })
+    }
+
+    /// The last stay, from what was seen of it.
+    fn span_of_stay(
+        &self,
+        asked: &Asked<'_>,
+        stored: &RoomEntry,
+        room: &Room,
+        own: &Event,
+        end: Place,
+        told: bool,
+    ) -> Result<Span, Error> {
+        let last = match end == own.header.place {
+            true => None,
+            false => room.event_at(end)?,
+        };
+        let seen = asked.sent.filter(|sent| match sent.shown {
+            Shown::Joined => true,
+            Shown::Left => told,
+            _ => false,
+        });
+        let seen = match seen.map(|sent| sent.seen) {
+            Some(seen) if told || self.look.was_joined_at(room, seen)? => Some(seen),
+            _ => None,
+        };
+        Ok(Span {
+            seen,
+            until: stored.room_position,
+            end,
+            root: room.state_after(last.as_deref().unwrap_or(own))?,
+        })
+    }
+
+    /// The part that is the same for rooms that the user is in and those that the user was in.
+    fn full(
+        &self,
+        asked: &Asked<'_>,
+        room: &Room,
+        span: &Span,
+        next: &mut RoomSent,
+    ) -> Result<(FullRoom, SentMembers), Error> {
+        let mut viewer = self.look.viewer(room)?;
+        let (timeline, expanded) = self.timeline(asked, room, &mut viewer, span)?;
+        if span.seen.is_none() || expanded || timeline.limited {
+            next.start = timeline.start;
+        }
+        next.seen = next.seen.max(span.until);
+        let old = match span.seen {
+            Some(seen) => Some(room.state_root_at(seen)?),
+            None => None,
+        };
+        let changes = Changes::between(room, old, span.root)?;
+        let wanted = self.wanted_state(asked, room, &changes, span.root, &timeline)?;
+        let named = changes.has("m.room.name");
+        let peopled = changes.has(MEMBER);
+        let name = text_at(room, span.root, "m.room.name", "name")?;
+        let avatar = match changes.has("m.room.avatar") {
+            true => Some(text_at(room, span.root, "m.room.avatar", "url")?),
+            false => None,
+        };
+        let heroes = match name.is_none() && (named || peopled) {
+            true => Some(self.heroes(room)?),
+            false => None,
+        };
+        let view = room.view();
+        let full = FullRoom {
+            name: named.then_some(name),
+            avatar,
+            heroes,
+            counts: peopled.then_some((view.joined, view.invited)),
+            state: wanted.events,
+            deleted: wanted.deleted,
+            live: self.live(room, &timeline),
+            timeline,
+            expanded,
+            unread: None,
+            viewer,
+            room: room.clone(),
+        };
+        Ok((full, wanted.members))
+    }
+
+    /// The newest events; with older ones where more are wanted now than were sent.
+    fn timeline(
+        &self,
+        asked: &Asked<'_>,
+        room: &Room,
+        viewer: &mut Viewer,
+        span: &Span,
+    ) -> Result<(Timeline, bool), Error> {
+        let limit = asked.config.timeline_limit;
+        let keep = |event: &Event| !self.look.is_ignored(event);
+        if let Some(sent) = asked.sent.filter(|sent| limit > sent.limit) {
+            let whole = newest(room, viewer, None, span.end, limit, &keep)?;
+            if whole.start < sent.start {
+                return Ok((whole, true));
+            }
+        }
+        let after = match span.seen {
+            Some(seen) => Some(room.place_at(seen)?.min(span.end)),
+            None => None,
+        };
+        Ok((newest(room, viewer, after, span.end, limit, &keep)?, false))
+    }
+
+    /// How many of the last events came after the answer before.
+    fn live(&self, room: &Room, timeline: &Timeline) -> usize {
+        let Some(since) = self.since else { return 0 };
+        let seen = since.shard(room.shard());
+        let newer = timeline.events.iter().rev();
+        newer.take_while(|event| event.header.position > seen).count()
+    }
+
+    fn heroes(&self, room: &Room) -> Result<Vec<Hero>, Error> {
+        let mut heroes = Vec::new();
+        for (user_id, _) in room.heroes(self.look.request.user.id())? {
+            let member = room.state(MEMBER, user_id.as_str())?;
+            let content: Value = member
+                .and_then(|member| serde_json::from_slice(member.pdu.content()).ok())
+                .unwrap_or_default();
+            let text = |name: &str| content[name].as_str().map(str::to_owned);
+            heroes.push(Hero {
+                displayname: text("displayname"),
+                avatar_url: text("avatar_url"),
+                user_id,
+            });
+        }
+        Ok(heroes)
+    }
+
+    /// When the last event came that lifts the room: its time, which is what rooms of different shards have in
+    /// common.
+    fn bump_stamp(&self, room: &Room, end: Place) -> Result<u64, Error> {
+        let mut shorts = Vec::new();
+        room.visit_timeline(Place::START, end, true, &mut |row| {
+            shorts.push(row.short);
+            shorts.len() < BUMP_LOOK_MAX_EVENTS
+        })?;
+        let now = self.look.request.user.users().now_ms();
+        let mut oldest = 0;
+        for short in shorts {
+            let Some(event) = room.event(short)? else {
+                continue;
+            };
+            oldest = event.pdu.origin_server_ts().min(now);
+            if BUMPING_TYPES.contains(&event.pdu.kind()) {
+                break;
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// What will have been sent, as far as it is the same in all cases.
+    fn next_sent(&self, asked: &Asked<'_>, shown: Shown, seen: Position) -> RoomSent {
+        let before = asked.sent.cloned().unwrap_or_default();
+        RoomSent {
+            shown,
+            entry: asked.entry.position,
+            began: asked.entry.began,
+            seen,
+            limit: asked.config.timeline_limit,
+            config: asked.number,
+            is_dm: self.direct.contains(&asked.entry.room_id),
+            unread: (0, 0),
+            ..before
+        }
+    }
+
+    fn nothing(&self, asked: &Asked<'_>, sent: RoomSent) -> Read {
+        Read {
+            sent,
+            news: None,
+            members: SentMembers {
+                room: asked.entry.room_id.clone(),
+                anew: false,
+                members: Vec::new(),
+            },
+        }
+    }
+
+    /// The news, if they are any.
+    fn news(
+        &self,
+        asked: &Asked<'_>,
+        next: &RoomSent,
+        bump_stamp: Option<u64>,
+        body: Body,
+    ) -> Option<RoomNews> {
+        let initial = asked.sent.is_none();
+        let dm_changed = asked.sent.map_or(next.is_dm, |sent| sent.is_dm != next.is_dm);
+        let is_news = match &body {
+            Body::Stripped { .. } => true,
+            Body::Full(full) => {
+                let same = asked.sent.is_some_and(|sent| sent.shown == next.shown);
+                !same || dm_changed || !full.is_empty()
+            }
+        };
+        is_news.then(|| RoomNews {
+            room_id: asked.entry.room_id.clone(),
+            membership: asked.entry.membership,
+            lists: Vec::new(),
+            initial,
+            bump_stamp,
+            is_dm: next.is_dm,
+            dm_changed,
+            body,
+        })
+    }
+}
+
+impl FullRoom {
+    fn is_empty(&self) -> bool {
+        self.name.is_none()
+            && self.avatar.is_none()
+            && self.heroes.is_none()
+            && self.counts.is_none()
+            && self.state.is_empty()
+            && self.deleted.is_empty()
+            && self.timeline.events.is_empty()
+            && !self.timeline.limited
+            && !self.expanded
+            && self.unread.is_none()
+    }
+}
+
+/// What is unread in a room for the user who looks.
+fn room_counts(_look: &Look<'_>, _room: &Room) -> Result<Unread, Error> {
+    Ok(Unread::default())
+}
+
+/// A text of a state event with an empty key, in a state.
+fn text_at(room: &Room, root: NodeId, kind: &str, field: &str) -> Result<Option<String>, Error> {
+    let event = room.state_at(root, kind, "")?;
+    let content: Option<Value> = event.and_then(|event| serde_json::from_slice(event.pdu.content()).ok());
+    let text = content.as_ref().and_then(|content| content[field].as_str());
+    Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
+}
+
+/// The user's own member event as stripped state.
+fn stripped_own(own: &Event) -> Result<Box<RawValue>, Error> {
+    let content: Value = serde_json::from_slice(own.pdu.content())?;
+    let stripped = serde_json::json!({
+        "type": own.pdu.kind(),
+        "state_key": own.pdu.state_key(),
+        "sender": own.pdu.sender(),
+        "content": content,
+    });
+    Ok(serde_json::value::to_raw_value(&stripped)?)
+}
