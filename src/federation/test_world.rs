@@ -16,18 +16,26 @@ use ruma::ServerName;
 use serde_json::{Map, Value, json};
 
 use crate::xmatrix::{XMatrix, signed_object};
-use crate::{Federation, Parts};
+use crate::{Authenticator, Client, Remote, ServerKeys};
 
 pub(crate) const NOW_MS: u64 = 1_700_000_000_000;
 pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// This server, `us.example`, and those it can reach.
 pub(crate) struct World {
-    pub(crate) federation: Arc<Federation>,
+    pub(crate) federation: Requests,
     pub(crate) net: Arc<Net>,
     pub(crate) clock: Arc<ManualClock>,
     log: Arc<Log>,
     notaries: Vec<String>,
+}
+
+/// The parts that ask others and check who asks.
+pub(crate) struct Requests {
+    pub(crate) client: Arc<Client>,
+    pub(crate) keys: Arc<ServerKeys>,
+    pub(crate) auth: Authenticator,
+    pub(crate) remote: Arc<Remote>,
 }
 
 /// The answers of other servers: by `server path`.
@@ -111,23 +119,19 @@ impl World {
     }
 }
 
-fn federation(
-    log: &Arc<Log>,
-    net: &Arc<Net>,
-    clock: &Arc<ManualClock>,
-    notaries: &[String],
-) -> Arc<Federation> {
-    Federation::new(Parts {
-        server_name: "us.example".try_into().unwrap(),
-        signing_key: Arc::new(KeyPair::from_seed([255; 32], "own").unwrap()),
-        trusted_key_servers: notaries
-            .iter()
-            .map(|name| name.as_str().try_into().unwrap())
-            .collect(),
-        outbound: net.clone(),
-        cluster: Cluster::new(log.clone()),
-        clock: clock.clone(),
-    })
+fn federation(log: &Arc<Log>, net: &Arc<Net>, clock: &Arc<ManualClock>, notaries: &[String]) -> Requests {
+    let key = Arc::new(KeyPair::from_seed([255; 32], "own").unwrap());
+    let us = "us.example".try_into().unwrap();
+    let client = Arc::new(Client::new(us, key.clone(), net.clone(), clock.clone()));
+    let notaries = notaries.iter().map(|name| name.as_str().try_into().unwrap());
+    let cluster = Cluster::new(log.clone());
+    let keys = ServerKeys::new(key, client.clone(), cluster, clock.clone(), notaries.collect());
+    Requests {
+        auth: Authenticator::new(client.clone(), keys.clone()),
+        remote: Arc::new(Remote::new(client.clone(), keys.clone())),
+        client,
+        keys,
+    }
 }
 
 impl Peer {
