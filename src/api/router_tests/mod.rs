@@ -3,6 +3,8 @@
 mod accounts;
 mod cross_signing;
 mod edge;
+mod federation;
+mod federation_events;
 mod malformed;
 mod media;
 mod settings;
@@ -16,7 +18,8 @@ use bytes::Bytes;
 use hearth_appservice::Registrations;
 use hearth_cluster::Cluster;
 use hearth_core::clock::ManualClock;
-use hearth_core::http::NoOutbound;
+use hearth_core::config::Api;
+use hearth_core::http::{NoOutbound, SharedOutbound};
 use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool, Shutdown};
 use hearth_events::KeyPair;
@@ -82,6 +85,14 @@ impl Server {
     }
 
     fn with(configure: impl FnOnce(&mut Config), appservices: Registrations) -> Self {
+        Self::reaching(configure, appservices, Arc::new(NoOutbound))
+    }
+
+    fn reaching(
+        configure: impl FnOnce(&mut Config),
+        appservices: Registrations,
+        outbound: SharedOutbound,
+    ) -> Self {
         let mut config = Config::for_tests("hs1");
         configure(&mut config);
         let server_name: OwnedServerName = "hs1".try_into().expect("a server name");
@@ -112,7 +123,7 @@ impl Server {
             server_name: server_name.clone(),
             signing_key,
             trusted_key_servers: Vec::new(),
-            outbound: Arc::new(NoOutbound),
+            outbound: outbound.clone(),
             cluster: cluster.clone(),
             clock: clock.clone(),
             random: random.clone(),
@@ -120,6 +131,7 @@ impl Server {
             users: users.clone(),
             shutdown: Shutdown::new(),
         });
+        rooms.set_remote(federation.remote.clone());
         let (sync_clock, sync_random) = (clock.clone(), random.clone());
         let sync = SyncEngine::new(
             rooms.clone(),
@@ -147,7 +159,7 @@ impl Server {
             clock: clock.clone(),
             random,
             appservices: Arc::new(appservices),
-            outbound: Arc::new(NoOutbound),
+            outbound,
             federation,
             media: media.expect("the media folder opens"),
             room_links: Arc::new(Links {
@@ -159,7 +171,7 @@ impl Server {
             sync,
         });
         Self {
-            router: crate::router(app.clone(), &[hearth_core::config::Api::Client]),
+            router: crate::router(app.clone(), &[Api::Client, Api::Federation]),
             app,
             clock,
             _media_folder: media_folder,
