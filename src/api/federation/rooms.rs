@@ -1,6 +1,7 @@
 //! What every endpoint of a room asks first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_core::error::MatrixError;
 use hearth_rooms::Room;
@@ -8,6 +9,9 @@ use ruma::{RoomId, ServerName};
 
 use crate::app::App;
 use crate::error::Result;
+
+/// How long a request waits for the state of a room to be whole; servers wait about a minute for an answer.
+const WHOLE_WAIT: Duration = Duration::from_secs(20);
 
 /// A room that is known here and whose access control list lets the asking server in.
 pub fn known_room(app: &Arc<App>, origin: &ServerName, room_id: &RoomId) -> Result<Room> {
@@ -26,6 +30,15 @@ pub fn own_room(app: &Arc<App>, origin: &ServerName, room_id: &RoomId) -> Result
         return Err(MatrixError::not_found(format!("This server is not in the room {room_id}")).into());
     }
     Ok(room)
+}
+
+/// Waits a while where the room's state is still filling in after a join, and refuses where it takes longer: part of a
+/// state is worse than none.
+pub async fn whole(room: &Room) -> Result<()> {
+    if tokio::time::timeout(WHOLE_WAIT, room.wait_full()).await.is_ok() {
+        return Ok(());
+    }
+    Err(MatrixError::forbidden("This server does not know the whole state of the room yet").into())
 }
 
 /// As [`known_room`]; the asking server has a joined member in the room.

@@ -35,6 +35,16 @@ impl Room {
         Ok(event.is_none_or(|event| ServerAcl::parse(event.pdu.content()).allows(server)))
     }
 
+    /// Runs a part of an answer that may be large on the threads for such work, of which there are few: whole states and
+    /// long walks hold up no other request.
+    pub async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Room) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let room = self.clone();
+        self.0.rooms.pool.run(move || work(&room)).await
+    }
+
     /// Whether this server has a joined member in the room: only then it knows the room as it is now.
     pub fn is_resident(&self) -> bool {
         self.has_server(self.0.rooms.server_name.as_str())

@@ -31,7 +31,9 @@ pub async fn get_backfill(
 ) -> Result<Object> {
     let room = shared_room(&app, &origin, &room_id)?;
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
-    let events = room.backfill(&origin, &options.v, limit)?;
+    let events = room
+        .apart(move |room| room.backfill(&origin, &options.v, limit))
+        .await?;
     Ok(Object::new()
         .value("origin", json!(app.server_name))
         .value("origin_server_ts", app.clock.now_ms())

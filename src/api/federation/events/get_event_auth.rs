@@ -20,5 +20,6 @@ pub async fn get_event_auth(
     Origin(origin): Origin,
 ) -> Result<Object> {
     let room = shared_room(&app, &origin, &room_id)?;
-    Ok(Object::new().events("auth_chain", &room.serve_event_auth(&event_id)?))
+    let chain = room.apart(move |room| room.serve_event_auth(&event_id)).await?;
+    Ok(Object::new().events("auth_chain", &chain))
 }

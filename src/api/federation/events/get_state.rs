@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Path, Query};
 use crate::federation::origin::Origin;
-use crate::federation::rooms::shared_room;
+use crate::federation::rooms::{shared_room, whole};
 use crate::federation::wire::Object;
 
 /// The query.
@@ -27,7 +27,10 @@ pub async fn get_state(
     Origin(origin): Origin,
 ) -> Result<Object> {
     let room = shared_room(&app, &origin, &room_id)?;
-    let served = room.serve_state(&options.event_id)?;
+    whole(&room).await?;
+    let served = room
+        .apart(move |room| room.serve_state(&options.event_id))
+        .await?;
     Ok(Object::new()
         .events("auth_chain", &served.auth_chain)
         .events("pdus", &served.state))

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Json, Path, Query};
 use crate::federation::origin::Origin;
-use crate::federation::rooms::shared_room;
+use crate::federation::rooms::{shared_room, whole};
 
 /// The query.
 #[derive(Deserialize)]
@@ -27,7 +27,10 @@ pub async fn get_state_ids(
     Origin(origin): Origin,
 ) -> Result<Json<Value>> {
     let room = shared_room(&app, &origin, &room_id)?;
-    let served = room.serve_state_ids(&options.event_id)?;
+    whole(&room).await?;
+    let served = room
+        .apart(move |room| room.serve_state_ids(&options.event_id))
+        .await?;
     Ok(Json(
         json!({ "auth_chain_ids": served.auth_chain, "pdu_ids": served.state }),
     ))

@@ -35,11 +35,14 @@ pub async fn post_get_missing_events(
     Signed(origin, body): Signed<Body>,
 ) -> Result<Object> {
     let room = shared_room(&app, &origin, &room_id)?;
-    let wanted = Missing {
-        earliest: &body.earliest_events,
-        latest: &body.latest_events,
-        limit: usize::try_from(body.limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(usize::MAX),
-        min_depth: u64::try_from(body.min_depth).unwrap_or(0),
-    };
-    Ok(Object::new().events("events", &room.missing_events(&origin, &wanted)?))
+    let events = room.apart(move |room| {
+        let wanted = Missing {
+            earliest: &body.earliest_events,
+            latest: &body.latest_events,
+            limit: usize::try_from(body.limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(usize::MAX),
+            min_depth: u64::try_from(body.min_depth).unwrap_or(0),
+        };
+        room.missing_events(&origin, &wanted)
+    });
+    Ok(Object::new().events("events", &events.await?))
 }

@@ -67,9 +67,20 @@ async fn make(
     versions: &[RoomVersionId],
 ) -> Result<Value> {
     must_own(origin, user)?;
-    let room = own_room(app, origin, room_id)?;
+    let room = room_for(app, origin, dance, room_id)?;
     let Made { version, event } = room.make_member(dance, user, versions).await?;
     Ok(json!({ "room_version": version, "event": event }))
+}
+
+/// The room, if this server can help with coming and going: nobody joins through a server that does not know yet who
+/// is in the room.
+fn room_for(app: &Arc<App>, origin: &ServerName, dance: Dance, room_id: &RoomId) -> Result<Room> {
+    let room = own_room(app, origin, room_id)?;
+    if dance != Dance::Leave && room.is_partial() {
+        let sentence = "This server is still joining the room itself; ask another one";
+        return Err(MatrixError::not_found(sentence).into());
+    }
+    Ok(room)
 }
 
 /// Takes in the event that the asking server made of a template.
@@ -80,7 +91,7 @@ async fn accept(
     (room_id, event_id): (&RoomId, &EventId),
     body: &[u8],
 ) -> Result<(Room, Arc<Event>)> {
-    let room = own_room(app, origin, room_id)?;
+    let room = room_for(app, origin, dance, room_id)?;
     let pdu = Pdu::parse(room.rules(), body).map_err(|error| refusal(error.into()))?;
     if pdu.event_id != event_id {
         return Err(MatrixError::invalid_param("The event is not the one that the path names").into());

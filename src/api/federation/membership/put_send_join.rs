@@ -35,7 +35,8 @@ pub async fn put_send_join(
         false => None,
     };
     let (room, join) = super::accept(&app, &origin, Dance::Join, (&room_id, &event_id), &body).await?;
-    let answer = room.join_answer(&join, servers)?;
+    let event = join.clone();
+    let answer = room.apart(move |room| room.join_answer(&event, servers)).await?;
     let mut object = Object::new()
         .value("origin", json!(app.server_name))
         .value("members_omitted", answer.servers.is_some())

@@ -20,7 +20,7 @@ pub async fn put_send_join_v1(
     SignedRaw(origin, body): SignedRaw,
 ) -> Result<Response> {
     let (room, join) = super::accept(&app, &origin, Dance::Join, (&room_id, &event_id), &body).await?;
-    let answer = room.join_answer(&join, None)?;
+    let answer = room.apart(move |room| room.join_answer(&join, None)).await?;
     Ok(Object::new()
         .events("auth_chain", &answer.auth_chain)
         .events("state", &answer.state)
