@@ -28,6 +28,7 @@ pub fn routes() -> Routes {
     [
         keys::routes(),
         server::routes(),
+        transactions::routes(),
         events::routes(),
         transactions::routes(),
         membership::routes(),

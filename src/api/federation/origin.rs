@@ -84,6 +84,7 @@ impl FromRequest<Arc<App>> for SignedTransaction {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
         let (origin, body) = authenticate(request, app, TRANSACTION_MAX_BYTES).await?;
+        read_object::<serde::de::IgnoredAny>(&body)?;
         Ok(Self(origin, body))
     }
 }

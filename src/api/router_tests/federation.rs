@@ -135,6 +135,7 @@ async fn nobody_asks_without_a_signature() {
         ("GET", format!("{V1}/user/devices/@alice:hs1")),
         ("POST", format!("{V1}/user/keys/query")),
         ("POST", format!("{V1}/user/keys/claim")),
+        ("PUT", format!("{V1}/send/1")),
         ("GET", format!("{V1}/media/download/x")),
         ("GET", format!("{V1}/media/thumbnail/x?width=1&height=1")),
     ];

@@ -508,3 +508,28 @@ async fn restricted_rooms() {
     );
     assert_eq!(answer["members_omitted"], false);
 }
+
+#[tokio::test]
+async fn transactions() {
+    let asked = Asked::new();
+    let path = format!("{V1}/send/1");
+    let transaction = json!({ "origin": "other", "origin_server_ts": 1, "pdus": [], "edus": [] });
+    let answer = asked.ask("PUT", &path, transaction.clone()).await.ok();
+    assert_eq!(answer, json!({ "pdus": {} }));
+    let answer = asked.ask("PUT", &path, transaction).await.ok();
+    assert_eq!(answer, json!({ "pdus": {} }), "the same again");
+    asked
+        .ask("PUT", &path, json!([]))
+        .await
+        .refused(400, "M_BAD_JSON");
+    let many = json!({ "origin": "other", "origin_server_ts": 1, "pdus": vec![json!({}); 51] });
+    asked
+        .ask("PUT", &format!("{V1}/send/2"), many)
+        .await
+        .refused(400, "M_BAD_JSON");
+    let long = format!("{V1}/send/{}", "x".repeat(300));
+    asked
+        .ask("PUT", &long, json!({ "pdus": [] }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+}

@@ -1,4 +1,4 @@
-//! Transactions: how servers send each other events and ephemeral data.
+//! What other servers send by themselves.
 
 pub mod put_send;
 
