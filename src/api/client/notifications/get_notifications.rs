@@ -23,6 +23,7 @@ const LOOKED_AT_IN_ROOM_MAX: usize = 500;
 const LOOKED_AT_MAX: usize = 20_000;
 
 #[derive(Deserialize)]
+/// The query.
 pub struct Options {
     from: Option<String>,
     limit: Option<usize>,
