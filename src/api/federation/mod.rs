@@ -28,7 +28,6 @@ pub fn routes() -> Routes {
     [
         keys::routes(),
         server::routes(),
-        transactions::routes(),
         events::routes(),
         transactions::routes(),
         membership::routes(),
