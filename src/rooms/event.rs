@@ -36,6 +36,8 @@ impl Flags {
     pub const REDACTED: u16 = 8;
     /// Of another server, and accepted through this one, which tells the others of it.
     pub const FORWARD: u16 = 16;
+    /// Of this server, and handed to another one, which tells the rest of it.
+    pub const HANDED_OVER: u16 = 32;
 
     /// Whether all bits of `flag` are set.
     pub fn has(self, flag: u16) -> bool {

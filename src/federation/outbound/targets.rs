@@ -1,6 +1,5 @@
 //! To which servers an event goes.
 
-use hearth_events::ServerAcl;
 use hearth_rooms::{Error, Event, Flags, Membership, Room};
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
 
@@ -15,7 +14,12 @@ pub(crate) struct Target {
 /// Whether this server distributes an event.
 pub(crate) fn is_ours(event: &Event, own: &ServerName) -> bool {
     let flags = event.header.flags;
-    let is_hidden = [Flags::OUTLIER, Flags::REJECTED, Flags::SOFT_FAILED]
+    let is_hidden = [
+        Flags::OUTLIER,
+        Flags::REJECTED,
+        Flags::SOFT_FAILED,
+        Flags::HANDED_OVER,
+    ]
         .iter()
         .any(|flag| flags.has(*flag));
     !is_hidden && (event.pdu.sender().server_name() == own || flags.has(Flags::FORWARD))
@@ -40,13 +44,8 @@ pub(crate) fn of_event(room: &Room, event: &Event, own: &ServerName) -> Result<V
             is_last: true,
         });
     }
+    // Servers that the access list denies are told like others: what they send is refused, not what they may read.
     targets.retain(|target| target.server != own && target.server != sender);
-    if !targets.is_empty()
-        && let Some(event) = room.state("m.room.server_acl", "")?
-    {
-        let acl = ServerAcl::parse(event.pdu.content());
-        targets.retain(|target| target.is_last || acl.allows(&target.server));
-    }
     Ok(targets)
 }
 

@@ -152,6 +152,7 @@ impl Room {
         let roots = if missing.is_empty() { Vec::new() } else { vec![root] };
         let mut manner = Manner {
             replaces_tips: !self.is_resident(),
+            handed_over: true,
             ..Manner::default()
         };
         if answer.members_omitted {

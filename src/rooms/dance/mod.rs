@@ -21,6 +21,11 @@ const SERVERS_TRIED_MAX: usize = 8;
 const EVENT_ID_CHARS: usize = 24;
 
 impl Room {
+    /// Whether this server decides about the room by itself: it is in it, or nobody else is.
+    pub fn is_decided_here(&self) -> bool {
+        self.is_resident() || self.other_servers().is_empty()
+    }
+
     /// The other servers that have joined members in the room.
     pub fn other_servers(&self) -> Vec<OwnedServerName> {
         let head = self.0.head.lock();

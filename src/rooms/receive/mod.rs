@@ -47,6 +47,8 @@ pub enum Received {
 pub(crate) struct Manner {
     /// The others are told of it by this server.
     pub(crate) forward: bool,
+    /// Another server tells the others of it.
+    pub(crate) handed_over: bool,
     /// The room is joined anew: it comes after everything that the room has.
     pub(crate) replaces_tips: bool,
     /// The local device that sent it.
@@ -222,6 +224,9 @@ impl Room {
         }
         if manner.forward {
             flags.0 |= Flags::FORWARD;
+        }
+        if manner.handed_over {
+            flags.0 |= Flags::HANDED_OVER;
         }
         if verdict.is_err() {
             flags.0 |= Flags::REJECTED;

@@ -78,7 +78,7 @@ async fn join(
     if let Some(signed) = body.third_party_signed {
         content.insert("third_party_signed".to_owned(), signed);
     }
-    if let Some(room) = app.rooms.get(room_id)?.filter(|room| room.is_resident()) {
+    if let Some(room) = app.rooms.get(room_id)?.filter(|room| room.is_decided_here()) {
         match room.join(&auth.user, content.clone()).await {
             // Nobody here may let the user in: somebody elsewhere may.
             Err(RoomError::UnableToAuthorizeJoin(_)) if !room.other_servers().is_empty() => {

@@ -32,7 +32,7 @@ pub async fn post_knock(
     let reach = reach(&app, &auth, &target, via).await?;
     let room_id = reach.room_id;
     let mut profile = super::member_profile(&app, &auth.user)?;
-    if let Some(room) = app.rooms.get(&room_id)?.filter(|room| room.is_resident()) {
+    if let Some(room) = app.rooms.get(&room_id)?.filter(|room| room.is_decided_here()) {
         room.knock(&auth.user, profile, body.reason.as_deref()).await?;
     } else {
         profile.extend(body.reason.map(|reason| ("reason".to_owned(), json!(reason))));

@@ -27,7 +27,7 @@ pub async fn post_leave(
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
     let reason = body.reason.as_deref();
-    let room = app.rooms.get(&room_id)?.filter(|room| room.is_resident());
+    let room = app.rooms.get(&room_id)?.filter(|room| room.is_decided_here());
     let inside = match &room {
         Some(room) => room.membership(&auth.user)? != RoomMembership::None,
         None => false,
