@@ -274,7 +274,9 @@ impl Rooms {
             ),
             ("m.room.guest_access", json!({ "guest_access": guests })),
         ] {
-            if !given(kind) {
+            // Without the event guests are kept out anyway.
+            let is_default = content.get("guest_access") == Some(&json!("forbidden"));
+            if !given(kind) && !is_default {
                 events.push(state(kind, "", &content));
             }
         }

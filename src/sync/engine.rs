@@ -514,7 +514,7 @@ impl Look<'_> {
                 let account_data = data.remove(&entry.room_id).unwrap_or_default();
                 match self.left_room(entry, account_data)? {
                     Some(room) => view.left.push(room),
-                    None => view.left_outside.push(entry.room_id.clone()),
+                    None => view.left_outside.push(self.left_outside(entry)),
                 }
             }
         }
@@ -525,6 +525,24 @@ impl Look<'_> {
     fn is_unwanted(&self, entry: &RoomEntry) -> Result<bool, Error> {
         let verdict = self.request.user.invite_verdict(&entry.sender)?;
         Ok(self.ignored.contains(&entry.sender) || verdict != InviteVerdict::Take)
+    }
+
+    fn left_outside(&self, entry: &RoomEntry) -> crate::view::LeftOutside {
+        let membership = match entry.membership {
+            Membership::Ban => "ban",
+            _ => "leave",
+        };
+        crate::view::LeftOutside {
+            room_id: entry.room_id.clone(),
+            event: serde_json::json!({
+                "type": "m.room.member",
+                "state_key": self.request.user.id(),
+                "sender": entry.sender,
+                "content": { "membership": membership },
+                "event_id": entry.event_id,
+                "origin_server_ts": entry.ts,
+            }),
+        }
     }
 
     /// A room as the invited or knocking user sees it: as the entry has it, where another server's room

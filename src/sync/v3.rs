@@ -76,8 +76,9 @@ fn rooms(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
         let id = room.room.id().to_owned();
         section.raw(id.as_str(), &writer.left(room)?);
     }
-    for id in &view.left_outside {
-        section.raw(id.as_str(), "{}");
+    for left in &view.left_outside {
+        let room = json!({ "timeline": { "events": [left.event], "limited": false } });
+        section.raw(left.room_id.as_str(), &room.to_string());
     }
     out.section("leave", section);
     Ok(out.end())

@@ -26,7 +26,7 @@ pub struct SyncView {
     /// Rooms that were left.
     pub left: Vec<LeftRoom>,
     /// Rooms that this server is not in and whose invitation ended, or that were knocked on in vain.
-    pub left_outside: Vec<OwnedRoomId>,
+    pub left_outside: Vec<LeftOutside>,
     /// Account data that changed.
     pub account_data: Vec<DataEvent>,
     /// Presence that changed.
@@ -165,6 +165,15 @@ impl From<hearth_rooms::Counts> for Unread {
             highlights: counts.highlights,
         }
     }
+}
+
+/// The end of an invitation or a knock, of a room that this server does not know.
+#[derive(Debug)]
+pub struct LeftOutside {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The member event, as far as it is known here.
+    pub event: serde_json::Value,
 }
 
 impl JoinedRoom {
