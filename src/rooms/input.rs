@@ -145,6 +145,7 @@ impl Room {
         if event.content.first() != Some(&b'{') {
             return Err(Error::Invalid("the content is not a JSON object".to_owned()));
         }
+        self.refuse_listed_creators(&event)?;
         let relation = Relation::of_content(&event.content);
         let origin = txn.map(|txn| Origin {
             device: txn.device.clone(),
@@ -155,6 +156,28 @@ impl Room {
             relation,
             origin,
         })
+    }
+
+    /// Power levels that list a creator whose power is infinite make no sense (room version 12, "Authorization
+    /// rules"): said as such, and not as a lack of power.
+    fn refuse_listed_creators(&self, event: &NewEvent) -> Result<(), Error> {
+        let Some(create) = self.0.create.get().filter(|create| create.privileged_creators) else {
+            return Ok(());
+        };
+        if event.kind != "m.room.power_levels" || event.state_key.as_deref() != Some("") {
+            return Ok(());
+        }
+        let content: serde_json::Value = serde_json::from_slice(&event.content).unwrap_or_default();
+        let listed = create
+            .creators
+            .iter()
+            .find(|user| content["users"].get(user.as_str()).is_some());
+        match listed {
+            Some(user) => Err(Error::Invalid(format!(
+                "{user} created the room, has infinite power and cannot be listed in the power levels"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The section under the lock: decides, numbers and hashes all of `events` or none.

@@ -63,8 +63,8 @@ pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use head::{Membership, View};
 pub use input::{NewEvent, Sent, Txn};
 pub use purge::Purged;
-pub use receive::Received;
 pub use receipts::{Receipt, ReceiptKind};
+pub use receive::Received;
 pub use relations::{Bundle, Relation, RelationRow, Thread};
 pub use remote::{Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds};
 pub use room::Room;
@@ -246,7 +246,10 @@ impl Rooms {
 
     /// Says how other servers are reached. Until then, and where nobody says it, there are none.
     pub fn set_remote(&self, remote: Arc<dyn RemoteServers>) {
-        assert!(self.remote.set(remote).is_ok(), "other servers are reached in one way");
+        assert!(
+            self.remote.set(remote).is_ok(),
+            "other servers are reached in one way"
+        );
     }
 
     /// The other servers.

@@ -65,7 +65,9 @@ impl Rooms {
         })?;
         let room = self.assemble(id, key, &version, head, servers)?;
         if let Some(partial) = partial {
-            room.0.partial.send_replace(Some(Arc::new(record::decode(partial)?)));
+            room.0
+                .partial
+                .send_replace(Some(Arc::new(record::decode(partial)?)));
         }
         let create = room
             .state("m.room.create", "")?

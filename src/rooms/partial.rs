@@ -94,7 +94,10 @@ impl Room {
         };
         let mut failure = None;
         let mut root = None;
-        let others = partial.servers.iter().filter(|server| **server != partial.resident);
+        let others = partial
+            .servers
+            .iter()
+            .filter(|server| **server != partial.resident);
         for server in std::iter::once(&partial.resident).chain(others).take(10) {
             if *server == self.0.rooms.server_name {
                 continue;
@@ -130,7 +133,9 @@ impl Room {
                 let Some(event) = self.event(short)? else { continue };
                 let outlier = event.header.flags.has(Flags::OUTLIER);
                 let history = event.header.place.offset != 0;
-                if outlier || history || (event.header.place.anchor != 0 && event.header.place < join.header.place)
+                if outlier
+                    || history
+                    || (event.header.place.anchor != 0 && event.header.place < join.header.place)
                 {
                     continue;
                 }

@@ -28,7 +28,6 @@ mod seal;
 pub(crate) use remote::{Judged, Outlier, Roots};
 pub(crate) use seal::Staged;
 
-
 /// How many forward extremities an event of ours cites (room versions, "prev_events").
 const CITED_TIPS_MAX: usize = 20;
 

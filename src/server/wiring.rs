@@ -153,6 +153,11 @@ impl Parts {
         rooms.set_remote(federation.remote.clone());
         rooms.on_change(Box::new(crate::metrics::count_events));
         let media = open_media(config, &deps, &cluster, &server_name)?;
+        media.set_remote(Arc::new(crate::remote_media::FederatedMedia::new(
+            federation.clone(),
+            deps.outbound.clone(),
+            config.max_upload_bytes,
+        )));
         let appservices = Arc::new(read_appservices(config, &server_name)?);
         let (clock, random) = (deps.clock.clone(), deps.random.clone());
         let sync = SyncEngine::new(

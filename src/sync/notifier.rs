@@ -302,7 +302,9 @@ impl Notifier {
         let mut order = RoomOrder::new(direct);
         for (listed, read_at) in found {
             // What came in between would be missed.
-            let moved = state.room(&listed.room.room_id).is_some_and(|joined| joined.last() > read_at);
+            let moved = state
+                .room(&listed.room.room_id)
+                .is_some_and(|joined| joined.last() > read_at);
             order.put(listed, moved.then_some(now));
         }
         state.sliding = Some(Box::new(order));

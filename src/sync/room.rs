@@ -49,9 +49,9 @@ impl Look<'_> {
             // Without its members it cannot be shown to who wants them all; it comes when it is whole.
             return Ok(None);
         }
-        let whole_since = self.since.is_some_and(|since| {
-            !lazy && room.full_since() > since.shard(entry.shard)
-        });
+        let whole_since = self
+            .since
+            .is_some_and(|since| !lazy && room.full_since() > since.shard(entry.shard));
         let known = self.knows_joined(entry) && !whole_since;
         let initial = !known || self.request.full_state;
         let seen = self.since.filter(|_| known).map(|since| since.shard(entry.shard));

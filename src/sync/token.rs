@@ -59,7 +59,9 @@ pub struct ToDeviceToken(pub Position);
 impl SlidingPos {
     /// Reads a position; none for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_prefix(SLIDING_PREFIX).filter(|text| text.len() <= TEXT_MAX_BYTES)?;
+        let text = text
+            .strip_prefix(SLIDING_PREFIX)
+            .filter(|text| text.len() <= TEXT_MAX_BYTES)?;
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let mut rest = bytes.as_slice();
         Some(Self {
@@ -92,7 +94,9 @@ impl ToDeviceToken {
             let mut rest = bytes.as_slice();
             take(&mut rest).filter(|_| rest.is_empty())
         });
-        position.map(Self).ok_or(Error::BadToken("it is none of messages to a device"))
+        position
+            .map(Self)
+            .ok_or(Error::BadToken("it is none of messages to a device"))
     }
 }
 

@@ -48,8 +48,8 @@ pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, 
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
 pub use e2ee::{
-    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice, ToDeviceBatch,
-    ToDeviceMessages,
+    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice,
+    ToDeviceBatch, ToDeviceMessages,
 };
 pub use error::{Error, Result};
 pub use invite_permission::InviteVerdict;
@@ -57,7 +57,9 @@ pub use key_backup::{Backup, BackupKey, BackupScope, BackupState};
 pub use keys::op;
 pub use openid::OpenIdToken;
 pub use password::PasswordCost;
-pub use presence::{RemoteStatus, Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, SyncGuard};
+pub use presence::{
+    Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, RemoteStatus, SyncGuard,
+};
 pub use profile::{Profile, ProfileChange, check_key as check_profile_key};
 pub use pusher::Pusher;
 pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens, TokenChange};

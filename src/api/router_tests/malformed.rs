@@ -156,7 +156,9 @@ fn parameter() -> impl Strategy<Value = String> {
 fn path() -> impl Strategy<Value = String> {
     let filled =
         (0..PATHS.len(), proptest::collection::vec(parameter(), 3)).prop_map(|(index, parameters)| {
-            let mut path = format!("{V3}{}", PATHS[index]).replace("/v3/..", "").replace("/client/..", "");
+            let mut path = format!("{V3}{}", PATHS[index])
+                .replace("/v3/..", "")
+                .replace("/client/..", "");
             for parameter in parameters {
                 path = path.replacen("{}", &parameter, 1);
             }

@@ -20,8 +20,8 @@ pub(crate) fn is_ours(event: &Event, own: &ServerName) -> bool {
         Flags::SOFT_FAILED,
         Flags::HANDED_OVER,
     ]
-        .iter()
-        .any(|flag| flags.has(*flag));
+    .iter()
+    .any(|flag| flags.has(*flag));
     !is_hidden && (event.pdu.sender().server_name() == own || flags.has(Flags::FORWARD))
 }
 

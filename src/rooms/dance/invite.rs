@@ -36,7 +36,9 @@ impl Room {
             .await?;
         let signed = Pdu::parse(self.rules(), signed.get().as_bytes())?;
         if signed.event_id != pdu.event_id {
-            return Err(Error::BadEvent("the other server changed the invitation".to_owned()));
+            return Err(Error::BadEvent(
+                "the other server changed the invitation".to_owned(),
+            ));
         }
         let _turn = self.0.receiving.lock().await;
         let verified = self.verify_one(signed).await?;

@@ -34,8 +34,10 @@ impl Rooms {
         {
             return room.join(user, content).await.map(drop);
         }
-        self.through(via, |server| self.join_through(server, user, room_id, content.clone()))
-            .await
+        self.through(via, |server| {
+            self.join_through(server, user, room_id, content.clone())
+        })
+        .await
     }
 
     async fn join_through(
@@ -74,7 +76,9 @@ impl Rooms {
             };
         }
         let key = self.room_number(room_id).await?;
-        let head = self.reader().get(Family::Room, &keys::room(key, keys::ROOM_HEAD))?;
+        let head = self
+            .reader()
+            .get(Family::Room, &keys::room(key, keys::ROOM_HEAD))?;
         let head = head.map_or(Ok(HeadRecord::default()), |bytes| HeadRecord::decode(&bytes))?;
         self.assemble(room_id, key, version, head, BTreeMap::new())
     }
@@ -119,10 +123,7 @@ impl Room {
                 }
                 self.verify_one(signed).await?
             }
-            None => Verified {
-                pdu,
-                redacted: false,
-            },
+            None => Verified { pdu, redacted: false },
         };
         let mut ids = Vec::with_capacity(answer.state.len());
         for text in &answer.state {
@@ -149,7 +150,11 @@ impl Room {
         )?;
         drop(self.0.create.set(Arc::new(info)));
         let missing = self.missing_before(&verified.pdu)?;
-        let roots = if missing.is_empty() { Vec::new() } else { vec![root] };
+        let roots = if missing.is_empty() {
+            Vec::new()
+        } else {
+            vec![root]
+        };
         let mut manner = Manner {
             replaces_tips: !self.is_resident(),
             handed_over: true,

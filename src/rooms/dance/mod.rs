@@ -81,8 +81,7 @@ impl Rooms {
             .ok_or_else(|| Error::UnsupportedVersion(made.version.to_string()))?;
         content.insert("membership".to_owned(), json!(membership));
         let proposed = made.event.get("content").and_then(Value::as_object);
-        if let Some(authorizer) =
-            proposed.and_then(|content| content.get("join_authorised_via_users_server"))
+        if let Some(authorizer) = proposed.and_then(|content| content.get("join_authorised_via_users_server"))
         {
             content.insert("join_authorised_via_users_server".to_owned(), authorizer.clone());
         }
@@ -113,11 +112,16 @@ impl Rooms {
 /// The ids in a list of references: plain ids, or pairs of id and hashes in room versions 1 and 2.
 fn references(made: &Made, field: &str) -> Result<Vec<OwnedEventId>, Error> {
     let wrong = || Error::BadEvent(format!("the other server proposed an event with wrong {field}"));
-    let list = made.event.get(field).and_then(Value::as_array).ok_or_else(wrong)?;
+    let list = made
+        .event
+        .get(field)
+        .and_then(Value::as_array)
+        .ok_or_else(wrong)?;
     list.iter()
         .map(|entry| {
             let id = entry.as_str().or_else(|| entry.get(0).and_then(Value::as_str));
-            id.and_then(|id| OwnedEventId::try_from(id).ok()).ok_or_else(wrong)
+            id.and_then(|id| OwnedEventId::try_from(id).ok())
+                .ok_or_else(wrong)
         })
         .collect()
 }

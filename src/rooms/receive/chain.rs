@@ -194,7 +194,10 @@ impl Room {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the events come back where they must be tried again")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "the events come back where they must be tried again"
+    )]
     fn try_outliers(
         &self,
         outliers: Vec<Outlier>,

@@ -64,7 +64,10 @@ impl Room {
             self.keep_chain(vec![text]).await?;
         }
         self.settle().await?;
-        if self.event_by_id(id)?.is_some_and(|event| event.pdu.state_key().is_some()) {
+        if self
+            .event_by_id(id)?
+            .is_some_and(|event| event.pdu.state_key().is_some())
+        {
             state.push(id.to_owned());
         }
         self.state_of(&state).await

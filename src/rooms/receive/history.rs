@@ -100,8 +100,10 @@ impl Room {
             return Ok(true);
         };
         let missing: Vec<String> = record::decode(&value)?;
-        let missing: Vec<OwnedEventId> =
-            missing.into_iter().filter_map(|id| OwnedEventId::try_from(id).ok()).collect();
+        let missing: Vec<OwnedEventId> = missing
+            .into_iter()
+            .filter_map(|id| OwnedEventId::try_from(id).ok())
+            .collect();
         let remote = self.0.rooms.remote()?.clone();
         let mut failure = None;
         for server in self.servers_to_ask(SERVERS_MAX) {
@@ -269,8 +271,7 @@ impl Room {
             new: &judged.nodes,
         };
         let mut made = NewNodes::default();
-        let root =
-            crate::state_tree::apply(&store, judged.state_before, &[(key, Some(short))], &mut made)?;
+        let root = crate::state_tree::apply(&store, judged.state_before, &[(key, Some(short))], &mut made)?;
         judged.nodes.absorb(made);
         Ok(root)
     }

@@ -342,7 +342,8 @@ impl Room {
     /// As [`Room::state_after`], keeping the nodes where they may not be stored.
     pub(crate) fn state_after_into(&self, event: &Event, nodes: &mut NewNodes) -> Result<NodeId, Error> {
         let before = event.header.state_before;
-        let (Some(state_key), false) = (event.pdu.state_key(), event.header.flags.has(Flags::REJECTED)) else {
+        let (Some(state_key), false) = (event.pdu.state_key(), event.header.flags.has(Flags::REJECTED))
+        else {
             return Ok(before);
         };
         let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? else {
@@ -390,7 +391,12 @@ impl Room {
     }
 
     /// Authorization by the state before the event.
-    pub(crate) fn judge_by_state(&self, pdu: &Pdu, root: NodeId, nodes: &NewNodes) -> Result<Result<(), String>, Error> {
+    pub(crate) fn judge_by_state(
+        &self,
+        pdu: &Pdu,
+        root: NodeId,
+        nodes: &NewNodes,
+    ) -> Result<Result<(), String>, Error> {
         let input = AuthInput::of_pdu(self.rules(), pdu);
         let mut types = hearth_events::auth_types(
             self.rules(),

@@ -133,14 +133,16 @@ impl ResolveSource for Source<'_> {
         visit: &mut dyn FnMut(EventNo) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
         let start = keys::index(self.room.0.key, keys::INDEX_CITED, &[&no.to_be_bytes()]);
-        self.room
-            .reader()
-            .scan(Family::RoomIndex, &start, &prefix_end(&start), true, &mut |key, _| {
-                match keys::read_u32(&key[start.len()..], "citation") {
-                    Ok(citing) => visit(citing).is_continue(),
-                    Err(_) => true,
-                }
-            })?;
+        self.room.reader().scan(
+            Family::RoomIndex,
+            &start,
+            &prefix_end(&start),
+            true,
+            &mut |key, _| match keys::read_u32(&key[start.len()..], "citation") {
+                Ok(citing) => visit(citing).is_continue(),
+                Err(_) => true,
+            },
+        )?;
         Ok(())
     }
 

@@ -69,7 +69,11 @@ impl Rooms {
                 section.into_iter().map(check).collect::<Vec<_>>()
             }));
         }
-        Ok(futures::future::join_all(sections).await.into_iter().flatten().collect())
+        Ok(futures::future::join_all(sections)
+            .await
+            .into_iter()
+            .flatten()
+            .collect())
     }
 }
 
@@ -78,15 +82,10 @@ fn check(
     pdu: Pdu,
     keys: &HashMap<(OwnedServerName, String), [u8; 32]>,
 ) -> Result<Verified, Error> {
-    let key_of = |server: &ServerName, key: &str| {
-        keys.get(&(server.to_owned(), key.to_owned())).copied()
-    };
+    let key_of = |server: &ServerName, key: &str| keys.get(&(server.to_owned(), key.to_owned())).copied();
     hearth_events::verify_event_signatures(rules, &pdu, &key_of)?;
     match hearth_events::verify_content_hash(&pdu) {
-        true => Ok(Verified {
-            pdu,
-            redacted: false,
-        }),
+        true => Ok(Verified { pdu, redacted: false }),
         false => Ok(Verified {
             pdu: hearth_events::redact(rules, &pdu)?,
             redacted: true,

@@ -291,7 +291,10 @@ async fn access_control_lists() {
 #[tokio::test]
 async fn an_event_is_found_by_its_id_alone() {
     let mut world = World::new(1).await;
-    world.rooms.start(&hearth_core::Shutdown::new()).expect("it starts");
+    world
+        .rooms
+        .start(&hearth_core::Shutdown::new())
+        .expect("it starts");
     let room = world.room().await;
     let mut sent = Vec::new();
     for number in 0..3 {

@@ -8,7 +8,7 @@ use hearth_storage::{Family, prefix_end};
 use ruma::OwnedUserId;
 use smallvec::SmallVec;
 
-use super::{Body, MemberEvent, count::Placed, StagedEvent, Staging, Stop};
+use super::{Body, MemberEvent, StagedEvent, Staging, Stop, count::Placed};
 use crate::{
     Error, Event, Membership,
     annotations::Annotation,
@@ -369,7 +369,9 @@ impl Staging<'_> {
         });
         if kind == "m.room.member" {
             let key = (kind.clone(), state_key.clone());
-            let before = self.entry(&key)?.map_or(Membership::None, |entry| entry.membership);
+            let before = self
+                .entry(&key)?
+                .map_or(Membership::None, |entry| entry.membership);
             let mut after = Membership::None;
             if let Some(entry) = &mut entry {
                 after = Membership::of_content(event.content());
@@ -418,7 +420,9 @@ impl Staging<'_> {
             pdu: pdu.clone(),
         };
         for child in self.waiting_for(&pdu.event_id)? {
-            let Some(child) = self.room.event(child)? else { continue };
+            let Some(child) = self.room.event(child)? else {
+                continue;
+            };
             let row = keys::index(
                 key,
                 keys::INDEX_WAITING,
@@ -435,13 +439,12 @@ impl Staging<'_> {
                 }
             } else if let Some(found) = Relation::of_content(child.pdu.content()) {
                 let row = keys::relation(key, short, child.header.place, child.short);
-                self.rows
-                    .put(Family::RoomIndex, row, found.row(child.pdu.kind()));
+                self.rows.put(Family::RoomIndex, row, found.row(child.pdu.kind()));
             }
         }
-        let annotation = relation.as_ref().and_then(|(parent, relation)| {
-            Annotation::of(*parent, relation, pdu.sender(), pdu.kind())
-        });
+        let annotation = relation
+            .as_ref()
+            .and_then(|(parent, relation)| Annotation::of(*parent, relation, pdu.sender(), pdu.kind()));
         if !judged.missing.is_empty() {
             let row = keys::index(key, keys::INDEX_GAP, &[&keys::place_bytes(header.place)]);
             let ids: Vec<&str> = judged.missing.iter().map(|id| id.as_str()).collect();
@@ -485,12 +488,16 @@ impl Staging<'_> {
     fn waiting_for(&self, id: &ruma::EventId) -> Result<Vec<Short>, Stop> {
         let start = keys::index(self.room.0.key, keys::INDEX_WAITING, &[&encode_event_id(id)]);
         let mut shorts = Vec::new();
-        self.room
-            .reader()
-            .scan(Family::RoomIndex, &start, &prefix_end(&start), false, &mut |key, _| {
+        self.room.reader().scan(
+            Family::RoomIndex,
+            &start,
+            &prefix_end(&start),
+            false,
+            &mut |key, _| {
                 shorts.extend(keys::read_u32(&key[start.len()..], "waiting event").ok());
                 true
-            })?;
+            },
+        )?;
         Ok(shorts)
     }
 

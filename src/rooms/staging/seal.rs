@@ -72,8 +72,7 @@ impl Staging<'_> {
             head.pending.add_id(position, id, short);
         }
         if let (Some(key), Some(last)) = (txn, self.events.last()) {
-            head.pending
-                .add_txn(position, key, last.body.event_id().clone());
+            head.pending.add_txn(position, key, last.body.event_id().clone());
         }
         for event in &self.events {
             if let Some(annotation) = event.annotation {

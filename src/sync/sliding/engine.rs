@@ -89,7 +89,11 @@ impl SyncEngine {
             if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
                 break answer;
             }
-            looked = turn.connection().pending.as_ref().map(|pending| pending.token.clone());
+            looked = turn
+                .connection()
+                .pending
+                .as_ref()
+                .map(|pending| pending.token.clone());
             waiting.get_or_insert_with(Waiting::begin);
             tokio::select! {
                 biased;
@@ -164,7 +168,9 @@ impl SyncEngine {
         let counts = catch_up(request, &look, connection, &direct)?;
         let mut found = self.read_rooms(request, &look, connection, since.as_ref(), &direct)?;
         let state = &connection.state;
-        let global = state.global.map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
+        let global = state
+            .global
+            .map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
         found
             .extensions
             .read_global(&look, &request.extensions, global, state.e2ee)?;

@@ -319,7 +319,10 @@ mod tests {
             batches.into_iter().flatten().map(|(part, _)| part).collect()
         };
         let part = part_of(room_id!("!r:x"));
-        assert_eq!(parts(take_parts(&mut connection)), [part, PENDING_PART, HEAD_PART]);
+        assert_eq!(
+            parts(take_parts(&mut connection)),
+            [part, PENDING_PART, HEAD_PART]
+        );
         assert_eq!(parts(take_parts(&mut connection)), [PENDING_PART, HEAD_PART]);
     }
 }

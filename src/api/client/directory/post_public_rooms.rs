@@ -41,7 +41,9 @@ pub async fn post_public_rooms(
     Query(options): Query<Options>,
     OptionalJson(body): OptionalJson<Map<String, Value>>,
 ) -> Result<Json<Value>> {
-    if let Some(answer) = super::elsewhere(&app, options.server.as_deref(), Value::Object(body.clone())).await? {
+    if let Some(answer) =
+        super::elsewhere(&app, options.server.as_deref(), Value::Object(body.clone())).await?
+    {
         return Ok(Json(answer));
     }
     let body: Body = serde_json::from_value(Value::Object(body))

@@ -58,13 +58,7 @@ pub async fn post_join_alias(
     join(&app, &auth, &target, via, body).await
 }
 
-async fn join(
-    app: &App,
-    auth: &Auth,
-    target: &RoomOrAliasId,
-    via: Via,
-    body: Body,
-) -> Result<Json<Value>> {
+async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Body) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     auth.count(app, Class::Join)?;
     let reach = reach(app, auth, target, via).await?;
@@ -83,9 +77,7 @@ async fn join(
             // Nobody here may let the user in: somebody elsewhere may.
             Err(RoomError::UnableToAuthorizeJoin(_)) if !room.other_servers().is_empty() => {
                 let via = room.servers_to_ask(5);
-                app.rooms
-                    .join_remote(&auth.user, room_id, &via, content)
-                    .await?;
+                app.rooms.join_remote(&auth.user, room_id, &via, content).await?;
             }
             joined => drop(joined?),
         }

@@ -55,7 +55,11 @@ async fn a_position_survives_a_restart(shards: u16) {
         alice.say(&room, "news").await;
         let news = slide(&bob, &idle, body.clone()).await;
         assert_eq!(rooms(&news), [room.as_str()], "round {round}");
-        assert_eq!(bodies(&news["rooms"][&room]["timeline"]), ["news"], "round {round}");
+        assert_eq!(
+            bodies(&news["rooms"][&room]["timeline"]),
+            ["news"],
+            "round {round}"
+        );
         assert_eq!(news["rooms"][&room].get("initial"), None, "round {round}");
         pos = news;
     }
@@ -64,7 +68,10 @@ async fn a_position_survives_a_restart(shards: u16) {
     let new = slide(&bob, &old, body.clone()).await;
     slide(&bob, &new, body.clone()).await;
     server = server.restart().await;
-    let path = format!("{UNSTABLE}?pos={}", encode(old["pos"].as_str().unwrap_or_default()));
+    let path = format!(
+        "{UNSTABLE}?pos={}",
+        encode(old["pos"].as_str().unwrap_or_default())
+    );
     bob.on(server.endpoint())
         .post(&path, body)
         .await
