@@ -8,7 +8,7 @@ use ruma::OwnedRoomId;
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    connection::RoomSent,
+    connection::{RoomSent, Shown},
     order::{Listed, ListedRoom},
     request::ListFilter,
 };
@@ -63,7 +63,11 @@ impl Sieve<'_> {
             Membership::Invite => !self.look.ignored.contains(&entry.sender),
             Membership::Leave | Membership::Ban => {
                 let thrown_out = entry.was_joined && entry.sender != *self.look.request.user.id();
-                !entry.forgotten && (thrown_out || self.sent.contains_key(&entry.room_id))
+                let sent = self.sent.get(&entry.room_id);
+                match entry.forgotten {
+                    true => is_to_be_told(sent),
+                    false => thrown_out || sent.is_some(),
+                }
             }
         }
     }
@@ -81,6 +85,11 @@ impl Sieve<'_> {
             && filter.is_invited.is_none_or(|wanted| wanted == is_invited)
             && (filter.spaces.is_none() || children.contains(&entry.room_id))
     }
+}
+
+/// Whether a client has a room that is forgotten still as one that the user is in.
+pub(super) fn is_to_be_told(sent: Option<&RoomSent>) -> bool {
+    sent.is_some_and(|sent| sent.shown != Shown::Left)
 }
 
 /// What filters ask of a room's state.
