@@ -60,7 +60,8 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
             let mut spent = 0.0;
             for number in 0..CALLS {
                 let path = format!("{}{round}-{number}", send_target(&follower.active));
-                conn.ok("PUT", &path, &follower.account.token, &message("news ")).await?;
+                conn.ok("PUT", &path, &follower.account.token, &message("news "))
+                    .await?;
                 let meter = Meter::start(server.pid())?;
                 follower.pos = slide(
                     &mut conn,

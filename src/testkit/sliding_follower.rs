@@ -81,7 +81,9 @@ impl SlidingFollower {
         self.pos = answer["pos"].as_str().map(str::to_owned);
         for (id, news) in members(&answer["rooms"]) {
             if let Some(state) = news["invite_state"].as_array() {
-                let own = state.iter().find(|event| event["state_key"] == self.client.user_id.as_str());
+                let own = state
+                    .iter()
+                    .find(|event| event["state_key"] == self.client.user_id.as_str());
                 let is_invited = own.is_none_or(|own| own["content"]["membership"] == "invite");
                 self.outside.insert(id.clone(), is_invited);
                 continue;
@@ -98,7 +100,10 @@ impl SlidingFollower {
             list(events).for_each(|event| crate::client_model::set_data(&mut room.account_data, event));
         }
         for (id, event) in members(&extensions["receipts"]["rooms"]) {
-            self.rooms.entry(id.clone()).or_default().set_receipts(&event["content"]);
+            self.rooms
+                .entry(id.clone())
+                .or_default()
+                .set_receipts(&event["content"]);
         }
         for (id, event) in members(&extensions["typing"]["rooms"]) {
             let users = list(&event["content"]["user_ids"]);
@@ -134,7 +139,8 @@ impl SlidingFollower {
                 self.faults.push(format!("{id}: {event_id} came twice"));
             }
         }
-        if let (Some(joined), Some(invited)) = (news["joined_count"].as_u64(), news["invited_count"].as_u64()) {
+        if let (Some(joined), Some(invited)) = (news["joined_count"].as_u64(), news["invited_count"].as_u64())
+        {
             room.counts = (joined, invited);
         }
     }
@@ -153,11 +159,18 @@ impl SlidingFollower {
         seen.faults = self.faults.clone();
         seen.account_data = self.account_data.clone();
         for (id, is_invited) in &self.outside {
-            let section = if *is_invited { &mut seen.invited } else { &mut seen.knocked };
+            let section = if *is_invited {
+                &mut seen.invited
+            } else {
+                &mut seen.knocked
+            };
             section.insert(id.clone(), Value::Null);
         }
         for (id, room) in &self.rooms {
-            let is_joined = self.memberships.get(id).is_some_and(|membership| membership == "join");
+            let is_joined = self
+                .memberships
+                .get(id)
+                .is_some_and(|membership| membership == "join");
             if is_joined && !self.outside.contains_key(id) {
                 let mut room = room.clone();
                 // `/sync` names heroes by id, and only where there is no alias either.
@@ -166,7 +179,12 @@ impl SlidingFollower {
             }
         }
         let found = seen.differences(&fresh, false);
-        assert!(found.is_empty(), "{when}: {} sees by windows\n{}", self.conn_id, found.join("\n"));
+        assert!(
+            found.is_empty(),
+            "{when}: {} sees by windows\n{}",
+            self.conn_id,
+            found.join("\n")
+        );
         self.may_repeat = false;
     }
 

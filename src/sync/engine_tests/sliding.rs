@@ -104,7 +104,10 @@ async fn a_wake_looks_at_what_changed() {
     rooms[5].set_typing(alice.id(), Some(30_000));
     let answer = world.slide(&mut request).await;
     assert!(answer.rooms.is_empty());
-    assert_eq!(answer.extensions.typing.keys().collect::<Vec<_>>(), [rooms[5].id()]);
+    assert_eq!(
+        answer.extensions.typing.keys().collect::<Vec<_>>(),
+        [rooms[5].id()]
+    );
     bob.set_tag(rooms[6].id(), "u.x", Map::new()).await.unwrap();
     let answer = world.slide(&mut request).await;
     assert_eq!(answer.extensions.data.keys().collect::<Vec<_>>(), [rooms[6].id()]);
@@ -151,7 +154,10 @@ async fn costs() {
                 assert_eq!(world.slide(request).await.rooms.len(), 1);
                 spent += began.elapsed();
             }
-            println!("round {round}, {target} rooms: idle {idle:?}, one active {:?}", spent / 500);
+            println!(
+                "round {round}, {target} rooms: idle {idle:?}, one active {:?}",
+                spent / 500
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use ruma::OwnedRoomId;
 use super::{
     connection::{Cleared, Connection, Pending, RoomSent, SentMembers},
     extensions::{ExtensionNews, Scopes},
-    filter::{Sieve, children_of},
+    filter::{Sieve, children_of, is_to_be_told},
     list::ListCache,
     order::{Listed, ListedRoom, direct_rooms},
     registry::Turn,
@@ -89,7 +89,11 @@ impl SyncEngine {
             if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
                 break answer;
             }
-            looked = turn.connection().pending.as_ref().map(|pending| pending.token.clone());
+            looked = turn
+                .connection()
+                .pending
+                .as_ref()
+                .map(|pending| pending.token.clone());
             waiting.get_or_insert_with(Waiting::begin);
             tokio::select! {
                 biased;
@@ -164,7 +168,9 @@ impl SyncEngine {
         let counts = catch_up(request, &look, connection, &direct)?;
         let mut found = self.read_rooms(request, &look, connection, since.as_ref(), &direct)?;
         let state = &connection.state;
-        let global = state.global.map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
+        let global = state
+            .global
+            .map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
         found
             .extensions
             .read_global(&look, &request.extensions, global, state.e2ee)?;
@@ -490,7 +496,11 @@ fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> b
         Membership::Join | Membership::Knock => true,
         Membership::Invite => !look.ignored.contains(&entry.sender),
         Membership::Leave | Membership::Ban => {
-            !entry.forgotten && (entry.was_joined || connection.state.rooms.contains_key(&entry.room_id))
+            let sent = connection.state.rooms.get(&entry.room_id);
+            match entry.forgotten {
+                true => is_to_be_told(sent),
+                false => entry.was_joined || sent.is_some(),
+            }
         }
     }
 }
