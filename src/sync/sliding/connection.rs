@@ -77,6 +77,9 @@ pub(super) struct State {
     /// A number for the lists that were asked for.
     pub(super) lists: u64,
     pub(super) rooms: HashMap<OwnedRoomId, RoomSent>,
+    /// The position of the user's shard after which the client may have been shown rooms of which nothing is known
+    /// here: it came back after a crash with a later answer than was stored.
+    pub(super) unsure_since: Option<Position>,
     /// Required states by their numbers.
     pub(super) configs: BTreeMap<u64, Arc<RequiredState>>,
 }
@@ -175,6 +178,10 @@ impl Connection {
         if pos.answer < self.state.answer {
             self.restored = true;
             return false;
+        }
+        if pos.answer > self.state.answer {
+            let known = self.state.token.as_ref().map_or(0, |token| token.user);
+            self.state.unsure_since = Some(known);
         }
         self.state.answer = pos.answer;
         self.last_answer = self.last_answer.max(pos.answer);

@@ -370,7 +370,7 @@ fn catch_up(
         let cache = connection.lists.remove(&name);
         let sieve = Sieve {
             look,
-            sent: &connection.state.rooms,
+            state: &connection.state,
             direct,
         };
         let cache = current_list(&sieve, list, cache)?;
