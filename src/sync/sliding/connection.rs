@@ -25,6 +25,9 @@ const MEMBERS_MAX: usize = 20_000;
 /// Configurations of rooms that a connection remembers; beyond it those that no room uses are dropped.
 const CONFIGS_MAX: usize = 64;
 
+/// Where it is not known who was said to type.
+pub(super) const TYPING_UNKNOWN: u64 = u64::MAX;
+
 /// As what a room was last sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Shown {
@@ -182,6 +185,9 @@ impl Connection {
         if pos.answer > self.state.answer {
             let known = self.state.token.as_ref().map_or(0, |token| token.user);
             self.state.unsure_since = Some(known);
+            for sent in self.state.rooms.values_mut() {
+                sent.typing = TYPING_UNKNOWN;
+            }
         }
         self.state.answer = pos.answer;
         self.last_answer = self.last_answer.max(pos.answer);
