@@ -67,7 +67,7 @@ pub use receipts::{Receipt, ReceiptKind};
 pub use receive::Received;
 pub use relations::{Bundle, Relation, RelationRow, Thread};
 pub use remote::{Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds};
-pub use room::Room;
+pub use room::{Room, StateChange};
 pub use serve::{JoinAnswer, Missing, ServedState, ServerViewer};
 pub use staging::MemberChange;
 pub use state_tree::NodeId;

@@ -44,6 +44,9 @@ pub(crate) struct RoomInner {
     pub(crate) receiving: tokio::sync::Mutex<()>,
 }
 
+/// An entry of the state that differs: the event as it was, and as it is.
+pub type StateChange = (Option<Short>, Option<Short>);
+
 impl std::fmt::Debug for Room {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Room").field(&self.0.id).finish()
@@ -269,7 +272,7 @@ impl Room {
         &self,
         old: NodeId,
         new: NodeId,
-    ) -> Result<Vec<(Option<Short>, Option<Short>)>, Error> {
+    ) -> Result<Vec<StateChange>, Error> {
         let mut changed = Vec::new();
         state_tree::diff(&self.nodes(), old, new, &mut |_, before, after| {
             changed.push((before, after))

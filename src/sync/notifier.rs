@@ -287,7 +287,7 @@ impl Notifier {
         if index.state.lock().sliding.is_some() {
             return Ok(read);
         }
-        let entries = index.user.rooms(&[])?;
+        let entries = index.user.now().rooms_with_forgotten()?;
         let last = entries.iter().map(|entry| entry.position).max().unwrap_or(0);
         let now = self.clock.now_ms();
         let mut found = Vec::with_capacity(entries.len());

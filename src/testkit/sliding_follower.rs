@@ -192,8 +192,6 @@ impl SlidingFollower {
     pub fn after_crash(mut self, endpoint: crate::Endpoint) -> Self {
         self.client = self.client.on(endpoint);
         self.may_repeat = true;
-        // Who types lives in memory only.
-        self.rooms.values_mut().for_each(|room| room.typing.clear());
         self
     }
 }

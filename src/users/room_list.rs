@@ -280,6 +280,17 @@ pub(crate) fn one(reader: &dyn Reader, key: EntityKey, room_id: &RoomId) -> Resu
 
 /// All room entries with one of the memberships that are not forgotten.
 pub(crate) fn all(reader: &dyn Reader, key: EntityKey, memberships: &[Membership]) -> Result<Vec<RoomEntry>> {
+    let mut found = with_forgotten(reader, key, memberships)?;
+    found.retain(|entry| !entry.forgotten);
+    Ok(found)
+}
+
+/// All room entries with one of the memberships, also those that are forgotten.
+pub(crate) fn with_forgotten(
+    reader: &dyn Reader,
+    key: EntityKey,
+    memberships: &[Membership],
+) -> Result<Vec<RoomEntry>> {
     let mut found = Vec::new();
     let mut failed = None;
     let prefix = key.to_bytes();
@@ -290,7 +301,6 @@ pub(crate) fn all(reader: &dyn Reader, key: EntityKey, memberships: &[Membership
         false,
         &mut |_, value| {
             match record::decode::<RoomEntry>(value) {
-                Ok(entry) if entry.forgotten => {}
                 Ok(entry) if memberships.is_empty() || memberships.contains(&entry.membership) => {
                     found.push(entry)
                 }

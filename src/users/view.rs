@@ -67,6 +67,11 @@ impl<'a> View<'a> {
         room_list::all(self.reader, self.key, memberships)
     }
 
+    /// All rooms of the user, also those that are forgotten.
+    pub fn rooms_with_forgotten(&self) -> Result<Vec<RoomEntry>> {
+        room_list::with_forgotten(self.reader, self.key, &[])
+    }
+
     /// The user's entry for a room, also one that is forgotten.
     pub fn room(&self, room_id: &RoomId) -> Result<Option<RoomEntry>> {
         room_list::one(self.reader, self.key, room_id)

@@ -25,6 +25,9 @@ const MEMBERS_MAX: usize = 20_000;
 /// Configurations of rooms that a connection remembers; beyond it those that no room uses are dropped.
 const CONFIGS_MAX: usize = 64;
 
+/// Where it is not known who was said to type.
+pub(super) const TYPING_UNKNOWN: u64 = u64::MAX;
+
 /// As what a room was last sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Shown {
@@ -77,6 +80,9 @@ pub(super) struct State {
     /// A number for the lists that were asked for.
     pub(super) lists: u64,
     pub(super) rooms: HashMap<OwnedRoomId, RoomSent>,
+    /// The position of the user's shard after which the client may have been shown rooms of which nothing is known
+    /// here: it came back after a crash with a later answer than was stored.
+    pub(super) unsure_since: Option<Position>,
     /// Required states by their numbers.
     pub(super) configs: BTreeMap<u64, Arc<RequiredState>>,
 }
@@ -175,6 +181,13 @@ impl Connection {
         if pos.answer < self.state.answer {
             self.restored = true;
             return false;
+        }
+        if pos.answer > self.state.answer {
+            let known = self.state.token.as_ref().map_or(0, |token| token.user);
+            self.state.unsure_since = Some(known);
+            for sent in self.state.rooms.values_mut() {
+                sent.typing = TYPING_UNKNOWN;
+            }
         }
         self.state.answer = pos.answer;
         self.last_answer = self.last_answer.max(pos.answer);

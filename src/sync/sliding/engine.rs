@@ -11,13 +11,13 @@ use hearth_storage::{Position, ShardId};
 use ruma::OwnedRoomId;
 
 use super::{
-    connection::{Cleared, Connection, Pending, RoomSent, SentMembers},
+    connection::{Cleared, Connection, Pending, RoomSent, SentMembers, TYPING_UNKNOWN},
     extensions::{ExtensionNews, Scopes},
-    filter::{Sieve, children_of},
-    list::ListCache,
-    order::{Listed, ListedRoom, direct_rooms},
+    filter::is_to_be_told,
+    lists::{catch_up, current_direct},
+    order::{Listed, ListedRoom},
     registry::Turn,
-    request::{Extensions, List, Request, RequiredState, RoomConfig, Scope},
+    request::{Extensions, Request, RequiredState, RoomConfig, Scope},
     room::{Asked, Reader, RoomNews},
 };
 use crate::{
@@ -216,7 +216,7 @@ impl SyncEngine {
     ) -> Result<Found, Error> {
         let candidates = candidates(request, look, connection);
         let mut found = Found::default();
-        let mut quiet: Vec<(Option<(OwnedRoomId, RoomSent)>, Option<Cleared>)> = Vec::new();
+        let (mut moved, mut quiet) = (Vec::new(), Vec::new());
         let mut configs: BTreeMap<u64, Arc<RequiredState>> = BTreeMap::new();
         for candidate in candidates {
             let entry = &*candidate.listed.room;
@@ -240,12 +240,17 @@ impl SyncEngine {
                 continue;
             };
             let mut next = read.sent;
+            if sent.is_none() && connection.state.unsure_since.is_some() {
+                next.typing = TYPING_UNKNOWN;
+            }
             let scopes = scopes(&request.extensions, entry, &candidate);
             let beside = found.extensions.read_room(look, entry, scopes, &mut next)?;
             let cleared = is_read(look, &candidate.listed).then(|| candidate.cleared());
             if read.news.is_none() && !beside {
-                let moved = sent.is_some_and(|sent| *sent != next);
-                quiet.push((moved.then(|| (entry.room_id.clone(), next)), cleared));
+                if sent.is_some_and(|sent| *sent != next) {
+                    moved.push((entry.room_id.clone(), next));
+                }
+                quiet.extend(cleared);
             } else {
                 found.rooms.push((entry.room_id.clone(), next));
                 found.cleared.extend(cleared);
@@ -259,13 +264,11 @@ impl SyncEngine {
                 .entry(number)
                 .or_insert_with(|| Arc::new(candidate.config.required_state.clone()));
         }
-        for (sent, cleared) in quiet {
-            if let Some((room, sent)) = sent {
-                connection.note(room, sent);
-            }
-            if let Some(cleared) = cleared {
-                connection.clear(&cleared);
-            }
+        for (room, sent) in moved {
+            connection.note(room, sent);
+        }
+        for cleared in &quiet {
+            connection.clear(cleared);
         }
         connection.state.configs.extend(configs);
         Ok(found)
@@ -330,112 +333,6 @@ fn token_of(look: &Look<'_>, all: bool) -> SyncToken {
     }
 }
 
-/// The rooms that are direct chats, read again where they changed.
-fn current_direct(look: &Look<'_>) -> Result<Arc<BTreeSet<OwnedRoomId>>, Error> {
-    let is_stale = {
-        let mut state = look.index.state.lock();
-        state
-            .sliding
-            .as_mut()
-            .is_some_and(|order| order.take_stale_direct())
-    };
-    let read = match is_stale {
-        true => Some(direct_rooms(&look.request.user)?),
-        false => None,
-    };
-    let mut state = look.index.state.lock();
-    let Some(order) = &mut state.sliding else {
-        return Ok(Arc::default());
-    };
-    if let Some(direct) = read {
-        order.set_direct(direct);
-    }
-    Ok(order.direct())
-}
-
-/// Brings the lists up to date with the rooms that were touched; gives how many rooms each has.
-fn catch_up(
-    request: &Request,
-    look: &Look<'_>,
-    connection: &mut Connection,
-    direct: &BTreeSet<OwnedRoomId>,
-) -> Result<BTreeMap<Arc<str>, usize>, Error> {
-    connection
-        .lists
-        .retain(|name, _| request.lists.contains_key(&**name));
-    let mut counts = BTreeMap::new();
-    for (name, list) in &request.lists {
-        let name: Arc<str> = name.as_str().into();
-        // Where reading fails in the middle, the list is made anew next time.
-        let cache = connection.lists.remove(&name);
-        let sieve = Sieve {
-            look,
-            sent: &connection.state.rooms,
-            direct,
-        };
-        let cache = current_list(&sieve, list, cache)?;
-        counts.insert(name.clone(), cache.count());
-        connection.lists.insert(name, cache);
-    }
-    Ok(counts)
-}
-
-fn current_list(sieve: &Sieve<'_>, list: &List, cache: Option<ListCache>) -> Result<ListCache, Error> {
-    let spaces = list.filter.spaces.clone().unwrap_or_default();
-    let (epoch, touches) = {
-        let state = sieve.look.index.state.lock();
-        let order = state.sliding.as_deref();
-        let touched = |space: OwnedRoomId| {
-            let last = order.and_then(|order| order.room_by_id(&space));
-            let last = last.map_or(0, |listed| listed.touched);
-            (space, last)
-        };
-        let touches: BTreeMap<_, _> = spaces.iter().cloned().map(touched).collect();
-        (order.map_or(0, |order| order.epoch()), touches)
-    };
-    let config = list.config.number();
-    let kept = cache.filter(|cache| cache.filter == list.filter && cache.epoch == epoch);
-    let children = match &kept {
-        Some(cache) if cache.spaces == touches => cache.children.clone(),
-        _ => children_of(sieve.look, &spaces)?,
-    };
-    let kept = kept.filter(|cache| cache.children == children);
-    let seen = kept.as_ref().map_or(0, |cache| cache.caught_up);
-    let (touched, count) = {
-        let state = sieve.look.index.state.lock();
-        let order = state.sliding.as_deref();
-        let touched = order.map(|order| order.touched_after(seen)).unwrap_or_default();
-        (touched, order.map_or(0, |order| order.touch_count()))
-    };
-    let mut cache = match kept {
-        Some(mut cache) => {
-            for room in &touched {
-                let has = sieve.passes(room, &list.filter, &children)?;
-                cache.update(room, has);
-            }
-            if cache.config != config {
-                cache.all_dirty();
-            }
-            cache
-        }
-        None => {
-            let mut rooms = Vec::with_capacity(touched.len());
-            for room in touched {
-                if sieve.passes(&room, &list.filter, &children)? {
-                    rooms.push(room);
-                }
-            }
-            let mut cache = ListCache::default();
-            cache.fill(&rooms);
-            cache
-        }
-    };
-    cache.filter = list.filter.clone();
-    (cache.config, cache.epoch, cache.caught_up) = (config, epoch, count);
-    (cache.children, cache.spaces) = (children, touches);
-    Ok(cache)
-}
-
 /// The rooms that must be looked at: those within the windows that were touched since they were read, and
 /// subscribed ones likewise.
 fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Vec<Candidate> {
@@ -496,7 +393,11 @@ fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> b
         Membership::Join | Membership::Knock => true,
         Membership::Invite => !look.ignored.contains(&entry.sender),
         Membership::Leave | Membership::Ban => {
-            !entry.forgotten && (entry.was_joined || connection.state.rooms.contains_key(&entry.room_id))
+            let sent = connection.state.rooms.get(&entry.room_id);
+            match entry.forgotten {
+                true => is_to_be_told(sent),
+                false => entry.was_joined || sent.is_some(),
+            }
         }
     }
 }

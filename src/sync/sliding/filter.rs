@@ -1,6 +1,6 @@
 //! Which rooms a list has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use hearth_rooms::Room;
 use hearth_users::Membership;
@@ -8,7 +8,7 @@ use ruma::OwnedRoomId;
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    connection::RoomSent,
+    connection::{RoomSent, Shown, State},
     order::{Listed, ListedRoom},
     request::ListFilter,
 };
@@ -17,8 +17,8 @@ use crate::{Error, engine::Look};
 /// Decides on rooms, for one request.
 pub(super) struct Sieve<'a> {
     pub(super) look: &'a Look<'a>,
-    /// What the connection has been sent.
-    pub(super) sent: &'a HashMap<OwnedRoomId, RoomSent>,
+    /// What the client is known to have.
+    pub(super) state: &'a State,
     pub(super) direct: &'a BTreeSet<OwnedRoomId>,
 }
 
@@ -63,7 +63,13 @@ impl Sieve<'_> {
             Membership::Invite => !self.look.ignored.contains(&entry.sender),
             Membership::Leave | Membership::Ban => {
                 let thrown_out = entry.was_joined && entry.sender != *self.look.request.user.id();
-                !entry.forgotten && (thrown_out || self.sent.contains_key(&entry.room_id))
+                let sent = self.state.rooms.get(&entry.room_id);
+                let may_be_known =
+                    sent.is_none() && self.state.unsure_since.is_some_and(|since| entry.began > since);
+                match entry.forgotten {
+                    true => is_to_be_told(sent) || may_be_known,
+                    false => thrown_out || sent.is_some() || may_be_known,
+                }
             }
         }
     }
@@ -81,6 +87,11 @@ impl Sieve<'_> {
             && filter.is_invited.is_none_or(|wanted| wanted == is_invited)
             && (filter.spaces.is_none() || children.contains(&entry.room_id))
     }
+}
+
+/// Whether a client has a room that is forgotten still as one that the user is in.
+pub(super) fn is_to_be_told(sent: Option<&RoomSent>) -> bool {
+    sent.is_some_and(|sent| sent.shown != Shown::Left)
 }
 
 /// What filters ask of a room's state.

@@ -9,6 +9,7 @@ mod engine;
 mod extensions;
 mod filter;
 mod list;
+mod lists;
 mod order;
 mod registry;
 mod render;

@@ -37,6 +37,8 @@ struct Slot {
     device: String,
     conn_id: String,
     connection: Mutex<Connection>,
+    /// Held while it is stored.
+    storing: tokio::sync::Mutex<()>,
     /// Which request it belongs to: there is one at a time.
     turn: watch::Sender<u64>,
     used_ms: AtomicU64,
@@ -106,6 +108,7 @@ impl Connections {
                     device: device.to_owned(),
                     conn_id: request.conn_id.clone(),
                     connection: Mutex::new(connection),
+                    storing: tokio::sync::Mutex::default(),
                     turn: watch::Sender::new(0),
                     used_ms: AtomicU64::new(now),
                 });
@@ -127,16 +130,15 @@ impl Connections {
     pub(super) fn store_if_due(&self, turn: &Turn) {
         let slot = turn.slot.clone();
         let now = slot.user.users().now_ms();
-        let parts = {
+        {
             let mut connection = slot.connection.lock();
             let stored = connection.stored_ms;
             if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + STORE_INTERVAL_MS) {
                 return;
             }
             connection.stored_ms = Some(now);
-            stored::take_parts(&mut connection)
-        };
-        hearth_core::tasks::spawn("sync connection", async move { slot.put(parts).await });
+        }
+        hearth_core::tasks::spawn("sync connection", async move { slot.store().await });
     }
 
     /// Stores everything: the server stops.
@@ -172,6 +174,8 @@ impl Connections {
 
 impl Slot {
     async fn store(&self) {
+        // One after the other, so that what is older never comes last.
+        let _storing = self.storing.lock().await;
         let parts = stored::take_parts(&mut self.connection.lock());
         self.put(parts).await;
     }

@@ -40,6 +40,17 @@ struct Head {
     e2ee: bool,
     lists: u64,
     configs: Vec<RequiredState>,
+    /// What the last answer held beside its rooms.
+    pending: Option<PendingHead>,
+}
+
+/// The answer that was given last, without its rooms.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct PendingHead {
+    answer: u64,
+    global: Option<u64>,
+    e2ee: bool,
+    lists: u64,
 }
 
 /// The parts that changed since they were taken last, in batches; the connection itself comes last.
@@ -75,6 +86,12 @@ pub(super) fn take_parts(connection: &mut Connection) -> Vec<Batch> {
         e2ee: state.e2ee,
         lists: state.lists,
         configs: state.configs.values().map(|config| (**config).clone()).collect(),
+        pending: connection.pending.as_ref().map(|pending| PendingHead {
+            answer: pending.answer,
+            global: pending.global,
+            e2ee: pending.e2ee,
+            lists: pending.lists,
+        }),
     };
     let mut batches = vec![Batch::new()];
     let mut size = 0;
@@ -117,6 +134,7 @@ pub(super) fn load(
     number: u64,
 ) -> Result<Option<Connection>, Error> {
     let mut connection = Connection::new(number);
+    let mut pending = None;
     let mut has_head = false;
     for (part, bytes) in user.connection_parts(device, conn_id)? {
         if part == HEAD_PART {
@@ -125,6 +143,7 @@ pub(super) fn load(
                 return Ok(None);
             }
             has_head = true;
+            pending = head.pending;
             take_head(&mut connection, head);
         } else {
             let mut rest = bytes.as_slice();
@@ -133,7 +152,7 @@ pub(super) fn load(
                 continue;
             }
             if part == PENDING_PART {
-                connection.pending = read_pending(&mut rest, &connection);
+                connection.pending = read_pending(&mut rest, &connection, pending);
             } else {
                 connection.state.rooms.extend(read_rooms(&mut rest));
             }
@@ -163,15 +182,17 @@ fn read_part(rest: &mut &[u8], number: u64) -> Option<()> {
     (*tag == ROOMS_V1 && take_varint(rest)? == number).then_some(())
 }
 
-fn read_pending(rest: &mut &[u8], connection: &Connection) -> Option<Pending> {
+fn read_pending(rest: &mut &[u8], connection: &Connection, head: Option<PendingHead>) -> Option<Pending> {
     let state = &connection.state;
     let answer = take_varint(rest).filter(|answer| *answer > state.answer)?;
+    // The two are written one after the other: where they differ, what is beside the rooms is sent again.
+    let head = head.filter(|head| head.answer == answer);
     Some(Pending {
         answer,
         token: state.token.clone().unwrap_or_default(),
-        global: state.global,
-        e2ee: state.e2ee,
-        lists: state.lists,
+        global: head.map_or(state.global, |head| head.global),
+        e2ee: head.map_or(state.e2ee, |head| head.e2ee),
+        lists: head.map_or(state.lists, |head| head.lists),
         rooms: read_rooms(rest),
         cleared: Vec::new(),
         members: Vec::new(),

@@ -131,8 +131,6 @@ fn rule(tuples: Vec<(String, String)>, user: &UserId) -> StateRule {
 mod tests {
     use ruma::user_id;
 
-    use super::*;
-
     #[test]
     fn tuples() {
         let rule = |tuples: &[(&str, &str)]| {

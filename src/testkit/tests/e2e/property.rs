@@ -311,7 +311,8 @@ async fn run(shards: u16, seed: u64) {
 }
 
 /// Seeds that once failed: 240 and 423, somebody left and came back between two syncs while another stopped typing.
-const KEPT_SEEDS: [u64; 2] = [240, 423];
+/// 506: who typed before a crash typed again after it.
+const KEPT_SEEDS: [u64; 3] = [240, 423, 506];
 
 /// Few seeds each time, and those that once failed; `HEARTH_SEEDS=100..200` tries others.
 fn seeds() -> Vec<u64> {
