@@ -268,11 +268,7 @@ impl Room {
 
     /// As [`Self::state_diff`], with the events that were replaced or are gone: each entry that differs
     /// as it was and as it is.
-    pub fn state_changes(
-        &self,
-        old: NodeId,
-        new: NodeId,
-    ) -> Result<Vec<StateChange>, Error> {
+    pub fn state_changes(&self, old: NodeId, new: NodeId) -> Result<Vec<StateChange>, Error> {
         let mut changed = Vec::new();
         state_tree::diff(&self.nodes(), old, new, &mut |_, before, after| {
             changed.push((before, after))
