@@ -302,7 +302,7 @@ impl<'a> Asked<'a> {
                 members.is_some_and(|members| std::ops::RangeBounds::contains(&data.is, &members))
             }
             PushCondition::SenderNotificationPermission(data) => {
-                self.room.sender_may_notify(&data.key.to_string())
+                self.room.sender_may_notify(data.key.as_ref())
             }
             other => self
                 .ruma

@@ -47,6 +47,9 @@ pub(crate) struct Sending {
     told: Mutex<HashMap<Target, u64>>,
 }
 
+/// An item with its row in the queue.
+type QueuedItem = (Vec<u8>, Item);
+
 impl Default for Sending {
     fn default() -> Self {
         Self {
@@ -156,7 +159,7 @@ impl Push {
     }
 
     /// The items that nobody is told of any more, and the first of the others.
-    fn sort(&self, items: Vec<(Vec<u8>, Item)>, many: bool) -> (Vec<Vec<u8>>, Option<(Vec<u8>, Item)>) {
+    fn sort(&self, items: Vec<QueuedItem>, many: bool) -> (Vec<Vec<u8>>, Option<QueuedItem>) {
         let oldest = self.parts.clock.now_ms().saturating_sub(ITEM_AGE_MAX_MS);
         let mut newest: BTreeSet<OwnedRoomId> = BTreeSet::new();
         let (mut stale, mut kept) = (Vec::new(), Vec::new());

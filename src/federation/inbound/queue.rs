@@ -183,7 +183,7 @@ impl Inbound {
             }
         };
         // The last attempts are counted over events: a room that fails with each of them rests longer and longer.
-        let is_last = state.failures % ATTEMPTS_MAX == 0;
+        let is_last = state.failures.is_multiple_of(ATTEMPTS_MAX);
         drop(state);
         if pause.is_none() || is_last {
             if pause.is_some() {
