@@ -138,10 +138,14 @@ fn parse(response: &OutboundResponse) -> Option<Part> {
     let body = &response.body;
     let mark = format!("--{boundary}").into_bytes();
     let first = find(body, &mark, 0)? + mark.len();
-    // Line breaks belong to the boundary: a file may hold the boundary's text in a line.
+    // Line breaks belong to the boundary.
     let between = [b"\r\n", mark.as_slice()].concat();
     let second = find(body, &between, first)? + between.len();
-    let end = find(body, &between, second)?;
+    // The last boundary of all ends the file.
+    let closing = [between.as_slice(), b"--"].concat();
+    let end = body
+        .windows(closing.len())
+        .rposition(|window| window == closing)?;
     let head_end = find(body, b"\r\n\r\n", second)?;
     let mut headers = HeaderMap::new();
     for line in body.get(second..head_end)?.split(|byte| *byte == b'\n') {

@@ -64,6 +64,9 @@ async fn two_servers_talk() {
             found.iter().any(|event| event["event_id"] == before.as_str()),
             "{version}: {page}"
         );
-        assert!(found.iter().any(|event| event["type"] == "m.room.create"));
+        assert!(
+            found.iter().any(|event| event["type"] == "m.room.create"),
+            "{version}: {page}"
+        );
     }
 }
