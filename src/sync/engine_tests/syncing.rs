@@ -27,7 +27,7 @@ async fn an_initial_sync_shows_everything_once() {
     assert_eq!(news["summary"]["m.heroes"], json!([bob.id()]));
     assert_eq!(
         news["unread_notifications"],
-        json!({ "highlight_count": 0, "notification_count": 0 })
+        json!({ "highlight_count": 0, "notification_count": 3 })
     );
     let members = state(&first, "join", &room, "state");
     assert!(
