@@ -14,7 +14,8 @@ need() { # need COMMAND PACKAGE
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
     ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' && return 0
-    compgen -G '/usr/lib/llvm*/lib/libclang*.so*' >/dev/null
+    # Not libclang-cpp, which is another library.
+    compgen -G '/usr/lib/llvm*/lib/libclang.so*' >/dev/null || compgen -G '/usr/lib/llvm*/lib/libclang-[0-9]*.so*' >/dev/null
 }
 need cc gcc
 need c++ g++

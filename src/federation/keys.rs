@@ -20,6 +20,7 @@ use futures::stream::{self, StreamExt};
 use hearth_cluster::Cluster;
 use hearth_core::{SharedClock, tasks};
 use hearth_events::KeyPair;
+use hearth_rooms::KeyAt;
 use hearth_storage::schema::server_key::ServerKeyKey;
 use hearth_storage::{Batch, Family, Record, record, slot_of};
 use parking_lot::Mutex;
@@ -125,13 +126,13 @@ impl ServerKeys {
     /// A key that its server used at a time (milliseconds of Unix time): what signs events. In room versions before 5 it
     /// does not count when a key was valid; 0 asks so.
     pub async fn key_at(self: &Arc<Self>, server: &ServerName, id: &str, at_ms: u64) -> Option<[u8; 32]> {
-        if *server == self.server_name {
-            return (id == self.signing_key.key_id()).then(|| self.signing_key.public_key());
-        }
-        if let Some(key) = self.known(server).key(id, at_ms) {
+        if let Some(key) = self.known_at(server, id, at_ms) {
             return Some(key);
         }
-        if !id.starts_with("ed25519:") || at_ms > self.clock.now_ms().saturating_add(VALIDITY_MAX_MS) {
+        if *server == self.server_name
+            || !id.starts_with("ed25519:")
+            || at_ms > self.clock.now_ms().saturating_add(VALIDITY_MAX_MS)
+        {
             return None;
         }
         if let Some(key) = self.refetch(server, id, at_ms).await {
@@ -140,13 +141,12 @@ impl ServerKeys {
         self.ask_notaries(server, id, at_ms).await
     }
 
-    /// Many keys at once. A key that is wanted for several times is given only if it was valid at all of them.
-    pub async fn keys(
-        self: &Arc<Self>,
-        wanted: &[(OwnedServerName, String, u64)],
-    ) -> HashMap<(OwnedServerName, String), [u8; 32]> {
+    /// Many keys at once, each valid at its time. What is asked of other servers is one key at its latest possible time,
+    /// so that a hundred events cost no more questions than one.
+    pub async fn keys(self: &Arc<Self>, wanted: &[KeyAt]) -> HashMap<KeyAt, [u8; 32]> {
+        let possible_ms = self.clock.now_ms().saturating_add(VALIDITY_MAX_MS);
         let mut latest = Wanted::new();
-        for (server, id, at_ms) in wanted {
+        for (server, id, at_ms) in wanted.iter().filter(|(_, _, at_ms)| *at_ms <= possible_ms) {
             let at = latest
                 .entry(server.clone())
                 .or_default()
@@ -161,13 +161,24 @@ impl ServerKeys {
             .collect();
         let asked = stream::iter(each).map(|(server, id, at_ms)| async move {
             let key = self.key_at(&server, &id, at_ms).await;
-            ((server, id), key)
+            ((server, id, at_ms), key)
         });
-        asked
-            .buffer_unordered(FETCHES_MAX)
-            .filter_map(|(name, key)| async move { Some((name, key?)) })
-            .collect()
-            .await
+        let asked: HashMap<KeyAt, Option<[u8; 32]>> = asked.buffer_unordered(FETCHES_MAX).collect().await;
+        let at = |name: &KeyAt| match asked.get(name) {
+            Some(key) => *key,
+            // The question for the latest time has brought what is known of earlier ones.
+            None => self.known_at(&name.0, &name.1, name.2),
+        };
+        let found = wanted.iter().filter_map(|name| Some((name.clone(), at(name)?)));
+        found.collect()
+    }
+
+    /// A key as far as it is known without asking anybody.
+    fn known_at(&self, server: &ServerName, id: &str, at_ms: u64) -> Option<[u8; 32]> {
+        if *server == self.server_name {
+            return (id == self.signing_key.key_id()).then(|| self.signing_key.public_key());
+        }
+        self.known(server).key(id, at_ms)
     }
 
     /// Our own document for `GET /_matrix/key/v2/server`.

@@ -11,7 +11,7 @@ use hearth_core::http::OutboundResponse;
 use hearth_core::limits::PDU_MAX_BYTES;
 use hearth_events::Rules;
 use hearth_rooms::{
-    Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds,
+    Dance, KeyAt, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds,
 };
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
 use serde::Deserialize;
@@ -387,10 +387,7 @@ impl RemoteServers for Remote {
         Ok(answer.event)
     }
 
-    async fn keys(
-        &self,
-        wanted: &[(OwnedServerName, String, u64)],
-    ) -> HashMap<(OwnedServerName, String), [u8; 32]> {
+    async fn keys(&self, wanted: &[KeyAt]) -> HashMap<KeyAt, [u8; 32]> {
         self.keys.keys(wanted).await
     }
 }

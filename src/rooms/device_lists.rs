@@ -66,6 +66,7 @@ impl Room {
                 devices: true,
                 ..Change::default()
             },
+            completes: false,
             replaced: Vec::new(),
             added: Vec::new(),
         };

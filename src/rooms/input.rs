@@ -255,6 +255,8 @@ pub(crate) struct RoomNote {
     /// The room's new head, where the batch moved it.
     pub(crate) view: Option<Arc<crate::View>>,
     pub(crate) change: crate::Change,
+    /// The room's state was partial and is whole with this batch.
+    pub(crate) completes: bool,
     /// Events whose stored bytes the batch replaced.
     pub(crate) replaced: Vec<Arc<crate::Event>>,
     /// Events that the batch added.

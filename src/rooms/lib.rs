@@ -66,7 +66,9 @@ pub use purge::Purged;
 pub use receipts::{Receipt, ReceiptKind};
 pub use receive::Received;
 pub use relations::{Bundle, Relation, RelationRow, Thread};
-pub use remote::{Dance, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds};
+pub use remote::{
+    Dance, KeyAt, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds,
+};
 pub use room::{Room, StateChange};
 pub use serve::{JoinAnswer, Missing, ServedState, ServerViewer};
 pub use staging::MemberChange;
@@ -400,6 +402,10 @@ impl Rooms {
         }
         if let Some(view) = &note.view {
             *note.room.0.view.write() = view.clone();
+        }
+        if note.completes {
+            note.room.0.full_since.store(position, Ordering::Release);
+            note.room.0.partial.send_replace(None);
         }
         if note.change.receipts || note.change.devices {
             note.room.0.receipts_position.store(position, Ordering::Release);

@@ -38,16 +38,19 @@ impl Rooms {
             keys::ROOM_HEAD,
             keys::ROOM_RECEIPTS,
             keys::ROOM_PARTIAL,
+            keys::ROOM_WHOLE,
         ];
         let rows = rows.map(|field| keys::room(key, field));
         let values = reader.multi_get(Family::Room, &rows)?;
-        let [Some(record), Some(head), receipts, partial] = values.as_slice() else {
+        let [Some(record), Some(head), receipts, partial, whole] = values.as_slice() else {
             return Ok(None);
         };
-        let receipts = receipts
-            .as_ref()
-            .and_then(|bytes| keys::untagged(bytes).and_then(|bytes| bytes.try_into().ok()));
-        let receipts = receipts.map_or(0, u64::from_be_bytes);
+        let position = |value: &Option<Vec<u8>>| {
+            let bytes = value.as_deref().and_then(keys::untagged);
+            let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u64::from_be_bytes)
+        };
+        let (receipts, whole) = (position(receipts), position(whole));
         let record: RoomRecord = record::decode(record)?;
         let version = RoomVersionId::try_from(record.version.as_str())
             .map_err(|_| Error::UnsupportedVersion(record.version.clone()))?;
@@ -76,6 +79,7 @@ impl Rooms {
         let info = CreateInfo::parse(room.rules(), create.id(), sender, create.pdu.content())?;
         drop(room.0.create.set(Arc::new(info)));
         room.0.receipts_position.store(receipts, Ordering::Release);
+        room.0.full_since.store(whole, Ordering::Release);
         Ok(Some(room))
     }
 

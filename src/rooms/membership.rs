@@ -79,13 +79,15 @@ impl Room {
         Ok(found)
     }
 
-    /// Whether a user is in one of the rooms that a restricted rule names.
+    /// Whether a user is in one of the rooms that a restricted rule names. Rooms that this server has left do not count:
+    /// what it remembers of them may be long untrue.
     pub fn may_join_by_rule(&self, rule: &JoinRuleInfo, user: &UserId) -> Result<bool, Error> {
         for allow in &rule.allow {
             let AllowRule::RoomMembership(room_id) = allow else {
                 continue;
             };
             if let Some(room) = self.0.rooms.get(room_id)?
+                && room.is_resident()
                 && room.membership(user)? == Membership::Join
             {
                 return Ok(true);

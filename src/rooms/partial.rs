@@ -55,7 +55,7 @@ impl Room {
         drop(partial.wait_for(Option::is_none).await);
     }
 
-    /// The position of the batch that made the state whole, since this start of the process; 0 where it was before.
+    /// The position of the batch that made the state whole; 0 where it always was.
     pub fn full_since(&self) -> hearth_storage::Position {
         self.0.full_since.load(std::sync::atomic::Ordering::Acquire)
     }
@@ -220,7 +220,8 @@ impl Room {
         Ok(())
     }
 
-    async fn store_nodes(&self, nodes: NewNodes) -> Result<(), Error> {
+    /// Stores nodes of states that nothing in the room names yet.
+    pub(crate) async fn store_nodes(&self, nodes: NewNodes) -> Result<(), Error> {
         let mut batch = hearth_storage::Batch::new();
         self.nodes().put(&nodes, &mut batch);
         if batch.is_empty() {
@@ -271,10 +272,6 @@ impl Room {
                 Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
             };
             let position = self.store(*staged).await?;
-            self.0
-                .full_since
-                .store(position, std::sync::atomic::Ordering::Release);
-            self.0.partial.send_replace(None);
             // Who waits for it in `/sync` looks again.
             let change = crate::Change {
                 timeline: true,

@@ -130,6 +130,7 @@ impl Room {
                 receipts: true,
                 ..Change::default()
             },
+            completes: false,
             replaced: Vec::new(),
             added: Vec::new(),
         };

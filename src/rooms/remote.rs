@@ -37,6 +37,10 @@ pub enum RemoteFailure {
 /// Events as other servers give them: JSON, unchecked.
 pub type RemoteEvents = Vec<Box<serde_json::value::RawValue>>;
 
+/// A key that is wanted: its server, its id, and when it has to be valid (milliseconds of Unix time; 0 where that
+/// does not count).
+pub type KeyAt = (OwnedServerName, String, u64);
+
 /// The answer of `/state_ids`: the state before an event.
 #[derive(Clone, Debug, Default)]
 pub struct StateIds {
@@ -162,10 +166,8 @@ pub trait RemoteServers: Send + Sync {
         event: &[u8],
         stripped: &[Value],
     ) -> Answer<Box<serde_json::value::RawValue>>;
-    /// The public keys of servers by key id, as they were valid at a time (milliseconds of Unix time). Keys that
-    /// cannot be had are left out. Asks the servers themselves and the notaries, and remembers.
-    async fn keys(
-        &self,
-        wanted: &[(OwnedServerName, String, u64)],
-    ) -> HashMap<(OwnedServerName, String), [u8; 32]>;
+    /// The public keys of servers by key id, each as it was valid at a time (milliseconds of Unix time). Keys that
+    /// cannot be had, or were not valid then, are left out. Asks the servers themselves and the notaries, and
+    /// remembers.
+    async fn keys(&self, wanted: &[KeyAt]) -> HashMap<KeyAt, [u8; 32]>;
 }

@@ -119,6 +119,8 @@ pub(crate) struct Staging<'a> {
     server_delta: HashMap<String, i64>,
     /// Annotations whose event was redacted.
     unannotated: Vec<Annotation>,
+    /// The state was partial and becomes whole.
+    completes: bool,
     /// More rows of the room.
     rows: hearth_storage::Batch,
     /// Running totals of the threads that the operation adds to.
@@ -142,6 +144,7 @@ impl<'a> Staging<'a> {
             unlinked: Vec::new(),
             server_delta: HashMap::new(),
             unannotated: Vec::new(),
+            completes: false,
             rows: hearth_storage::Batch::new(),
             thread_counts: HashMap::new(),
         }

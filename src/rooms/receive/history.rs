@@ -21,6 +21,15 @@ const SERVERS_MAX: usize = 3;
 /// How many stretches one page may fetch: the rest comes with the next page.
 const STRETCHES_MAX: usize = 3;
 
+/// What the events of one answer leave for those that follow them.
+#[derive(Default)]
+struct Stretch {
+    /// The roots of the states after them.
+    after: BTreeMap<OwnedEventId, NodeId>,
+    /// Nodes of those states that are not stored yet.
+    nodes: NewNodes,
+}
+
 impl Room {
     /// The place of the newest event up to `from`, and after `to`, before which events are missing.
     pub fn gap_before(&self, from: Place, to: Option<Place>) -> Result<Option<Place>, Error> {
@@ -166,10 +175,10 @@ impl Room {
             }
         }
         let mut judged = Vec::new();
-        let mut states: BTreeMap<OwnedEventId, NodeId> = BTreeMap::new();
+        let mut stretch = Stretch::default();
         for outcome in self.verify(new.into_values().collect()).await? {
             let Ok(verified) = outcome else { continue };
-            match self.judge_history(server, verified, &mut states).await {
+            match self.judge_history(server, verified, &mut stretch).await {
                 Ok(event) => judged.push(event),
                 Err(error) => tracing::info!(%error, "an event of the past is left out"),
             }
@@ -177,6 +186,7 @@ impl Room {
         if judged.is_empty() {
             return Ok(false);
         }
+        self.store_nodes(stretch.nodes).await?;
         self.store_history(gap, judged).await?;
         Ok(true)
     }
@@ -185,20 +195,19 @@ impl Room {
         &self,
         server: &ruma::ServerName,
         verified: super::Verified,
-        states: &mut BTreeMap<OwnedEventId, NodeId>,
+        stretch: &mut Stretch,
     ) -> Result<Judged, Error> {
         let pdu = verified.pdu;
         self.fetch_auth(server, &pdu).await?;
-        let mut nodes = NewNodes::default();
         let mut roots = Vec::new();
         let mut prev = smallvec::SmallVec::new();
         let mut missing = Vec::new();
         for id in pdu.prev_events() {
-            if let Some(root) = states.get(id) {
+            if let Some(root) = stretch.after.get(id) {
                 roots.push(*root);
             } else if let Some(event) = self.placed(id)? {
                 prev.push(event.short);
-                roots.push(self.state_after_into(&event, &mut nodes)?);
+                roots.push(self.state_after_into(&event, &mut stretch.nodes)?);
             } else {
                 missing.push(id.clone());
             }
@@ -210,8 +219,10 @@ impl Room {
                 [] => NodeId::EMPTY,
                 [one] => *one,
                 several => {
+                    // The resolution reads stored nodes.
+                    self.store_nodes(std::mem::take(&mut stretch.nodes)).await?;
                     let (root, made) = self.resolve(several.to_vec()).await?;
-                    nodes.absorb(made);
+                    stretch.nodes.absorb(made);
                     root
                 }
             }
@@ -233,20 +244,20 @@ impl Room {
             auth: self.shorts_of(pdu.auth_events())?,
             pdu,
             state_before: root,
-            nodes,
+            nodes: NewNodes::default(),
             flags,
             missing,
             replaces_tips: false,
             origin: None,
         };
         // Those that follow need the state after it: it is stored at once, without a place.
-        let after = self.store_unplaced(&mut judged).await?;
-        states.insert(judged.pdu.event_id.clone(), after);
+        let after = self.store_unplaced(&mut judged, stretch).await?;
+        stretch.after.insert(judged.pdu.event_id.clone(), after);
         Ok(judged)
     }
 
     /// Keeps an event as an outlier until it gets its place, and gives the root of the state after it.
-    async fn store_unplaced(&self, judged: &mut Judged) -> Result<NodeId, Error> {
+    async fn store_unplaced(&self, judged: &mut Judged, stretch: &mut Stretch) -> Result<NodeId, Error> {
         if judged.pdu.state_key().is_none() || judged.flags.has(Flags::REJECTED) {
             return Ok(judged.state_before);
         }
@@ -257,35 +268,19 @@ impl Room {
             judged.known = self.short_of(&judged.pdu.event_id)?;
         }
         let (kind, state_key) = (judged.pdu.kind(), judged.pdu.state_key().unwrap_or_default());
-        let (Some(short), Some(key)) = (judged.known, self.state_key_short(kind, state_key)?) else {
-            // Its key is new: the number comes with a state that has it.
-            let Some(short) = judged.known else {
-                return Ok(judged.state_before);
-            };
-            let entry = [(kind.to_owned(), state_key.to_owned(), short)];
-            return self.state_with(judged.state_before, &entry).await;
-        };
+        // An event that is kept has its short id, and its key a number.
+        let short = judged.known.ok_or(Error::Damaged("event of the past"))?;
+        let key = self.state_key_short(kind, state_key)?;
+        let key = key.ok_or(Error::Damaged("state key"))?;
         let store = self.nodes();
         let store = crate::state_tree::Overlay {
             base: &store,
-            new: &judged.nodes,
+            new: &stretch.nodes,
         };
         let mut made = NewNodes::default();
         let root = crate::state_tree::apply(&store, judged.state_before, &[(key, Some(short))], &mut made)?;
-        judged.nodes.absorb(made);
+        stretch.nodes.absorb(made);
         Ok(root)
-    }
-
-    /// A state with more entries.
-    async fn state_with(&self, root: NodeId, more: &[(String, String, u32)]) -> Result<NodeId, Error> {
-        let mut ids = Vec::new();
-        for event in self.full_state_at(root)? {
-            ids.push(event.id().to_owned());
-        }
-        for (_, _, short) in more {
-            ids.extend(self.event(*short)?.map(|event| event.id().to_owned()));
-        }
-        self.state_of(&ids).await
     }
 
     /// Puts events of the past before a place, the newest next to it.

@@ -331,10 +331,12 @@ impl Room {
         Ok((Box::new(staging.seal(None)), flags))
     }
 
+    /// The short ids of the auth events of an event, which were all fetched before.
     pub(crate) fn shorts_of(&self, ids: &[OwnedEventId]) -> Result<SmallVec<[Short; 4]>, Error> {
         let mut shorts = SmallVec::new();
         for id in ids {
-            shorts.extend(self.short_of(id)?);
+            let short = self.short_of(id)?;
+            shorts.push(short.ok_or_else(|| Error::BadEvent(format!("the auth event {id} is not known")))?);
         }
         Ok(shorts)
     }

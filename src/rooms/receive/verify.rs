@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use hearth_events::{Pdu, Rules};
-use ruma::{OwnedServerName, ServerName};
+use ruma::ServerName;
 
-use crate::{Error, Room, Rooms};
+use crate::{Error, KeyAt, Room, Rooms};
 
 /// How many events are checked in one section of the pool: about 10 ms of work.
 const SECTION_EVENTS: usize = 200;
@@ -40,13 +40,9 @@ impl Rooms {
         rules: &'static Rules,
         pdus: Vec<Pdu>,
     ) -> Result<Vec<Result<Verified, Error>>, Error> {
-        let mut wanted: Vec<(OwnedServerName, String, u64)> = Vec::new();
+        let mut wanted: Vec<KeyAt> = Vec::new();
         for pdu in &pdus {
-            // Old room versions do not ask when a key was valid.
-            let at = match rules.enforce_key_validity {
-                true => pdu.origin_server_ts(),
-                false => 0,
-            };
+            let at = key_time(rules, pdu);
             for server in hearth_events::required_servers(rules, pdu).unwrap_or_default() {
                 for key in hearth_events::signature_keys(pdu, &server) {
                     wanted.push((server.clone(), key, at));
@@ -77,12 +73,20 @@ impl Rooms {
     }
 }
 
-fn check(
-    rules: &Rules,
-    pdu: Pdu,
-    keys: &HashMap<(OwnedServerName, String), [u8; 32]>,
-) -> Result<Verified, Error> {
-    let key_of = |server: &ServerName, key: &str| keys.get(&(server.to_owned(), key.to_owned())).copied();
+/// When the keys of an event have to be valid. Old room versions do not ask.
+fn key_time(rules: &Rules, pdu: &Pdu) -> u64 {
+    match rules.enforce_key_validity {
+        true => pdu.origin_server_ts(),
+        false => 0,
+    }
+}
+
+fn check(rules: &Rules, pdu: Pdu, keys: &HashMap<KeyAt, [u8; 32]>) -> Result<Verified, Error> {
+    let at = key_time(rules, &pdu);
+    let key_of = |server: &ServerName, key: &str| {
+        let name = (server.to_owned(), key.to_owned(), at);
+        keys.get(&name).copied()
+    };
     hearth_events::verify_event_signatures(rules, &pdu, &key_of)?;
     match hearth_events::verify_content_hash(&pdu) {
         true => Ok(Verified { pdu, redacted: false }),

@@ -155,8 +155,7 @@ impl Staging<'_> {
             }
         }
         let before = std::mem::replace(&mut self.record.root, root);
-        let row = keys::room(self.room.0.key, keys::ROOM_PARTIAL);
-        self.rows.delete(Family::Room, row);
+        self.completes = true;
         self.change_state(before, None)
     }
 

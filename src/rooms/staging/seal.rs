@@ -36,6 +36,7 @@ pub(crate) struct Staged {
     threads: relations::ThreadRows,
     txn: Option<[u8; 16]>,
     extra: Batch,
+    completes: bool,
     unannotated: Vec<Annotation>,
 }
 
@@ -102,6 +103,7 @@ impl Staging<'_> {
             threads,
             txn,
             extra: self.rows,
+            completes: self.completes,
             unannotated: self.unannotated,
         }
     }
@@ -291,6 +293,14 @@ impl Staged {
             annotation.delete(room, &mut batch);
         }
         self.threads.write(key, &mut batch);
+        if self.completes {
+            batch.delete(Family::Room, keys::room(key, keys::ROOM_PARTIAL));
+            batch.put(
+                Family::Room,
+                keys::room(key, keys::ROOM_WHOLE),
+                keys::tagged(&position.to_be_bytes()),
+            );
+        }
         batch.put(
             Family::Room,
             keys::room(key, keys::ROOM_HEAD),
@@ -306,6 +316,7 @@ impl Staged {
             room: room.clone(),
             view: Some(Arc::new(self.view)),
             change,
+            completes: self.completes,
             replaced,
             added,
         };

@@ -171,7 +171,8 @@ impl Reader<'_> {
         let sent = asked
             .sent
             .filter(|sent| sent.shown == Shown::Joined && sent.began == entry.began);
-        let unread = room_counts(self.look, &room)?;
+        let unread = room.unread_of(&self.look.request.user)?.unwrap_or_default();
+        let unread = Unread::from(unread.total);
         let mut next = self.next_sent(asked, Shown::Joined, until);
         next.unread = (unread.notifications, unread.highlights);
         if let Some(sent) = sent {
@@ -531,11 +532,6 @@ impl FullRoom {
             && !self.expanded
             && self.unread.is_none()
     }
-}
-
-/// What is unread in a room for the user who looks.
-fn room_counts(_look: &Look<'_>, _room: &Room) -> Result<Unread, Error> {
-    Ok(Unread::default())
 }
 
 /// A text of a state event with an empty key, in a state.

@@ -11,7 +11,8 @@ use axum::routing::put;
 use bytes::Bytes;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_events::Pdu;
-use ruma::{EventId, RoomId, RoomVersionId, ServerName, UserId};
+use hearth_users::InviteVerdict;
+use ruma::{EventId, OwnedUserId, RoomId, RoomVersionId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -58,31 +59,25 @@ async fn take(
     taken.await.map_err(refusal)
 }
 
-/// Refuses invitations of users who do not exist, or do not want any ("Invite permission").
+/// Refuses invitations of users who do not exist, or do not want this one ("Invite permission").
 fn check_target(app: &App, event: &RawValue) -> Result<()> {
     #[derive(Deserialize)]
     struct Event {
-        state_key: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Permission {
-        default_action: Option<String>,
+        sender: OwnedUserId,
+        state_key: OwnedUserId,
     }
     let wrong = || MatrixError::invalid_param("The event does not invite a user of this server");
     let event: Event = serde_json::from_str(event.get()).map_err(|_| wrong())?;
-    let target = event.state_key.ok_or_else(wrong)?;
-    let target = <&UserId>::try_from(target.as_str()).map_err(|_| wrong())?;
-    if !app.users.is_local(target) {
+    let target = event.state_key;
+    if !app.users.is_local(&target) {
         return Err(wrong().into());
     }
-    let user = app.user(target)?;
+    let user = app.user(&target)?;
     if user.account()?.deactivated {
         return Err(MatrixError::forbidden(format!("{target} has left this server")).into());
     }
-    let permission = user.account_data(None, "m.invite_permission_config")?;
-    let permission = permission.and_then(|text| serde_json::from_str::<Permission>(text.get()).ok());
-    if permission.is_some_and(|found| found.default_action.as_deref() == Some("block")) {
-        let sentence = format!("{target} takes no invitations");
+    if user.invite_verdict(&event.sender)? == InviteVerdict::Block {
+        let sentence = format!("{target} takes no invitations from {}", event.sender);
         return Err(MatrixError::new(403, errcode::INVITE_BLOCKED, sentence).into());
     }
     Ok(())

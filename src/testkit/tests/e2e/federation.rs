@@ -36,7 +36,7 @@ async fn sees(client: &Client, room: &str, event: &str) -> Option<Value> {
 
 #[tokio::test(start_paused = true)]
 async fn two_servers_talk() {
-    for version in ["1"] {
+    for version in ["1", "3", "6", "10", "11", "12"] {
         let network = SimNetwork::new(7);
         let servers = servers(&network, 2);
         let alice = servers[0].register("alice").await;
@@ -62,6 +62,10 @@ async fn two_servers_talk() {
         let found = page["chunk"].as_array().expect("a chunk");
         assert!(
             found.iter().any(|event| event["event_id"] == before.as_str()),
+            "{version}: {page}"
+        );
+        assert!(
+            found.iter().any(|event| event["type"] == "m.room.create"),
             "{version}: {page}"
         );
     }
