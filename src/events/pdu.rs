@@ -66,10 +66,10 @@ impl Pdu {
     fn read(rules: &Rules, event_id: Option<OwnedEventId>, json: Bytes) -> Result<Pdu, Error> {
         let parts = Parts::find(&json);
         let layout = parts.layout(rules, &json);
-        let kind = required_text(&json, layout.kind, "type")?;
+        let kind = required_text(rules, &json, layout.kind, "type")?;
         let event_id = match event_id {
             Some(event_id) => event_id,
-            None if rules.explicit_event_ids() => explicit_id(parts.event_id)?,
+            None if rules.explicit_event_ids() => explicit_id(rules, parts.event_id)?,
             None => rules.event_id_of_hash(&reference_hash(rules, &kind, &json))?,
         };
         let fields = parts.fields(rules, &json, &layout, kind.into(), &event_id)?;
@@ -272,6 +272,15 @@ mod tests {
     }
 
     #[test]
+    fn old_versions_count_characters() {
+        for (length, version, taken) in [(255, "10", true), (256, "10", false), (255, "11", false)] {
+            let mut event = event();
+            event["state_key"] = json!("ü".repeat(length));
+            assert_eq!(parse(version, &event).is_ok(), taken, "{length} in {version}");
+        }
+    }
+
+    #[test]
     fn what_is_refused() {
         let check = |name: &str, value: Value, expected: &str| {
             let mut event = event();
@@ -280,7 +289,7 @@ mod tests {
             } else {
                 event[name] = value;
             }
-            assert_eq!(parse("10", &event).unwrap_err().to_string(), expected);
+            assert_eq!(parse("11", &event).unwrap_err().to_string(), expected);
         };
         check("type", Value::Null, "The event is malformed: `type` is missing");
         check("type", json!(1), "The event is malformed: `type` is not a string");

@@ -90,11 +90,11 @@ impl<'a> Parts<'a> {
         {
             return Err(Error::Format("`content` is not an object".to_owned()));
         }
-        let sender = required_text(json, layout.sender, "sender")?;
+        let sender = required_text(rules, json, layout.sender, "sender")?;
         let sender = UserId::parse(&*sender)
             .map_err(|error| Error::Format(format!("`sender` is not a user id ({error})")))?;
         let state_key = match layout.state_key.of(json) {
-            Some(value) => Some(text(value, "state_key")?.into()),
+            Some(value) => Some(text(rules, value, "state_key")?.into()),
             None => None,
         };
         // A wrong `redacts` redacts nothing; the event stands as any other.
@@ -130,33 +130,38 @@ impl<'a> Parts<'a> {
         let value = self
             .room_id
             .ok_or_else(|| Error::Format("`room_id` is missing".to_owned()))?;
-        RoomId::parse(&*text(value, "room_id")?)
+        RoomId::parse(&*text(rules, value, "room_id")?)
             .map_err(|error| Error::Format(format!("`room_id` is not a room id ({error})")))
     }
 }
 
 /// A string field within its size.
-fn text<'a>(value: &'a [u8], name: &'static str) -> Result<Cow<'a, str>, Error> {
+fn text<'a>(rules: &Rules, value: &'a [u8], name: &'static str) -> Result<Cow<'a, str>, Error> {
     let text = string(value).ok_or_else(|| Error::Format(format!("`{name}` is not a string")))?;
-    check_size(name, text.len(), FIELD_MAX_BYTES)?;
+    let is_longer = text.len() > FIELD_MAX_BYTES;
+    if is_longer && !(rules.counts_characters() && text.chars().count() <= FIELD_MAX_BYTES) {
+        check_size(name, text.len(), FIELD_MAX_BYTES)?;
+    }
     Ok(text)
 }
 
 pub(crate) fn required_text<'a>(
+    rules: &Rules,
     json: &'a [u8],
     span: Span,
     name: &'static str,
 ) -> Result<Cow<'a, str>, Error> {
     text(
+        rules,
         span.of(json)
             .ok_or_else(|| Error::Format(format!("`{name}` is missing")))?,
         name,
     )
 }
 
-pub(crate) fn explicit_id(value: Option<&[u8]>) -> Result<OwnedEventId, Error> {
+pub(crate) fn explicit_id(rules: &Rules, value: Option<&[u8]>) -> Result<OwnedEventId, Error> {
     let value = value.ok_or_else(|| Error::Format("`event_id` is missing".to_owned()))?;
-    let event_id = EventId::parse(&*text(value, "event_id")?)
+    let event_id = EventId::parse(&*text(rules, value, "event_id")?)
         .map_err(|error| Error::Format(format!("`event_id` is not an event id ({error})")))?;
     if event_id.server_name().is_none() {
         return Err(Error::Format("`event_id` names no server".to_owned()));

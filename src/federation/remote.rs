@@ -302,7 +302,6 @@ impl RemoteServers for Remote {
         room: &RoomId,
         id: &EventId,
         event: &[u8],
-        omit_members: bool,
     ) -> Answer<SendJoin> {
         let body = event_body(server, event)?;
         let request = |version: &str, query: &str| {
@@ -311,10 +310,8 @@ impl RemoteServers for Remote {
                 .timeout(STATE_TIMEOUT)
                 .max_response_bytes(STATE_MAX_BYTES)
         };
-        let query = if omit_members { "?omit_members=true" } else { "" };
-        let answer: SendJoinBody = self
-            .newer_or_older(request("v2", query), request("v1", ""))
-            .await?;
+        let newer = request("v2", "?omit_members=true");
+        let answer: SendJoinBody = self.newer_or_older(newer, request("v1", "")).await?;
         let servers = answer.servers_in_room.into_iter().take(SERVERS_MAX);
         Ok(SendJoin {
             state: bounded(answer.state, usize::MAX),

@@ -34,6 +34,16 @@ pub enum RemoteFailure {
     },
 }
 
+impl RemoteFailure {
+    /// Whether the same question will get the same answer: the other server understood it and said no.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => (400..500).contains(status) && *status != 429,
+            Self::Failed { .. } => false,
+        }
+    }
+}
+
 /// Events as other servers give them: JSON, unchecked.
 pub type RemoteEvents = Vec<Box<serde_json::value::RawValue>>;
 
@@ -136,14 +146,14 @@ pub trait RemoteServers: Send + Sync {
     /// `GET /_matrix/federation/v1/make_{join,leave,knock}/{roomId}/{userId}`; join and knock name the room
     /// versions that this server knows.
     async fn make(&self, dance: Dance, server: &ServerName, room: &RoomId, user: &UserId) -> Answer<Made>;
-    /// `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`
+    /// `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`. The other server may leave most members out
+    /// (MSC3706): the user is in the room at once, and the rest is fetched behind.
     async fn send_join(
         &self,
         server: &ServerName,
         room: &RoomId,
         id: &EventId,
         event: &[u8],
-        omit_members: bool,
     ) -> Answer<SendJoin>;
     /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
     async fn send_leave(&self, server: &ServerName, room: &RoomId, id: &EventId, event: &[u8]) -> Answer<()>;

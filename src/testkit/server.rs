@@ -86,6 +86,12 @@ impl TestServer {
         folder: TempDir,
         change: impl FnOnce(&mut Deps),
     ) -> Self {
+        // `HEARTH_TEST_LOG=hearth=debug cargo test …` shows what the servers of a test say.
+        if let Ok(filter) = std::env::var("HEARTH_TEST_LOG") {
+            let format = hearth_core::config::LogFormat::Text;
+            hearth_server::logging::init(&hearth_core::config::Log { filter, format })
+                .expect("a filter of log lines");
+        }
         let mut deps = Deps::for_tests(folder.path().join("media"));
         deps.engine = engine.clone();
         change(&mut deps);

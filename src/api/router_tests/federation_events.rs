@@ -477,7 +477,7 @@ async fn invitations() {
     let block = json!({ "default_action": "block" });
     let path = format!("{V3}/user/@bob:hs1/account_data/m.invite_permission_config");
     asked.server.put(&path, &bob, block).await.ok();
-    let body = json!({ "room_version": "10", "event": { "state_key": "@bob:hs1" } });
+    let body = json!({ "room_version": "10", "event": { "sender": "@x:other", "state_key": "@bob:hs1" } });
     let path = format!("{V2}/invite/!there:other/$x");
     asked
         .ask("PUT", &path, body)

@@ -1,6 +1,6 @@
 //! The workers that take events out of rooms' queues: one a room, a bounded number at once, in turns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use hearth_core::tasks;
 use hearth_rooms::{Error, Received, Room};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Inbound;
 use super::rows::{Place, Waiting};
@@ -18,9 +20,9 @@ use super::rows::{Place, Waiting};
 const TURN_EVENTS: usize = 16;
 /// An event that could not be judged for a passing reason is tried so often.
 const ATTEMPTS_MAX: u32 = 4;
-/// The pause of a room after a first failure; it doubles with each further one.
+/// The pause of a server's events in a room after a first failure; it doubles with each further one.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
-/// The longest pause of a room that keeps failing.
+/// The longest pause of a server that keeps failing.
 const PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 /// So many events of one room wait at the most, and so many of one server among them.
 const ROOM_MAX_EVENTS: usize = 5_000;
@@ -30,6 +32,8 @@ const ROOM_MAX_EVENTS_OF_ORIGIN: usize = 2_000;
 pub(crate) struct RoomQueue {
     pub(crate) room: Room,
     state: Mutex<State>,
+    /// Something was added while the worker waits for servers that fail.
+    added: Notify,
 }
 
 #[derive(Default)]
@@ -37,10 +41,21 @@ struct State {
     /// How many events of each server wait.
     waiting: BTreeMap<OwnedServerName, usize>,
     is_running: bool,
-    /// The last event that was judged.
+    /// The last event before which all are judged.
     done: Option<Place>,
-    /// How often in a row the room failed.
-    failures: u32,
+    /// Events behind that one which were judged before others, whose servers fail.
+    judged: BTreeSet<Place>,
+    /// Servers whose events failed last, for a passing reason: theirs wait, those of others do not.
+    failing: BTreeMap<OwnedServerName, Failing>,
+}
+
+/// How a server's events in a room fail.
+#[derive(Clone, Copy)]
+struct Failing {
+    /// How often in a row.
+    times: u32,
+    /// When the next one is tried.
+    until: Instant,
 }
 
 /// What became of one attempt.
@@ -52,11 +67,30 @@ enum Attempt {
     Stopped,
 }
 
+/// What a worker does next.
+enum Next {
+    /// Another room has its turn, then this one again.
+    Again,
+    /// Only events of failing servers wait; so long, or until something comes.
+    Pause(Duration),
+    /// Nothing waits.
+    Rest,
+}
+
+impl State {
+    /// All up to a place are judged.
+    fn pass(&mut self, place: Place) {
+        self.done = Some(place);
+        self.judged.retain(|judged| *judged > place);
+    }
+}
+
 impl RoomQueue {
     pub(crate) fn new(room: Room) -> Self {
         Self {
             room,
             state: Mutex::default(),
+            added: Notify::new(),
         }
     }
 
@@ -77,9 +111,12 @@ impl RoomQueue {
         *self.state.lock().waiting.entry(origin).or_default() += 1;
     }
 
-    fn judged(&self, waiting: &Waiting) {
+    fn judged(&self, waiting: &Waiting, is_first: bool) {
         let mut state = self.state.lock();
-        state.done = Some(waiting.place);
+        match is_first {
+            true => state.pass(waiting.place),
+            false => drop(state.judged.insert(waiting.place)),
+        }
         if let Some(count) = state.waiting.get_mut(&waiting.origin) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -87,11 +124,37 @@ impl RoomQueue {
             }
         }
     }
+
+    fn is_judged(&self, place: Place) -> bool {
+        self.state.lock().judged.contains(&place)
+    }
+
+    /// Until when the events of a server wait, if they do.
+    fn failing_until(&self, origin: &ServerName) -> Option<Instant> {
+        let until = self.state.lock().failing.get(origin)?.until;
+        (until > Instant::now()).then_some(until)
+    }
+
+    /// Counts a failure of a server's event. Says whether it was the event's last attempt.
+    fn failed(&self, origin: &ServerName) -> bool {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let failing = state
+            .failing
+            .entry(origin.to_owned())
+            .or_insert(Failing { times: 0, until: now });
+        failing.times = failing.times.saturating_add(1);
+        let doubled = PAUSE_FIRST.saturating_mul(1 << (failing.times - 1).min(16));
+        failing.until = now + doubled.min(PAUSE_MAX);
+        // Counted over events: a server that fails with each of them waits longer and longer.
+        failing.times.is_multiple_of(ATTEMPTS_MAX)
+    }
 }
 
 impl Inbound {
     /// Has a room's worker see to its queue.
     pub(crate) fn run(self: &Arc<Self>, queue: &Arc<RoomQueue>) {
+        queue.added.notify_one();
         let runs = std::mem::replace(&mut queue.state.lock().is_running, true);
         if !runs {
             tasks::spawn("room inbound", self.clone().work(queue.clone()));
@@ -103,29 +166,28 @@ impl Inbound {
             let Ok(turn) = self.turns.clone().acquire_owned().await else {
                 return;
             };
-            let pause = match self.take_turn(&queue).await {
-                Ok(Some(pause)) => pause,
-                Ok(None) => {
-                    drop(turn);
-                    if self.rest(&queue) {
-                        return;
-                    }
+            let next = self.take_turn(&queue).await;
+            drop(turn);
+            let pause = match next {
+                Ok(Next::Again) => {
+                    tokio::task::yield_now().await;
                     continue;
                 }
+                Ok(Next::Rest) => match self.rest(&queue) {
+                    true => return,
+                    false => continue,
+                },
+                Ok(Next::Pause(pause)) => pause,
                 Err(hearth_rooms::Error::Storage(hearth_storage::Error::Stopped)) => return,
                 Err(error) => {
                     tracing::error!(%error, room = %queue.room.id(), "the events that wait for a room cannot be read");
                     PAUSE_MAX / 10
                 }
             };
-            drop(turn);
-            if pause.is_zero() {
-                tokio::task::yield_now().await;
-                continue;
-            }
             tokio::select! {
                 biased;
                 () = self.shutdown.wait() => return,
+                () = queue.added.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -149,50 +211,59 @@ impl Inbound {
         true
     }
 
-    /// Judges a room's next events. Gives the pause before its next turn, `None` where its queue is empty.
-    async fn take_turn(&self, queue: &RoomQueue) -> Result<Option<Duration>, Error> {
-        for _ in 0..TURN_EVENTS {
+    /// Judges a room's next events: the oldest first, but those of servers that fail after all others.
+    async fn take_turn(&self, queue: &RoomQueue) -> Result<Next, Error> {
+        let mut at = queue.state.lock().done;
+        let mut is_first = true;
+        let mut pause_until: Option<Instant> = None;
+        let mut judged = 0;
+        while judged < TURN_EVENTS {
             if self.shutdown.is_triggered() {
                 return Err(Error::Storage(hearth_storage::Error::Stopped));
             }
-            let after = queue.state.lock().done;
-            let Some(waiting) = self.rows.next(queue.room.key(), after)? else {
-                return Ok(None);
+            let Some(waiting) = self.rows.next(queue.room.key(), at)? else {
+                return Ok(match pause_until {
+                    Some(until) => Next::Pause(until.saturating_duration_since(Instant::now())),
+                    None => Next::Rest,
+                });
             };
-            if let Some(pause) = self.judge(queue, &waiting).await? {
-                return Ok(Some(pause));
+            at = Some(waiting.place);
+            if queue.is_judged(waiting.place) {
+                if is_first {
+                    queue.state.lock().pass(waiting.place);
+                }
+                continue;
+            }
+            let mut until = queue.failing_until(&waiting.origin);
+            if until.is_none() {
+                judged += 1;
+                if !self.judge(queue, &waiting, is_first).await? {
+                    until = queue.failing_until(&waiting.origin);
+                }
+            }
+            if let Some(until) = until {
+                is_first = false;
+                pause_until = Some(pause_until.map_or(until, |found| found.min(until)));
             }
         }
-        Ok(Some(Duration::ZERO))
+        Ok(Next::Again)
     }
 
-    /// Has the room judge an event, or gives the pause after which it is to be tried again.
-    async fn judge(&self, queue: &RoomQueue, waiting: &Waiting) -> Result<Option<Duration>, Error> {
-        let attempt = self.attempt(queue, waiting).await;
-        let mut state = queue.state.lock();
-        let pause = match attempt {
-            Attempt::Judged => {
-                state.failures = 0;
-                None
-            }
+    /// Has the room judge an event. False where it stays and is to be tried again.
+    async fn judge(&self, queue: &RoomQueue, waiting: &Waiting, is_first: bool) -> Result<bool, Error> {
+        match self.attempt(queue, waiting).await {
             Attempt::Stopped => return Err(Error::Storage(hearth_storage::Error::Stopped)),
+            Attempt::Judged => drop(queue.state.lock().failing.remove(&waiting.origin)),
             Attempt::Failed => {
-                state.failures = state.failures.saturating_add(1);
-                let doubled = PAUSE_FIRST.saturating_mul(1 << (state.failures - 1).min(16));
-                Some(doubled.min(PAUSE_MAX))
-            }
-        };
-        // The last attempts are counted over events: a room that fails with each of them rests longer and longer.
-        let is_last = state.failures.is_multiple_of(ATTEMPTS_MAX);
-        drop(state);
-        if pause.is_none() || is_last {
-            if pause.is_some() {
+                if !queue.failed(&waiting.origin) {
+                    return Ok(false);
+                }
                 tracing::warn!(room = %queue.room.id(), origin = %waiting.origin, "an event cannot be received and is dropped");
             }
-            queue.judged(waiting);
-            self.rows.remove(queue.room.key(), waiting.place);
         }
-        Ok(pause)
+        queue.judged(waiting, is_first);
+        self.rows.remove(queue.room.key(), waiting.place);
+        Ok(true)
     }
 
     async fn attempt(&self, queue: &RoomQueue, waiting: &Waiting) -> Attempt {
@@ -206,6 +277,11 @@ impl Inbound {
                 Attempt::Judged
             }
             Ok(Err(Error::Storage(hearth_storage::Error::Stopped))) => Attempt::Stopped,
+            // What the events before it are, its server must say; if it refuses, it may send the event again.
+            Ok(Err(Error::Remote(error))) if error.is_final() => {
+                tracing::info!(%error, %room, %origin, "an event of another server is dropped");
+                Attempt::Judged
+            }
             Ok(Err(error @ (Error::Storage(_) | Error::Remote(_)))) => {
                 tracing::info!(%error, %room, %origin, "an event of another server cannot be received now");
                 Attempt::Failed

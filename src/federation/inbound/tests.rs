@@ -108,6 +108,24 @@ async fn a_room_that_fails_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_fails_holds_up_no_other_in_the_room() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b"), ("carl", "c")]).await;
+    world.judge.failing.lock().insert("away".to_owned());
+    let pdus = vec![message(&room, "away"), message(&room, "behind")];
+    world.receive("b", "1", pdus, vec![]).await;
+    pass(0).await;
+    world
+        .receive("c", "1", vec![message(&room, "fine")], vec![])
+        .await;
+    pass(0).await;
+    assert_eq!(judged(&world), ["away", "fine"]);
+    world.judge.failing.lock().clear();
+    pass(3600).await;
+    assert_eq!(judged(&world), ["away", "fine", "away", "behind"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn typing_and_receipts_of_others_show() {
     let world = World::new().await;
     let room = world.room(&[("bob", "b")]).await;

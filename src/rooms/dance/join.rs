@@ -16,10 +16,6 @@ use crate::{
     receive::{Manner, Received, Verified},
 };
 
-/// Whether the other server may leave most members out of its answer (MSC3706). Off until the completion of such a
-/// state is proven: a room whose state stays partial does not show to clients that want all members.
-const OMIT_MEMBERS: bool = false;
-
 impl Rooms {
     /// Joins a user of this server to a room through one of the servers in it. `content` is the member event's
     /// content beside the membership. Returns when the room is readable here.
@@ -55,7 +51,7 @@ impl Rooms {
         let made = remote.make(Dance::Join, &server, room_id, user).await?;
         let (_, pdu) = self.complete(&made, room_id, user, "join", content)?;
         let answer = remote
-            .send_join(&server, room_id, &pdu.event_id, &pdu.json, OMIT_MEMBERS)
+            .send_join(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;
         let room = self.room_for_import(room_id, &made.version).await?;
         room.import(&server, pdu, answer).await?;

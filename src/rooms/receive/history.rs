@@ -308,6 +308,7 @@ impl Room {
         staging.close_gap(gap);
         let here: HashSet<_> = judged.iter().map(|event| &event.pdu.event_id).collect();
         let mut place = gap.before();
+        let mut behind_rejected = Vec::new();
         for event in judged.iter().rev() {
             let mut event = Judged {
                 missing: event
@@ -318,13 +319,18 @@ impl Room {
                     .collect(),
                 ..event.clone()
             };
-            if event.flags.has(Flags::REJECTED) {
-                event.missing.clear();
+            let rejected = event.flags.has(Flags::REJECTED);
+            if rejected {
+                behind_rejected.append(&mut event.missing);
             }
             staging.place_history(&event, place)?;
-            if !event.flags.has(Flags::REJECTED) {
+            if !rejected {
                 place = place.before();
             }
+        }
+        // Of an answer with rejected events alone nothing is shown: what is older than they are goes here.
+        if place == gap.before() {
+            staging.open_gap(gap, &behind_rejected);
         }
         Ok(Box::new(staging.seal(None)))
     }

@@ -1,6 +1,6 @@
 //! How an event of another server enters a room (server-server API, "Checks performed on receipt of a PDU").
 //!
-//! The phases: format; signatures and hash; the events that authorize it; the events before it, with the state there;
+//! The phases: format; signatures and hash; the events before it, with the state there; the events that authorize it;
 //! authorization by its auth events; by the state before it; then, under the room's lock, by the current state, and
 //! its place. One event of a room at a time; nothing of another server is awaited under the lock.
 
@@ -85,7 +85,6 @@ impl Room {
             return Ok(Received::Known);
         }
         let verified = self.verify_one(pdu).await?;
-        self.fetch_auth(origin, &verified.pdu).await?;
         self.fetch_before(origin, &verified.pdu).await?;
         if self.placed(&verified.pdu.event_id)?.is_some() {
             return Ok(Received::Known);
@@ -156,7 +155,6 @@ impl Room {
             let id = event.event_id.clone();
             let outcome = async {
                 let verified = self.verify_one(event).await?;
-                self.fetch_auth(origin, &verified.pdu).await?;
                 self.take_in(origin, verified, Manner::default()).await
             };
             if let Err(error) = outcome.await {
@@ -166,8 +164,8 @@ impl Room {
         Ok(())
     }
 
-    /// Judges an event whose auth events are here, and gives it its place. Of previous events that are missing, the
-    /// state after them is asked for.
+    /// Judges an event and gives it its place. Of previous events that are missing, the state after them is asked for,
+    /// and of auth events those that did not come with it.
     pub(crate) async fn take_in(
         &self,
         origin: &ServerName,
@@ -179,6 +177,7 @@ impl Room {
         for id in &missing {
             roots.push(self.state_after_missing(origin, id).await?);
         }
+        self.fetch_auth(origin, &verified.pdu).await?;
         self.settle().await?;
         self.take_in_with(verified, missing, roots, manner).await
     }

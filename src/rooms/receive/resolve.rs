@@ -56,9 +56,8 @@ impl Room {
         for short in resolved.more {
             let event = self.event(short)?.ok_or(Error::Damaged("event"))?;
             let state_key = event.pdu.state_key().unwrap_or_default();
-            if let Some(key) = self.state_key_short(event.pdu.kind(), state_key)? {
-                changes.push((key, Some(short)));
-            }
+            let key = self.state_key_short(event.pdu.kind(), state_key)?;
+            changes.push((key.ok_or(Error::Damaged("state key"))?, Some(short)));
         }
         let mut nodes = NewNodes::default();
         let root = state_tree::apply(&store, first, &changes, &mut nodes)?;

@@ -159,6 +159,17 @@ impl Staging<'_> {
         self.change_state(before, None)
     }
 
+    /// Events are missing before a place.
+    pub(crate) fn open_gap(&mut self, place: Place, missing: &[ruma::OwnedEventId]) {
+        if missing.is_empty() {
+            return;
+        }
+        let row = keys::index(self.room.0.key, keys::INDEX_GAP, &[&keys::place_bytes(place)]);
+        let ids: Vec<&str> = missing.iter().map(|id| id.as_str()).collect();
+        self.rows
+            .put(Family::RoomIndex, row, hearth_storage::record::encode(&ids));
+    }
+
     /// The gap before a place is closed.
     pub(crate) fn close_gap(&mut self, place: Place) {
         let row = keys::index(self.room.0.key, keys::INDEX_GAP, &[&keys::place_bytes(place)]);
@@ -444,12 +455,7 @@ impl Staging<'_> {
         let annotation = relation
             .as_ref()
             .and_then(|(parent, relation)| Annotation::of(*parent, relation, pdu.sender(), pdu.kind()));
-        if !judged.missing.is_empty() {
-            let row = keys::index(key, keys::INDEX_GAP, &[&keys::place_bytes(header.place)]);
-            let ids: Vec<&str> = judged.missing.iter().map(|id| id.as_str()).collect();
-            self.rows
-                .put(Family::RoomIndex, row, hearth_storage::record::encode(&ids));
-        }
+        self.open_gap(header.place, &judged.missing);
         self.events.push(StagedEvent {
             short,
             totals: self.record.totals,

@@ -200,7 +200,7 @@ async fn the_unstable_wire(server: &TestServer) {
             "rooms": { &room: {
                 "name": "Den", "initial": true, "is_dm": false, "limited": true, "num_live": 0,
                 "required_state": [], "timeline": [message("two")], "prev_batch": "…", "bump_stamp": "…",
-                "joined_count": 2, "invited_count": 0, "notification_count": 0, "highlight_count": 0,
+                "joined_count": 2, "invited_count": 0, "notification_count": 2, "highlight_count": 0,
             } },
         })
     );
@@ -214,7 +214,7 @@ async fn the_unstable_wire(server: &TestServer) {
         news["rooms"],
         json!({ &room: {
             "timeline": [message("three")], "num_live": 1, "prev_batch": "…", "bump_stamp": "…",
-            "notification_count": 0, "highlight_count": 0,
+            "notification_count": 3, "highlight_count": 0,
         } })
     );
     // prev_batch and pos are tokens of /messages.
