@@ -80,6 +80,15 @@ impl ClientError {
         }
     }
 
+    /// Whether the other server refused without saying so as Matrix servers do: what answered may not be one that knows
+    /// the endpoint.
+    pub fn is_no_matrix_answer(&self) -> bool {
+        match self {
+            Self::Status { status, errcode, .. } => (400..500).contains(status) && errcode.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether the other server could not be reached at all, as opposed to an answer that we did not like.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Transport { .. } | Self::Resting { .. })

@@ -45,6 +45,9 @@ pub enum Error {
     /// An event of another server that cannot be judged, or makes no sense; it is not kept.
     #[error("{0}")]
     BadEvent(String),
+    /// Auth events of an event cannot be had: it cannot be judged, and nothing that builds on it alone.
+    #[error("{0}")]
+    MissingAuth(String),
     /// Another server refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] crate::RemoteFailure),

@@ -12,6 +12,7 @@ use std::{
 };
 
 use hearth_core::tasks;
+use hearth_events::Pdu;
 use hearth_storage::{Family, record};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,7 @@ impl Room {
         let Some(partial) = self.0.partial.borrow().clone() else {
             return Ok(());
         };
+        let join = self.placed(&partial.join)?.ok_or(Error::Damaged("join"))?;
         let mut failure = None;
         let mut root = None;
         let others = partial
@@ -102,7 +104,7 @@ impl Room {
             if *server == self.0.rooms.server_name {
                 continue;
             }
-            match self.state_before_of(server, &partial.join).await {
+            match self.whole_state_before(server, &join.pdu).await {
                 Ok(found) => {
                     root = Some(found);
                     break;
@@ -115,6 +117,25 @@ impl Room {
         };
         let _turn = self.0.receiving.lock().await;
         self.judge_again(&partial.join, root).await
+    }
+
+    /// The state before the join, as a server has it: it need not know the join itself yet.
+    async fn whole_state_before(&self, server: &ruma::ServerName, join: &Pdu) -> Result<NodeId, Error> {
+        let mut roots = Vec::new();
+        for prev in join.prev_events() {
+            roots.push(self.state_after_missing(server, prev).await?);
+        }
+        roots.sort_unstable_by_key(|root| root.0);
+        roots.dedup();
+        match roots.as_slice() {
+            [] => Err(Error::BadEvent("the join follows no event".to_owned())),
+            [one] => Ok(*one),
+            several => {
+                let (root, made) = self.resolve(several.to_vec()).await?;
+                self.store_nodes(made).await?;
+                Ok(root)
+            }
+        }
     }
 
     /// Judges the events since the join again, with the whole state before it.

@@ -171,8 +171,12 @@ impl<'a> Staging<'a> {
         self.apply_state(event, &unsigned, short)?;
         let cited = self.cited();
         self.number(&unsigned, short);
-        if let Some(target) = redacted {
-            self.apply_redaction(target, short)?;
+        match (redacted, &event.redacts) {
+            (Some(target), _) => self.apply_redaction(target, short)?,
+            (None, Some(target)) if self.room.event_by_id(target)?.is_none() => {
+                self.wait_for(target, short);
+            }
+            _ => {}
         }
         let place = Place {
             anchor: self.record.last_n,
@@ -286,6 +290,10 @@ impl<'a> Staging<'a> {
             return Err(Stop::Wait(*position));
         }
         let Some(event) = self.room.event_by_id(target)? else {
+            // Another server may have it: who has it judges, and this server when it comes.
+            if self.has_other_servers() {
+                return Ok(None);
+            }
             return Err(Error::NotFound(format!("event {target} is not in this room")).into());
         };
         let own = event.pdu.sender() == sender;
@@ -294,6 +302,11 @@ impl<'a> Staging<'a> {
             return Err(Error::Forbidden(message).into());
         }
         Ok((!event.is_redacted()).then_some(event))
+    }
+
+    fn has_other_servers(&self) -> bool {
+        let own = self.room.0.rooms.server_name.as_str();
+        self.head.servers.keys().any(|server| server != own)
     }
 
     /// Replaces the stored bytes of a redacted event.

@@ -172,7 +172,7 @@ pub(crate) fn prune(events: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
     kept
 }
 
-/// An event with nothing but type, state key, sender and content.
+/// An event with nothing but type, state key, sender and content; the create event also says when it was (MSC4311).
 pub(crate) fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
     let content: &RawValue =
         serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
@@ -183,12 +183,16 @@ pub(crate) fn stripped(event: &Arc<Event>) -> Result<Box<RawValue>, Error> {
         state_key: &'a str,
         sender: &'a UserId,
         content: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origin_server_ts: Option<u64>,
     }
+    let is_create = event.pdu.kind() == "m.room.create";
     serde_json::value::to_raw_value(&Stripped {
         kind: event.pdu.kind(),
         state_key: event.pdu.state_key().unwrap_or_default(),
         sender: event.pdu.sender(),
         content,
+        origin_server_ts: is_create.then(|| event.pdu.origin_server_ts()),
     })
     .map_err(|_| Error::Damaged("event"))
 }

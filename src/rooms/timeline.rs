@@ -238,6 +238,8 @@ impl Room {
             let event = short.map(|short| self.event(short)).transpose()?.flatten();
             match event {
                 Some(event) if event.pdu.origin_server_ts() < timestamp_ms => low = middle,
+                // Of several at that time it is the last that counts backwards, the first forwards.
+                Some(event) if backward && event.pdu.origin_server_ts() == timestamp_ms => low = middle,
                 Some(_) => high = middle - 1,
                 None => return Err(Error::Damaged("timeline row")),
             }
@@ -258,7 +260,12 @@ impl Room {
         } else {
             at
         };
-        let page = self.page(from, None, backward, 1, viewer, &keep)?;
+        let mut page = self.page(from, None, backward, 1, viewer, &keep)?;
+        if page.events.is_empty() {
+            // Times that do not rise: imported messages stand behind newer ones.
+            let from = if backward { Place::END } else { Place::START };
+            page = self.page(from, None, backward, 1, viewer, &keep)?;
+        }
         Ok(page.events.into_iter().next())
     }
 }

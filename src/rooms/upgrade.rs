@@ -48,11 +48,13 @@ impl Rooms {
         for name in ["creator", "room_version", "additional_creators"] {
             creation_content.remove(name);
         }
-        let last = old.last_event_id()?;
-        creation_content.insert(
-            "predecessor".to_owned(),
-            json!({ "room_id": old.id(), "event_id": last }),
-        );
+        let mut predecessor = json!({ "room_id": old.id() });
+        // Where a room's id is the hash of its create event, nobody can know the last event of the old room (the
+        // tombstone names the new one) before it is sent (MSC4291).
+        if !rules.room_id_is_create_hash() {
+            predecessor["event_id"] = json!(old.last_event_id()?);
+        }
+        creation_content.insert("predecessor".to_owned(), predecessor);
         if !additional_creators.is_empty() {
             if !rules.authorization.additional_room_creators {
                 return Err(Error::Invalid(format!(

@@ -90,7 +90,7 @@ impl RemoteMedia for FederatedMedia {
                 }
             }
             // A server that knows only the older endpoint.
-            Err(error) if error.is_unrecognized() => {
+            Err(error) if error.is_unrecognized() || error.is_no_matrix_answer() => {
                 let server = media.server().as_str();
                 let path = client::path(&["_matrix", "media", "v3", "download", server, media.id()]);
                 let response = self

@@ -73,7 +73,8 @@ impl Look<'_> {
                 left.insert(user);
             }
         }
-        changed.extend(came.into_iter().filter(|user| user != me));
+        // The user too, in a room that the user has joined: other devices of the user share it from now on.
+        changed.extend(came);
         if own {
             // What the user signed on others' keys shows on those keys, to him alone.
             changed.extend(self.request.user.signed_between(since.user, self.user_position)?);

@@ -116,9 +116,8 @@ impl Writer<'_> {
         for content in receipt_contents(&news.receipts) {
             ephemeral.push(json!({ "type": "m.receipt", "content": content }).to_string());
         }
-        if !ephemeral.is_empty() {
-            out.raw("ephemeral", &events_object(ephemeral));
-        }
+        // Also where it is empty: clients read its `events` without asking.
+        out.raw("ephemeral", &events_object(ephemeral));
         if !news.account_data.is_empty() {
             out.raw("account_data", &data_events(&news.account_data));
         }

@@ -64,14 +64,7 @@ impl Rooms {
             }
         }
         let content: Value = serde_json::from_slice(signed.content()).unwrap_or_default();
-        let own = json!({
-            "type": "m.room.member",
-            "state_key": target,
-            "sender": signed.sender(),
-            "content": content,
-        });
-        stripped.retain(|event| !is_member_of(event, target.as_str()));
-        stripped.extend(serde_json::value::to_raw_value(&own).ok());
+        set_own_member(&mut stripped, &target, signed.sender(), &content);
         self.tell_user(
             room_id,
             &target,
@@ -113,14 +106,11 @@ impl Rooms {
             .filter(|user| self.is_local(user))
             .ok_or_else(wrong)?
             .to_owned();
-        // Nobody here can check who has which power in the room. The inviter may take the invitation back, and
-        // whoever is on the inviter's server may: it let the room know of the user.
-        let may = inviter.is_none_or(|inviter| {
-            pdu.sender() == inviter || pdu.sender().server_name() == inviter.server_name()
-        });
+        // Nobody here can check who has which power in the room: the inviter alone may take the invitation back.
+        let may = inviter.is_none_or(|inviter| pdu.sender() == inviter);
         if !may || pdu.sender().server_name() != origin {
             return Err(Error::Forbidden(
-                "Only the inviting server ends an invitation".to_owned(),
+                "Only the inviting user ends an invitation".to_owned(),
             ));
         }
         let verified = self.verify_one(rules, pdu).await?;
@@ -199,15 +189,18 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<(), Error> {
         self.log.check_writable()?;
-        let (event_id, stripped) = self
+        let (pdu, stripped) = self
             .through(via, |server| {
                 self.knock_through(server, user, room_id, content.clone())
             })
             .await?;
-        let stripped = stripped
+        let mut stripped: Vec<Box<RawValue>> = stripped
             .iter()
             .filter_map(|event| serde_json::value::to_raw_value(event).ok())
             .collect();
+        let content: Value = serde_json::from_slice(pdu.content()).unwrap_or_default();
+        set_own_member(&mut stripped, user, user, &content);
+        let event_id = pdu.event_id;
         self.tell_user(
             room_id,
             user,
@@ -228,14 +221,14 @@ impl Rooms {
         user: &UserId,
         room_id: &RoomId,
         content: Map<String, Value>,
-    ) -> Result<(OwnedEventId, Vec<Value>), Error> {
+    ) -> Result<(Pdu, Vec<Value>), Error> {
         let remote = self.remote()?.clone();
         let made = remote.make(Dance::Knock, &server, room_id, user).await?;
         let (_, pdu) = self.complete(&made, room_id, user, "knock", content)?;
         let stripped = remote
             .send_knock(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;
-        Ok((pdu.event_id, stripped))
+        Ok((pdu, stripped))
     }
 
     /// Takes a room out of a user's list though the room does not say so.
@@ -288,6 +281,18 @@ struct Outside<'a> {
     sender: &'a UserId,
     stripped: Vec<Box<RawValue>>,
     is_direct: bool,
+}
+
+/// Puts the member event by which a user is invited or knocks into the stripped state of the room.
+fn set_own_member(stripped: &mut Vec<Box<RawValue>>, user: &UserId, sender: &UserId, content: &Value) {
+    let own = json!({
+        "type": "m.room.member",
+        "state_key": user,
+        "sender": sender,
+        "content": content,
+    });
+    stripped.retain(|event| !is_member_of(event, user.as_str()));
+    stripped.extend(serde_json::value::to_raw_value(&own).ok());
 }
 
 fn is_member_of(event: &RawValue, user: &str) -> bool {

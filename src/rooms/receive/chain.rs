@@ -27,7 +27,7 @@ impl Room {
     /// Makes sure that the auth events of an event are here.
     ///
     /// # Errors
-    /// [`Error::BadEvent`] where they cannot be had: the event cannot be judged.
+    /// [`Error::MissingAuth`] where they cannot be had.
     pub(crate) async fn fetch_auth(&self, origin: &ServerName, pdu: &Pdu) -> Result<(), Error> {
         if self.unknown(pdu.auth_events())?.is_empty() {
             return Ok(());
@@ -59,7 +59,7 @@ impl Room {
         }
         match self.unknown(pdu.auth_events())?.first() {
             None => Ok(()),
-            Some(id) => Err(Error::BadEvent(format!(
+            Some(id) => Err(Error::MissingAuth(format!(
                 "the auth event {id} of {} cannot be had",
                 pdu.event_id
             ))),

@@ -1,6 +1,9 @@
 //! Filling in history that this server has not seen: the gaps of the timeline.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use hearth_events::Pdu;
 use hearth_storage::{Family, record};
@@ -20,6 +23,9 @@ const SERVERS_MAX: usize = 3;
 
 /// How many stretches one page may fetch: the rest comes with the next page.
 const STRETCHES_MAX: usize = 3;
+
+/// How many stretches are fetched to reach an event that is wanted by its time.
+const NEAR_STRETCHES_MAX: usize = 10;
 
 /// What the events of one answer leave for those that follow them.
 #[derive(Default)]
@@ -99,6 +105,41 @@ impl Room {
                 return Ok(page);
             }
         }
+    }
+
+    /// As [`Room::event_near`], also with what other servers have where events are missing here: an event that is
+    /// nearer is fetched, with what lies between.
+    pub async fn event_near_with_history(
+        &self,
+        timestamp_ms: u64,
+        backward: bool,
+        viewer: &mut Viewer,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let near = self.event_near(timestamp_ms, backward, viewer)?;
+        if self.gap_before(Place::END, None)?.is_none() {
+            return Ok(near);
+        }
+        let remote = self.0.rooms.remote()?.clone();
+        for server in self.servers_to_ask(SERVERS_MAX) {
+            let asked = remote.timestamp_to_event(&server, self.id(), timestamp_ms, !backward);
+            let Ok((id, at_ms)) = asked.await else { continue };
+            let is_nearer = near.as_ref().is_none_or(|near| {
+                near.pdu.origin_server_ts().abs_diff(timestamp_ms) > at_ms.abs_diff(timestamp_ms)
+            });
+            if !is_nearer {
+                return Ok(near);
+            }
+            for _ in 0..NEAR_STRETCHES_MAX {
+                if self.placed(&id)?.is_some() {
+                    return self.event_near(timestamp_ms, backward, viewer);
+                }
+                match self.gap_before(Place::END, None)? {
+                    Some(gap) if self.fill_gap(gap).await? => {}
+                    _ => break,
+                }
+            }
+        }
+        Ok(near)
     }
 
     /// Fetches events that are missing before the event at a place. Says whether there is something new.

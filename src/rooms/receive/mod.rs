@@ -157,8 +157,13 @@ impl Room {
                 let verified = self.verify_one(event).await?;
                 self.take_in(origin, verified, Manner::default()).await
             };
-            if let Err(error) = outcome.await {
-                tracing::info!(%error, event = %id, room = %self.id(), "an event on the way to another is left out");
+            match outcome.await {
+                // Asking for the state after it would only go around what its server does not give.
+                Err(error @ Error::MissingAuth(_)) if pdu.prev_events().contains(&id) => return Err(error),
+                Err(error) => {
+                    tracing::info!(%error, event = %id, room = %self.id(), "an event on the way to another is left out");
+                }
+                Ok(_) => {}
             }
         }
         Ok(())

@@ -481,7 +481,7 @@ impl Staging<'_> {
         Ok((event.header.place.anchor != 0).then_some(event.short))
     }
 
-    fn wait_for(&mut self, id: &ruma::EventId, child: Short) {
+    pub(super) fn wait_for(&mut self, id: &ruma::EventId, child: Short) {
         let row = keys::index(
             self.room.0.key,
             keys::INDEX_WAITING,

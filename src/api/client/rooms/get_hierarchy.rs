@@ -7,10 +7,11 @@ use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_events::JoinRule;
 use hearth_rooms::{Membership, Room, Visibility};
-use ruma::{OwnedRoomId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::far_spaces::{FarSpaces, via_of};
 use super::spaces;
 use crate::app::App;
 use crate::error::Result;
@@ -40,10 +41,8 @@ pub async fn get_hierarchy(
     Path(room_id): Path<OwnedRoomId>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    let root = app
-        .rooms
-        .get(&room_id)?
-        .filter(|room| may_know(room, &auth.user).unwrap_or(false));
+    let root = app.rooms.get(&room_id)?.filter(Room::is_decided_here);
+    let root = root.filter(|room| may_know(room, &auth.user).unwrap_or(false));
     if root.is_none() {
         return Err(MatrixError::forbidden("You are not in this space, and may not look into it").into());
     }
@@ -56,25 +55,42 @@ pub async fn get_hierarchy(
     let mut seen = HashSet::new();
     let mut found = 0;
     let mut page = Vec::new();
-    // Depth and room; the next one is at the end.
-    let mut left: Vec<(u64, OwnedRoomId)> = vec![(0, room_id)];
-    while let Some((depth, id)) = left.pop() {
+    let mut far = FarSpaces::default();
+    // Depth, room and the servers that know it; the next one is at the end.
+    let mut left: Vec<(u64, OwnedRoomId, Vec<OwnedServerName>)> = vec![(0, room_id, Vec::new())];
+    while let Some((depth, id, via)) = left.pop() {
         if !seen.insert(id.clone()) || seen.len() > WALK_MAX {
             continue;
         }
-        let Some(room) = app.rooms.get(&id)? else { continue };
-        if !may_know(&room, &auth.user)? {
-            continue;
-        }
+        let goes_on = options.max_depth.is_none_or(|max| depth < max);
+        let here = app.rooms.get(&id)?.filter(Room::is_decided_here);
+        let (summary, below) = if let Some(room) = here {
+            if !may_know(&room, &auth.user)? {
+                continue;
+            }
+            let children = spaces::children(&room, options.suggested_only)?;
+            let below: Vec<_> = children
+                .iter()
+                .map(|child| (child.id.clone(), via_of(&child.event)))
+                .collect();
+            (spaces::with_children(&room, children)?, below)
+        } else {
+            let room = far.room(&app, &id, &via, options.suggested_only).await;
+            let Some(room) = room else { continue };
+            if !room.is_shown_to(&auth)? {
+                continue;
+            }
+            (room.with_children(), room.children().collect())
+        };
         if page.len() == limit {
             return Ok(Json(json!({ "rooms": page, "next_batch": found.to_string() })));
         }
-        let children = spaces::children(&room, options.suggested_only)?;
-        if options.max_depth.is_none_or(|max| depth < max) {
-            left.extend(children.iter().rev().map(|child| (depth + 1, child.id.clone())));
+        if goes_on {
+            let below = below.into_iter().rev();
+            left.extend(below.map(|(id, via)| (depth + 1, id, via)));
         }
         if found >= from {
-            page.push(spaces::with_children(&room, children)?);
+            page.push(summary);
         }
         found += 1;
     }

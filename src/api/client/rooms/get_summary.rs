@@ -5,24 +5,57 @@ use std::sync::Arc;
 use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_events::JoinRule;
-use hearth_rooms::{Membership, Visibility};
-use ruma::OwnedRoomOrAliasId;
+use hearth_rooms::{Membership, Room, Visibility};
+use ruma::{OwnedRoomOrAliasId, RoomId};
 use serde_json::{Value, json};
 
+use super::elsewhere::{Via, reach};
+use super::far_spaces::FarSpaces;
 use super::spaces;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, OptionalAuth, Path};
+use crate::extract::{Json, OptionalAuth, Path, Query};
 
 /// What is shown of a room to somebody who might join it.
 pub async fn get_summary(
     State(app): State<Arc<App>>,
     OptionalAuth(auth): OptionalAuth,
     Path(target): Path<OwnedRoomOrAliasId>,
+    Query(via): Query<Via>,
 ) -> Result<Json<Value>> {
     let not_found = || MatrixError::not_found("There is no such room, or you may not see it");
-    let room_id = app.room_id_of(&target)?;
-    let room = app.rooms.get(&room_id)?.ok_or_else(not_found)?;
+    let here = match <&RoomId>::try_from(&*target) {
+        Ok(room_id) => app.rooms.get(room_id)?.filter(Room::is_decided_here),
+        Err(_) => None,
+    };
+    let room = match (here, &auth) {
+        (Some(room), _) => room,
+        // Other servers are asked for users of this one alone.
+        (None, Some(auth)) => {
+            let reach = reach(&app, auth, &target, via).await?;
+            match app.rooms.get(&reach.room_id)?.filter(Room::is_decided_here) {
+                Some(room) => room,
+                None => {
+                    let mut far = FarSpaces::default();
+                    let found = far.room(&app, &reach.room_id, &reach.via, false).await;
+                    let found = found.ok_or_else(not_found)?;
+                    if !found.is_shown_to(auth)? {
+                        return Err(not_found().into());
+                    }
+                    let mut summary = found.summary();
+                    if let Some(entry) = auth.handle.room(&reach.room_id)? {
+                        summary["membership"] = json!(entry.membership);
+                    }
+                    return Ok(Json(summary));
+                }
+            }
+        }
+        (None, None) => {
+            let room_id = app.room_id_of(&target)?;
+            let room = app.rooms.get(&room_id)?.filter(Room::is_decided_here);
+            room.ok_or_else(not_found)?
+        }
+    };
     let rule = room.join_rule()?;
     let open = matches!(
         rule.rule,

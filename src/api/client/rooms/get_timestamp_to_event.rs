@@ -29,7 +29,9 @@ pub async fn get_timestamp_to_event(
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
     let backward = super::tokens::is_backward(Some(&options.dir), true)?;
     let room = reading.room.clone();
-    let event = room.event_near(options.ts, backward, &mut reading.viewer)?;
+    let event = room
+        .event_near_with_history(options.ts, backward, &mut reading.viewer)
+        .await?;
     let event = event.ok_or_else(|| MatrixError::not_found("There is no event in that direction"))?;
     Ok(Json(
         json!({ "event_id": event.id(), "origin_server_ts": event.pdu.origin_server_ts() }),

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_rooms::{Membership, Room, Rooms};
 use hearth_users::{InviteVerdict, ProfileChange, Users};
-use ruma::UserId;
-use serde::Deserialize;
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Map, Value};
 
 use crate::app::{App, RoomLinks};
 use crate::error::Result;
@@ -99,32 +99,39 @@ pub(crate) fn check_invite(app: &App, inviter: &UserId, target: &UserId) -> Resu
     Ok(())
 }
 
-/// Refuses member events whose form no action of the API would make.
+/// A member event as a client sends it.
+pub(crate) struct MemberContent {
+    /// Whom it is about.
+    pub(crate) target: OwnedUserId,
+    /// The content, without what only servers say.
+    pub(crate) content: Map<String, Value>,
+    /// It invites a user of another server, who has to be asked.
+    pub(crate) invites_remote: bool,
+}
+
+/// Reads a member event; refuses those whose form no action of the API would make.
 pub(crate) fn check_member_content(
     app: &App,
-    room: &Room,
     sender: &UserId,
     target: &str,
     content: &[u8],
-) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Content {
-        membership: Option<String>,
-    }
-    let content: Content =
+) -> Result<MemberContent> {
+    let mut content: Map<String, Value> =
         serde_json::from_slice(content).map_err(|error| MatrixError::bad_json(error.to_string()))?;
-    if content.membership.is_none() {
+    let Some(membership) = content.get("membership").and_then(Value::as_str) else {
         return Err(MatrixError::bad_json("membership is missing").into());
-    }
+    };
     let target = <&UserId>::try_from(target)
         .map_err(|_| MatrixError::invalid_param("The state key of a member event is a user id"))?;
-    let invited = content.membership.as_deref() == Some("invite");
-    if invited && !app.rooms.is_local(target) {
-        return Err(MatrixError::forbidden("That user is on another server, which is not reachable").into());
-    }
+    let invited = membership == "invite";
     if invited {
         check_invite(app, sender, target)?;
     }
-    let _ = room;
-    Ok(())
+    // Who lets a user into a restricted room is the server's to say.
+    content.remove("join_authorised_via_users_server");
+    Ok(MemberContent {
+        target: target.to_owned(),
+        content,
+        invites_remote: invited && !app.rooms.is_local(target),
+    })
 }

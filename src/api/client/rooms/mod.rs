@@ -3,6 +3,7 @@
 mod ban;
 pub(crate) mod elsewhere;
 mod events;
+mod far_spaces;
 mod forget;
 mod get_aliases;
 mod get_context;

@@ -55,19 +55,28 @@ async fn put(
     auth.count(app, Class::Send)?;
     let room = super::room(app, room_id)?;
     if kind == "m.room.create" {
-        return Err(MatrixError::forbidden("A room is created once").into());
+        return Err(MatrixError::invalid_param("A room is created once").into());
     }
     if kind == "m.room.canonical_alias" && state_key.is_empty() {
         check_aliases(app, &room, content)?;
     }
+    let mut content = content.to_vec();
     if kind == "m.room.member" {
-        super::links::check_member_content(app, &room, &auth.user, &state_key, content)?;
+        let member = super::links::check_member_content(app, &auth.user, &state_key, &content)?;
+        if member.invites_remote {
+            let sent = room
+                .invite_remote(&auth.user, &member.target, member.content)
+                .await?;
+            return Ok(Json(json!({ "event_id": sent.event_id })));
+        }
+        content =
+            serde_json::to_vec(&member.content).map_err(|error| MatrixError::bad_json(error.to_string()))?;
     }
     let event = NewEvent {
         sender: auth.user.clone(),
         kind,
         state_key: Some(state_key),
-        content: content.to_vec(),
+        content,
         redacts: None,
         timestamp_ms: super::claimed_time(auth, options.ts),
     };

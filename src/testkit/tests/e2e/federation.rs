@@ -102,3 +102,67 @@ async fn a_room_joined_with_its_members_left_out_fills_up() {
     let said = bob.say(&room, "here").await;
     until("hs1 has the message", async || sees(&alice, &room, &said).await).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_restricted_room_lets_in_who_is_in_the_other_room() {
+    let network = SimNetwork::new(13);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let allowed = public_room(&alice, "10").await;
+    let rule = json!({
+        "join_rule": "restricted",
+        "allow": [{ "type": "m.room_membership", "room_id": allowed, "via": ["hs1"] }],
+    });
+    let body = json!({ "preset": "public_chat", "room_version": "10", "initial_state": [
+        { "type": "m.room.join_rules", "state_key": "", "content": rule },
+    ] });
+    let made = alice.post("/createRoom", body).await.ok();
+    let room = made["room_id"].as_str().expect("a room id").to_owned();
+    let join = async |room: &str| bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.status;
+    let alice_sees = async |room: &str, membership: &str| {
+        until(&format!("{membership} of bob"), async || {
+            let path = format!("/rooms/{room}/state/m.room.member/@bob:hs2");
+            let content = alice.get(&path).await;
+            (content.status == 200 && content.ok()["membership"] == membership).then_some(())
+        })
+        .await;
+    };
+    assert_eq!(join(&room).await, 403, "before he is in the other room");
+    assert_eq!(join(&allowed).await, 200);
+    assert_eq!(join(&room).await, 200);
+    for left in [&room, &allowed] {
+        bob.post(&format!("/rooms/{left}/leave"), json!({})).await.ok();
+        alice_sees(left, "leave").await;
+    }
+    assert_eq!(join(&room).await, 403, "after he has left the other room");
+    let invited = json!({ "user_id": bob.user_id });
+    alice.post(&format!("/rooms/{room}/invite"), invited).await.ok();
+    assert_eq!(join(&room).await, 200, "an invitation is enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_knock_at_another_server_shows_to_who_knocks() {
+    let network = SimNetwork::new(17);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let body = json!({ "preset": "private_chat", "room_version": "10", "initial_state": [
+        { "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": "knock" } },
+    ] });
+    let made = alice.post("/createRoom", body).await.ok();
+    let room = made["room_id"].as_str().expect("a room id").to_owned();
+    let reason = json!({ "reason": "let me in" });
+    bob.post(&format!("/knock/{room}?via=hs1"), reason).await.ok();
+    let news = bob.get("/sync?timeout=0").await.ok();
+    let events = news["rooms"]["knock"][&room]["knock_state"]["events"].clone();
+    let own = events.as_array().and_then(|events| {
+        let is_own = |event: &&Value| event["state_key"] == bob.user_id.as_str();
+        events.iter().find(is_own).cloned()
+    });
+    assert_eq!(
+        own.map(|own| own["content"].clone()),
+        Some(json!({ "membership": "knock", "reason": "let me in" })),
+        "{events}"
+    );
+}

@@ -1,0 +1,194 @@
+//! Rooms of spaces that this server is not in, as other servers describe them (server-server API, "Spaces").
+
+use std::collections::HashMap;
+
+use hearth_users::Membership;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::Auth;
+
+/// So many servers are asked about one room.
+const SERVERS_MAX: usize = 3;
+/// So many rooms are asked about for one page: each is a request to another server.
+const ASKED_MAX: usize = 30;
+/// The most children of a room that are taken from another server's answer.
+const CHILDREN_MAX: usize = 100;
+
+/// What a client is told of a room.
+const FIELDS: [&str; 13] = [
+    "room_id",
+    "name",
+    "topic",
+    "canonical_alias",
+    "num_joined_members",
+    "avatar_url",
+    "world_readable",
+    "guest_can_join",
+    "join_rule",
+    "room_type",
+    "room_version",
+    "encryption",
+    "allowed_room_ids",
+];
+
+/// A room as another server describes it.
+#[derive(Clone)]
+pub struct FarRoom {
+    summary: Map<String, Value>,
+    /// Its `m.space.child` events; none where only its parent's server was asked.
+    children: Option<Vec<Value>>,
+}
+
+/// What other servers have said in the course of one request.
+#[derive(Default)]
+pub struct FarSpaces {
+    known: HashMap<OwnedRoomId, FarRoom>,
+    asked: usize,
+}
+
+impl FarSpaces {
+    /// A room with its children, by what one of these servers says.
+    pub async fn room(
+        &mut self,
+        app: &App,
+        id: &RoomId,
+        via: &[OwnedServerName],
+        suggested_only: bool,
+    ) -> Option<FarRoom> {
+        let known = self.known.get(id).cloned();
+        if let Some(known) = &known
+            && (known.children.is_some() || known.summary.get("room_type") != Some(&json!("m.space")))
+        {
+            return Some(known.clone());
+        }
+        let others = via.iter().filter(|server| **server != app.server_name);
+        for server in others.take(SERVERS_MAX) {
+            if self.asked >= ASKED_MAX {
+                break;
+            }
+            self.asked += 1;
+            match app.federation.hierarchy(server, id, suggested_only).await {
+                Ok(answer) => {
+                    if let Some(room) = self.take(id, &answer) {
+                        return Some(room);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, room = %id, "a space of another server cannot be had"),
+            }
+        }
+        known
+    }
+
+    /// Keeps what an answer says, of the room and of its children.
+    fn take(&mut self, id: &RoomId, answer: &Value) -> Option<FarRoom> {
+        let children = answer["children"].as_array().into_iter().flatten();
+        for child in children.take(CHILDREN_MAX) {
+            if let Some((child_id, child)) = read(child) {
+                self.known.entry(child_id).or_insert(FarRoom {
+                    children: None,
+                    ..child
+                });
+            }
+        }
+        let (found, room) = read(&answer["room"])?;
+        if found != id {
+            return None;
+        }
+        self.known.insert(found, room.clone());
+        Some(room)
+    }
+}
+
+/// A room's description; what clients do not know is left out.
+fn read(room: &Value) -> Option<(OwnedRoomId, FarRoom)> {
+    let id = RoomId::parse(room["room_id"].as_str()?).ok()?;
+    let mut summary = Map::new();
+    for name in FIELDS {
+        if let Some(value) = room.get(name) {
+            summary.insert(name.to_owned(), value.clone());
+        }
+    }
+    for (name, missing) in [
+        ("num_joined_members", json!(0)),
+        ("world_readable", json!(false)),
+        ("guest_can_join", json!(false)),
+    ] {
+        summary.entry(name).or_insert(missing);
+    }
+    let children = room["children_state"].as_array().into_iter().flatten();
+    let children = children
+        .filter(|child| child["type"] == "m.space.child" && child["content"]["via"].is_array())
+        .take(CHILDREN_MAX)
+        .cloned()
+        .collect();
+    Some((
+        id,
+        FarRoom {
+            summary,
+            children: Some(children),
+        },
+    ))
+}
+
+impl FarRoom {
+    /// Whether a user may know of it: it is open, or the user is invited, or in a room whose members may join.
+    pub fn is_shown_to(&self, auth: &Auth) -> Result<bool> {
+        let text = |name: &str| self.summary.get(name).and_then(Value::as_str);
+        let open = matches!(
+            text("join_rule").unwrap_or("public"),
+            "public" | "knock" | "knock_restricted"
+        );
+        if open || self.summary.get("world_readable") == Some(&Value::Bool(true)) {
+            return Ok(true);
+        }
+        let is = |id: &RoomId, wanted: &[Membership]| -> Result<bool> {
+            let entry = auth.handle.room(id)?;
+            Ok(entry.is_some_and(|entry| wanted.contains(&entry.membership)))
+        };
+        let own = text("room_id").and_then(|id| RoomId::parse(id).ok());
+        if let Some(own) = own
+            && is(&own, &[Membership::Join, Membership::Invite])?
+        {
+            return Ok(true);
+        }
+        let allowed = self.summary.get("allowed_room_ids").and_then(Value::as_array);
+        for id in allowed.into_iter().flatten().filter_map(Value::as_str) {
+            if let Ok(id) = RoomId::parse(id)
+                && is(&id, &[Membership::Join])?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Its children, in the order in which the other server gives them.
+    pub fn children(&self) -> impl DoubleEndedIterator<Item = (OwnedRoomId, Vec<OwnedServerName>)> + '_ {
+        self.children.iter().flatten().filter_map(|child| {
+            let id = RoomId::parse(child["state_key"].as_str()?).ok()?;
+            Some((id, via_of(child)))
+        })
+    }
+
+    /// What a client is told of it.
+    pub fn summary(&self) -> Value {
+        Value::Object(self.summary.clone())
+    }
+
+    /// What a client is told of it in a hierarchy.
+    pub fn with_children(&self) -> Value {
+        let mut summary = self.summary();
+        summary["children_state"] = json!(self.children.clone().unwrap_or_default());
+        summary
+    }
+}
+
+/// The servers that a child event names.
+pub fn via_of(child: &Value) -> Vec<OwnedServerName> {
+    let via = child["content"]["via"].as_array().into_iter().flatten();
+    via.filter_map(|server| OwnedServerName::try_from(server.as_str()?).ok())
+        .collect()
+}
