@@ -108,19 +108,20 @@ impl Outbound {
             watcher.event(room, event).await?;
         }
         let own = self.server_name();
-        if !targets::is_ours(event, own) {
-            return Ok(());
-        }
-        let targets = targets::of_event(room, event, own)?;
         let is_join = event.pdu.sender().server_name() == own
             && event.pdu.kind() == "m.room.member"
             && targets::membership_of(event) == Some(Membership::Join);
         if is_join {
-            // Servers that see the user for the first time must hear of the devices.
-            let servers = targets.iter().map(|target| target.server.clone());
-            self.hand_out_list(event.pdu.sender(), servers.collect(), position, tracker)?;
+            // Servers that see the user for the first time must hear of the devices, also those that get the join
+            // itself from the server through which the user came in.
+            let mut servers: BTreeSet<OwnedServerName> = room.servers().into_iter().collect();
+            servers.remove(own);
+            self.hand_out_list(event.pdu.sender(), servers, position, tracker)?;
         }
-        for target in targets {
+        if !targets::is_ours(event, own) {
+            return Ok(());
+        }
+        for target in targets::of_event(room, event, own)? {
             let destination = self.destination(&target.server)?;
             destination.push_event(
                 room.id().to_owned(),
