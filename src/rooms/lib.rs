@@ -61,7 +61,7 @@ pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage};
 pub use error::Error;
 pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use head::{Membership, View};
-pub use input::{NewEvent, Sent, Txn};
+pub use input::{DELAYED_DEVICE, NewEvent, Sent, Txn};
 pub use purge::Purged;
 pub use receipts::{Receipt, ReceiptKind};
 pub use receive::Received;

@@ -1,5 +1,6 @@
 //! The keys of this crate's rows, and the numbers of its outbox operations.
 
+use hearth_storage::schema::delayed_event::DelayedEventKey;
 use hearth_storage::schema::sync_connection::SyncConnectionKey;
 use hearth_storage::schema::token_misc::TokenMiscKey;
 use hearth_storage::schema::user::UserKey;
@@ -113,6 +114,11 @@ pub(crate) fn data(user: EntityKey, room: &str, kind: &str) -> Vec<u8> {
 /// The prefix of all account data of one room, or of the global data.
 pub(crate) fn data_room(user: EntityKey, room: &str) -> Vec<u8> {
     data(user, room, "")
+}
+
+/// A delayed event.
+pub(crate) fn delayed_event(user: EntityKey, id: &str) -> Vec<u8> {
+    DelayedEventKey { user, id: id.into() }.encode()
 }
 
 /// A room entry.

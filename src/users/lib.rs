@@ -10,6 +10,7 @@ mod change;
 mod connections;
 mod cross_signing;
 mod data;
+mod delayed;
 mod device;
 mod directory;
 mod e2ee;
@@ -45,6 +46,9 @@ pub use change::Change;
 pub use connections::ConnectionPart;
 pub use cross_signing::{CrossSigningKeys, CrossSigningUpload};
 pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, is_server_controlled};
+pub use delayed::{
+    Delay, DelayedEvent, DelayedEvents, DelayedSender, Done, Managed, NewDelayedEvent,
+};
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
 pub use e2ee::{

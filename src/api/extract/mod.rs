@@ -8,5 +8,5 @@ mod params;
 
 pub use address::Address;
 pub use auth::{AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
-pub use json::{Json, OptionalJson, RawJson, body_bytes, read_object};
+pub use json::{Json, OptionalJson, OptionalRawJson, RawJson, body_bytes, read_object};
 pub use params::{Path, Query};

@@ -219,6 +219,7 @@ macro_rules! key_test {
 
 pub mod alias;
 pub mod cursor;
+pub mod delayed_event;
 pub mod destination;
 pub mod device_key;
 pub mod entity;

@@ -12,11 +12,13 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 5] = [
+const UNSTABLE_FEATURES: [&str; 6] = [
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
     // Filters of `/messages` by relation.
     "org.matrix.msc3874",
+    // Delayed events.
+    "org.matrix.msc4140",
     // Lists of who may invite.
     "org.matrix.msc4155",
     // Sliding sync (MSC4186) under its unstable path.
