@@ -2,6 +2,7 @@
 
 use hearth_storage::schema::delayed_event::DelayedEventKey;
 use hearth_storage::schema::sync_connection::SyncConnectionKey;
+use hearth_storage::schema::thread_subscription::ThreadSubscriptionKey;
 use hearth_storage::schema::token_misc::TokenMiscKey;
 use hearth_storage::schema::user::UserKey;
 use hearth_storage::schema::user_change::UserChangeKey;
@@ -114,6 +115,16 @@ pub(crate) fn data(user: EntityKey, room: &str, kind: &str) -> Vec<u8> {
 /// The prefix of all account data of one room, or of the global data.
 pub(crate) fn data_room(user: EntityKey, room: &str) -> Vec<u8> {
     data(user, room, "")
+}
+
+/// What a user said of a thread; with an empty root the prefix of all of the room's.
+pub(crate) fn thread(user: EntityKey, room: &str, root: &str) -> Vec<u8> {
+    ThreadSubscriptionKey {
+        user,
+        room: room.into(),
+        root: root.into(),
+    }
+    .encode()
 }
 
 /// A delayed event.

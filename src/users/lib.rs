@@ -35,6 +35,7 @@ mod signatures;
 mod tests;
 #[cfg(test)]
 mod tests_auth;
+mod threads;
 mod token;
 mod uia;
 mod user;
@@ -70,6 +71,7 @@ pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens,
 pub use report::{Report, Reports};
 pub use room_list::{Membership, MembershipUpdate, RoomEntry};
 pub use session::{Login, Session, Tokens};
+pub use threads::{Subscribing, ThreadSubscription};
 pub use uia::{Completed, Stage, Uia, UiaOutcome, UiaRequest};
 pub use user::{Settings, User, Users};
 pub use view::View;

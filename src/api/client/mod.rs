@@ -25,6 +25,7 @@ pub mod server;
 pub mod session;
 pub mod sliding_sync;
 pub mod sync;
+pub mod threads;
 pub mod threepids;
 pub mod to_device;
 pub mod uia;
@@ -60,6 +61,7 @@ pub fn routes() -> Routes {
         rooms::routes(),
         sliding_sync::routes(),
         sync::routes(),
+        threads::routes(),
         session::routes(),
         threepids::routes(),
         to_device::routes(),

@@ -57,6 +57,8 @@ const PATHS: &[&str] = &[
     "/../v1/admin/suspend/{}",
     "/../v1/login/get_token",
     "/../v1/register/m.login.registration_token/validity",
+    "/../unstable/io.element.msc4306/rooms/{}/thread/{}/subscription",
+    "/../unstable/io.element.msc4308/thread_subscriptions?dir={}&from={}&to={}",
     "/../unstable/org.matrix.msc4140/delayed_events",
     "/../unstable/org.matrix.msc4140/delayed_events/{}",
     "/../unstable/org.matrix.msc4140/delayed_events/{}/{}",

@@ -246,6 +246,7 @@ pub mod room_timeline;
 pub mod room_txn;
 pub mod server_key;
 pub mod sync_connection;
+pub mod thread_subscription;
 pub mod to_device;
 pub mod to_device_mark;
 pub mod token_misc;

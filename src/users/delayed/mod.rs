@@ -138,7 +138,7 @@ pub enum Managed {
 #[async_trait]
 pub trait DelayedSender: Send + Sync {
     /// Sends it. The same delayed event sent again gives the same event.
-    async fn send(&self, event: &DelayedEvent) -> Result<OwnedEventId, Box<MatrixError>>;
+    async fn send(&self, event: &DelayedEvent) -> std::result::Result<OwnedEventId, Box<MatrixError>>;
 }
 
 /// The delayed events of all users.

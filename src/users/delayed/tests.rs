@@ -6,8 +6,6 @@ use hearth_core::Shutdown;
 use hearth_core::error::MatrixError;
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, event_id, room_id};
-use serde_json::json;
-use serde_json::value::to_raw_value;
 
 use super::*;
 use crate::tests::World;
@@ -21,7 +19,7 @@ struct Sender {
 
 #[async_trait]
 impl DelayedSender for Sender {
-    async fn send(&self, event: &DelayedEvent) -> Result<OwnedEventId, Box<MatrixError>> {
+    async fn send(&self, event: &DelayedEvent) -> std::result::Result<OwnedEventId, Box<MatrixError>> {
         if let Some(error) = self.refusal.lock().clone() {
             return Err(Box::new(error));
         }
@@ -35,7 +33,7 @@ fn new(kind: &str, delay_ms: u64) -> NewDelayedEvent {
         room_id: room_id!("!room:example.org").to_owned(),
         kind: kind.to_owned(),
         state_key: None,
-        content: to_raw_value(&json!({ "b": 1, "a": 2 })).unwrap(),
+        content: RawValue::from_string(r#"{"b":1,"a":2}"#.to_owned()).unwrap(),
         delay_ms,
         timestamp_ms: None,
         txn: None,
@@ -66,6 +64,9 @@ async fn settled(world: &World) {
     };
     let bound = std::time::Duration::from_secs(60);
     tokio::time::timeout(bound, rest).await.expect("the timer comes to rest");
+    // What it did last is on the disk when an operation that changes nothing is through.
+    let alice = world.users.get(crate::tests::alice_id()).unwrap().unwrap();
+    alice.delayed_of_txn("none").await.unwrap();
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 6] = [
+const UNSTABLE_FEATURES: [&str; 7] = [
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
     // Filters of `/messages` by relation.
@@ -21,6 +21,8 @@ const UNSTABLE_FEATURES: [&str; 6] = [
     "org.matrix.msc4140",
     // Lists of who may invite.
     "org.matrix.msc4155",
+    // Thread subscriptions, with their extension of sliding sync (MSC4308).
+    "org.matrix.msc4306",
     // Sliding sync (MSC4186) under its unstable path.
     "org.matrix.simplified_msc3575",
     // Profile fields of any name, as a flag that clients older than v1.16 look for.

@@ -43,6 +43,7 @@ mod relations;
 mod sending;
 mod sliding;
 mod sync;
+mod threads;
 mod unread;
 mod upgrade;
 mod visibility;
