@@ -47,6 +47,8 @@ pub(crate) mod field {
     pub const PRESENCE: u8 = 6;
     /// The number and time of the last change of the device list.
     pub const DEVICE_LIST: u8 = 7;
+    /// The dehydrated device: which it is, and what it is brought to life with.
+    pub const DEHYDRATED: u8 = 8;
     /// The cross-signing keys: one record.
     pub const CROSS_SIGNING: u8 = 20;
     /// The user's signatures on a key: then the key's owner, 0, the key's or device's id.

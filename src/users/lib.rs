@@ -53,7 +53,7 @@ pub use delayed::{
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
 pub use e2ee::{
-    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice,
+    DehydratedDevice, DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice,
     ToDeviceBatch, ToDeviceMessages,
 };
 pub use error::{Error, Result};

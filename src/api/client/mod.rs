@@ -4,6 +4,7 @@ pub mod account;
 pub mod account_data;
 pub mod appservice;
 pub mod cross_signing;
+pub mod dehydrated_device;
 pub mod delayed_events;
 pub mod devices;
 pub mod directory;
@@ -41,6 +42,7 @@ pub fn routes() -> Routes {
         account_data::routes(),
         appservice::routes(),
         cross_signing::routes(),
+        dehydrated_device::routes(),
         delayed_events::routes(),
         devices::routes(),
         filters::routes(),

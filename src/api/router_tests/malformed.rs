@@ -59,6 +59,8 @@ const PATHS: &[&str] = &[
     "/../v1/register/m.login.registration_token/validity",
     "/../unstable/io.element.msc4306/rooms/{}/thread/{}/subscription",
     "/../unstable/io.element.msc4308/thread_subscriptions?dir={}&from={}&to={}",
+    "/../unstable/org.matrix.msc3814.v1/dehydrated_device",
+    "/../unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events?next_batch={}",
     "/../unstable/org.matrix.msc4140/delayed_events",
     "/../unstable/org.matrix.msc4140/delayed_events/{}",
     "/../unstable/org.matrix.msc4140/delayed_events/{}/{}",

@@ -12,9 +12,11 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 7] = [
+const UNSTABLE_FEATURES: [&str; 8] = [
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
+    // Dehydrated devices.
+    "org.matrix.msc3814",
     // Filters of `/messages` by relation.
     "org.matrix.msc3874",
     // Delayed events.
