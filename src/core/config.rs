@@ -79,6 +79,11 @@ pub struct Config {
     /// endpoint does not exist.
     pub registration_shared_secret: Option<Secret>,
 
+    /// Whether people may come without an account, as guests: they join rooms that are open to guests, read and send there,
+    /// and little else. Anybody can become one at any time, so expect abuse on a public address.
+    #[config(default = false)]
+    pub guests: bool,
+
     /// Full user ids of administrators, beside those made so by other administrators.
     #[config(default = [])]
     pub admins: Vec<String>,

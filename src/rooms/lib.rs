@@ -26,6 +26,7 @@ mod device_lists;
 mod directory;
 mod error;
 mod event;
+mod guests;
 mod head;
 mod input;
 mod keys;

@@ -487,7 +487,7 @@ impl Room {
 }
 
 /// A user's error as a room's.
-fn of_user(error: hearth_users::Error) -> Error {
+pub(crate) fn of_user(error: hearth_users::Error) -> Error {
     match error {
         hearth_users::Error::Storage(error) => Error::Storage(error),
         other => {

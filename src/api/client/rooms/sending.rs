@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::error::Result;
+use crate::extract::guest_refusal;
 
 /// Sends a message event.
 pub(crate) async fn send_message(
@@ -37,12 +38,28 @@ pub(crate) async fn send_state(
         check_aliases(app, &room, &event.content)?;
     }
     if event.kind == "m.room.member" {
+        if app.user(&event.sender)?.account()?.guest {
+            guest_may_join(app, room_id)?;
+        }
         super::links::check_member_content(app, &room, &event.sender, state_key, &event.content)?;
     }
     if let Some(same) = room.same_state(&event)? {
         return Ok(same);
     }
     Ok(room.send(event, txn).await?.event_id)
+}
+
+/// Refuses guests where a room is not open to them. A room that this server is not in is none that it can let a guest into.
+pub(crate) fn guest_may_join(app: &App, room_id: &RoomId) -> Result<()> {
+    let room = app.rooms.get(room_id)?.filter(Room::is_decided_here);
+    let is_open = match room {
+        Some(room) => room.guests_can_join()?,
+        None => false,
+    };
+    match is_open {
+        true => Ok(()),
+        false => Err(guest_refusal("Guests may not join this room").into()),
+    }
 }
 
 /// New aliases must point to the room (M_BAD_ALIAS).

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hearth_testkit::{Answer, Client, SimNetwork, TestServer, encode, text};
+use hearth_testkit::client::text;
+use hearth_testkit::{Answer, Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
 scenarios!(
