@@ -322,7 +322,9 @@ mod tests {
         let check = |version: &str, sender: &str, key: &str, expected: bool| {
             let mut room = Room::new(version);
             let levels = r#"{"users":{"@admin:s":100},"state_default":0}"#;
-            room.levels = Some(Arc::new(PowerLevels::parse(room.rules, levels.as_bytes()).unwrap()));
+            room.levels = Some(Arc::new(
+                PowerLevels::parse(room.rules, levels.as_bytes()).unwrap(),
+            ));
             let judged = room.judge(sender, "x", Some(key), "{}");
             assert_eq!(judged.is_ok(), expected, "{version} {sender} {key}: {judged:?}");
         };

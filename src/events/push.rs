@@ -338,9 +338,7 @@ impl<'a> Asked<'a> {
             PushCondition::SenderNotificationPermission(data) => {
                 self.room.sender_may_notify(data.key.as_ref())
             }
-            PushCondition::ThreadSubscription(data) => {
-                self.room.thread_subscribed() == Some(data.subscribed)
-            }
+            PushCondition::ThreadSubscription(data) => self.room.thread_subscribed() == Some(data.subscribed),
             other => self
                 .ruma
                 .as_ref()

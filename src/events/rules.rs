@@ -163,7 +163,12 @@ mod tests {
         let rules = rules(&RoomVersionId::try_from(OWNED_STATE).unwrap()).unwrap();
         assert!(rules.owned_state && !rules.stable);
         assert!(rules.authorization.integer_power_levels && !rules.authorization.use_room_create_sender);
-        assert!(Rules::all().iter().filter(|rules| rules.stable).all(|rules| !rules.owned_state));
+        assert!(
+            Rules::all()
+                .iter()
+                .filter(|rules| rules.stable)
+                .all(|rules| !rules.owned_state)
+        );
     }
 
     #[test]

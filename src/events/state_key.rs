@@ -82,9 +82,15 @@ mod tests {
         let suffix = "x".repeat(255);
         check(&format!("@a:s_{suffix}"), Some("@a:s"));
         let rules = rules("org.matrix.msc3757.10");
-        assert!(check_state_key(rules, &format!("@a:s_{suffix}x")).is_err(), "too long");
+        assert!(
+            check_state_key(rules, &format!("@a:s_{suffix}x")).is_err(),
+            "too long"
+        );
         assert!(check_state_key(rules, &suffix).is_ok());
-        assert!(check_state_key(rules, &format!("{suffix}x")).is_err(), "too long for nobody's");
+        assert!(
+            check_state_key(rules, &format!("{suffix}x")).is_err(),
+            "too long for nobody's"
+        );
         let user = format!("@{}:s", "a".repeat(252));
         assert!(check_state_key(rules, &format!("{user}_{suffix}")).is_ok());
     }
@@ -93,7 +99,10 @@ mod tests {
     fn other_versions_know_no_suffix() {
         let rules = rules("10");
         assert_eq!(owner(rules, "@a:s_x"), <&UserId>::try_from("@a:s_x").ok());
-        assert!(check_state_key(rules, "@oops").is_ok(), "authorization refuses it");
+        assert!(
+            check_state_key(rules, "@oops").is_ok(),
+            "authorization refuses it"
+        );
         assert!(check_state_key(rules, &"x".repeat(256)).is_err());
     }
 }

@@ -30,10 +30,12 @@ impl ThreadsPage {
     ) -> Result<Self, Error> {
         let from = from.map(ThreadsToken::parse).transpose()?;
         let to = match to {
-            Some(to) => SlidingPos::parse(to)
-                .ok_or(Error::BadToken("to is no position of sliding sync"))?
-                .token
-                .user,
+            Some(to) => {
+                SlidingPos::parse(to)
+                    .ok_or(Error::BadToken("to is no position of sliding sync"))?
+                    .token
+                    .user
+            }
             None => 0,
         };
         let after = from.map_or(0, |from| from.after).max(to);
@@ -69,13 +71,10 @@ impl ThreadsPage {
         let limit = limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
         let more = threads.len() > limit;
         threads.truncate(limit);
-        let before = threads
-            .last()
-            .filter(|_| more)
-            .map(|last| ThreadsToken {
-                before: last.position,
-                after,
-            });
+        let before = threads.last().filter(|_| more).map(|last| ThreadsToken {
+            before: last.position,
+            after,
+        });
         Self { threads, before }
     }
 

@@ -47,14 +47,12 @@ pub use change::Change;
 pub use connections::ConnectionPart;
 pub use cross_signing::{CrossSigningKeys, CrossSigningUpload};
 pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, is_server_controlled};
-pub use delayed::{
-    Delay, DelayedEvent, DelayedEvents, DelayedSender, Done, Managed, NewDelayedEvent,
-};
+pub use delayed::{Delay, DelayedEvent, DelayedEvents, DelayedSender, Done, Managed, NewDelayedEvent};
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
 pub use e2ee::{
-    DehydratedDevice, DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice,
-    ToDeviceBatch, ToDeviceMessages,
+    DehydratedDevice, DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey,
+    RemoteToDevice, ToDeviceBatch, ToDeviceMessages,
 };
 pub use error::{Error, Result};
 pub use invite_permission::InviteVerdict;

@@ -117,7 +117,9 @@ impl User {
             if !changed {
                 return Ok(outcome);
             }
-            if is_new && tx.scan(Family::ThreadSubscription, &self.key.to_bytes())?.len() >= THREADS_PER_USER_MAX {
+            if is_new
+                && tx.scan(Family::ThreadSubscription, &self.key.to_bytes())?.len() >= THREADS_PER_USER_MAX
+            {
                 return Err(Error::TooMany("You have subscribed to too many threads"));
             }
             row.position = tx.position();
@@ -232,7 +234,10 @@ mod tests {
         alice.unsubscribe_thread(room, event_id!("$a"), 1).await.unwrap();
         let roots = |since| {
             let found = alice.now().threads_between(since, Position::MAX).unwrap();
-            found.into_iter().map(|thread| thread.root.to_string()).collect::<Vec<_>>()
+            found
+                .into_iter()
+                .map(|thread| thread.root.to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(roots(0), ["$a", "$b"]);
         assert_eq!(roots(middle), ["$a"]);

@@ -101,20 +101,49 @@ mod tests {
     #[test]
     fn what_guests_may_call() {
         let check = |method: Method, route: &str, path: &str, expected: bool| {
-            assert_eq!(super::check(&method, route, path).is_ok(), expected, "{method} {path}");
+            assert_eq!(
+                super::check(&method, route, path).is_ok(),
+                expected,
+                "{method} {path}"
+            );
         };
         let v3 = "/_matrix/client/v3";
         let send = "/rooms/{roomId}/send/{eventType}/{txnId}";
         check(Method::PUT, &format!("{v3}{send}"), "", true);
         check(Method::POST, &format!("{v3}{send}"), "", false);
-        check(Method::GET, "/_matrix/client/r0/sync", "/_matrix/client/r0/sync", true);
+        check(
+            Method::GET,
+            "/_matrix/client/r0/sync",
+            "/_matrix/client/r0/sync",
+            true,
+        );
         check(Method::POST, "/_matrix/client/v4/sync", "", true);
         check(Method::POST, "/_matrix/client/v3/createRoom", "", false);
-        check(Method::POST, "/_matrix/client/v3/rooms/{roomId}/invite", "", false);
+        check(
+            Method::POST,
+            "/_matrix/client/v3/rooms/{roomId}/invite",
+            "",
+            false,
+        );
         let profile = format!("{v3}/profile/{{userId}}/{{keyName}}");
-        check(Method::PUT, &profile, "/_matrix/client/v3/profile/@a:s/displayname", true);
-        check(Method::PUT, &profile, "/_matrix/client/v3/profile/@a:s/avatar_url", false);
-        check(Method::GET, &profile, "/_matrix/client/v3/profile/@a:s/displayname", false);
+        check(
+            Method::PUT,
+            &profile,
+            "/_matrix/client/v3/profile/@a:s/displayname",
+            true,
+        );
+        check(
+            Method::PUT,
+            &profile,
+            "/_matrix/client/v3/profile/@a:s/avatar_url",
+            false,
+        );
+        check(
+            Method::GET,
+            &profile,
+            "/_matrix/client/v3/profile/@a:s/displayname",
+            false,
+        );
         let delayed = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
         check(Method::GET, delayed, delayed, true);
         check(Method::GET, "/_synapse/admin/v1/rooms", "", false);

@@ -212,7 +212,8 @@ fn threads_notify_by_subscription_where_the_rules_are_switched_on() {
         let mut set = default_ruleset(user);
         for rule in ["unsubscribed_thread", "subscribed_thread"] {
             let rule = format!(".io.element.msc4306.rule.{rule}");
-            set.set_enabled(ruma::push::RuleKind::PostContent, &rule, true).unwrap();
+            set.set_enabled(ruma::push::RuleKind::PostContent, &rule, true)
+                .unwrap();
         }
         Rules::new(set, user)
     };

@@ -202,11 +202,7 @@ impl SyncEngine {
                 .account_data
                 .is_some()
                 .then_some(look.user_position),
-            threads: request
-                .extensions
-                .threads
-                .is_some()
-                .then_some(look.user_position),
+            threads: request.extensions.threads.is_some().then_some(look.user_position),
             e2ee: request.extensions.e2ee,
             lists,
             rooms: found.rooms,

@@ -12,9 +12,7 @@ use super::{
     order::ListedRoom,
     request::{Extensions, ToDevice},
 };
-use crate::{
-    DeviceLists, Error, ThreadsPage, ToDeviceEvent, ToDeviceToken, engine::Look, view::DataEvent,
-};
+use crate::{DeviceLists, Error, ThreadsPage, ToDeviceEvent, ToDeviceToken, engine::Look, view::DataEvent};
 
 /// The receipts of a room that a client is told of where it has none yet: the newest, and its own.
 const FIRST_RECEIPTS_MAX: usize = 100;

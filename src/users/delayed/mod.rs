@@ -327,9 +327,9 @@ impl User {
         let delayed = &self.users.delayed;
         let txn = name_of_txn(txn);
         // An operation that changes nothing waits until what it has read is durable.
-        let look = delayed.lanes.write(self.key.slot, |_| {
-            Ok(delayed.index.lock().of_txn(self.key, &txn))
-        });
+        let look = delayed
+            .lanes
+            .write(self.key.slot, |_| Ok(delayed.index.lock().of_txn(self.key, &txn)));
         look.await
     }
 

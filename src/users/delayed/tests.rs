@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hearth_core::clock::Clock;
 use hearth_core::Shutdown;
+use hearth_core::clock::Clock;
 use hearth_core::error::MatrixError;
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, event_id, room_id};
@@ -58,12 +58,19 @@ async fn settled(world: &World) {
     let delayed = world.users.delayed();
     delayed.news.notify_one();
     let rest = async {
-        while delayed.index.lock().next().is_some_and(|(due, _)| due <= world.clock.now_ms()) {
+        while delayed
+            .index
+            .lock()
+            .next()
+            .is_some_and(|(due, _)| due <= world.clock.now_ms())
+        {
             tokio::task::yield_now().await;
         }
     };
     let bound = std::time::Duration::from_secs(60);
-    tokio::time::timeout(bound, rest).await.expect("the timer comes to rest");
+    tokio::time::timeout(bound, rest)
+        .await
+        .expect("the timer comes to rest");
     // What it did last is on the disk when an operation that changes nothing is through.
     let alice = world.users.get(crate::tests::alice_id()).unwrap().unwrap();
     alice.delayed_of_txn("none").await.unwrap();
@@ -73,10 +80,20 @@ async fn settled(world: &World) {
 async fn events_are_sent_in_the_order_in_which_they_are_due_also_after_a_restart() {
     let world = World::new();
     let alice = world.alice().await;
-    for (kind, delay) in [("third", 3000), ("first", 1000), ("second", 2000), ("later", 60_000)] {
+    for (kind, delay) in [
+        ("third", 3000),
+        ("first", 1000),
+        ("second", 2000),
+        ("later", 60_000),
+    ] {
         scheduled(&alice, new(kind, delay)).await;
     }
-    let kinds: Vec<_> = alice.delayed_events().unwrap().into_iter().map(|event| event.kind).collect();
+    let kinds: Vec<_> = alice
+        .delayed_events()
+        .unwrap()
+        .into_iter()
+        .map(|event| event.kind)
+        .collect();
     assert_eq!(kinds, ["first", "second", "third", "later"]);
     let world = world.restarted(2);
     world.clock.advance(5000);
@@ -102,7 +119,10 @@ async fn a_transaction_schedules_once_and_a_user_only_so_many() {
     assert_eq!(alice.delayed_of_txn("t").await.unwrap(), Some(id.clone()));
     assert_eq!(alice.delayed_of_txn("u").await.unwrap(), None);
     world.clock.advance(1000);
-    assert_eq!(alice.delay_event(new("b", 9000), 1).await.unwrap(), Delay::TooMany(4000));
+    assert_eq!(
+        alice.delay_event(new("b", 9000), 1).await.unwrap(),
+        Delay::TooMany(4000)
+    );
     let event = alice.delayed_event(&id).unwrap().unwrap();
     assert_eq!(event.content.get(), r#"{"b":1,"a":2}"#, "kept as it came");
 }
@@ -114,7 +134,10 @@ async fn what_was_done_is_known_and_cannot_be_done_otherwise() {
     let sender = Arc::new(Sender::default());
     let shutdown = started(&world, &sender);
     let delayed = world.users.delayed();
-    let (sent, cancelled) = (scheduled(&alice, new("a", 9000)).await, scheduled(&alice, new("b", 9000)).await);
+    let (sent, cancelled) = (
+        scheduled(&alice, new("a", 9000)).await,
+        scheduled(&alice, new("b", 9000)).await,
+    );
     assert_eq!(delayed.send(&sent).await.unwrap(), Managed::Done);
     assert_eq!(delayed.cancel(&cancelled).await.unwrap(), Managed::Done);
     for (id, send, cancel) in [
@@ -160,7 +183,10 @@ async fn a_refusal_ends_the_wait_and_a_fault_of_the_server_does_not() {
     *sender.refusal.lock() = Some(MatrixError::forbidden("no"));
     let refused = world.users.delayed().send(&id).await.unwrap();
     assert!(matches!(refused, Managed::Refused(error) if error.status == 403));
-    assert!(alice.delayed_event(&id).unwrap().unwrap().done.is_none(), "sent by hand, it goes on waiting");
+    assert!(
+        alice.delayed_event(&id).unwrap().unwrap().done.is_none(),
+        "sent by hand, it goes on waiting"
+    );
     *sender.refusal.lock() = Some(MatrixError::internal("broken"));
     world.clock.advance(1000);
     settled(&world).await;
@@ -185,5 +211,8 @@ async fn what_was_done_long_ago_is_forgotten() {
     delayed.cancel(&young).await.unwrap();
     assert!(alice.delayed_event(&old).unwrap().is_none());
     assert!(alice.delayed_event(&young).unwrap().is_some());
-    assert!(delayed.index.lock().prune(alice.key(), 0, 0).contains(&young), "the count is a limit too");
+    assert!(
+        delayed.index.lock().prune(alice.key(), 0, 0).contains(&young),
+        "the count is a limit too"
+    );
 }

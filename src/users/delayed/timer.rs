@@ -33,7 +33,10 @@ impl DelayedEvents {
         self.log
             .engine()
             .scan(Family::DelayedEvent, &[], &[0xFF], false, &mut |row, value| {
-                match (DelayedEventKey::decode(row), record::decode::<DelayedEvent>(value)) {
+                match (
+                    DelayedEventKey::decode(row),
+                    record::decode::<DelayedEvent>(value),
+                ) {
                     (Some(key), Ok(event)) => index.put(key.user, &event),
                     // One that cannot be read must not keep the server from starting; the reader has logged it.
                     _ => tracing::error!("a delayed event cannot be read and is not sent"),

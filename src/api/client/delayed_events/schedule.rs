@@ -93,7 +93,9 @@ fn check(app: &App, event: &Delaying, wording: Wording) -> Result<(), MatrixErro
 fn content(bytes: Option<Bytes>) -> Result<Box<RawValue>, MatrixError> {
     let bytes = bytes.ok_or_else(|| MatrixError::not_json("The body is empty, but must be a JSON object"))?;
     if bytes.len() > PDU_MAX_BYTES {
-        return Err(MatrixError::too_large("The content is larger than an event may be"));
+        return Err(MatrixError::too_large(
+            "The content is larger than an event may be",
+        ));
     }
     serde_json::from_slice(&bytes).map_err(|error| MatrixError::not_json(error.to_string()))
 }

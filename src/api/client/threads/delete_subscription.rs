@@ -20,8 +20,6 @@ pub async fn delete_subscription(
 ) -> Result<Json<Value>> {
     let (room, _) = root(&app, &auth, &room_id, &event_id)?;
     let seen = room.view().last_n;
-    auth.handle
-        .unsubscribe_thread(room.id(), &event_id, seen)
-        .await?;
+    auth.handle.unsubscribe_thread(room.id(), &event_id, seen).await?;
     Ok(Json(json!({})))
 }

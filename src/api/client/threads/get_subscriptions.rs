@@ -19,7 +19,10 @@ pub struct Options {
 }
 
 /// A page of the newest changes of the user's subscriptions, or of those before.
-pub async fn get_subscriptions(auth: Auth, Query(options): Query<Options>) -> Result<Json<Map<String, Value>>> {
+pub async fn get_subscriptions(
+    auth: Auth,
+    Query(options): Query<Options>,
+) -> Result<Json<Map<String, Value>>> {
     if options.dir != "b" {
         return Err(MatrixError::invalid_param("dir must be b").into());
     }

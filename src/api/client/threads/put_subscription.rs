@@ -35,10 +35,7 @@ pub async fn put_subscription(
         Some(cause) => Some(cause_in_thread(&room, &event_id, cause)?.header.place.anchor),
         None => None,
     };
-    let subscribing = auth
-        .handle
-        .subscribe_thread(room.id(), &event_id, cause)
-        .await?;
+    let subscribing = auth.handle.subscribe_thread(room.id(), &event_id, cause).await?;
     match subscribing {
         Subscribing::Subscribed => Ok(Json(json!({}))),
         Subscribing::Unsubscribed => {

@@ -38,7 +38,10 @@ async fn tell(from: &Client, to: &Client, device: &str, number: usize) {
 /// A page of messages: their numbers, and the token.
 async fn page(client: &Client, id: &str, token: Option<&str>) -> (Vec<u64>, String) {
     let query = token.map_or(String::new(), |token| format!("?next_batch={}", encode(token)));
-    let page = client.get(&format!("{PATH}/{}/events{query}", encode(id))).await.ok();
+    let page = client
+        .get(&format!("{PATH}/{}/events{query}", encode(id)))
+        .await
+        .ok();
     let numbers = page["events"].as_array().unwrap().iter();
     let numbers = numbers.map(|event| event["content"]["number"].as_u64().unwrap());
     (numbers.collect(), page["next_batch"].as_str().unwrap().to_owned())
@@ -63,10 +66,18 @@ async fn a_dehydrated_device_gathers_messages(server: &TestServer) {
     for id in ["one", "fallback", "fallback"] {
         let claimed = bob.post("/keys/claim", claim.clone()).await.ok();
         let key = &claimed["one_time_keys"][&alice.user_id][ID];
-        assert!(key.get(format!("signed_curve25519:{id}")).is_some(), "{id}: {claimed}");
+        assert!(
+            key.get(format!("signed_curve25519:{id}")).is_some(),
+            "{id}: {claimed}"
+        );
     }
     let devices = alice.get("/devices").await.ok();
-    let ids: Vec<_> = devices["devices"].as_array().unwrap().iter().map(|device| &device["device_id"]).collect();
+    let ids: Vec<_> = devices["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|device| &device["device_id"])
+        .collect();
     assert_eq!(ids, [&json!("ALICE1"), &json!(ID)]);
 
     for number in 0..150 {
@@ -78,9 +89,16 @@ async fn a_dehydrated_device_gathers_messages(server: &TestServer) {
     assert_eq!([first.clone(), second].concat(), (0..150).collect::<Vec<u64>>());
     let (none, same) = page(&alice, ID, Some(&last)).await;
     assert_eq!((none.len(), same), (0, last));
-    assert_eq!(page(&alice, ID, None).await.0, first, "who is interrupted begins again");
+    assert_eq!(
+        page(&alice, ID, None).await.0,
+        first,
+        "who is interrupted begins again"
+    );
     let by_post = alice
-        .post(&format!("{PATH}/{}/events", encode(ID)), json!({ "next_batch": next }))
+        .post(
+            &format!("{PATH}/{}/events", encode(ID)),
+            json!({ "next_batch": next }),
+        )
         .await
         .ok();
     assert_eq!(by_post["events"].as_array().unwrap().len(), 50);
@@ -123,7 +141,11 @@ async fn a_dehydrated_device_goes_with_the_others(server: &TestServer) {
     alice.put(PATH, device(&alice, ID)).await.ok();
     alice.post("/logout", json!({})).await.ok();
     let alice = server.login("alice", "SECOND").await;
-    assert_eq!(alice.get(PATH).await.ok()["device_id"], ID, "it outlives a session");
+    assert_eq!(
+        alice.get(PATH).await.ok()["device_id"],
+        ID,
+        "it outlives a session"
+    );
     alice.post("/logout/all", json!({})).await.ok();
     let alice = server.login("alice", "THIRD").await;
     alice.get(PATH).await.refused(404, "M_NOT_FOUND");
@@ -144,7 +166,12 @@ async fn wrong_dehydrated_devices(server: &TestServer) {
         ("device_keys", json!({}), 400, "M_BAD_JSON"),
         ("device_data", json!({}), 400, "M_BAD_JSON"),
         ("device_data", json!("text"), 400, "M_BAD_JSON"),
-        ("device_data", json!({ "algorithm": "x", "y": "z".repeat(70_000) }), 413, "M_TOO_LARGE"),
+        (
+            "device_data",
+            json!({ "algorithm": "x", "y": "z".repeat(70_000) }),
+            413,
+            "M_TOO_LARGE",
+        ),
         ("one_time_keys", json!({ "nonsense": {} }), 400, "M_INVALID_PARAM"),
     ] {
         let mut body = device(&alice, ID);

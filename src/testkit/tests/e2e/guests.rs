@@ -10,7 +10,8 @@ async fn server(shards: u16) -> TestServer {
 }
 
 async fn guest(server: &TestServer) -> Client {
-    let body = json!({ "initial_device_display_name": "Passing by", "username": "ignored", "password": "ignored" });
+    let body =
+        json!({ "initial_device_display_name": "Passing by", "username": "ignored", "password": "ignored" });
     let answer = server
         .call("POST", "/_matrix/client/v3/register?kind=guest", None, body)
         .await
@@ -20,7 +21,8 @@ async fn guest(server: &TestServer) -> Client {
 
 /// A room of a user, open to guests or not.
 async fn public_room(client: &Client, guests: &str) -> String {
-    let guests = json!({ "type": "m.room.guest_access", "state_key": "", "content": { "guest_access": guests } });
+    let guests =
+        json!({ "type": "m.room.guest_access", "state_key": "", "content": { "guest_access": guests } });
     client
         .create_room(json!({ "preset": "public_chat", "initial_state": [guests] }))
         .await
@@ -38,7 +40,10 @@ async fn a_guest_takes_part_where_guests_may() {
     assert_eq!(who["is_guest"], true);
     assert_ne!(guest.user_id, server.user_id("ignored"));
     assert_eq!(alice.get("/account/whoami").await.ok()["is_guest"], false);
-    let (open, closed) = (public_room(&alice, "can_join").await, public_room(&alice, "forbidden").await);
+    let (open, closed) = (
+        public_room(&alice, "can_join").await,
+        public_room(&alice, "forbidden").await,
+    );
     guest.join(&open).await;
     guest.say(&open, "hello").await;
     let shown = guest.sync("timeout=0").await;
@@ -48,7 +53,12 @@ async fn a_guest_takes_part_where_guests_may() {
         .await
         .refused(403, "M_GUEST_ACCESS_FORBIDDEN");
     guest
-        .try_set_state(&closed, "m.room.member", &guest.user_id, json!({ "membership": "join" }))
+        .try_set_state(
+            &closed,
+            "m.room.member",
+            &guest.user_id,
+            json!({ "membership": "join" }),
+        )
         .await
         .refused(403, "M_GUEST_ACCESS_FORBIDDEN");
     guest
@@ -66,7 +76,10 @@ async fn a_guest_takes_part_where_guests_may() {
         ("POST", format!("/rooms/{}/invite", encode(&open))),
         ("POST", "/user_directory/search".to_owned()),
         ("POST", "/account/password".to_owned()),
-        ("PUT", format!("/rooms/{}/typing/{}", encode(&open), encode(&guest.user_id))),
+        (
+            "PUT",
+            format!("/rooms/{}/typing/{}", encode(&open), encode(&guest.user_id)),
+        ),
         ("GET", "/_matrix/client/v1/admin/lock/x".to_owned()),
     ] {
         guest
@@ -91,7 +104,9 @@ async fn is_out(client: &Client, room: &str, user: &str) {
         }
     };
     let bound = Duration::from_secs(60);
-    tokio::time::timeout(bound, left).await.expect("the guest has to leave");
+    tokio::time::timeout(bound, left)
+        .await
+        .expect("the guest has to leave");
 }
 
 #[tokio::test]
@@ -100,13 +115,18 @@ async fn guests_leave_a_room_that_closes_to_them_also_after_a_crash() {
         let mut server = server(shards).await;
         let (mut alice, bob) = (server.register("alice").await, server.register("bob").await);
         let guest = guest(&server).await;
-        let rooms = [public_room(&alice, "can_join").await, public_room(&alice, "can_join").await];
+        let rooms = [
+            public_room(&alice, "can_join").await,
+            public_room(&alice, "can_join").await,
+        ];
         for room in &rooms {
             bob.join(room).await;
             guest.join(room).await;
         }
         let close = json!({ "guest_access": "forbidden" });
-        alice.set_state(&rooms[0], "m.room.guest_access", "", close.clone()).await;
+        alice
+            .set_state(&rooms[0], "m.room.guest_access", "", close.clone())
+            .await;
         is_out(&alice, &rooms[0], &guest.user_id).await;
         assert_eq!(membership(&alice, &rooms[0], &bob.user_id).await, "join");
         assert_eq!(membership(&alice, &rooms[1], &guest.user_id).await, "join");
@@ -129,21 +149,40 @@ async fn a_guest_becomes_an_ordinary_user() {
             "username": username, "password": PASSWORD, "guest_access_token": token,
             "auth": { "type": "m.login.dummy" },
         });
-        server.call("POST", "/_matrix/client/v3/register", None, body).await
+        server
+            .call("POST", "/_matrix/client/v3/register", None, body)
+            .await
     };
-    register("other", &guest.token).await.refused(400, "M_INVALID_USERNAME");
-    register(&localpart, &alice.token).await.refused(403, "M_FORBIDDEN");
-    register(&localpart, "nonsense").await.refused(401, "M_UNKNOWN_TOKEN");
+    register("other", &guest.token)
+        .await
+        .refused(400, "M_INVALID_USERNAME");
+    register(&localpart, &alice.token)
+        .await
+        .refused(403, "M_FORBIDDEN");
+    register(&localpart, "nonsense")
+        .await
+        .refused(401, "M_UNKNOWN_TOKEN");
     let answer = register(&localpart, &guest.token).await.ok();
     assert_eq!(answer["user_id"], guest.user_id);
     let user = server.login(&localpart, "PHONE").await;
     assert_eq!(user.get("/account/whoami").await.ok()["is_guest"], false);
     user.create_room(json!({})).await;
-    assert_eq!(membership(&alice, &room, &user.user_id).await, "join", "still there");
+    assert_eq!(
+        membership(&alice, &room, &user.user_id).await,
+        "join",
+        "still there"
+    );
     alice
-        .set_state(&room, "m.room.guest_access", "", json!({ "guest_access": "forbidden" }))
+        .set_state(
+            &room,
+            "m.room.guest_access",
+            "",
+            json!({ "guest_access": "forbidden" }),
+        )
         .await;
-    register(&localpart, &guest.token).await.refused(403, "M_FORBIDDEN");
+    register(&localpart, &guest.token)
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 #[tokio::test]

@@ -18,7 +18,10 @@ async fn owned_state(server: &TestServer) {
     let room = alice.create_room(body).await;
     bob.join(&room).await;
     carol.join(&room).await;
-    let (of_bob, of_carol) = (format!("{}{SUFFIX}", bob.user_id), format!("{}{SUFFIX}", carol.user_id));
+    let (of_bob, of_carol) = (
+        format!("{}{SUFFIX}", bob.user_id),
+        format!("{}{SUFFIX}", carol.user_id),
+    );
     for key in [&of_bob, &bob.user_id] {
         bob.set_state(&room, KIND, key, json!({ "by": "bob" })).await;
         alice.set_state(&room, KIND, key, json!({ "by": "alice" })).await;
@@ -54,7 +57,8 @@ async fn owned_state(server: &TestServer) {
 async fn without_owned_state(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let levels = json!({ "events": { KIND: 0 } });
-    let body = json!({ "room_version": "10", "preset": "public_chat", "power_level_content_override": levels });
+    let body =
+        json!({ "room_version": "10", "preset": "public_chat", "power_level_content_override": levels });
     let room = alice.create_room(body).await;
     bob.join(&room).await;
     bob.set_state(&room, KIND, &bob.user_id, json!({})).await;

@@ -88,7 +88,10 @@ async fn default_rules(server: &TestServer) {
         .get("/pushrules/global/postcontent/.io.element.msc4306.rule.subscribed_thread")
         .await
         .ok();
-    assert_eq!((&rule["default"], &rule["enabled"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&rule["default"], &rule["enabled"]),
+        (&json!(true), &json!(false))
+    );
     let shown = alice.sync("timeout=0").await;
     let events = crate::events(&shown["account_data"]);
     let rules = events

@@ -42,7 +42,10 @@ async fn subscribing_and_unsubscribing(server: &TestServer) {
     let at = path(&room, &root);
     alice.delete(&at).await.ok();
     alice.get(&at).await.refused(404, "M_NOT_FOUND");
-    let (inside, outside) = (reply(&alice, &room, &root).await, reply(&alice, &room, &other).await);
+    let (inside, outside) = (
+        reply(&alice, &room, &root).await,
+        reply(&alice, &room, &other).await,
+    );
     for wrong in [&root, &outside, &"$unknown".to_owned()] {
         subscribe(&alice, &room, &root, Some(wrong))
             .await
@@ -98,7 +101,11 @@ async fn the_rules_of_subscriptions(server: &TestServer) {
     };
     let before = unread().await;
     reply(&alice, &room, &one).await;
-    assert_eq!(unread().await, before + 1, "the rules are there, but switched off");
+    assert_eq!(
+        unread().await,
+        before + 1,
+        "the rules are there, but switched off"
+    );
     for rule in ["unsubscribed_thread", "subscribed_thread"] {
         let at = format!("/pushrules/global/postcontent/.io.element.msc4306.rule.{rule}/enabled");
         assert_eq!(bob.get(&at).await.ok(), json!({ "enabled": false }));
@@ -194,7 +201,10 @@ async fn the_rest_of_the_subscriptions_comes_by_pages(server: &TestServer) {
         .ok();
     assert_eq!(told(&page), sorted(&roots[1..3]));
     let from = encode(page["end"].as_str().unwrap());
-    let page = alice.get(&format!("{companion}?dir=b&limit=2&from={from}")).await.ok();
+    let page = alice
+        .get(&format!("{companion}?dir=b&limit=2&from={from}"))
+        .await
+        .ok();
     assert_eq!(told(&page), sorted(&roots[..1]));
     assert_eq!(page.get("end"), None);
     let all = alice.get(&format!("{companion}?dir=b")).await.ok();
