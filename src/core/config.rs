@@ -79,6 +79,11 @@ pub struct Config {
     /// endpoint does not exist.
     pub registration_shared_secret: Option<Secret>,
 
+    /// Whether people may come without an account, as guests: they join rooms that are open to guests, read and send there,
+    /// and little else. Anybody can become one at any time, so expect abuse on a public address.
+    #[config(default = false)]
+    pub guests: bool,
+
     /// Full user ids of administrators, beside those made so by other administrators.
     #[config(default = [])]
     pub admins: Vec<String>,
@@ -180,6 +185,10 @@ pub struct Config {
     /// The log that the server writes to its standard error output.
     #[config(nested)]
     pub log: Log,
+
+    /// Proposals that are not in the Matrix specification yet, each with its number.
+    #[config(nested)]
+    pub experimental: Experimental,
 }
 
 /// Each limit lets `burst` requests through at once and `per_second` more each second, counted for each
@@ -284,6 +293,18 @@ pub struct Log {
     /// "text" for people or "json" for log collectors.
     #[config(default = "text")]
     pub format: LogFormat,
+}
+
+/// Proposals (MSCs) that are not in the Matrix specification yet. A setting goes, or moves to where it belongs, when
+/// its proposal is accepted.
+#[derive(Clone, Debug, Schema)]
+pub struct Experimental {
+    /// MSC4140, events that are sent later: how many may wait for each user. 0 turns them off.
+    #[config(default = 100)]
+    pub delayed_events_per_user: usize,
+    /// MSC4140: the longest delay, in seconds.
+    #[config(default = 86_400)]
+    pub delayed_events_max_seconds: u64,
 }
 
 impl Config {

@@ -44,6 +44,8 @@ pub mod errcode {
         DUPLICATE_ANNOTATION = "M_DUPLICATE_ANNOTATION";
         /// The name is reserved by an application service.
         EXCLUSIVE = "M_EXCLUSIVE";
+        /// A client subscribes by itself to a thread that the user has unsubscribed from since (MSC4306).
+        CONFLICTING_UNSUBSCRIPTION = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION";
         /// Not allowed.
         FORBIDDEN = "M_FORBIDDEN";
         /// Guests may not join the room.
@@ -70,6 +72,8 @@ pub mod errcode {
         MISSING_TOKEN = "M_MISSING_TOKEN";
         /// Nothing was found.
         NOT_FOUND = "M_NOT_FOUND";
+        /// The event is not in the thread (MSC4306).
+        NOT_IN_THREAD = "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD";
         /// Not JSON.
         NOT_JSON = "M_NOT_JSON";
         /// The media was announced but is not there yet.

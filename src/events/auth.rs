@@ -6,6 +6,7 @@ use crate::auth_member::check_member;
 use crate::auth_power::check_power_levels;
 use crate::json::{get, string};
 use crate::state::additional_creators;
+use crate::state_key::{self, check_state_key};
 use crate::{
     CreateInfo, Draft, JoinRuleInfo, MemberInfo, Membership, Pdu, Power, PowerField, PowerLevels, PowerView,
     Rules, ThirdPartyInviteInfo,
@@ -124,12 +125,7 @@ pub fn authorize(rules: &Rules, event: &AuthInput<'_>, state: &dyn StateView) ->
         view.needed_for(event.kind, event.state_key.is_some()),
         &format!("send {}", event.kind),
     )?;
-    if let Some(state_key) = event
-        .state_key
-        .filter(|key| key.starts_with('@') && *key != event.sender.as_str())
-    {
-        return denied(format!("The state key {state_key} is for that user alone."));
-    }
+    check_owner(rules, event, &view, power)?;
     if event.kind == "m.room.power_levels" {
         return check_power_levels(rules, event, &create, levels.as_deref(), power);
     }
@@ -137,6 +133,32 @@ pub fn authorize(rules: &Rules, event: &AuthInput<'_>, state: &dyn StateView) ->
         return check_redaction(event, &view, power);
     }
     Ok(())
+}
+
+/// State whose key begins with a user id is that user's (room versions, "Authorization rules"); where the version has owned state,
+/// the id may be followed by an underscore and more, and more power than the owner's opens it (MSC3757).
+fn check_owner(
+    rules: &Rules,
+    event: &AuthInput<'_>,
+    view: &PowerView<'_>,
+    power: Power,
+) -> Result<(), Denied> {
+    let Some(state_key) = event.state_key else {
+        return Ok(());
+    };
+    if rules.owned_state {
+        check_state_key(rules, state_key).map_err(|error| Denied(format!("{error}.")))?;
+    }
+    if !state_key.starts_with('@') || state_key == event.sender.as_str() {
+        return Ok(());
+    }
+    match state_key::owner(rules, state_key) {
+        Some(owner) if rules.owned_state && (owner == event.sender || power > view.user(owner)) => Ok(()),
+        Some(owner) if rules.owned_state => denied(format!(
+            "The state key {state_key} is for {owner} and users with more power."
+        )),
+        _ => denied(format!("The state key {state_key} is for that user alone.")),
+    }
 }
 
 /// Whether a redaction that was accepted may take effect on an event of `redacted_sender` (room version 3 and later, "Handling redactions").
@@ -292,6 +314,38 @@ mod tests {
         }
         fn third_party_invite(&self, _: &str) -> Option<Arc<ThirdPartyInviteInfo>> {
             None
+        }
+    }
+
+    #[test]
+    fn owned_state_is_for_its_owner_and_for_more_power() {
+        let check = |version: &str, sender: &str, key: &str, expected: bool| {
+            let mut room = Room::new(version);
+            let levels = r#"{"users":{"@admin:s":100},"state_default":0}"#;
+            room.levels = Some(Arc::new(
+                PowerLevels::parse(room.rules, levels.as_bytes()).unwrap(),
+            ));
+            let judged = room.judge(sender, "x", Some(key), "{}");
+            assert_eq!(judged.is_ok(), expected, "{version} {sender} {key}: {judged:?}");
+        };
+        for (sender, key, owned, plain) in [
+            ("@member:s", "@member:s", true, true),
+            ("@member:s", "@member:s_x:!@#", true, false),
+            ("@member:s", "@member:sx", false, false),
+            ("@member:s", "@other:s", false, false),
+            ("@member:s", "@other:s_x", false, false),
+            ("@member:s", "@admin:s_x", false, false),
+            ("@member:s", "@prefix_@member:s_x", false, false),
+            ("@member:s", "no user", true, true),
+            ("@admin:s", "@admin:s_x", true, false),
+            ("@admin:s", "@member:s", true, false),
+            ("@admin:s", "@member:s_x", true, false),
+            ("@admin:s", "@nobody:t", true, false),
+            ("@admin:s", "@oops", false, false),
+            ("@admin:s", "@member:s@x", false, false),
+        ] {
+            check("org.matrix.msc3757.10", sender, key, owned);
+            check("10", sender, key, plain);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::keys::KEY_VERSION_MAX_BYTES;
 use crate::limits::{AUTH_EVENTS_MAX, EVENT_MAX_BYTES, FIELD_MAX_BYTES, PREV_EVENTS_MAX};
 use crate::pdu::{Fields, check_size, write_text_member, write_with};
 use crate::redact::write_redacted_content;
+use crate::state_key::check_state_key;
 use crate::{Error, KeyPair, Layout, Pdu, Rules, Span, base64_encode, canonical};
 
 /// What an event of this server shall say.
@@ -280,11 +281,9 @@ fn signature_bytes(server: &ServerName) -> usize {
 
 fn check(rules: &Rules, draft: &Draft<'_>) -> Result<(), Error> {
     check_size("The event's type", draft.kind.len(), FIELD_MAX_BYTES)?;
-    check_size(
-        "The state key",
-        draft.state_key.map_or(0, str::len),
-        FIELD_MAX_BYTES,
-    )?;
+    if let Some(state_key) = draft.state_key {
+        check_state_key(rules, state_key)?;
+    }
     check_size("The sender", draft.sender.as_str().len(), FIELD_MAX_BYTES)?;
     check_size(
         "The room id",

@@ -30,6 +30,7 @@ mod redact;
 mod resolve;
 mod rules;
 mod state;
+mod state_key;
 mod verify;
 
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use rules::{Rules, rules};
 pub use state::{
     AllowRule, CreateInfo, JoinRule, JoinRuleInfo, MemberInfo, Membership, ThirdPartyInviteInfo,
 };
+pub use state_key::check_state_key;
 pub use verify::{
     required_servers, signature_keys, verify_content_hash, verify_event_signatures, verify_signature,
 };

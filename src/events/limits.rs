@@ -4,6 +4,8 @@
 pub const EVENT_MAX_BYTES: usize = 65_536;
 /// Each of sender, room id, type, event id and state key (the same section).
 pub const FIELD_MAX_BYTES: usize = 255;
+/// A state key that begins with its owner's user id (MSC3757).
+pub const OWNED_STATE_KEY_MAX_BYTES: usize = 511;
 /// Previous events of one event (room versions, "Event format").
 pub const PREV_EVENTS_MAX: usize = 20;
 /// Authorization events of one event (room versions, "Event format").

@@ -7,7 +7,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
 use crate::json::{Member, elements, members, string};
 use crate::limits::{AUTH_EVENTS_MAX, FIELD_MAX_BYTES, PREV_EVENTS_MAX};
 use crate::pdu::{Fields, check_size};
-use crate::{Error, Layout, Rules, Span};
+use crate::{Error, Layout, Rules, Span, state_key};
 
 /// The members of an event that are read.
 #[derive(Default)]
@@ -94,7 +94,7 @@ impl<'a> Parts<'a> {
         let sender = UserId::parse(&*sender)
             .map_err(|error| Error::Format(format!("`sender` is not a user id ({error})")))?;
         let state_key = match layout.state_key.of(json) {
-            Some(value) => Some(text(rules, value, "state_key")?.into()),
+            Some(value) => Some(text_within(rules, value, "state_key", state_key::longest(rules))?.into()),
             None => None,
         };
         // A wrong `redacts` redacts nothing; the event stands as any other.
@@ -137,10 +137,19 @@ impl<'a> Parts<'a> {
 
 /// A string field within its size.
 fn text<'a>(rules: &Rules, value: &'a [u8], name: &'static str) -> Result<Cow<'a, str>, Error> {
+    text_within(rules, value, name, FIELD_MAX_BYTES)
+}
+
+fn text_within<'a>(
+    rules: &Rules,
+    value: &'a [u8],
+    name: &'static str,
+    max: usize,
+) -> Result<Cow<'a, str>, Error> {
     let text = string(value).ok_or_else(|| Error::Format(format!("`{name}` is not a string")))?;
-    let is_longer = text.len() > FIELD_MAX_BYTES;
-    if is_longer && !(rules.counts_characters() && text.chars().count() <= FIELD_MAX_BYTES) {
-        check_size(name, text.len(), FIELD_MAX_BYTES)?;
+    let is_longer = text.len() > max;
+    if is_longer && !(rules.counts_characters() && text.chars().count() <= max) {
+        check_size(name, text.len(), max)?;
     }
     Ok(text)
 }

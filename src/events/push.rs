@@ -28,7 +28,7 @@ const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
 
 /// The push rules of a user who has changed none.
 ///
-/// They are the specification's, the rules for polls (MSC3930), and one of those that the specification dropped in
+/// They are the specification's, the rules for polls (MSC3930) and for thread subscriptions (MSC4306), and one of those that the specification dropped in
 /// v1.17. NOTSPEC: `.m.rule.contains_user_name` stays, for the user's whole id, because bots and bridges that know
 /// nothing of `m.mentions` still name people in the text; where an event has `m.mentions`, the rule does not apply.
 pub fn default_ruleset(user: &UserId) -> Ruleset {
@@ -52,6 +52,15 @@ pub fn default_ruleset(user: &UserId) -> Ruleset {
             conditions,
         })
     };
+    // NOTSPEC: MSC4306 has these rules in force for everybody. Clients that know nothing of subscriptions would then leave
+    // their users without any notification of threads, so a client that does know switches them on.
+    rules.postcontent = std::mem::take(&mut rules.postcontent)
+        .into_iter()
+        .map(|mut rule| {
+            rule.enabled = false;
+            rule
+        })
+        .collect();
     rules
         .override_
         .insert(poll("poll_response", "response", false, Vec::new()));
@@ -129,6 +138,8 @@ pub trait Surroundings {
     fn display_name(&self) -> Option<String>;
     /// Whether the event's sender has the power to notify in this way (`room`).
     fn sender_may_notify(&self, key: &str) -> bool;
+    /// Whether the user is subscribed to the event's thread; none where it is in no thread.
+    fn thread_subscribed(&self) -> Option<bool>;
 }
 
 /// An event, taken apart for push rules.
@@ -159,6 +170,8 @@ pub struct Rules {
     pub set: Ruleset,
     /// Whether they come to the same as the defaults for every event that does not name the user.
     is_default: bool,
+    /// Whether a rule asks for subscriptions to threads.
+    asks_threads: bool,
     /// Rooms that have a rule of their own; in all others these rules count for nothing.
     rooms: std::collections::BTreeSet<String>,
 }
@@ -186,9 +199,11 @@ impl Rules {
             None => true,
         });
         let is_default = same_outcomes(&general, &default_ruleset(user));
+        let asks_threads = set.iter().any(asks_threads);
         Self {
             set,
             is_default,
+            asks_threads,
             rooms,
         }
     }
@@ -196,6 +211,11 @@ impl Rules {
     /// Whether, in this room, the rules come to the same as the defaults for every event that does not name the user.
     pub fn is_default_in(&self, room: &str) -> bool {
         self.is_default && !self.rooms.contains(room)
+    }
+
+    /// Whether what an event means depends on subscriptions to threads.
+    pub fn asks_threads(&self) -> bool {
+        self.asks_threads
     }
 
     /// The actions of the first rule that an event meets. A user's own events meet none.
@@ -214,6 +234,18 @@ impl Rules {
     pub fn outcome(&self, user: &UserId, event: &PushEvent, room: &dyn Surroundings) -> Outcome {
         Outcome::of(self.actions(user, event, room))
     }
+}
+
+/// Whether a rule that is in force has a condition on the subscription to a thread.
+fn asks_threads(rule: AnyPushRuleRef<'_>) -> bool {
+    let conditions = match rule {
+        AnyPushRuleRef::Override(rule)
+        | AnyPushRuleRef::PostContent(rule)
+        | AnyPushRuleRef::Underride(rule) => &rule.conditions,
+        _ => return false,
+    };
+    let asks = |condition: &PushCondition| matches!(condition, PushCondition::ThreadSubscription(_));
+    rule.enabled() && conditions.iter().any(asks)
 }
 
 /// The one room that a rule is about, by a condition on `room_id`.
@@ -261,7 +293,9 @@ impl<'a> Asked<'a> {
         }
         let all = |conditions: &[PushCondition]| conditions.iter().all(|condition| self.applies(condition));
         match rule {
-            AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => all(&rule.conditions),
+            AnyPushRuleRef::Override(rule)
+            | AnyPushRuleRef::PostContent(rule)
+            | AnyPushRuleRef::Underride(rule) => all(&rule.conditions),
             AnyPushRuleRef::Content(rule) if rule.default && rule.rule_id == CONTAINS_USER_NAME => {
                 !self.event.flat.contains_mentions()
                     && self
@@ -304,6 +338,7 @@ impl<'a> Asked<'a> {
             PushCondition::SenderNotificationPermission(data) => {
                 self.room.sender_may_notify(data.key.as_ref())
             }
+            PushCondition::ThreadSubscription(data) => self.room.thread_subscribed() == Some(data.subscribed),
             other => self
                 .ruma
                 .as_ref()

@@ -15,6 +15,11 @@ use crate::Error;
 pub struct Rules {
     /// The version these rules are of.
     pub version: RoomVersionId,
+    /// Whether the specification has the version; others are of proposals, and may go.
+    pub stable: bool,
+    /// Whether a state key that begins with a user id and an underscore is that user's too, and users with more power may
+    /// set the state of others (MSC3757).
+    pub owned_state: bool,
     inner: RoomVersionRules,
 }
 
@@ -42,9 +47,13 @@ static ALL: LazyLock<Vec<Rules>> = LazyLock::new(|| {
         V::V12,
     ]
     .into_iter()
-    .filter_map(|version| version.rules().map(|inner| Rules { version, inner }))
+    .filter_map(Rules::stable)
+    .chain(Rules::with_owned_state())
     .collect()
 });
+
+/// Room version 10 with owned state events.
+const OWNED_STATE: &str = "org.matrix.msc3757.10";
 
 /// The rules of a room version, `None` for a version this server does not know.
 pub fn rules(version: &RoomVersionId) -> Option<&'static Rules> {
@@ -52,7 +61,26 @@ pub fn rules(version: &RoomVersionId) -> Option<&'static Rules> {
 }
 
 impl Rules {
-    /// The rules of every room version this server knows, oldest first.
+    fn stable(version: RoomVersionId) -> Option<Rules> {
+        Some(Rules {
+            inner: version.rules()?,
+            version,
+            stable: true,
+            owned_state: false,
+        })
+    }
+
+    /// MSC3757 on top of room version 10.
+    fn with_owned_state() -> Option<Rules> {
+        Some(Rules {
+            version: RoomVersionId::try_from(OWNED_STATE).ok()?,
+            stable: false,
+            owned_state: true,
+            ..Rules::stable(RoomVersionId::V10)?
+        })
+    }
+
+    /// The rules of every room version this server knows, oldest first, those of proposals at the end.
     pub fn all() -> &'static [Rules] {
         &ALL
     }
@@ -122,12 +150,25 @@ mod tests {
 
     #[test]
     fn every_stable_version_has_rules() {
-        assert_eq!(Rules::all().len(), 12);
+        assert_eq!(Rules::all().iter().filter(|rules| rules.stable).count(), 12);
         for number in 1..=12 {
             let version = RoomVersionId::try_from(number.to_string()).unwrap();
             assert_eq!(rules(&version).unwrap().version, version);
         }
         assert!(rules(&RoomVersionId::try_from("org.example.unknown").unwrap()).is_none());
+    }
+
+    #[test]
+    fn owned_state_is_version_10_with_one_rule_more() {
+        let rules = rules(&RoomVersionId::try_from(OWNED_STATE).unwrap()).unwrap();
+        assert!(rules.owned_state && !rules.stable);
+        assert!(rules.authorization.integer_power_levels && !rules.authorization.use_room_create_sender);
+        assert!(
+            Rules::all()
+                .iter()
+                .filter(|rules| rules.stable)
+                .all(|rules| !rules.owned_state)
+        );
     }
 
     #[test]

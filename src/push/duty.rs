@@ -155,7 +155,8 @@ impl Push {
                 continue;
             }
             let rules = user.rules()?;
-            let around = EventRoom::new(room, user.id(), event);
+            let threads = room.subscribed_threads(&user, &rules)?;
+            let around = EventRoom::new(room, user.id(), event, &threads);
             let actions = rules.actions(user.id(), &parsed, &around);
             if Outcome::of(actions).notify {
                 let told = ItemEvent {

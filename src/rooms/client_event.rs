@@ -125,12 +125,14 @@ impl Room {
             let membership = self.membership_at(event, viewer)?;
             push_string(&mut out, ",\"membership\":", membership.word());
         }
-        if let (Some(origin), Some(device), Some(viewer)) =
-            (&event.header.origin, rendering.device, viewer.as_deref())
-            && origin.device == device
+        if let (Some(origin), Some(viewer)) = (&event.header.origin, viewer.as_deref())
             && *event.pdu.sender() == *viewer.user()
         {
-            push_string(&mut out, ",\"transaction_id\":", &origin.txn);
+            if origin.device == crate::DELAYED_DEVICE {
+                push_string(&mut out, ",\"org.matrix.msc4140.delay_id\":", &origin.txn);
+            } else if rendering.device == Some(origin.device.as_str()) {
+                push_string(&mut out, ",\"transaction_id\":", &origin.txn);
+            }
         }
         if let Some(previous) = self.previous_state(event)? {
             out.push_str(",\"prev_content\":");

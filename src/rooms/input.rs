@@ -48,6 +48,9 @@ impl NewEvent {
     }
 }
 
+/// The device of transactions whose id is that of a delayed event (MSC4140).
+pub const DELAYED_DEVICE: &str = "delayed event";
+
 /// A client's transaction: the same one gives the same event again.
 #[derive(Clone, Debug)]
 pub struct Txn {
@@ -144,6 +147,9 @@ impl Room {
         event.content = canonical::canonicalize(&event.content, strict)?.into_owned();
         if event.content.first() != Some(&b'{') {
             return Err(Error::Invalid("the content is not a JSON object".to_owned()));
+        }
+        if let Some(state_key) = &event.state_key {
+            hearth_events::check_state_key(self.0.rules, state_key)?;
         }
         self.refuse_listed_creators(&event)?;
         let relation = Relation::of_content(&event.content);

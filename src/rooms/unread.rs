@@ -75,6 +75,8 @@ pub struct UnreadUser<'a> {
     pub rules: Arc<Rules>,
     /// Whom the user ignores.
     pub ignored: Arc<BTreeSet<OwnedUserId>>,
+    /// The threads of the room to which the user is subscribed; read only where the rules ask for them.
+    pub threads: BTreeSet<OwnedEventId>,
 }
 
 /// The running totals of a thread after one of its counted events.
@@ -176,12 +178,22 @@ impl Room {
             0 => self.place_at(entry.room_began)?.anchor,
             noted => noted,
         };
+        let rules = user.rules().map_err(of_user)?;
         Ok(Some(UnreadUser {
             id: user.id(),
             joined,
-            rules: user.rules().map_err(of_user)?,
+            threads: self.subscribed_threads(user, &rules)?,
+            rules,
             ignored: user.ignored_users().map_err(of_user)?,
         }))
+    }
+
+    /// The threads of this room to which a user is subscribed, where the rules ask for them; else none.
+    pub fn subscribed_threads(&self, user: &User, rules: &Rules) -> Result<BTreeSet<OwnedEventId>, Error> {
+        match rules.asks_threads() {
+            true => user.subscribed_threads(self.id()).map_err(of_user),
+            false => Ok(BTreeSet::new()),
+        }
     }
 
     /// Whether a user has read an event.
@@ -295,7 +307,7 @@ impl Room {
         let Some(parsed) = PushEvent::new(&event.pdu.json) else {
             return Ok(Outcome::default());
         };
-        let around = EventRoom::new(self, user.id, event);
+        let around = EventRoom::new(self, user.id, event, &user.threads);
         Ok(user.rules.outcome(user.id, &parsed, &around))
     }
 
@@ -475,7 +487,7 @@ impl Room {
 }
 
 /// A user's error as a room's.
-fn of_user(error: hearth_users::Error) -> Error {
+pub(crate) fn of_user(error: hearth_users::Error) -> Error {
     match error {
         hearth_users::Error::Storage(error) => Error::Storage(error),
         other => {
@@ -505,12 +517,23 @@ pub struct EventRoom<'a> {
     room: &'a Room,
     user: &'a UserId,
     event: &'a Event,
+    threads: &'a BTreeSet<OwnedEventId>,
 }
 
 impl<'a> EventRoom<'a> {
-    /// The room at this event, for this user.
-    pub fn new(room: &'a Room, user: &'a UserId, event: &'a Event) -> Self {
-        Self { room, user, event }
+    /// The room at this event, for this user, who is subscribed to these threads of it.
+    pub fn new(
+        room: &'a Room,
+        user: &'a UserId,
+        event: &'a Event,
+        threads: &'a BTreeSet<OwnedEventId>,
+    ) -> Self {
+        Self {
+            room,
+            user,
+            event,
+            threads,
+        }
     }
 
     fn state(&self, kind: &str, state_key: &str) -> Option<Arc<Event>> {
@@ -546,6 +569,15 @@ impl Surroundings for EventRoom<'_> {
         serde_json::from_slice::<Content>(member.pdu.content())
             .ok()?
             .displayname
+    }
+
+    fn thread_subscribed(&self) -> Option<bool> {
+        let root = self.room.event(self.event.header.thread?);
+        let root = root.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the root of a thread could not be read for push rules");
+            None
+        });
+        Some(root.is_some_and(|root| self.threads.contains(root.id())))
     }
 
     fn sender_may_notify(&self, key: &str) -> bool {

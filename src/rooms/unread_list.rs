@@ -56,7 +56,7 @@ impl Room {
                 let Some(parsed) = PushEvent::new(&event.pdu.json) else {
                     continue;
                 };
-                let around = EventRoom::new(self, user.id, &event);
+                let around = EventRoom::new(self, user.id, &event, &user.threads);
                 let actions = user.rules.actions(user.id, &parsed, &around).to_vec();
                 if Outcome::of(&actions).notify {
                     let read = event.header.place <= marks.of(event.header.thread);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hearth_events::push::Rules;
 use hearth_storage::EntityKey;
-use ruma::OwnedUserId;
+use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
     Error, Place, Room,
@@ -33,6 +33,7 @@ struct Found {
 pub(crate) struct Own {
     rules: Arc<Rules>,
     ignored: Arc<BTreeSet<OwnedUserId>>,
+    threads: BTreeSet<OwnedEventId>,
     /// The events after `from` up to `until` were looked at.
     from: u64,
     until: u64,
@@ -73,6 +74,7 @@ impl Room {
         let known = self.0.rooms.own_counts.get(&key).filter(|own| {
             Arc::ptr_eq(&own.rules, &user.rules)
                 && own.ignored == user.ignored
+                && own.threads == user.threads
                 && own.from <= from
                 && own.until <= last.anchor
         });
@@ -104,6 +106,7 @@ impl Room {
         let own = Own {
             rules: user.rules.clone(),
             ignored: user.ignored.clone(),
+            threads: user.threads.clone(),
             from,
             until: last.anchor,
             found,

@@ -222,6 +222,20 @@ impl Parts {
             part: "push",
             reason: error.to_string(),
         })?;
+        let guests = match self.config.guests {
+            true => self.rooms.watch_guests(self.users.clone(), &self.shutdown),
+            false => self.rooms.forget_guests(),
+        };
+        guests.map_err(|error| Error::Start {
+            part: "guests",
+            reason: error.to_string(),
+        })?;
+        let sender = hearth_api::client::delayed_events::Sender::new(&self.api);
+        let delayed = self.users.delayed().start(Arc::new(sender), &self.shutdown);
+        delayed.map_err(|error| Error::Start {
+            part: "delayed events",
+            reason: error.to_string(),
+        })?;
         let media = self.media.clone();
         tasks::spawn("media sweep", async move {
             if let Err(error) = media.sweep().await {

@@ -124,6 +124,10 @@ families! {
     RemoteUser = 42, "remote_user", remote_user;
     /// What pushers are still to be told.
     PushQueue = 50, "push_queue", push_queue;
+    /// Events that users have asked to be sent later.
+    DelayedEvent = 51, "delayed_event", delayed_event;
+    /// Which threads users have subscribed to.
+    ThreadSubscription = 52, "thread_subscription", thread_subscription;
     /// What connections of sliding sync have been sent.
     SyncConnection = 45, "sync_connection", sync_connection;
 }

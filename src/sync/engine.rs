@@ -477,7 +477,11 @@ impl Look<'_> {
                     }
                 }
                 Change::DeviceList => own.devices = true,
-                Change::Devices | Change::Profile | Change::Account | Change::ToDevice => {}
+                Change::Devices
+                | Change::Profile
+                | Change::Account
+                | Change::ToDevice
+                | Change::Thread { .. } => {}
             }
         }
         if self.request.full_state {

@@ -18,6 +18,7 @@ mod notifier;
 mod presence;
 mod room;
 pub mod sliding;
+mod threads;
 mod token;
 pub mod v3;
 mod view;
@@ -25,7 +26,8 @@ mod view;
 pub use engine::{StateSide, SyncEngine, SyncRequest};
 pub use error::Error;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
-pub use token::{BatchToken, SlidingPos, SyncToken, ToDeviceToken};
+pub use threads::ThreadsPage;
+pub use token::{BatchToken, SlidingPos, SyncToken, ThreadsToken, ToDeviceToken};
 pub use view::{
     DataEvent, DeviceLists, JoinedRoom, LeftRoom, StrippedRoom, Summary, SyncView, Timeline, ToDeviceEvent,
     Unread,

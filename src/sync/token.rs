@@ -6,6 +6,7 @@
 //! | `t1_…` | a [`Place`]: a gap in one room's timeline |
 //! | `p1_…` | a [`SlidingPos`]: an answer of a connection of sliding sync, and how far it went |
 //! | `d1_…` | how far a device has got the messages to it ([`ToDeviceToken`]) |
+//! | `h1_…` | between which changes of thread subscriptions to go on ([`ThreadsToken`]) |
 //! | `n1_…` | reserved: the name of a sync token that is too long for a URL, stored in the user's shard |
 //!
 //! After the prefix stand variable-length integers in base64url without padding.
@@ -23,6 +24,7 @@ const SYNC_PREFIX: &str = "s1_";
 const PLACE_PREFIX: &str = "t1_";
 const SLIDING_PREFIX: &str = "p1_";
 const TO_DEVICE_PREFIX: &str = "d1_";
+const THREADS_PREFIX: &str = "h1_";
 
 /// The longest text that is looked at: twice what a token in a URL may have.
 const TEXT_MAX_BYTES: usize = 2 * hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
@@ -55,6 +57,15 @@ pub struct SlidingPos {
 /// How far a device has got the messages to it: a position in the user's shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToDeviceToken(pub Position);
+
+/// Changes of thread subscriptions that were not sent, by their positions in the user's shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadsToken {
+    /// They are before this one.
+    pub before: Position,
+    /// And after this one.
+    pub after: Position,
+}
 
 impl SlidingPos {
     /// Reads a position; none for anything else.
@@ -105,6 +116,32 @@ impl fmt::Display for ToDeviceToken {
         let mut bytes = Vec::with_capacity(10);
         put(&mut bytes, self.0);
         f.write_str(TO_DEVICE_PREFIX)?;
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl ThreadsToken {
+    /// Reads a token.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bytes = text
+            .strip_prefix(THREADS_PREFIX)
+            .filter(|text| text.len() <= TEXT_MAX_BYTES)
+            .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let token = bytes.and_then(|bytes| {
+            let mut rest = bytes.as_slice();
+            let (before, after) = (take(&mut rest)?, take(&mut rest)?);
+            rest.is_empty().then_some(Self { before, after })
+        });
+        token.ok_or(Error::BadToken("it is none of thread subscriptions"))
+    }
+}
+
+impl fmt::Display for ThreadsToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::with_capacity(20);
+        put(&mut bytes, self.before);
+        put(&mut bytes, self.after);
+        f.write_str(THREADS_PREFIX)?;
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 }

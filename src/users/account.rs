@@ -47,6 +47,9 @@ pub struct Account {
     /// The id of the application service that owns the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appservice: Option<String>,
+    /// Whether this is a guest, who has no password and may do little.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest: bool,
 }
 
 impl Account {
@@ -67,6 +70,8 @@ pub struct NewAccount {
     pub appservice: Option<String>,
     /// The first display name.
     pub displayname: Option<String>,
+    /// Whether this is a guest.
+    pub guest: bool,
 }
 
 /// How many characters a generated user name has.
@@ -103,6 +108,7 @@ impl Users {
             locked: false,
             suspended: false,
             appservice: new.appservice,
+            guest: new.guest,
         };
         let mut profile = Profile::default();
         if let Some(name) = new.displayname {
@@ -126,7 +132,10 @@ impl Users {
                     keys::user(key, field::PROFILE, ""),
                     record::encode(&profile),
                 );
-                tx.outbox(SearchUpdate::new(id, Some(&profile)).row(&self.settings.server_name));
+                // Guests are not found by others: they come and go.
+                if !account.guest {
+                    tx.outbox(SearchUpdate::new(id, Some(&profile)).row(&self.settings.server_name));
+                }
                 Ok(key)
             })
             .await?;
@@ -135,6 +144,40 @@ impl Users {
             id: id.to_owned(),
             key,
         })
+    }
+
+    /// Makes a guest an ordinary user with a password ("Guest Access"). A registration token is used up, where there is one.
+    pub async fn upgrade_guest(
+        self: &Arc<Self>,
+        guest: &User,
+        password: String,
+        token: Option<PendingUse>,
+    ) -> Result<()> {
+        let hash = self.hash_password(password).await?;
+        let token = token.map(PendingUse::into_token);
+        let grant = match &token {
+            Some(token) => Some(self.registration_tokens().consume(token).await?),
+            None => None,
+        };
+        let upgraded = guest
+            .write(|tx| {
+                let mut account = account_of(tx, guest.key)?;
+                if !account.guest || account.deactivated {
+                    return Err(Error::Forbidden("This is not a guest"));
+                }
+                account.guest = false;
+                account.admin = grant.is_some_and(|grant| grant.admin);
+                account.password_hash = Some(hash);
+                put_account(tx, guest.key, &account)?;
+                let profile = guest.profile()?;
+                tx.outbox(SearchUpdate::new(&guest.id, Some(&profile)).row(&self.settings.server_name));
+                Ok(())
+            })
+            .await;
+        if let (Err(_), Some(token)) = (&upgraded, &token) {
+            self.registration_tokens().give_back(token).await?;
+        }
+        upgraded
     }
 
     /// Creates an account against a registration token: the use is counted first, and given back if the account
@@ -265,8 +308,10 @@ impl User {
             );
             tx.changed(Change::Profile)?;
             tx.delete(Family::User, keys::user(self.key, field::PRESENCE, ""));
-            for (row, _) in tx.scan(Family::UserData, &self.key.to_bytes())? {
-                tx.delete(Family::UserData, row);
+            for family in [Family::UserData, Family::ThreadSubscription] {
+                for (row, _) in tx.scan(family, &self.key.to_bytes())? {
+                    tx.delete(family, row);
+                }
             }
             tx.outbox(SearchUpdate::new(&self.id, None).row(server_name));
             Ok(())

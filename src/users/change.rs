@@ -1,7 +1,7 @@
 //! The change stream of a user: position → what changed. A thing stands in it once, at its last change.
 
 use hearth_storage::{EntityKey, Family, Position, Reader};
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 
 use crate::error::Result;
 use crate::keys::{self, field};
@@ -33,6 +33,13 @@ pub enum Change {
     DeviceList,
     /// Messages for devices arrived.
     ToDevice,
+    /// The subscription to a thread.
+    Thread {
+        /// The room.
+        room: OwnedRoomId,
+        /// The event at which the thread begins.
+        root: OwnedEventId,
+    },
 }
 
 impl Change {
@@ -45,6 +52,7 @@ impl Change {
             Self::Account => 5,
             Self::DeviceList => 6,
             Self::ToDevice => 7,
+            Self::Thread { .. } => 8,
         }
     }
 
@@ -53,13 +61,16 @@ impl Change {
         match self {
             Self::Profile | Self::Account => true,
             Self::AccountData { room: None, kind } => kind == crate::data::IGNORED_USERS,
-            Self::AccountData { .. } | Self::Room(_) | Self::Devices | Self::DeviceList | Self::ToDevice => {
-                false
-            }
+            Self::AccountData { .. }
+            | Self::Room(_)
+            | Self::Devices
+            | Self::DeviceList
+            | Self::ToDevice
+            | Self::Thread { .. } => false,
         }
     }
 
-    /// Kind u8, then for a room its id, for account data room id, 0, type.
+    /// Kind u8, then for a room its id, for account data room id, 0, type, for a thread room id, 0, root.
     pub(crate) fn encode(&self) -> String {
         let mut out = String::from(char::from(self.kind()));
         match self {
@@ -68,6 +79,11 @@ impl Change {
                 out.push_str(room.as_deref().map_or("", RoomId::as_str));
                 out.push('\0');
                 out.push_str(kind);
+            }
+            Self::Thread { room, root } => {
+                out.push_str(room.as_str());
+                out.push('\0');
+                out.push_str(root.as_str());
             }
             Self::Devices | Self::Profile | Self::Account | Self::DeviceList | Self::ToDevice => {}
         }
@@ -97,6 +113,13 @@ impl Change {
             5 => Some(Self::Account),
             6 => Some(Self::DeviceList),
             7 => Some(Self::ToDevice),
+            8 => {
+                let (room, root) = rest.split_once('\0')?;
+                Some(Self::Thread {
+                    room: OwnedRoomId::try_from(room).ok()?,
+                    root: OwnedEventId::try_from(root).ok()?,
+                })
+            }
             _ => None,
         }
     }
@@ -175,8 +198,12 @@ mod tests {
                 kind: "m.direct".into(),
             },
             Change::AccountData {
-                room: Some(room),
+                room: Some(room.clone()),
                 kind: "m.tag".into(),
+            },
+            Change::Thread {
+                room,
+                root: OwnedEventId::try_from("$a").unwrap(),
             },
             Change::Devices,
             Change::Profile,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::data;
-use crate::e2ee::{device_keys, lists};
+use crate::e2ee::{dehydrated, device_keys, lists};
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::session::{Session, drop_tokens};
@@ -275,7 +275,7 @@ pub(crate) fn store(tx: &mut Tx<'_>, key: EntityKey, id: &DeviceId, device: &Dev
 }
 
 /// Deletes a device with all it left here; says whether others knew keys of it.
-fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
+pub(crate) fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: DeviceRecord) -> Result<bool> {
     let key = user.key;
     user.drop_pushers(tx, Some(id))?;
     data::drop_of_device(tx, key, id)?;
@@ -283,6 +283,7 @@ fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: DeviceRecord)
     tx.delete(Family::UserDevice, keys::device(key, id.as_str()));
     let had_keys = device_keys::has_keys(tx, key, id)?;
     device_keys::remove_device(tx, key, id)?;
+    dehydrated::forget(tx, key, id)?;
     crate::connections::remove_device(tx, key, id)?;
     Ok(had_keys)
 }

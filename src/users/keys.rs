@@ -1,6 +1,8 @@
 //! The keys of this crate's rows, and the numbers of its outbox operations.
 
+use hearth_storage::schema::delayed_event::DelayedEventKey;
 use hearth_storage::schema::sync_connection::SyncConnectionKey;
+use hearth_storage::schema::thread_subscription::ThreadSubscriptionKey;
 use hearth_storage::schema::token_misc::TokenMiscKey;
 use hearth_storage::schema::user::UserKey;
 use hearth_storage::schema::user_change::UserChangeKey;
@@ -45,6 +47,8 @@ pub(crate) mod field {
     pub const PRESENCE: u8 = 6;
     /// The number and time of the last change of the device list.
     pub const DEVICE_LIST: u8 = 7;
+    /// The dehydrated device: which it is, and what it is brought to life with.
+    pub const DEHYDRATED: u8 = 8;
     /// The cross-signing keys: one record.
     pub const CROSS_SIGNING: u8 = 20;
     /// The user's signatures on a key: then the key's owner, 0, the key's or device's id.
@@ -113,6 +117,21 @@ pub(crate) fn data(user: EntityKey, room: &str, kind: &str) -> Vec<u8> {
 /// The prefix of all account data of one room, or of the global data.
 pub(crate) fn data_room(user: EntityKey, room: &str) -> Vec<u8> {
     data(user, room, "")
+}
+
+/// What a user said of a thread; with an empty root the prefix of all of the room's.
+pub(crate) fn thread(user: EntityKey, room: &str, root: &str) -> Vec<u8> {
+    ThreadSubscriptionKey {
+        user,
+        room: room.into(),
+        root: root.into(),
+    }
+    .encode()
+}
+
+/// A delayed event.
+pub(crate) fn delayed_event(user: EntityKey, id: &str) -> Vec<u8> {
+    DelayedEventKey { user, id: id.into() }.encode()
 }
 
 /// A room entry.

@@ -10,6 +10,7 @@ mod change;
 mod connections;
 mod cross_signing;
 mod data;
+mod delayed;
 mod device;
 mod directory;
 mod e2ee;
@@ -34,6 +35,7 @@ mod signatures;
 mod tests;
 #[cfg(test)]
 mod tests_auth;
+mod threads;
 mod token;
 mod uia;
 mod user;
@@ -45,11 +47,12 @@ pub use change::Change;
 pub use connections::ConnectionPart;
 pub use cross_signing::{CrossSigningKeys, CrossSigningUpload};
 pub use data::{AccountData, DIRECT, FULLY_READ, IGNORED_USERS, PUSH_RULES, TAG, is_server_controlled};
+pub use delayed::{Delay, DelayedEvent, DelayedEvents, DelayedSender, Done, Managed, NewDelayedEvent};
 pub use device::Device;
 pub use directory::{Directory, FoundUser, SearchResults, SearchUpdate};
 pub use e2ee::{
-    DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey, RemoteToDevice,
-    ToDeviceBatch, ToDeviceMessages,
+    DehydratedDevice, DeviceKeys, DeviceListUpdate, KeyCounts, KeyUpload, ListChanges, OneTimeKey,
+    RemoteToDevice, ToDeviceBatch, ToDeviceMessages,
 };
 pub use error::{Error, Result};
 pub use invite_permission::InviteVerdict;
@@ -66,6 +69,7 @@ pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens,
 pub use report::{Report, Reports};
 pub use room_list::{Membership, MembershipUpdate, RoomEntry};
 pub use session::{Login, Session, Tokens};
+pub use threads::{Subscribing, ThreadSubscription};
 pub use uia::{Completed, Stage, Uia, UiaOutcome, UiaRequest};
 pub use user::{Settings, User, Users};
 pub use view::View;

@@ -6,6 +6,7 @@ use ruma::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::account::account_of;
 use crate::change::Change;
 use crate::directory::SearchUpdate;
 use crate::error::{Error, Result};
@@ -152,7 +153,8 @@ impl User {
                 }
                 tx.put(Family::User, row, record::encode(&profile));
                 tx.changed(Change::Profile)?;
-                if matches!(key, "displayname" | "avatar_url") {
+                // Guests are not to be found.
+                if matches!(key, "displayname" | "avatar_url") && !account_of(tx, self.key)?.guest {
                     tx.outbox(SearchUpdate::new(&self.id, Some(&profile)).row(server_name));
                 }
             }

@@ -12,6 +12,7 @@ use ruma::{DeviceId, OwnedDeviceId, UserId};
 use crate::account::{Account, account_of};
 use crate::change::Change;
 use crate::device::{self, DeviceRecord};
+use crate::e2ee::dehydrated;
 use crate::error::{Error, Result};
 use crate::keys::{self, field};
 use crate::token::{self, Hash, TokenKind, TokenRecord};
@@ -208,6 +209,7 @@ impl User {
             device.user_agent = login.user_agent;
             let tokens = self.issue(tx, &device_id, &mut device, login.refreshable, false);
             device::store(tx, self.key, &device_id, &device);
+            dehydrated::forget(tx, self.key, &device_id)?;
             Ok(tokens)
         })
         .await

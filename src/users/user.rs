@@ -11,6 +11,7 @@ use ruma::{OwnedServerName, OwnedUserId, UserId};
 use crate::account::Account;
 use crate::cache::{Caches, Known};
 use crate::data::{self, IgnoredUsers};
+use crate::delayed::DelayedEvents;
 use crate::device::LastSeen;
 use crate::directory::Directory;
 use crate::e2ee::to_device::ToDeviceHandler;
@@ -78,6 +79,7 @@ pub struct Users {
     pub(crate) openid: OpenIdTokens,
     pub(crate) push_rules: RulesCache,
     pub(crate) pushing: Arc<Pushing>,
+    pub(crate) delayed: Arc<DelayedEvents>,
     presence: Arc<Presence>,
     uia: Uia,
     registration_tokens: RegistrationTokens,
@@ -132,6 +134,12 @@ impl Users {
             openid: OpenIdTokens::default(),
             push_rules: RulesCache::default(),
             pushing: Arc::new(Pushing::new(log.clone(), lanes.clone())),
+            delayed: Arc::new(DelayedEvents::new(
+                log.clone(),
+                lanes.clone(),
+                clock.clone(),
+                random.clone(),
+            )),
             uia: Uia::new(clock.clone(), random.clone()),
             registration_tokens: RegistrationTokens::new(
                 log.clone(),
@@ -186,6 +194,11 @@ impl Users {
     /// Presence of all local users.
     pub fn presence(&self) -> &Arc<Presence> {
         &self.presence
+    }
+
+    /// What users have asked to be sent later.
+    pub fn delayed(&self) -> &Arc<DelayedEvents> {
+        &self.delayed
     }
 
     /// The sessions of user-interactive authentication.

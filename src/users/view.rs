@@ -20,6 +20,14 @@ impl<'a> View<'a> {
         Self { key, reader }
     }
 
+    pub(crate) fn key(&self) -> EntityKey {
+        self.key
+    }
+
+    pub(crate) fn reader(&self) -> &'a dyn Reader {
+        self.reader
+    }
+
     /// The changes after `since` up to and including `until`, oldest first.
     pub fn changes_between(&self, since: Position, until: Position) -> Result<Vec<(Position, Change)>> {
         change::between(self.reader, self.key, since, until)

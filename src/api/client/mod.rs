@@ -4,6 +4,8 @@ pub mod account;
 pub mod account_data;
 pub mod appservice;
 pub mod cross_signing;
+pub mod dehydrated_device;
+pub mod delayed_events;
 pub mod devices;
 pub mod directory;
 pub mod filters;
@@ -24,6 +26,7 @@ pub mod server;
 pub mod session;
 pub mod sliding_sync;
 pub mod sync;
+pub mod threads;
 pub mod threepids;
 pub mod to_device;
 pub mod uia;
@@ -39,6 +42,8 @@ pub fn routes() -> Routes {
         account_data::routes(),
         appservice::routes(),
         cross_signing::routes(),
+        dehydrated_device::routes(),
+        delayed_events::routes(),
         devices::routes(),
         filters::routes(),
         keys::routes(),
@@ -58,6 +63,7 @@ pub fn routes() -> Routes {
         rooms::routes(),
         sliding_sync::routes(),
         sync::routes(),
+        threads::routes(),
         session::routes(),
         threepids::routes(),
         to_device::routes(),

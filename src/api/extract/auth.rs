@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath};
 use hearth_appservice::Registration;
 use hearth_core::config::Who;
 use hearth_core::error::{MatrixError, errcode};
@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, USER_AGENT};
 use http::request::Parts;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use super::Address;
+use super::{Address, guest};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::ratelimit::Class;
@@ -198,8 +198,20 @@ async fn authenticate(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Auth>>
             }
         },
     };
+    if auth.account.guest {
+        check_guest(parts, app)?;
+    }
     auth.count(app, class)?;
     Ok(Some(auth))
+}
+
+/// Refuses what guests may not do, and all of it where the server takes no guests (any more).
+fn check_guest(parts: &Parts, app: &App) -> Result<(), MatrixError> {
+    if !app.config.guests {
+        return Err(guest::refusal("This server takes no guests"));
+    }
+    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    guest::check(&parts.method, route.unwrap_or_default(), parts.uri.path())
 }
 
 fn of_session(session: Session, parts: &Parts, address: Option<IpAddr>) -> Auth {

@@ -30,6 +30,23 @@ pub struct OptionalJson<T>(pub T);
 #[derive(Clone, Debug)]
 pub struct RawJson(pub Bytes);
 
+/// As [`RawJson`], but the body may be missing: for endpoints that answer a repeated request without it.
+#[derive(Clone, Debug)]
+pub struct OptionalRawJson(Option<Bytes>);
+
+impl OptionalRawJson {
+    /// The body; M_NOT_JSON where there is none.
+    pub fn required(self) -> Result<Bytes, MatrixError> {
+        self.0
+            .ok_or_else(|| MatrixError::not_json("The body is empty, but must be a JSON object"))
+    }
+
+    /// The body, if there is one.
+    pub fn into_option(self) -> Option<Bytes> {
+        self.0
+    }
+}
+
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = ApiError;
 
@@ -60,6 +77,19 @@ impl FromRequest<Arc<App>> for RawJson {
         let bytes = body_bytes(request.into_body(), app.max_request_bytes()).await?;
         read_object::<serde::de::IgnoredAny>(&bytes)?;
         Ok(Self(bytes))
+    }
+}
+
+impl FromRequest<Arc<App>> for OptionalRawJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let bytes = body_bytes(request.into_body(), app.max_request_bytes()).await?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        read_object::<serde::de::IgnoredAny>(&bytes)?;
+        Ok(Self(Some(bytes)))
     }
 }
 

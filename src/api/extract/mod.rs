@@ -3,10 +3,12 @@
 
 mod address;
 mod auth;
+mod guest;
 mod json;
 mod params;
 
 pub use address::Address;
 pub use auth::{AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
-pub use json::{Json, OptionalJson, RawJson, body_bytes, read_object};
+pub(crate) use guest::refusal as guest_refusal;
+pub use json::{Json, OptionalJson, OptionalRawJson, RawJson, body_bytes, read_object};
 pub use params::{Path, Query};

@@ -175,6 +175,19 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         1,
         100,
     );
+    let experimental = &config.experimental;
+    within(
+        "experimental.delayed_events_per_user",
+        experimental.delayed_events_per_user as u64,
+        0,
+        10_000,
+    );
+    within(
+        "experimental.delayed_events_max_seconds",
+        experimental.delayed_events_max_seconds,
+        1,
+        366 * 86_400,
+    );
     let limits = &config.rate_limit;
     for (key, limit) in [
         ("login", limits.login),

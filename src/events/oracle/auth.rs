@@ -20,7 +20,8 @@ proptest! {
 
     #[test]
     fn authorization_agrees(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for rules in Rules::all() {
+        // Ruma does not know the versions of proposals.
+        for rules in Rules::all().iter().filter(|rules| rules.stable) {
             let mut c = Choices(&bytes);
             let room = TestRoom::random(&mut c, rules);
             let event = room.random_event(&mut c, rules);

@@ -9,6 +9,7 @@ struct Room {
     members: u64,
     name: &'static str,
     powerful: bool,
+    thread: Option<bool>,
 }
 
 impl Surroundings for Room {
@@ -24,12 +25,16 @@ impl Surroundings for Room {
     fn sender_may_notify(&self, key: &str) -> bool {
         key == "room" && self.powerful
     }
+    fn thread_subscribed(&self) -> Option<bool> {
+        self.thread
+    }
 }
 
 const ROOM: Room = Room {
     members: 3,
     name: "Ann *",
     powerful: false,
+    thread: None,
 };
 
 fn event(content: Value) -> PushEvent {
@@ -198,4 +203,53 @@ fn stored_rules_get_new_defaults_and_nothing_breaks_them() {
         at("poll_start_one_to_one") < at("rule.poll_start")
             && at("poll_end_one_to_one") < at("rule.poll_end")
     );
+}
+
+#[test]
+fn threads_notify_by_subscription_where_the_rules_are_switched_on() {
+    let user = user_id!("@ann:s");
+    let on = || {
+        let mut set = default_ruleset(user);
+        for rule in ["unsubscribed_thread", "subscribed_thread"] {
+            let rule = format!(".io.element.msc4306.rule.{rule}");
+            set.set_enabled(ruma::push::RuleKind::PostContent, &rule, true)
+                .unwrap();
+        }
+        Rules::new(set, user)
+    };
+    let defaults = Rules::new(default_ruleset(user), user);
+    assert!(!defaults.asks_threads() && defaults.is_default_in("!r:s"));
+    assert!(on().asks_threads() && !on().is_default_in("!r:s"));
+    let (plain, mention) = (
+        json!({ "msgtype": "m.text", "body": "hi" }),
+        json!({ "msgtype": "m.text", "body": "hi", "m.mentions": { "user_ids": ["@ann:s"] } }),
+    );
+    for (content, thread, by_default, switched_on) in [
+        (&plain, None, true, true),
+        (&plain, Some(false), true, false),
+        (&plain, Some(true), true, true),
+        (&mention, Some(false), true, true),
+    ] {
+        let room = Room { thread, ..ROOM };
+        for (rules, expected) in [(&defaults, by_default), (&on(), switched_on)] {
+            let outcome = rules.outcome(user, &event(content.clone()), &room);
+            assert_eq!(outcome.notify, expected, "{content} {thread:?}");
+        }
+    }
+    // A muted room does not mute a thread that the user wants to hear of.
+    let mut set = on().set;
+    set.insert(
+        ruma::push::NewPushRule::Room(ruma::push::NewSimplePushRule::new(
+            ruma::room_id!("!r:s").to_owned(),
+            Vec::new(),
+        )),
+        None,
+        None,
+    )
+    .unwrap();
+    let muted = Rules::new(set, user);
+    for (thread, expected) in [(None, false), (Some(true), true)] {
+        let room = Room { thread, ..ROOM };
+        assert_eq!(muted.outcome(user, &event(plain.clone()), &room).notify, expected);
+    }
 }

@@ -219,6 +219,7 @@ macro_rules! key_test {
 
 pub mod alias;
 pub mod cursor;
+pub mod delayed_event;
 pub mod destination;
 pub mod device_key;
 pub mod entity;
@@ -245,6 +246,7 @@ pub mod room_timeline;
 pub mod room_txn;
 pub mod server_key;
 pub mod sync_connection;
+pub mod thread_subscription;
 pub mod to_device;
 pub mod to_device_mark;
 pub mod token_misc;

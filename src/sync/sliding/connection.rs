@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) token: Option<SyncToken>,
     /// How far global account data were sent, if they were wanted.
     pub(super) global: Option<Position>,
+    /// How far thread subscriptions were sent, if they were wanted.
+    pub(super) threads: Option<Position>,
     /// Whether device lists were sent.
     pub(super) e2ee: bool,
     /// A number for the lists that were asked for.
@@ -111,6 +113,7 @@ pub(super) struct Pending {
     pub(super) answer: u64,
     pub(super) token: SyncToken,
     pub(super) global: Option<Position>,
+    pub(super) threads: Option<Position>,
     pub(super) e2ee: bool,
     pub(super) lists: u64,
     pub(super) rooms: Vec<(OwnedRoomId, RoomSent)>,
@@ -192,8 +195,10 @@ impl Connection {
         self.state.answer = pos.answer;
         self.last_answer = self.last_answer.max(pos.answer);
         self.state.token = Some(pos.token.clone());
-        if let Some(global) = &mut self.state.global {
-            *global = pos.token.user;
+        for seen in [&mut self.state.global, &mut self.state.threads] {
+            if let Some(seen) = seen {
+                *seen = pos.token.user;
+            }
         }
         true
     }
@@ -203,6 +208,7 @@ impl Connection {
         state.answer = pending.answer;
         state.token = Some(pending.token);
         state.global = pending.global;
+        state.threads = pending.threads;
         state.e2ee = pending.e2ee;
         state.lists = pending.lists;
         for (room, sent) in pending.rooms {
@@ -321,6 +327,7 @@ mod tests {
             answer,
             token: SyncToken::default(),
             global: Some(1),
+            threads: None,
             e2ee: false,
             lists: 0,
             rooms: vec![(room_id!("!r:x").to_owned(), sent)],

@@ -174,6 +174,12 @@ impl SyncEngine {
         found
             .extensions
             .read_global(&look, &request.extensions, global, state.e2ee)?;
+        let threads = state
+            .threads
+            .map(|seen| looked.map_or(seen, |looked| looked.user.max(seen)));
+        found
+            .extensions
+            .read_threads(&look, &request.extensions, threads)?;
         let token = token_of(&look, true);
         let lists = super::number_of(&format!("{:?}", request.lists));
         let answers_at_once = lists != connection.state.lists;
@@ -196,6 +202,7 @@ impl SyncEngine {
                 .account_data
                 .is_some()
                 .then_some(look.user_position),
+            threads: request.extensions.threads.is_some().then_some(look.user_position),
             e2ee: request.extensions.e2ee,
             lists,
             rooms: found.rooms,

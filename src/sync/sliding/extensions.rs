@@ -12,7 +12,7 @@ use super::{
     order::ListedRoom,
     request::{Extensions, ToDevice},
 };
-use crate::{DeviceLists, Error, ToDeviceEvent, ToDeviceToken, engine::Look, view::DataEvent};
+use crate::{DeviceLists, Error, ThreadsPage, ToDeviceEvent, ToDeviceToken, engine::Look, view::DataEvent};
 
 /// The receipts of a room that a client is told of where it has none yet: the newest, and its own.
 const FIRST_RECEIPTS_MAX: usize = 100;
@@ -32,6 +32,8 @@ pub struct ExtensionNews {
     pub receipts: BTreeMap<OwnedRoomId, Vec<Receipt>>,
     /// Who types.
     pub typing: BTreeMap<OwnedRoomId, Vec<OwnedUserId>>,
+    /// Changes of subscriptions to threads.
+    pub threads: ThreadsPage,
 }
 
 impl ExtensionNews {
@@ -45,6 +47,7 @@ impl ExtensionNews {
             && self.data.is_empty()
             && self.receipts.is_empty()
             && self.typing.is_empty()
+            && self.threads.threads.is_empty()
     }
 
     /// Reads what is not of single rooms: global account data after `global`, all where there is none; device lists
@@ -72,6 +75,20 @@ impl ExtensionNews {
                 false => DeviceLists::default(),
             };
             self.e2ee = Some((lists, look.request.user.key_counts(device)?));
+        }
+        Ok(())
+    }
+
+    /// Reads subscriptions to threads after `since`; all where there is none.
+    pub(super) fn read_threads(
+        &mut self,
+        look: &Look<'_>,
+        asked: &Extensions,
+        since: Option<Position>,
+    ) -> Result<(), Error> {
+        if let Some(wanted) = asked.threads {
+            let user = &look.request.user;
+            self.threads = ThreadsPage::news(user, since, look.user_position, wanted.limit)?;
         }
         Ok(())
     }

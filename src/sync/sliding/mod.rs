@@ -26,7 +26,7 @@ pub use extensions::ExtensionNews;
 pub use render::{Wire, render};
 pub use request::{
     Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StatePattern, StateRule,
-    ToDevice,
+    Threads, ToDevice,
 };
 pub use room::{Body, FullRoom, Hero, RoomNews};
 

@@ -26,6 +26,9 @@ pub enum Wire {
     V4,
 }
 
+/// The extension of thread subscriptions (MSC4308), by its name before it is in the specification.
+const THREADS: &str = "io.element.msc4308.thread_subscriptions";
+
 /// Writes answers for one device.
 struct Writer<'a> {
     wire: Wire,
@@ -242,6 +245,13 @@ fn extensions(news: &ExtensionNews) -> Result<String, Error> {
         (room, event)
     });
     out.section("typing", of_rooms(typing));
+    if !news.threads.threads.is_empty() {
+        let mut object = news.threads.to_json();
+        if let Some(before) = news.threads.before {
+            object.insert("prev_batch".to_owned(), before.to_string().into());
+        }
+        out.raw(THREADS, &Value::Object(object).to_string());
+    }
     Ok(out.end())
 }
 

@@ -218,6 +218,15 @@ pub struct Extensions {
     pub receipts: Option<Scope>,
     /// Who types.
     pub typing: Option<Scope>,
+    /// Subscriptions to threads (MSC4308).
+    pub threads: Option<Threads>,
+}
+
+/// Which changes of subscriptions to threads are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Threads {
+    /// How many at once, at most.
+    pub limit: Option<usize>,
 }
 
 /// Which messages to the device are wanted.

@@ -37,6 +37,8 @@ struct Head {
     answer: u64,
     token: Option<String>,
     global: Option<u64>,
+    #[serde(default)]
+    threads: Option<u64>,
     e2ee: bool,
     lists: u64,
     configs: Vec<RequiredState>,
@@ -49,6 +51,8 @@ struct Head {
 struct PendingHead {
     answer: u64,
     global: Option<u64>,
+    #[serde(default)]
+    threads: Option<u64>,
     e2ee: bool,
     lists: u64,
 }
@@ -83,12 +87,14 @@ pub(super) fn take_parts(connection: &mut Connection) -> Vec<Batch> {
         answer: state.answer,
         token: state.token.as_ref().map(SyncToken::to_string),
         global: state.global,
+        threads: state.threads,
         e2ee: state.e2ee,
         lists: state.lists,
         configs: state.configs.values().map(|config| (**config).clone()).collect(),
         pending: connection.pending.as_ref().map(|pending| PendingHead {
             answer: pending.answer,
             global: pending.global,
+            threads: pending.threads,
             e2ee: pending.e2ee,
             lists: pending.lists,
         }),
@@ -168,6 +174,7 @@ fn take_head(connection: &mut Connection, head: Head) {
     state.answer = head.answer;
     state.token = head.token.and_then(|token| SyncToken::parse(&token).ok());
     state.global = head.global;
+    state.threads = head.threads;
     state.e2ee = head.e2ee;
     state.lists = head.lists;
     let configs = head.configs.into_iter();
@@ -191,6 +198,7 @@ fn read_pending(rest: &mut &[u8], connection: &Connection, head: Option<PendingH
         answer,
         token: state.token.clone().unwrap_or_default(),
         global: head.map_or(state.global, |head| head.global),
+        threads: head.map_or(state.threads, |head| head.threads),
         e2ee: head.map_or(state.e2ee, |head| head.e2ee),
         lists: head.map_or(state.lists, |head| head.lists),
         rooms: read_rooms(rest),

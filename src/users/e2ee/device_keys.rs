@@ -135,7 +135,7 @@ pub(crate) fn remove_device(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) 
 }
 
 /// Refuses identity keys that are not of this device, or that it has not signed with them.
-fn check(user: &UserId, device: &DeviceId, keys: &Map<String, Value>) -> Result<()> {
+pub(super) fn check(user: &UserId, device: &DeviceId, keys: &Map<String, Value>) -> Result<()> {
     for (name, is_right) in [
         ("algorithms", keys.get("algorithms").is_some_and(Value::is_array)),
         ("keys", keys.get("keys").is_some_and(Value::is_object)),

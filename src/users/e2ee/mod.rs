@@ -1,6 +1,7 @@
 //! End-to-end encryption as far as a server sees it: keys of devices, one-time keys, messages to devices, and who
 //! must be told that a device list changed.
 
+pub(crate) mod dehydrated;
 pub(crate) mod device_keys;
 pub(crate) mod lists;
 mod one_time;
@@ -9,6 +10,7 @@ mod rows;
 mod tests;
 pub(crate) mod to_device;
 
+pub use dehydrated::DehydratedDevice;
 pub use device_keys::{DeviceKeys, KeyUpload};
 pub use lists::{DeviceListUpdate, ListChanges};
 pub use one_time::{KeyCounts, OneTimeKey};

@@ -47,6 +47,9 @@ pub(super) fn kind(name: &str) -> Result<RuleKind, MatrixError> {
         | RuleKind::Sender
         | RuleKind::Room
         | RuleKind::Content) => Ok(kind),
+        // MSC4306: the kind has its future name in sets of rules, and Ruma's in paths.
+        kind @ RuleKind::PostContent => Ok(kind),
+        _ if name == "postcontent" => Ok(RuleKind::PostContent),
         _ => Err(MatrixError::invalid_param(format!(
             "There are no push rules of kind {name:?}"
         ))),
@@ -74,7 +77,9 @@ pub(super) fn find<'a>(
 /// One rule as JSON.
 pub(super) fn rule_json(rule: AnyPushRuleRef<'_>) -> Result<Value> {
     let json = match rule {
-        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => serde_json::to_value(rule),
+        AnyPushRuleRef::Override(rule)
+        | AnyPushRuleRef::PostContent(rule)
+        | AnyPushRuleRef::Underride(rule) => serde_json::to_value(rule),
         AnyPushRuleRef::Content(rule) => serde_json::to_value(rule),
         AnyPushRuleRef::Room(rule) => serde_json::to_value(rule),
         AnyPushRuleRef::Sender(rule) => serde_json::to_value(rule),

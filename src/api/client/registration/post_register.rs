@@ -44,6 +44,8 @@ struct Body {
     initial_device_display_name: Option<String>,
     inhibit_login: Option<bool>,
     refresh_token: Option<bool>,
+    /// The token of a guest who becomes an ordinary user ("Guest Access").
+    guest_access_token: Option<String>,
 }
 
 /// Makes an account and, unless the client says otherwise, its first session.
@@ -56,7 +58,7 @@ pub async fn post_register(
     Json(mut raw): Json<Map<String, Value>>,
 ) -> Result<Json<Map<String, Value>>> {
     if matches!(kind, AccountKind::Guest) {
-        return Err(MatrixError::forbidden("This server has no guest accounts").into());
+        return register_guest(&app, address, &headers, &raw).await;
     }
     let mut body: Body = uia::read(raw.clone())?;
     let user = if body.kind.as_deref() == Some("m.login.application_service") {
@@ -66,11 +68,16 @@ pub async fn post_register(
         if super::is_closed(&app) {
             return Err(MatrixError::forbidden("Registration is closed on this server").into());
         }
-        check(&app, &body)?;
+        let guest = guest_of(&app, &body).await?;
+        check(&app, &body, guest.is_some())?;
         let completed = authenticate(&app, &mut raw).await?;
         // A client may send its parameters only with the first request; the session kept them.
         body = uia::read(completed.body.clone())?;
-        make(&app, &mut body, completed).await?
+        // The session's parameters count, so the guest is looked up by them.
+        match guest_of(&app, &body).await? {
+            Some(guest) => upgrade(&app, guest, &mut body, completed).await?,
+            None => make(&app, &mut body, completed).await?,
+        }
     };
     if body.inhibit_login.unwrap_or(false) {
         let user_id = ("user_id".to_owned(), user.id().as_str().into());
@@ -86,14 +93,70 @@ pub async fn post_register(
 }
 
 /// Refuses what is wrong before a person goes through the stages.
-fn check(app: &Arc<App>, body: &Body) -> Result<()> {
-    if let Some(username) = &body.username {
+fn check(app: &Arc<App>, body: &Body, is_guest: bool) -> Result<()> {
+    if let Some(username) = body.username.as_ref().filter(|_| !is_guest) {
         super::free_name(app, username)?;
     }
     if let Some(password) = &body.password {
         app.users.check_password_rules(password)?;
     }
     Ok(())
+}
+
+/// Makes a guest. All of the body but the name of the device is left unread, as the specification has it.
+async fn register_guest(
+    app: &Arc<App>,
+    address: Address,
+    headers: &HeaderMap,
+    body: &Map<String, Value>,
+) -> Result<Json<Map<String, Value>>> {
+    if !app.config.guests {
+        return Err(MatrixError::forbidden("This server has no guest accounts").into());
+    }
+    app.limits.address(Class::Registration, address.0)?;
+    let id = super::free_name(app, &format!("guest-{}", app.users.generate_localpart()))?;
+    let new = NewAccount {
+        guest: true,
+        ..NewAccount::default()
+    };
+    let user = app.users.create(&id, new).await?;
+    let name = body.get("initial_device_display_name").and_then(Value::as_str);
+    let device = Device {
+        display_name: name.map(str::to_owned),
+        ..Device::default()
+    };
+    Ok(Json(logged_in(app, &user, device, address, headers).await?))
+}
+
+/// The guest whom a token in the body stands for; the name must be the guest's own.
+async fn guest_of(app: &Arc<App>, body: &Body) -> Result<Option<User>> {
+    let Some(token) = &body.guest_access_token else {
+        return Ok(None);
+    };
+    let session = app.users.authenticate(token).await?;
+    if !session.account.guest {
+        return Err(MatrixError::forbidden("guest_access_token is not the token of a guest").into());
+    }
+    let username = body
+        .username
+        .as_deref()
+        .ok_or_else(|| MatrixError::missing_param("A guest who registers must give the own `username`"))?;
+    match super::user_id(app, username)? == session.user.id() {
+        true => Ok(Some(session.user)),
+        false => Err(MatrixError::invalid_username("A guest keeps the name when registering").into()),
+    }
+}
+
+/// Makes the guest an ordinary user.
+async fn upgrade(app: &Arc<App>, guest: User, body: &mut Body, completed: Completed) -> Result<User> {
+    let Some(password) = body.password.take() else {
+        return Err(MatrixError::missing_param("The field `password` is missing").into());
+    };
+    app.users.check_password_rules(&password)?;
+    app.users
+        .upgrade_guest(&guest, password, completed.registration_token)
+        .await?;
+    Ok(guest)
 }
 
 async fn authenticate(app: &Arc<App>, body: &mut Map<String, Value>) -> Result<Completed> {

@@ -15,6 +15,7 @@ use crate::extract::{Auth, Json, OptionalJson, Path, Query};
 use crate::ratelimit::Class;
 
 use super::elsewhere::{Via, reach};
+use super::sending;
 
 /// Members of a member event's content that the server alone sets.
 const RESERVED: [&str; 7] = [
@@ -63,6 +64,9 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
     auth.count(app, Class::Join)?;
     let reach = reach(app, auth, target, via).await?;
     let room_id = &reach.room_id;
+    if auth.account.guest {
+        sending::guest_may_join(app, room_id)?;
+    }
     let mut content = body.custom;
     content.retain(|name, _| !RESERVED.contains(&name.as_str()));
     content.extend(super::member_profile(app, &auth.user)?);

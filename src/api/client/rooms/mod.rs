@@ -33,6 +33,7 @@ mod put_redact;
 mod put_send;
 mod put_state;
 mod put_typing;
+pub(crate) mod sending;
 pub(crate) mod spaces;
 mod tokens;
 mod unban;

@@ -10,13 +10,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::client::delayed_events::schedule::{self, Delaying};
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query, RawJson};
+use crate::extract::{Auth, Json, OptionalRawJson, Path, Query};
 use crate::ratelimit::Class;
 
 #[derive(Deserialize)]
 pub struct Options {
     ts: Option<u64>,
+    /// MSC4140: how many milliseconds the event waits.
+    #[serde(rename = "org.matrix.msc4140.delay")]
+    delay: Option<u64>,
 }
 
 /// Sends a message event; the same transaction gives the same event.
@@ -25,26 +29,36 @@ pub async fn put_send(
     auth: Auth,
     Path((room_id, kind, txn)): Path<(OwnedRoomId, String, String)>,
     Query(options): Query<Options>,
-    RawJson(content): RawJson,
+    content: OptionalRawJson,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     auth.count(&app, Class::Send)?;
-    let room = super::joined_room(&app, &room_id, &auth.user)?;
-    super::events::check_content(&room, &kind, &content)?;
-    let redacts = super::events::redacts(&kind, &content);
-    let event = NewEvent {
-        sender: auth.user.clone(),
-        content: content.to_vec(),
-        state_key: None,
-        redacts,
-        timestamp_ms: super::claimed_time(&auth, options.ts),
-        kind: kind.clone(),
-    };
+    let timestamp_ms = super::claimed_time(&auth, options.ts);
     let txn = Txn {
         device: super::txn_device(&auth),
         scope: format!("send/{kind}"),
         id: txn,
     };
-    let sent = room.send(event, Some(txn)).await?;
-    Ok(Json(json!({ "event_id": sent.event_id })))
+    if let Some(delay_ms) = options.delay {
+        let event = Delaying {
+            room_id,
+            kind,
+            state_key: None,
+            content: content.into_option(),
+            delay_ms,
+            timestamp_ms,
+            txn: Some(txn),
+        };
+        return schedule::delay(&app, &auth, event, schedule::Wording::Query).await;
+    }
+    let event = NewEvent {
+        sender: auth.user.clone(),
+        content: content.required()?.to_vec(),
+        state_key: None,
+        redacts: None,
+        timestamp_ms,
+        kind,
+    };
+    let event_id = super::sending::send_message(&app, &room_id, event, txn).await?;
+    Ok(Json(json!({ "event_id": event_id })))
 }

@@ -3,20 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use hearth_events::Rules;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json};
 
-/// The room versions that this server can create and join.
-const ROOM_VERSIONS: [&str; 12] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
-
 /// Says what this server lets the asking user do.
 pub async fn get_capabilities(State(app): State<Arc<App>>, auth: Auth) -> Result<Json<Value>> {
-    let available: Map<String, Value> = ROOM_VERSIONS
+    let stability = |rules: &Rules| if rules.stable { "stable" } else { "unstable" };
+    let available: Map<String, Value> = Rules::all()
         .iter()
-        .map(|version| ((*version).to_owned(), "stable".into()))
+        .map(|rules| (rules.version.to_string(), stability(rules).into()))
         .collect();
     let mut capabilities = json!({
         "m.change_password": { "enabled": true },
@@ -27,6 +26,10 @@ pub async fn get_capabilities(State(app): State<Arc<App>>, auth: Auth) -> Result
         "m.3pid_changes": { "enabled": false },
         "m.get_login_token": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },
+        "org.matrix.msc4140.delayed_events": {
+            "max_delay_ms": app.config.experimental.delayed_events_max_seconds.saturating_mul(1000),
+            "max_scheduled": app.config.experimental.delayed_events_per_user,
+        },
     });
     // The specification has this one left out where both would be false.
     if auth.is_admin(&app) {

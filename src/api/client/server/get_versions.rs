@@ -12,13 +12,19 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 5] = [
+const UNSTABLE_FEATURES: [&str; 8] = [
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
+    // Dehydrated devices.
+    "org.matrix.msc3814",
     // Filters of `/messages` by relation.
     "org.matrix.msc3874",
+    // Delayed events.
+    "org.matrix.msc4140",
     // Lists of who may invite.
     "org.matrix.msc4155",
+    // Thread subscriptions, with their extension of sliding sync (MSC4308).
+    "org.matrix.msc4306",
     // Sliding sync (MSC4186) under its unstable path.
     "org.matrix.simplified_msc3575",
     // Profile fields of any name, as a flag that clients older than v1.16 look for.

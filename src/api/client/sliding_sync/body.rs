@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_core::error::MatrixError;
 use hearth_core::limits::{ID_MAX_BYTES, SYNC_TIMELINE_MAX_EVENTS};
-use hearth_sync::sliding::{Extensions, ListFilter, Scope, ToDevice};
+use hearth_sync::sliding::{Extensions, ListFilter, Scope, Threads, ToDevice};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
@@ -58,6 +58,14 @@ pub(super) struct ExtensionsBody {
     account_data: Option<ScopeBody>,
     receipts: Option<ScopeBody>,
     typing: Option<ScopeBody>,
+    #[serde(rename = "io.element.msc4308.thread_subscriptions")]
+    threads: Option<ThreadsBody>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ThreadsBody {
+    enabled: Option<bool>,
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,18 +96,21 @@ impl ExtensionsBody {
                 rooms: body.rooms,
             })
         };
+        let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let threads = self.threads.filter(|body| body.enabled == Some(true));
         let to_device = self.to_device.filter(|body| body.enabled == Some(true));
         Extensions {
             to_device: to_device.map(|body| ToDevice {
                 since: body.since.filter(|since| !since.is_empty()),
-                limit: body
-                    .limit
-                    .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+                limit: body.limit.map(size),
             }),
             e2ee: self.e2ee.is_some_and(|body| body.enabled == Some(true)),
             account_data: scope(self.account_data),
             receipts: scope(self.receipts),
             typing: scope(self.typing),
+            threads: threads.map(|body| Threads {
+                limit: body.limit.map(size),
+            }),
         }
     }
 }

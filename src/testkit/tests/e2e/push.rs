@@ -84,10 +84,14 @@ async fn default_rules(server: &TestServer) {
         .await
         .ok();
     assert_eq!(rule["conditions"][1]["pattern"], "org.matrix.msc3381.poll.start");
-    alice
+    let rule = alice
         .get("/pushrules/global/postcontent/.io.element.msc4306.rule.subscribed_thread")
         .await
-        .refused(404, "M_NOT_FOUND");
+        .ok();
+    assert_eq!(
+        (&rule["default"], &rule["enabled"]),
+        (&json!(true), &json!(false))
+    );
     let shown = alice.sync("timeout=0").await;
     let events = crate::events(&shown["account_data"]);
     let rules = events

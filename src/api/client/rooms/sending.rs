@@ -1,0 +1,112 @@
+//! Sending an event with everything that is checked before a room sees it: now, or when a delayed event is due.
+
+use hearth_core::error::{MatrixError, errcode};
+use hearth_rooms::{NewEvent, Room, Txn};
+use ruma::{OwnedEventId, OwnedRoomAliasId, RoomId};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::Result;
+use crate::extract::guest_refusal;
+
+/// Sends a message event.
+pub(crate) async fn send_message(
+    app: &App,
+    room_id: &RoomId,
+    mut event: NewEvent,
+    txn: Txn,
+) -> Result<OwnedEventId> {
+    let room = super::joined_room(app, room_id, &event.sender)?;
+    super::events::check_content(&room, &event.kind, &event.content)?;
+    event.redacts = super::events::redacts(&event.kind, &event.content);
+    Ok(room.send(event, Some(txn)).await?.event_id)
+}
+
+/// Sends a state event; one that is there already gives that one.
+pub(crate) async fn send_state(
+    app: &App,
+    room_id: &RoomId,
+    mut event: NewEvent,
+    txn: Option<Txn>,
+) -> Result<OwnedEventId> {
+    let room = super::room(app, room_id)?;
+    let state_key = event.state_key.as_deref().unwrap_or_default();
+    if event.kind == "m.room.create" {
+        return Err(MatrixError::invalid_param("A room is created once").into());
+    }
+    if event.kind == "m.room.canonical_alias" && state_key.is_empty() {
+        check_aliases(app, &room, &event.content)?;
+    }
+    if event.kind == "m.room.member" {
+        if app.user(&event.sender)?.account()?.guest {
+            guest_may_join(app, room_id)?;
+        }
+        let member = super::links::check_member_content(app, &event.sender, state_key, &event.content)?;
+        if member.invites_remote {
+            let sent = room.invite_remote(&event.sender, &member.target, member.content);
+            return Ok(sent.await?.event_id);
+        }
+        event.content =
+            serde_json::to_vec(&member.content).map_err(|error| MatrixError::bad_json(error.to_string()))?;
+    }
+    if let Some(same) = room.same_state(&event)? {
+        return Ok(same);
+    }
+    Ok(room.send(event, txn).await?.event_id)
+}
+
+/// Refuses guests where a room is not open to them. A room that this server is not in is none that it can let a guest into.
+pub(crate) fn guest_may_join(app: &App, room_id: &RoomId) -> Result<()> {
+    let room = app.rooms.get(room_id)?.filter(Room::is_decided_here);
+    let is_open = match room {
+        Some(room) => room.guests_can_join()?,
+        None => false,
+    };
+    match is_open {
+        true => Ok(()),
+        false => Err(guest_refusal("Guests may not join this room").into()),
+    }
+}
+
+/// New aliases must point to the room (M_BAD_ALIAS).
+fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
+    let aliases = |content: &[u8]| -> Result<Vec<String>, MatrixError> {
+        let content: Value =
+            serde_json::from_slice(content).map_err(|_| MatrixError::not_json("The content is not JSON"))?;
+        let wrong = || MatrixError::invalid_param("alias is no string, or alt_aliases no list of strings");
+        let mut out = Vec::new();
+        match content.get("alias") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(alias)) if alias.is_empty() => {}
+            Some(Value::String(alias)) => out.push(alias.clone()),
+            Some(_) => return Err(wrong()),
+        }
+        match content.get("alt_aliases") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(list)) => {
+                for alias in list {
+                    out.push(alias.as_str().ok_or_else(wrong)?.to_owned());
+                }
+            }
+            Some(_) => return Err(wrong()),
+        }
+        Ok(out)
+    };
+    let before = match room.state("m.room.canonical_alias", "")? {
+        Some(event) => aliases(event.pdu.content()).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    for alias in aliases(content)? {
+        if before.contains(&alias) {
+            continue;
+        }
+        let alias = OwnedRoomAliasId::try_from(alias.as_str())
+            .map_err(|_| MatrixError::invalid_param(format!("{alias:?} is not a room alias")))?;
+        let target = app.rooms.alias(&alias)?;
+        if target.is_none_or(|target| target.room_id != room.id()) {
+            let sentence = format!("The alias {alias} does not point to this room");
+            return Err(MatrixError::new(400, errcode::BAD_ALIAS, sentence).into());
+        }
+    }
+    Ok(())
+}

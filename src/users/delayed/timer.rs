@@ -1,0 +1,107 @@
+//! The timer: sends what is due, in the order in which it is due, also what became due while the server was stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_core::{Shutdown, tasks};
+use hearth_storage::schema::delayed_event::DelayedEventKey;
+use hearth_storage::{Family, record};
+
+use super::{DelayedEvent, DelayedEvents, DelayedSender};
+use crate::error::{Error, Result};
+
+/// The longest sleep: the machine's clock may be set meanwhile.
+const SLEEP_MAX_MS: u64 = 60_000;
+
+/// How long an event is put off that failed for a reason of the server's own.
+const RETRY_MS: u64 = 30_000;
+
+impl DelayedEvents {
+    /// Reads what waits from the disk and starts the timer. Needs a runtime.
+    pub fn start(self: &Arc<Self>, sender: Arc<dyn DelayedSender>, shutdown: &Shutdown) -> Result<()> {
+        if self.sender.set(sender).is_err() {
+            return Err(Error::Internal("delayed events are sent in one way".to_owned()));
+        }
+        self.load()?;
+        let (delayed, shutdown) = (self.clone(), shutdown.clone());
+        tasks::spawn("delayed events", async move { delayed.run(&shutdown).await });
+        Ok(())
+    }
+
+    fn load(&self) -> Result<()> {
+        let mut index = self.index.lock();
+        self.log
+            .engine()
+            .scan(Family::DelayedEvent, &[], &[0xFF], false, &mut |row, value| {
+                match (
+                    DelayedEventKey::decode(row),
+                    record::decode::<DelayedEvent>(value),
+                ) {
+                    (Some(key), Ok(event)) => index.put(key.user, &event),
+                    // One that cannot be read must not keep the server from starting; the reader has logged it.
+                    _ => tracing::error!("a delayed event cannot be read and is not sent"),
+                }
+                true
+            })?;
+        Ok(())
+    }
+
+    async fn run(&self, shutdown: &Shutdown) {
+        while !shutdown.is_triggered() {
+            // Registered before the index is read, so that no news is missed.
+            let news = self.news.notified();
+            let now = self.clock.now_ms();
+            let next = self.index.lock().next();
+            let wait = match next {
+                Some((due, id)) if due <= now => {
+                    self.fire(&id).await;
+                    continue;
+                }
+                Some((due, _)) => (due - now).min(SLEEP_MAX_MS),
+                None => SLEEP_MAX_MS,
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                () = news => {}
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+        }
+    }
+
+    async fn fire(&self, id: &str) {
+        if let Err(error) = self.try_fire(id).await {
+            tracing::error!(%error, "a delayed event could not be worked on; it is tried again");
+            self.put_off(id);
+        }
+    }
+
+    async fn try_fire(&self, id: &str) -> Result<()> {
+        let _one = self.lock(id).lock().await;
+        let now = self.clock.now_ms();
+        // Somebody may have managed it while the lock was waited for.
+        let Some(event) = self.get(id)?.filter(|event| event.done.is_none()) else {
+            return Ok(());
+        };
+        if event.due() > now {
+            return Ok(());
+        }
+        match self.sender()?.send(&event).await {
+            Ok(sent) => self.finish(event, Some(sent), None).await,
+            Err(error) if error.status >= 500 => {
+                tracing::warn!(%error, "a delayed event could not be sent; it is tried again");
+                self.put_off(id);
+                Ok(())
+            }
+            Err(error) => {
+                let body = error.body().as_object().cloned().unwrap_or_default();
+                self.finish(event, None, Some(body)).await
+            }
+        }
+    }
+
+    fn put_off(&self, id: &str) {
+        let due = self.clock.now_ms().saturating_add(RETRY_MS);
+        self.index.lock().postpone(id, due);
+    }
+}
