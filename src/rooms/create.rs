@@ -348,7 +348,8 @@ fn power_levels(room: &Room, spec: &CreateRoom) -> Value {
         },
         "events_default": 0,
         "historical": 100,
-        "invite": 0,
+        // Into a room that all may find, moderators invite.
+        "invite": if matches!(spec.preset, Preset::PublicChat) { 50 } else { 0 },
         "kick": 50,
         "notifications": { "room": 50 },
         "redact": 50,

@@ -151,6 +151,9 @@ pub(crate) fn prune(events: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
         sender: ruma::OwnedUserId,
         #[serde(borrow)]
         content: &'a RawValue,
+        /// Of the create event (MSC4311).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin_server_ts: Option<u64>,
     }
     let mut kept = Vec::new();
     let mut bytes = 0;
@@ -158,6 +161,10 @@ pub(crate) fn prune(events: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
         let Some(event) = serde_json::from_str::<Stripped<'_>>(event.get())
             .ok()
             .filter(|event| event.content.get().starts_with('{'))
+            .map(|event| Stripped {
+                origin_server_ts: event.origin_server_ts.filter(|_| event.kind == "m.room.create"),
+                ..event
+            })
             .and_then(|event| serde_json::value::to_raw_value(&event).ok())
         else {
             continue;

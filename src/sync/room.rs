@@ -343,9 +343,13 @@ impl Look<'_> {
             if sent.contains_key(user.as_str()) {
                 continue;
             }
-            let Some(event) = room.state_at(root, "m.room.member", user.as_str())? else {
-                continue;
+            let event = match room.state_at(root, "m.room.member", user.as_str())? {
+                Some(event) => Some(event),
+                // While most members are not known, an event's sender is known by what authorizes the event.
+                None if room.is_partial() => member_by_auth(room, events, user)?,
+                None => None,
             };
+            let Some(event) = event else { continue };
             let known = !news.initial && self.knows_member(room, user, event.short);
             if !known && !events.iter().any(|shown| shown.short == event.short) {
                 added.push(event);
@@ -501,4 +505,15 @@ pub(crate) fn newest(
 
 fn contains(users: &BTreeSet<OwnedUserId>, id: &str) -> bool {
     <&UserId>::try_from(id).is_ok_and(|id| users.contains(id))
+}
+
+/// The member event of a user among the auth events of an event that the user sent.
+fn member_by_auth(room: &Room, events: &[Arc<Event>], user: &UserId) -> Result<Option<Arc<Event>>, Error> {
+    let Some(sent) = events.iter().rev().find(|event| event.pdu.sender() == user) else {
+        return Ok(None);
+    };
+    let cited = room.events(&sent.header.auth)?;
+    Ok(cited
+        .into_iter()
+        .find(|event| event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(user.as_str())))
 }

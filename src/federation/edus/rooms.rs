@@ -30,6 +30,17 @@ pub(super) struct LateReceipt {
 
 pub(super) type LateReceipts = DashMap<OwnedRoomId, VecDeque<LateReceipt>>;
 
+/// Whether a remote user is in a room; while most members are not known, whoever may be.
+fn may_be_in(room: &Room, user: &UserId) -> Result<bool, Error> {
+    Ok(match room.membership(user)? {
+        Membership::Join => true,
+        Membership::None => {
+            room.is_partial() && room.servers().iter().any(|server| server == user.server_name())
+        }
+        _ => false,
+    })
+}
+
 impl Edus {
     /// A room of this server in which a remote user is, and whose access list admits the server.
     fn room_of(&self, origin: &ServerName, room_id: &RoomId) -> Result<Room, Refused> {
@@ -47,7 +58,7 @@ impl Edus {
         let room_id = content["room_id"].as_str().and_then(|id| RoomId::parse(id).ok());
         let room_id = room_id.ok_or(Refused::Because("it names no room"))?;
         let room = self.room_of(origin, &room_id)?;
-        if room.membership(user)? != Membership::Join {
+        if !may_be_in(&room, user)? {
             return Err(Refused::Because("the user is not in the room"));
         }
         let typing = content["typing"].as_bool().unwrap_or(false);
@@ -75,7 +86,7 @@ impl Edus {
                 let Ok(user) = <&UserId>::try_from(user.as_str()) else {
                     continue;
                 };
-                if user.server_name() == origin && room.membership(user)? == Membership::Join {
+                if user.server_name() == origin && may_be_in(&room, user)? {
                     self.receipt(&room, user, receipt).await?;
                 }
             }

@@ -142,6 +142,13 @@ impl Room {
                 return Ok(());
             }
         };
+        if events.is_empty() {
+            // It has them, since it names them, and keeps them to itself: what it sent is not built upon.
+            return Err(Error::BadEvent(format!(
+                "{origin} does not give the events before {}",
+                pdu.event_id
+            )));
+        }
         let mut earlier: BTreeMap<(u64, OwnedEventId), Pdu> = BTreeMap::new();
         for text in events.iter().take(MISSING_EVENTS_MAX) {
             // One event that makes no sense voids the answer: what follows it could not be placed rightly.
