@@ -192,6 +192,10 @@ impl Room {
         manner: Manner,
     ) -> Result<Received, Error> {
         let pdu = verified.pdu;
+        // An event of ours that another server signed may have come back by another way before the answer did.
+        if self.placed(&pdu.event_id)?.is_some() {
+            return Ok(Received::Known);
+        }
         let mut nodes = NewNodes::default();
         let mut prev = SmallVec::new();
         for id in pdu.prev_events() {
