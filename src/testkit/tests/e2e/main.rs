@@ -30,6 +30,8 @@ mod data;
 mod directory;
 mod federation;
 mod federation_edus;
+mod federation_hostile;
+mod federation_random;
 mod history;
 mod membership;
 mod network;
