@@ -27,7 +27,7 @@ pub(crate) const INDEX_THREAD_USER: u8 = b'u';
 pub(crate) const INDEX_SERVER: u8 = b's';
 pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
 pub(crate) const INDEX_ALIAS: u8 = b'a';
-/// Which events wait for one that is not here: redactions of it and relations to it.
+/// Which events wait for one that is not here: redactions of it, relations to it, and what follows it.
 pub(crate) const INDEX_WAITING: u8 = b'w';
 /// Which state events name one as their auth event.
 pub(crate) const INDEX_CITED: u8 = b'c';

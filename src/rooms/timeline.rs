@@ -48,6 +48,14 @@ impl Place {
             offset: self.offset.saturating_sub(1),
         }
     }
+
+    /// The place right behind this gap, if history can be filled in here; else this place.
+    pub(crate) fn behind(self) -> Place {
+        Place {
+            anchor: self.anchor,
+            offset: self.offset.saturating_add(i32::from(self.offset < 0)),
+        }
+    }
 }
 
 impl Room {

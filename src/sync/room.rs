@@ -83,7 +83,8 @@ impl Look<'_> {
                 news.timeline.limited |= self.since.is_some();
             }
             let state = self.state(&room, &stretch, &news.timeline.events)?;
-            news.summary = self.summary(&room, initial, &news.timeline.events, &state)?;
+            let retold = initial || names_went(&room, &stretch)?;
+            news.summary = self.summary(&room, retold, &news.timeline.events, &state)?;
             news.state = self.wanted_state(&room, &stretch, &news, state, members)?;
         }
         if news.is_empty() {
@@ -377,22 +378,15 @@ impl Look<'_> {
         self.index.state.lock().lazy.knows(device.as_str(), &member)
     }
 
-    /// Counts and names, where the room is told of anew or its members or name changed.
+    /// Counts and names, where they are told anew or the room's members or name changed.
     fn summary(
         &self,
         room: &Room,
-        initial: bool,
+        retold: bool,
         timeline: &[Arc<Event>],
         state: &[Arc<Event>],
     ) -> Result<Option<Summary>, Error> {
-        let names = |event: &Arc<Event>| {
-            event.pdu.state_key().is_some()
-                && matches!(
-                    event.pdu.kind(),
-                    "m.room.member" | "m.room.name" | "m.room.canonical_alias"
-                )
-        };
-        if !initial && !timeline.iter().chain(state).any(names) {
+        if !retold && !timeline.iter().chain(state).any(names_room) {
             return Ok(None);
         }
         let named = room.state_text("m.room.name", "name")?.is_some() || room.canonical_alias()?.is_some();
@@ -516,4 +510,25 @@ fn member_by_auth(room: &Room, events: &[Arc<Event>], user: &UserId) -> Result<O
     Ok(cited
         .into_iter()
         .find(|event| event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(user.as_str())))
+}
+
+/// Whether an event has to do with what a room without a name is called.
+fn names_room(event: &Arc<Event>) -> bool {
+    event.pdu.state_key().is_some()
+        && matches!(
+            event.pdu.kind(),
+            "m.room.member" | "m.room.name" | "m.room.canonical_alias"
+        )
+}
+
+/// Whether such a state event went with none in its place, as only state resolution has it: no event tells of that.
+fn names_went(room: &Room, stretch: &Stretch) -> Result<bool, Error> {
+    for (before, after) in room.state_changes(stretch.old_root, stretch.new_root)? {
+        if let (Some(before), None) = (before, after)
+            && room.event(before)?.is_some_and(|event| names_room(&event))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use bytes::Bytes;
-use hearth_core::clock::TokioClock;
 use hearth_core::config::Api;
 use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool};
@@ -61,6 +60,15 @@ impl TestServer {
         Self::start_simulated(self.config, self.engine, self.folder, seed, network)
     }
 
+    /// As [`crash`](Self::crash), in a simulation: whoever waits for an answer of this server waits in vain.
+    pub fn crash_simulated(self, seed: u64, network: &SimNetwork) -> Self {
+        network.crash(self.name());
+        self.server.shutdown().trigger();
+        let engine = Arc::new(self.engine.crash());
+        self.server.parts().log.close();
+        Self::start_simulated(self.config, engine, self.folder, seed, network)
+    }
+
     fn start_simulated(
         config: Config,
         engine: Arc<MemoryEngine>,
@@ -70,7 +78,7 @@ impl TestServer {
     ) -> Self {
         let name = config.server_name.clone();
         let server = Self::start(config, engine, folder, |deps| {
-            deps.clock = Arc::new(TokioClock::new(SIMULATION_START_MS));
+            deps.clock = network.clock(SIMULATION_START_MS);
             deps.random = Arc::new(SeededRandom::new(seed));
             deps.outbound = network.link(&name);
             deps.pool = Pool::inline();

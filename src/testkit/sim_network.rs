@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use hearth_core::SharedClock;
+use hearth_core::clock::TokioClock;
 use hearth_core::http::{
     Destination, Outbound, OutboundRequest, OutboundResponse, SharedOutbound, TransportError,
 };
@@ -32,6 +34,8 @@ pub struct Faults {
     pub lost_replies: u32,
     /// Of a hundred requests, how many arrive a second time, later.
     pub repeats: u32,
+    /// Of a hundred messages, how many take up to half a minute, so that others overtake them.
+    pub slow: u32,
 }
 
 impl Default for Faults {
@@ -41,9 +45,13 @@ impl Default for Faults {
             lost_requests: 0,
             lost_replies: 0,
             repeats: 0,
+            slow: 0,
         }
     }
 }
+
+/// How long a slow message takes, in milliseconds.
+const SLOW_MS: Range<u64> = 1_000..30_000;
 
 /// The network. Clones are the same network.
 #[derive(Clone)]
@@ -55,6 +63,10 @@ struct State {
     faults: Faults,
     cut: BTreeSet<(String, String)>,
     trace: Vec<String>,
+    /// How often each server crashed: what an earlier life of it sends or answers reaches nobody.
+    lives: BTreeMap<String, u64>,
+    /// The time that all servers go by, also those that are started later.
+    clock: Option<SharedClock>,
 }
 
 /// What was drawn for one request.
@@ -76,7 +88,18 @@ impl SimNetwork {
             faults: Faults::default(),
             cut: BTreeSet::new(),
             trace: Vec::new(),
+            lives: BTreeMap::new(),
+            clock: None,
         })))
+    }
+
+    /// The simulation's clock, which begins at `start_ms` when it is first asked for.
+    pub fn clock(&self, start_ms: u64) -> SharedClock {
+        let mut state = self.0.lock();
+        let clock = state
+            .clock
+            .get_or_insert_with(|| Arc::new(TokioClock::new(start_ms)));
+        clock.clone()
     }
 
     /// Adds a server, or replaces it after a restart.
@@ -89,11 +112,24 @@ impl SimNetwork {
         self.0.lock().hosts.remove(name);
     }
 
+    /// Ends a server's life: it answers nothing any more, and nothing comes from it. [`add`](Self::add) and a new
+    /// [`link`](Self::link) are its next one.
+    pub fn crash(&self, name: &str) {
+        let mut state = self.0.lock();
+        state.hosts.remove(name);
+        *state.lives.entry(name.to_owned()).or_default() += 1;
+    }
+
+    fn life(&self, name: &str) -> u64 {
+        self.0.lock().lives.get(name).copied().unwrap_or(0)
+    }
+
     /// The outbound side of a server.
     pub fn link(&self, from: &str) -> SharedOutbound {
         Arc::new(Link {
             network: self.clone(),
             from: from.to_owned(),
+            life: self.life(from),
         })
     }
 
@@ -127,9 +163,13 @@ impl SimNetwork {
         );
         state.trace.push(line);
         let random = &mut state.random;
-        let mut time = || match faults.delay_ms.is_empty() {
-            true => Duration::ZERO,
-            false => Duration::from_millis(random.random_range(faults.delay_ms.clone())),
+        let mut time = || {
+            let is_slow = faults.slow > 0 && random.random_range(0..100) < faults.slow;
+            let range = if is_slow { SLOW_MS } else { faults.delay_ms.clone() };
+            match range.is_empty() {
+                true => Duration::ZERO,
+                false => Duration::from_millis(random.random_range(range)),
+            }
         };
         let (there, back, later) = (time(), time(), time());
         let mut chance = |percent: u32| random.random_range(0..100) < percent;
@@ -159,6 +199,7 @@ impl SimNetwork {
         let unreachable = |why: String| TransportError::Unreachable(why);
         let router = self.0.lock().hosts.get(to).cloned();
         let router = router.ok_or_else(|| unreachable(format!("there is no server {to}")))?;
+        let life = self.life(to);
         let mut inbound = Request::builder()
             .method(request.method.clone())
             .uri(&request.path_and_query)
@@ -175,6 +216,9 @@ impl SimNetwork {
             .await
             .map_err(|error| unreachable(error.to_string()))?
             .to_bytes();
+        if self.life(to) != life {
+            return Err(unreachable(format!("{to} crashed")));
+        }
         if body.len() > request.max_response_bytes {
             return Err(TransportError::TooLarge);
         }
@@ -242,6 +286,14 @@ fn pair(one: &str, other: &str) -> (String, String) {
 struct Link {
     network: SimNetwork,
     from: String,
+    life: u64,
+}
+
+impl Link {
+    /// Whether the server crashed since.
+    fn is_over(&self) -> bool {
+        self.network.life(&self.from) != self.life
+    }
 }
 
 #[async_trait]
@@ -254,11 +306,18 @@ impl Outbound for Link {
                 .map_or(url.as_str(), |(_, rest)| rest)
                 .to_owned(),
         };
+        if self.is_over() {
+            return Err(TransportError::Unreachable(format!("{} crashed", self.from)));
+        }
         let timeout = request.timeout;
         let carried = self.network.carry(&self.from, &to, request);
-        match tokio::time::timeout(timeout, carried).await {
+        let outcome = match tokio::time::timeout(timeout, carried).await {
             Ok(answer) => answer,
             Err(_) => Err(TransportError::Timeout),
+        };
+        match self.is_over() {
+            true => Err(TransportError::Unreachable(format!("{} crashed", self.from))),
+            false => outcome,
         }
     }
 }

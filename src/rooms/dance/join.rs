@@ -150,14 +150,13 @@ impl Room {
         )?;
         drop(self.0.create.set(Arc::new(info)));
         let missing = self.missing_before(&verified.pdu)?;
-        let roots = if missing.is_empty() {
-            Vec::new()
-        } else {
-            vec![root]
-        };
+        // Where some of the events before it are not here, the state that was given is that after all of them:
+        // resolving it once more with what is known of the others could give another one.
+        let state_before = (!missing.is_empty()).then_some(root);
         let mut manner = Manner {
             replaces_tips: !self.is_resident(),
             handed_over: true,
+            state_before,
             ..Manner::default()
         };
         if answer.members_omitted {
@@ -179,7 +178,7 @@ impl Room {
             manner.rows.put(Family::Room, row, record::encode(&stored));
             rooms.loaded.insert(self.id().to_owned(), self.clone());
         }
-        let outcome = self.take_in_with(verified, missing, roots, manner).await;
+        let outcome = self.take_in_with(verified, missing, Vec::new(), manner).await;
         let refused = match outcome {
             Ok(Received::Accepted | Received::Known) => return Ok(()),
             Ok(Received::SoftFailed) => Error::Forbidden("The room does not allow this join".to_owned()),

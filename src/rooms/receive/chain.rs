@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, ServerName};
 
 use super::Verified;
 use crate::{
-    Error, Flags, RemoteEvents, Room,
+    Error, Flags, RemoteEvents, RemoteFailure, Room,
     staging::{Outlier, Staged, Staging},
 };
 
@@ -27,15 +27,20 @@ impl Room {
     /// Makes sure that the auth events of an event are here.
     ///
     /// # Errors
-    /// [`Error::MissingAuth`] where they cannot be had.
+    /// [`Error::MissingAuth`] where they cannot be had: the event cannot be judged. [`Error::Remote`] where the other
+    /// server did not answer: it may be judged later.
     pub(crate) async fn fetch_auth(&self, origin: &ServerName, pdu: &Pdu) -> Result<(), Error> {
         if self.unknown(pdu.auth_events())?.is_empty() {
             return Ok(());
         }
         let remote = self.0.rooms.remote()?.clone();
+        let mut failure = None;
         match remote.event_auth(origin, self.id(), &pdu.event_id).await {
             Ok(chain) => drop(self.keep_chain(chain).await?),
-            Err(error) => tracing::debug!(%error, event = %pdu.event_id, "an auth chain cannot be had"),
+            Err(error) => {
+                tracing::debug!(%error, event = %pdu.event_id, "an auth chain cannot be had");
+                failure = Some(error);
+            }
         }
         let mut wanted = self.unknown(pdu.auth_events())?;
         let mut asked: HashSet<OwnedEventId> = HashSet::new();
@@ -44,8 +49,12 @@ impl Room {
             if asked.len() >= FETCHED_ALONE_MAX || !asked.insert(id.clone()) {
                 continue;
             }
-            let Ok(text) = remote.event(origin, &id).await else {
-                continue;
+            let text = match remote.event(origin, &id).await {
+                Ok(text) => text,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
             };
             if let Ok(found) = Pdu::parse(self.rules(), text.get().as_bytes())
                 && found.event_id == id
@@ -59,6 +68,7 @@ impl Room {
         }
         match self.unknown(pdu.auth_events())?.first() {
             None => Ok(()),
+            Some(_) if let Some(failure @ RemoteFailure::Failed { .. }) = failure => Err(failure.into()),
             Some(id) => Err(Error::MissingAuth(format!(
                 "the auth event {id} of {} cannot be had",
                 pdu.event_id

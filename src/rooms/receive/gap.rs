@@ -6,7 +6,7 @@ use hearth_events::Pdu;
 use ruma::{EventId, OwnedEventId, ServerName};
 
 use crate::{
-    Error, Flags, Room,
+    Error, Flags, RemoteEvents, RemoteFailure, Room,
     event::Short,
     staging::{Staged, Staging, Stop},
     state_tree::NodeId,
@@ -35,14 +35,11 @@ impl Room {
         let unknown = self.unknown(&wanted)?;
         let by_itself = unknown.len() <= ALONE_MAX || unknown.len() * 10 < wanted.len();
         if by_itself {
-            let mut events = Vec::with_capacity(unknown.len());
-            for missing in &unknown {
-                match remote.event(origin, missing).await {
-                    Ok(event) => events.push(event),
-                    Err(error) => tracing::debug!(%error, "an event of a state cannot be had"),
-                }
-            }
+            let (events, failure) = self.fetch_alone(origin, &unknown).await?;
             self.keep_chain(events).await?;
+            if let Some(failure) = failure {
+                return Err(failure.into());
+            }
         } else {
             let state = remote.state(origin, self.id(), id).await?;
             self.keep_chain(state.state.into_iter().chain(state.auth_chain).collect())
@@ -50,16 +47,23 @@ impl Room {
         }
         // The event itself: the state after it has it, if it is a state event.
         let mut state = ids.state;
-        if self.short_of(id)?.is_none()
-            && let Ok(text) = remote.event(origin, id).await
+        let (mut itself, failure) = match self.short_of(id)? {
+            Some(_) => (Vec::new(), None),
+            None => self.fetch_alone(origin, &[id.to_owned()]).await?,
+        };
+        if let Some(failure) = failure {
+            return Err(failure.into());
+        }
+        if let Some(text) = itself.pop()
             && let Ok(pdu) = Pdu::parse(self.rules(), text.get().as_bytes())
             && pdu.event_id == *id
             && pdu.state_key().is_some()
         {
-            for missing in self.unknown(pdu.auth_events())? {
-                if let Ok(event) = remote.event(origin, &missing).await {
-                    self.keep_chain(vec![event]).await?;
-                }
+            let unknown = self.unknown(pdu.auth_events())?;
+            let (events, failure) = self.fetch_alone(origin, &unknown).await?;
+            self.keep_chain(events).await?;
+            if let Some(failure) = failure {
+                return Err(failure.into());
             }
             self.keep_chain(vec![text]).await?;
         }
@@ -71,6 +75,25 @@ impl Room {
             state.push(id.to_owned());
         }
         self.state_of(&state).await
+    }
+
+    /// Asks for events one by one. What the other server refuses is left out; where it does not answer, the failure is
+    /// given too: a state without events that others have would be another state.
+    async fn fetch_alone(
+        &self,
+        origin: &ServerName,
+        ids: &[OwnedEventId],
+    ) -> Result<(RemoteEvents, Option<RemoteFailure>), Error> {
+        let remote = self.0.rooms.remote()?;
+        let mut events = Vec::with_capacity(ids.len());
+        for id in ids {
+            match remote.event(origin, id).await {
+                Ok(event) => events.push(event),
+                Err(failure @ RemoteFailure::Failed { .. }) => return Ok((events, Some(failure))),
+                Err(error) => tracing::debug!(%error, "an event of a state cannot be had"),
+            }
+        }
+        Ok((events, None))
     }
 
     /// The root of the state before an event, as `origin` has it: for history that is filled in.

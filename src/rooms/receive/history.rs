@@ -71,9 +71,11 @@ impl Room {
     ) -> Result<Page, Error> {
         let mut page = Page::default();
         let mut at = from;
+        // What is missing right behind the token belongs to the page: the page before ended there.
+        let mut newest_gap = from.behind();
         let mut stretches = 0;
         loop {
-            let gap = self.gap_before(at, to)?;
+            let gap = self.gap_before(newest_gap, to)?;
             let until = gap.map(Place::before).or(to);
             let wanted = limit - page.events.len();
             let part = self.page(at, until, true, wanted, viewer, keep)?;
@@ -96,14 +98,9 @@ impl Room {
             if let Err(error) = &filled {
                 tracing::info!(%error, room = %self.id(), "history cannot be had");
             }
+            // Where nobody has it now, the gap stays for another time, and what is older is shown.
             at = gap.before();
-            if !matches!(filled, Ok(true)) && self.gap_before(gap, Some(gap.before()))?.is_some() {
-                // Nobody has it now: what is older and here is shown, and the gap stays for another time.
-                let rest = self.page(at, to, true, limit - page.events.len(), viewer, keep)?;
-                page.events.extend(rest.events);
-                page.next = rest.next;
-                return Ok(page);
-            }
+            newest_gap = at;
         }
     }
 
@@ -150,10 +147,16 @@ impl Room {
             return Ok(true);
         };
         let missing: Vec<String> = record::decode(&value)?;
-        let missing: Vec<OwnedEventId> = missing
+        let mut missing: Vec<OwnedEventId> = missing
             .into_iter()
             .filter_map(|id| OwnedEventId::try_from(id).ok())
             .collect();
+        self.drop_placed(&mut missing)?;
+        if missing.is_empty() {
+            // They came by another way.
+            self.store_history(gap, &missing, Vec::new()).await?;
+            return Ok(true);
+        }
         let remote = self.0.rooms.remote()?.clone();
         let mut failure = None;
         for server in self.servers_to_ask(SERVERS_MAX) {
@@ -162,7 +165,7 @@ impl Room {
                 .await
             {
                 Ok(events) if events.is_empty() => {}
-                Ok(events) => match self.keep_history(&server, gap, events).await {
+                Ok(events) => match self.keep_history(&server, gap, &missing, events).await {
                     Ok(true) => return Ok(true),
                     Ok(false) => {}
                     Err(error) => failure = Some(error),
@@ -171,6 +174,17 @@ impl Room {
             }
         }
         failure.map_or(Ok(false), Err)
+    }
+
+    fn drop_placed(&self, ids: &mut Vec<OwnedEventId>) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for id in ids.drain(..) {
+            if self.placed(&id)?.is_none() {
+                missing.push(id);
+            }
+        }
+        *ids = missing;
+        Ok(())
     }
 
     /// Other servers in the room, those of its creators and the most powerful first where that is known.
@@ -203,6 +217,7 @@ impl Room {
         &self,
         server: &ruma::ServerName,
         gap: Place,
+        missing: &[OwnedEventId],
         events: RemoteEvents,
     ) -> Result<bool, Error> {
         self.settle().await?;
@@ -228,7 +243,7 @@ impl Room {
             return Ok(false);
         }
         self.store_nodes(stretch.nodes).await?;
-        self.store_history(gap, judged).await?;
+        self.store_history(gap, missing, judged).await?;
         Ok(true)
     }
 
@@ -324,10 +339,31 @@ impl Room {
         Ok(root)
     }
 
-    /// Puts events of the past before a place, the newest next to it.
-    async fn store_history(&self, gap: Place, judged: Vec<Judged>) -> Result<(), Error> {
+    /// Puts events of the past before a place, the newest next to it. What is still missing before any of them, or
+    /// before the place, is missing before the oldest one from now on: only there is room for it.
+    async fn store_history(
+        &self,
+        gap: Place,
+        missing: &[OwnedEventId],
+        mut judged: Vec<Judged>,
+    ) -> Result<(), Error> {
+        let here: HashSet<OwnedEventId> = judged.iter().map(|event| event.pdu.event_id.clone()).collect();
+        // Of an answer with rejected events alone nothing is shown: what is older than they are goes in their place.
+        let all_rejected = judged.iter().all(|event| event.flags.has(Flags::REJECTED));
+        let mut rest: Vec<OwnedEventId> = missing.to_vec();
+        for event in &mut judged {
+            let own = std::mem::take(&mut event.missing);
+            if all_rejected || !event.flags.has(Flags::REJECTED) {
+                rest.extend(own);
+            }
+        }
+        let mut seen = HashSet::new();
+        rest.retain(|id| !here.contains(id) && seen.insert(id.clone()));
+        if let Some(oldest) = judged.iter_mut().find(|event| !event.flags.has(Flags::REJECTED)) {
+            oldest.missing = std::mem::take(&mut rest);
+        }
         loop {
-            match self.try_history(gap, &judged) {
+            match self.try_history(gap, &judged, &rest) {
                 Ok(staged) => {
                     self.store(*staged).await?;
                     return Ok(());
@@ -339,7 +375,12 @@ impl Room {
         }
     }
 
-    fn try_history(&self, gap: Place, judged: &[Judged]) -> Result<Box<Staged>, Stop> {
+    fn try_history(
+        &self,
+        gap: Place,
+        judged: &[Judged],
+        still_missing: &[OwnedEventId],
+    ) -> Result<Box<Staged>, Stop> {
         let mut head = self.0.head.lock();
         head.prune(self.0.rooms.log.published(self.0.shard));
         let mut staging = Staging::new(self, head);
@@ -347,32 +388,14 @@ impl Room {
             return Err(Stop::Wait(barrier));
         }
         staging.close_gap(gap);
-        let here: HashSet<_> = judged.iter().map(|event| &event.pdu.event_id).collect();
         let mut place = gap.before();
-        let mut behind_rejected = Vec::new();
         for event in judged.iter().rev() {
-            let mut event = Judged {
-                missing: event
-                    .missing
-                    .iter()
-                    .filter(|id| !here.contains(id))
-                    .cloned()
-                    .collect(),
-                ..event.clone()
-            };
-            let rejected = event.flags.has(Flags::REJECTED);
-            if rejected {
-                behind_rejected.append(&mut event.missing);
-            }
-            staging.place_history(&event, place)?;
-            if !rejected {
+            staging.place_history(event, place)?;
+            if !event.flags.has(Flags::REJECTED) {
                 place = place.before();
             }
         }
-        // Of an answer with rejected events alone nothing is shown: what is older than they are goes here.
-        if place == gap.before() {
-            staging.open_gap(gap, &behind_rejected);
-        }
+        staging.open_gap(gap, still_missing);
         Ok(Box::new(staging.seal(None)))
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Manner {
     pub(crate) handed_over: bool,
     /// The room is joined anew: it comes after everything that the room has.
     pub(crate) replaces_tips: bool,
+    /// The state before it, where that is known: what this server knows of its previous events does not count then.
+    pub(crate) state_before: Option<NodeId>,
     /// The local device that sent it.
     pub(crate) origin: Option<Origin>,
     /// Rows that belong to the operation.
@@ -203,6 +205,10 @@ impl Room {
         manner: Manner,
     ) -> Result<Received, Error> {
         let pdu = verified.pdu;
+        // An event of ours that another server signed may have come back by another way before the answer did.
+        if self.placed(&pdu.event_id)?.is_some() {
+            return Ok(Received::Known);
+        }
         let mut nodes = NewNodes::default();
         let mut prev = SmallVec::new();
         for id in pdu.prev_events() {
@@ -210,6 +216,9 @@ impl Room {
                 prev.push(event.short);
                 roots.push(self.state_after_into(&event, &mut nodes)?);
             }
+        }
+        if let Some(root) = manner.state_before {
+            roots = vec![root];
         }
         roots.sort_unstable_by_key(|root| root.0);
         roots.dedup();

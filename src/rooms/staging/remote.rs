@@ -249,6 +249,9 @@ impl Staging<'_> {
             short,
         })?;
         self.link(judged, short, header)?;
+        for id in &judged.missing {
+            self.wait_for(id, short);
+        }
         Ok(flags)
     }
 
@@ -283,7 +286,18 @@ impl Staging<'_> {
         )?)
     }
 
-    /// Makes the event a forward extremity, and the state after all of them the current one.
+    /// Whether an accepted event follows this one, which was missing when that came.
+    fn is_followed(&self, id: &ruma::EventId) -> Result<bool, Stop> {
+        for child in self.waiting_for(id)? {
+            let child = self.room.event(child)?;
+            if child.is_some_and(|child| child.pdu.prev_events().iter().any(|prev| prev == id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes the event a forward extremity, unless it comes late and one stands behind it, and the state after all of them the current one.
     fn move_tips(&mut self, judged: &Judged, short: Short, after: NodeId, roots: &Roots) -> Result<(), Stop> {
         let pdu = &judged.pdu;
         let mut tips = self.record.tips.clone();
@@ -294,17 +308,19 @@ impl Staging<'_> {
         if tips.len() >= TIPS_MAX {
             tips.truncate(TIPS_MAX - 1);
         }
-        tips.insert(
-            0,
-            Tip {
-                event: EventRef {
-                    short,
-                    id: pdu.event_id.clone(),
+        if tips.is_empty() || !self.is_followed(&pdu.event_id)? {
+            tips.insert(
+                0,
+                Tip {
+                    event: EventRef {
+                        short,
+                        id: pdu.event_id.clone(),
+                    },
+                    depth: pdu.depth(),
+                    root: after,
                 },
-                depth: pdu.depth(),
-                root: after,
-            },
-        );
+            );
+        }
         let mut distinct: Vec<NodeId> = tips.iter().map(|tip| tip.root).collect();
         distinct.sort_unstable_by_key(|root| root.0);
         distinct.dedup();
@@ -447,7 +463,9 @@ impl Staging<'_> {
                     header.flags.0 |= Flags::REDACTED;
                     header.redacted_by = Some(child.short);
                 }
-            } else if let Some(found) = Relation::of_content(child.pdu.content()) {
+            } else if let Some(found) = Relation::of_content(child.pdu.content())
+                && found.event_id == pdu.event_id
+            {
                 let row = keys::relation(key, short, child.header.place, child.short);
                 self.rows.put(Family::RoomIndex, row, found.row(child.pdu.kind()));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_testkit::{Client, SimNetwork, TestServer};
+use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
 /// Servers named hs1, hs2, … that reach each other.
@@ -165,4 +165,68 @@ async fn a_knock_at_another_server_shows_to_who_knocks() {
         Some(json!({ "membership": "knock", "reason": "let me in" })),
         "{events}"
     );
+}
+
+/// The messages that a user can page back to.
+async fn read_back(client: &Client, room: &str) -> Vec<String> {
+    let (mut found, mut from) = (Vec::new(), String::new());
+    for _ in 0..200 {
+        let path = format!("/rooms/{room}/messages?dir=b&limit=17{from}");
+        let page = client.get(&path).await.ok();
+        for event in page["chunk"].as_array().expect("a chunk") {
+            if event["type"] == "m.room.message" {
+                found.push(event["event_id"].as_str().expect("an id").to_owned());
+            }
+        }
+        let Some(end) = page["end"].as_str() else {
+            return found;
+        };
+        from = format!("&from={}", encode(end));
+    }
+    panic!("the history does not end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_history_of_two_branches_is_read_whole_by_all() {
+    let network = SimNetwork::new(7);
+    let servers = servers(&network, 3);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let carol = servers[2].register("carol").await;
+    let room = public_room(&alice, "10").await;
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    network.partition("hs1", "hs2");
+    let mut said = Vec::new();
+    for number in 0..130 {
+        said.push(alice.say(&room, &format!("a{number}")).await);
+        said.push(bob.say(&room, &format!("b{number}")).await);
+    }
+    network.heal("hs1", "hs2");
+    // Both say something until each has heard of the other.
+    until("both branches are joined", async || {
+        said.push(alice.say(&room, "after").await);
+        said.push(bob.say(&room, "after").await);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let last = said[said.len() - 2..].to_vec();
+        sees(&bob, &room, &last[0]).await?;
+        sees(&alice, &room, &last[1]).await
+    })
+    .await;
+    carol.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    said.sort();
+    for reader in [&alice, &bob, &carol] {
+        let mut found = read_back(reader, &room).await;
+        found.sort();
+        let count = found.len();
+        found.dedup();
+        assert_eq!(count, found.len(), "{} sees something twice", reader.user_id);
+        let lost: Vec<_> = said.iter().filter(|id| !found.contains(id)).collect();
+        assert!(
+            lost.is_empty(),
+            "{} lacks {} of {}",
+            reader.user_id,
+            lost.len(),
+            said.len()
+        );
+    }
 }

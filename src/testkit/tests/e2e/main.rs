@@ -32,6 +32,8 @@ mod delayed;
 mod directory;
 mod federation;
 mod federation_edus;
+mod federation_hostile;
+mod federation_random;
 mod guests;
 mod history;
 mod membership;

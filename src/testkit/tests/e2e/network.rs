@@ -132,6 +132,7 @@ async fn run(seed: u64) -> Vec<String> {
         lost_requests: 20,
         lost_replies: 20,
         repeats: 20,
+        slow: 5,
     });
     let one = TestServer::simulated("one", 4, seed, &network);
     let two = TestServer::simulated("two", 4, seed + 1, &network);

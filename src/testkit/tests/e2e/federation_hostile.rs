@@ -1,0 +1,468 @@
+//! A hostile server among honest ones: nothing untrue is accepted, honest servers' events come through, and what the
+//! hostile one costs is bounded.
+
+mod peer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hearth_events::KeyPair;
+use hearth_rooms::{Flags, Room};
+use hearth_testkit::{Client, SimNetwork, TestServer, encode};
+use peer::{Answer, Known, Peer, json_of};
+use ruma::{EventId, OwnedEventId, OwnedRoomId};
+use serde_json::{Value, json};
+
+const VERSIONS: [&str; 3] = ["6", "10", "12"];
+
+/// An honest server with a room that the hostile one is in.
+struct Stage {
+    network: SimNetwork,
+    server: TestServer,
+    ann: Client,
+    peer: Peer,
+    known: Known,
+    room_id: String,
+}
+
+impl Stage {
+    async fn new(version: &str) -> Self {
+        let network = SimNetwork::new(1);
+        let server = TestServer::simulated("hs1", 4, 1, &network);
+        let ann = server.register("ann").await;
+        let room_id = room(&ann, version).await;
+        let peer = Peer::new("evil", &network);
+        let known = peer.join("hs1", &room_id, version).await;
+        Self {
+            network,
+            server,
+            ann,
+            peer,
+            known,
+            room_id,
+        }
+    }
+
+    fn room(&self) -> Room {
+        let id = OwnedRoomId::try_from(self.room_id.as_str()).expect("a room id");
+        let found = self.server.inner().parts().rooms.get(&id).expect("it is read");
+        found.expect("the room is there")
+    }
+
+    /// How many events the room has in any way.
+    fn rows(&self) -> u64 {
+        let room = self.room();
+        let mut count = 0;
+        // Numbers are dense.
+        while let Ok(Some(_)) = room.event(count + 1) {
+            count += 1;
+        }
+        u64::from(count)
+    }
+
+    /// Whether the room took an event for good.
+    fn accepts(&self, id: &EventId) -> bool {
+        let event = self.room().event_by_id(id).expect("it is read");
+        event.is_some_and(|event| event.is_visible_kind() && !event.header.flags.has(Flags::OUTLIER))
+    }
+
+    /// Waits until the room has judged what was sent. Asks a hostile server have their time limits.
+    async fn settle(&self) {
+        let mut before = usize::MAX;
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            let now = self.network.trace().len();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+        panic!("it does not end");
+    }
+}
+
+async fn room(client: &Client, version: &str) -> String {
+    let levels = json!({ "state_default": 0, "users_default": 0 });
+    let body =
+        json!({ "preset": "public_chat", "room_version": version, "power_level_content_override": levels });
+    let made = client.post("/createRoom", body).await.ok();
+    made["room_id"].as_str().expect("a room id").to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_hostile_server_may_say_is_taken() {
+    // The stage itself: without this the other tests would prove nothing.
+    for version in VERSIONS {
+        let stage = Stage::new(version).await;
+        let (known, peer) = (&stage.known, &stage.peer);
+        let prev = [known.join.event_id.clone()];
+        let message = known.message(peer, "honest", &prev, known.join.depth() + 1);
+        let answer = peer.send("hs1", "t", &[json_of(&message)]).await;
+        assert_eq!(answer, json!({ message.event_id.as_str(): {} }), "{version}");
+        stage.settle().await;
+        assert!(stage.accepts(&message.event_id), "{version}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forged_events_are_not_accepted() {
+    for version in VERSIONS {
+        let stage = Stage::new(version).await;
+        let (known, peer) = (&stage.known, &stage.peer);
+        let prev = [known.join.event_id.clone()];
+        let depth = known.join.depth() + 1;
+        let honest = known.message(peer, "as it was signed", &prev, depth);
+        let mut forged = Vec::new();
+        // The signature is of something else.
+        let mut event = json_of(&honest);
+        event["origin_server_ts"] = json!(peer::NOW_MS + 5);
+        forged.push(event);
+        // No signature at all, and one that is no signature.
+        let mut event = json_of(&known.message(peer, "unsigned", &prev, depth));
+        event["signatures"] = json!({});
+        forged.push(event);
+        let mut event = json_of(&known.message(peer, "badly signed", &prev, depth));
+        event["signatures"]["evil"]["ed25519:1"] = json!("AAAA");
+        forged.push(event);
+        // In the name of a user of the honest server.
+        let ann = stage.ann.user_id.clone();
+        let mut impostor = Known {
+            user: ann.as_str().try_into().expect("a user id"),
+            id: known.id.clone(),
+            rules: known.rules,
+            state: known.state.clone(),
+            join: known
+                .state
+                .iter()
+                .find(|pdu| pdu.state_key() == Some(&ann))
+                .expect("ann is in")
+                .clone(),
+        };
+        forged.push(json_of(&impostor.message(peer, "I am ann", &prev, depth)));
+        // In the name of nobody in the room.
+        impostor.user = peer.user("stranger");
+        let stranger = impostor.message(peer, "let me in", &prev, depth);
+        forged.push(json_of(&stranger));
+        for (at, event) in forged.iter().enumerate() {
+            peer.send("hs1", &format!("t{at}"), std::slice::from_ref(event))
+                .await;
+        }
+        stage.settle().await;
+        for event in &forged {
+            let pdu =
+                hearth_events::Pdu::parse(known.rules, event.to_string().as_bytes()).expect("it has a form");
+            assert!(!stage.accepts(&pdu.event_id), "{version}: {event}");
+        }
+        // A changed content leaves a redacted event, which says nothing untrue.
+        let mut event = json_of(&honest);
+        event["content"]["body"] = json!("changed");
+        peer.send("hs1", "changed", &[event]).await;
+        stage.settle().await;
+        let kept = stage
+            .room()
+            .event_by_id(&honest.event_id)
+            .expect("it is read")
+            .expect("it is kept");
+        assert!(kept.is_redacted() && !String::from_utf8_lossy(&kept.pdu.json).contains("changed"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_the_name_of_others_are_refused() {
+    let stage = Stage::new("10").await;
+    let peer = &stage.peer;
+    let place = encode(&stage.room_id);
+    let path = format!(
+        "/_matrix/federation/v1/state/{place}?event_id={}",
+        encode(stage.known.join.event_id.as_str())
+    );
+    let (status, _) = peer.call("hs1", "GET", &path, None).await;
+    assert_eq!(status, 200);
+    let other = KeyPair::from_seed([77; 32], "1").expect("a key");
+    for (origin, key) in [("evil", &other), ("nobody", &*peer.key), ("hs1", &*peer.key)] {
+        let (status, answer) = peer.call_as(origin, key, "hs1", "GET", &path, None).await;
+        assert!(status == 401 || status == 403, "{origin}: {status} {answer}");
+    }
+    // Signed for another server.
+    let (status, answer) = {
+        let body = json!({ "origin": "evil", "origin_server_ts": 1, "pdus": [] });
+        peer.call_as(
+            "hs2",
+            &peer.key,
+            "hs1",
+            "PUT",
+            "/_matrix/federation/v1/send/x",
+            Some(body),
+        )
+        .await
+    };
+    assert!(status == 401 || status == 403, "{status} {answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn auth_events_of_another_room_authorize_nothing() {
+    for version in VERSIONS {
+        let stage = Stage::new(version).await;
+        let other_id = room(&stage.ann, version).await;
+        let other = stage.peer.join("hs1", &other_id, version).await;
+        let (known, peer) = (&stage.known, &stage.peer);
+        let prev = [known.join.event_id.clone()];
+        let borrowed = Known {
+            id: known.id.clone(),
+            rules: known.rules,
+            user: known.user.clone(),
+            state: other.state.clone(),
+            join: other.join.clone(),
+        };
+        let message = borrowed.message(peer, "authorized elsewhere", &prev, known.join.depth() + 1);
+        // It gives them, when it is asked, as if they were of this room.
+        let chain: Vec<Value> = other.state.iter().chain([&other.join]).map(json_of).collect();
+        peer.says(
+            "/_matrix/federation/v1/event_auth/",
+            Answer::Json(json!({ "auth_chain": chain })),
+        );
+        let events = chain.clone();
+        peer.says(
+            "/_matrix/federation/v1/event/",
+            Answer::Made(Arc::new(move |path, _| {
+                let id = path.rsplit('/').next().unwrap_or_default().replace("%24", "$");
+                let found = events.iter().find(|event| event["event_id"] == id.as_str());
+                json!({ "origin": "evil", "origin_server_ts": 1, "pdus": [found.unwrap_or(&events[0])] })
+            })),
+        );
+        peer.send("hs1", "t", &[json_of(&message)]).await;
+        stage.settle().await;
+        assert!(!stage.accepts(&message.event_id), "{version}");
+        let rows = stage.rows();
+        assert!(rows < 20, "{version}: {rows} rows");
+    }
+}
+
+/// A hostile server that always has one more event before those that it is asked for.
+fn endless(stage: &Stage, wide: usize) -> Arc<AtomicU64> {
+    let made = Arc::new(AtomicU64::new(0));
+    let (peer, room, auth) = (stage.peer.clone(), stage.known.id.clone(), stage.known.auth());
+    let (rules, user) = (stage.known.rules, stage.known.user.clone());
+    let (count, state) = (made.clone(), stage.known.state.clone());
+    let join = stage.known.join.clone();
+    let make = move |_: &str, _: &Value| {
+        let known = Known {
+            id: room.clone(),
+            rules,
+            user: user.clone(),
+            state: state.clone(),
+            join: join.clone(),
+        };
+        let events: Vec<Value> = (0..20)
+            .map(|_| {
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                json_of(&known.message(
+                    &peer,
+                    &format!("endless {number}"),
+                    &missing(number, wide),
+                    1_000_000 - number,
+                ))
+            })
+            .collect();
+        let ids: Vec<&str> = auth.iter().map(|id| id.as_str()).collect();
+        json!({ "events": events, "pdus": events, "pdu_ids": ids, "auth_chain_ids": ids, "auth_chain": [] })
+    };
+    let make: Arc<dyn Fn(&str, &Value) -> Value + Send + Sync> = Arc::new(make);
+    for path in [
+        "get_missing_events",
+        "backfill",
+        "event",
+        "state",
+        "state_ids",
+        "event_auth",
+    ] {
+        stage.peer.says(
+            &format!("/_matrix/federation/v1/{path}/"),
+            Answer::Made(make.clone()),
+        );
+    }
+    made
+}
+
+/// Ids of events that nobody has.
+fn missing(number: u64, wide: usize) -> Vec<OwnedEventId> {
+    let id = |at: usize| {
+        let hash = hearth_events::base64_encode(format!("{number:024}{at:08}").as_bytes());
+        OwnedEventId::try_from(format!("${}", hash.replace('+', "-").replace('/', "_"))).expect("an id")
+    };
+    (0..wide).map(id).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_ancestors_cost_a_bounded_amount() {
+    for (version, wide) in [("6", 1), ("10", 20), ("12", 20)] {
+        let stage = Stage::new(version).await;
+        endless(&stage, wide);
+        let before = stage.rows();
+        let known = &stage.known;
+        let sent: Vec<Value> = (0..5)
+            .map(|at| {
+                json_of(&known.message(
+                    &stage.peer,
+                    &format!("deep {at}"),
+                    &missing(900_000 + at, wide),
+                    2_000_000,
+                ))
+            })
+            .collect();
+        stage.peer.asked();
+        stage.peer.send("hs1", "t", &sent).await;
+        stage.settle().await;
+        let asked = stage.peer.asked().len();
+        let rows = stage.rows() - before;
+        println!(
+            "version {version}, {wide} missing events each: 5 events cost {asked} requests and {rows} rows"
+        );
+        // An event may cost the twenty that are fetched for it, each with the states before those that it names.
+        assert!(asked <= 5 * 21 * (wide + 3), "{asked} requests");
+        assert!(rows <= 5 * 21 + 50, "{rows} rows");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_huge_state_is_refused_or_kept_small() {
+    let stage = Stage::new("10").await;
+    let known = &stage.known;
+    let before = stage.rows();
+    let ids: Vec<String> = (0..60_000)
+        .map(|at| format!("$huge{at:08}{}", "x".repeat(34)))
+        .collect();
+    let body = json!({ "pdu_ids": ids, "auth_chain_ids": ids });
+    stage
+        .peer
+        .says("/_matrix/federation/v1/state_ids/", Answer::Json(body));
+    let junk: Vec<Value> = (0..5_000)
+        .map(|at| json!({ "type": "m.junk", "state_key": at.to_string() }))
+        .collect();
+    stage.peer.says(
+        "/_matrix/federation/v1/state/",
+        Answer::Json(json!({ "pdus": junk, "auth_chain": junk })),
+    );
+    stage.peer.says(
+        "/_matrix/federation/v1/get_missing_events/",
+        Answer::Json(json!({ "events": [] })),
+    );
+    stage.peer.asked();
+    let message = known.message(&stage.peer, "before it: a huge state", &missing(1, 1), 100);
+    stage.peer.send("hs1", "t", &[json_of(&message)]).await;
+    stage.settle().await;
+    let asked = stage.peer.asked().len();
+    let rows = stage.rows() - before;
+    println!("a state of 60,000 made-up events costs {asked} requests and {rows} rows");
+    assert!(asked <= 60, "{asked} requests");
+    assert!(rows <= 2, "{rows} rows");
+    // The room is what it was.
+    stage.ann.say(&stage.room_id, "still here").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_servers_that_lie_are_not_believed() {
+    let stage = Stage::new("10").await;
+    let network = &stage.network;
+    let stranger = KeyPair::from_seed([9; 32], "1").expect("a key");
+    // Each publishes something else than its own key, signed by itself.
+    let liars = ["liar1", "liar2", "liar3", "liar4"];
+    let peers: Vec<Peer> = liars.iter().map(|name| Peer::new(name, network)).collect();
+    let document = |at: usize| peers[at].document(liars[at], &peers[at].key);
+    peers[0].says(
+        "/_matrix/key/v2/server",
+        Answer::Json(peers[0].document("hs1", &peers[0].key)),
+    );
+    let mut unsigned = document(1);
+    unsigned["signatures"] = json!({});
+    peers[1].says("/_matrix/key/v2/server", Answer::Json(unsigned));
+    let mut swapped = document(2);
+    swapped["verify_keys"] = json!({ "ed25519:1": { "key": stranger.public_key_base64() } });
+    peers[2].says("/_matrix/key/v2/server", Answer::Json(swapped));
+    let mut old = document(3);
+    old["valid_until_ts"] = json!(1);
+    peers[3].says("/_matrix/key/v2/server", Answer::Json(old));
+    for (at, peer) in peers.iter().enumerate() {
+        let user = encode(peer.user("m").as_str());
+        let path = format!(
+            "/_matrix/federation/v1/make_join/{}/{user}?ver=10",
+            encode(&stage.room_id)
+        );
+        let (status, answer) = peer.call("hs1", "GET", &path, None).await;
+        assert!(status == 401 || status == 403, "{}: {status} {answer}", liars[at]);
+        // Many key ids are not many questions.
+        for number in 0..50 {
+            let key = KeyPair::from_seed([9; 32], &format!("k{number}")).expect("a key");
+            let (status, _) = peer.call_as(&peer.name, &key, "hs1", "GET", &path, None).await;
+            assert!(status == 401 || status == 403);
+        }
+        let asked = peer.asked().len();
+        println!(
+            "{}: 51 requests with unknown keys cost {asked} questions",
+            liars[at]
+        );
+        assert!(asked <= 5, "{}: {asked}", liars[at]);
+    }
+    // The honest server's own key is what it was.
+    let hs2 = TestServer::simulated("hs2", 4, 2, network);
+    let bob = hs2.register("bob").await;
+    let joined = bob
+        .post(&format!("/join/{}?via=hs1", encode(&stage.room_id)), json!({}))
+        .await;
+    assert_eq!(joined.status, 200, "{joined:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_answers_hold_up_nobody_else() {
+    let stage = Stage::new("10").await;
+    let hs2 = TestServer::simulated("hs2", 4, 2, &stage.network);
+    let bob = hs2.register("bob").await;
+    let calm = room(&stage.ann, "10").await;
+    for id in [&calm, &stage.room_id] {
+        let joined = bob
+            .post(&format!("/join/{}?via=hs1", encode(id)), json!({}))
+            .await;
+        assert_eq!(joined.status, 200, "{joined:?}");
+    }
+    for path in [
+        "get_missing_events",
+        "backfill",
+        "event",
+        "state",
+        "state_ids",
+        "event_auth",
+    ] {
+        let slow = Answer::Slow(Duration::from_secs(100_000), json!({}));
+        stage.peer.says(&format!("/_matrix/federation/v1/{path}/"), slow);
+    }
+    let known = &stage.known;
+    let sent: Vec<Value> = (0..10)
+        .map(|at| json_of(&known.message(&stage.peer, &format!("slow {at}"), &missing(at, 1), 1_000)))
+        .collect();
+    stage.peer.send("hs1", "t", &sent).await;
+    // In another room events go on at once; in the same one, the local user's do.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.ann.say(&stage.room_id, "here").await;
+    let said = bob.say(&calm, "there").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let seen = stage.ann.event(&calm, &said).await;
+    assert_eq!(seen.status, 200, "{seen:?}");
+    // In the hostile room, what others say comes when the hostile server's time is up.
+    let begun = tokio::time::Instant::now();
+    let said = bob.say(&stage.room_id, "behind the slow ones").await;
+    loop {
+        if stage.ann.event(&stage.room_id, &said).await.status == 200 {
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(24 * 3_600),
+            "it never comes"
+        );
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    println!(
+        "behind ten events of a server that does not answer, another's waits {:?}",
+        begun.elapsed()
+    );
+}
