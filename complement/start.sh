@@ -53,6 +53,12 @@ unauthenticated_media = true
 CONFIG
 # The folder is absent where a test has no application service.
 [ -d "$APPSERVICE_DIR" ] && echo "appservice_dir = \"$APPSERVICE_DIR\"" >> "$DATA_DIR/hearth.toml"
+# Sections come after all keys of the top level.
+cat >> "$DATA_DIR/hearth.toml" <<CONFIG
+
+[server_notices]
+localpart = "_server"
+CONFIG
 
 # exec, so that the server itself gets SIGTERM
 exec "$binary" --config "$DATA_DIR/hearth.toml"

@@ -77,6 +77,8 @@ pub struct App {
     pub limits: RateLimits,
     /// Nonces given out for registration by shared secret.
     pub nonces: Nonces,
+    /// Held while a user's notices room is found or made.
+    pub notices: tokio::sync::Mutex<()>,
 }
 
 /// What the endpoints of accounts need of rooms. The API calls the first two after the account's own
@@ -114,6 +116,7 @@ impl App {
         Arc::new(Self {
             limits: RateLimits::new(&config, clock.clone()),
             nonces: Nonces::new(clock.clone(), random.clone()),
+            notices: tokio::sync::Mutex::default(),
             config,
             server_name,
             clock,

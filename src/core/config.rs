@@ -177,6 +177,12 @@ pub struct Config {
     #[config(nested)]
     pub session: Sessions,
 
+    /// Messages from the operator to users of this server. Administrators send them with
+    /// POST /_synapse/admin/v1/send_server_notice. A user gets them in one room of his own, tagged m.server_notice: he is
+    /// invited, can read there but not write, and cannot decline the invitation.
+    #[config(nested)]
+    pub server_notices: ServerNotices,
+
     /// The log that the server writes to its standard error output.
     #[config(nested)]
     pub log: Log,
@@ -272,6 +278,22 @@ pub struct Sessions {
     /// Passes over that memory.
     #[config(default = 2)]
     pub password_hash_passes: u32,
+}
+
+/// Server notices.
+#[derive(Clone, Debug, Schema)]
+pub struct ServerNotices {
+    /// The name of the user that notices come from: the part of the id between @ and the colon, such as
+    /// "notices". Nobody can register it. Without it there are no server notices.
+    pub localpart: Option<String>,
+    /// What that user is called.
+    #[config(default = "Server Notices")]
+    pub display_name: String,
+    /// The mxc:// address of a picture for that user and for the rooms.
+    pub avatar_url: Option<String>,
+    /// The name of the rooms.
+    #[config(default = "Server Notices")]
+    pub room_name: String,
 }
 
 /// Access tokens and the content of messages are never in the log.

@@ -25,7 +25,7 @@ use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOp
 use hearth_sync::SyncEngine;
 use hearth_users::{PasswordCost, Settings, Users};
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, UserId};
 
 use crate::Error;
 use crate::outbound::HttpOutbound;
@@ -146,7 +146,7 @@ impl Parts {
         let log = open_log(config, &deps, shutdown, &fatal)?;
         let signing_key = Arc::new(identity::signing_key(config, &*deps.engine, &*deps.random)?);
         let cluster = Cluster::new(log.clone());
-        let users = build_users(config, &deps, &log, &cluster, &server_name);
+        let users = build_users(config, &deps, &log, &cluster, &server_name)?;
         let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key.clone())?;
         let base = (&cluster, &rooms, &users, shutdown);
         let federation = build_federation(config, &deps, base, &server_name, &signing_key)?;
@@ -298,7 +298,7 @@ fn build_users(
     log: &Arc<Log>,
     cluster: &Arc<Cluster>,
     server_name: &OwnedServerName,
-) -> Arc<Users> {
+) -> Result<Arc<Users>, Error> {
     let mut settings = Settings::new(server_name.clone());
     settings.password_cost = PasswordCost {
         memory_kib: u32::try_from(config.session.password_hash_memory / 1024).unwrap_or(u32::MAX),
@@ -307,15 +307,26 @@ fn build_users(
     };
     settings.access_token_lifetime_ms = config.session.access_token_seconds * 1000;
     settings.cache_bytes = share(config, 10);
+    settings.server_user = notices_user(config, server_name)?;
     let (clock, random) = (deps.clock.clone(), deps.random.clone());
-    Users::new(
+    Ok(Users::new(
         log.clone(),
         cluster.clone(),
         clock,
         random,
         deps.pool.clone(),
         settings,
-    )
+    ))
+}
+
+/// The user that server notices come from, if the operator named one.
+fn notices_user(config: &Config, server_name: &OwnedServerName) -> Result<Option<OwnedUserId>, Error> {
+    let localpart = config.server_notices.localpart.as_deref();
+    let user = localpart.map(|localpart| UserId::parse(format!("@{localpart}:{server_name}")));
+    user.transpose().map_err(|error| Error::Start {
+        part: "server notices",
+        reason: format!("server_notices.localpart: {error}"),
+    })
 }
 
 fn build_rooms(

@@ -58,6 +58,8 @@ const PATHS: &[&str] = &[
     "/../v1/login/get_token",
     "/../v1/register/m.login.registration_token/validity",
     "/../versions",
+    "/../../../_synapse/admin/v1/send_server_notice",
+    "/../../../_synapse/admin/v1/send_server_notice/{}",
     "/../../federation/v1/backfill/{}?v={}&limit=5",
     "/../../federation/v1/event/{}",
     "/../../federation/v1/get_missing_events/{}",
@@ -158,7 +160,8 @@ fn path() -> impl Strategy<Value = String> {
         (0..PATHS.len(), proptest::collection::vec(parameter(), 3)).prop_map(|(index, parameters)| {
             let mut path = format!("{V3}{}", PATHS[index])
                 .replace("/v3/..", "")
-                .replace("/client/..", "");
+                .replace("/client/..", "")
+                .replace("/_matrix/..", "");
             for parameter in parameters {
                 path = path.replacen("{}", &parameter, 1);
             }

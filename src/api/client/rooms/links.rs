@@ -9,6 +9,7 @@ use hearth_users::{InviteVerdict, ProfileChange, Users};
 use ruma::UserId;
 use serde::Deserialize;
 
+use crate::admin::server_notices::must_not_decline;
 use crate::app::{App, RoomLinks};
 use crate::error::Result;
 
@@ -125,6 +126,8 @@ pub(crate) fn check_member_content(
     if invited {
         check_invite(app, sender, target)?;
     }
-    let _ = room;
+    if sender == target && content.membership.as_deref() == Some("leave") {
+        must_not_decline(app, room, target)?;
+    }
     Ok(())
 }

@@ -39,6 +39,7 @@ mod push;
 mod receipts;
 mod relations;
 mod sending;
+mod server_notices;
 mod sliding;
 mod sync;
 mod unread;
