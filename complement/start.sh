@@ -58,6 +58,11 @@ cat >> "$DATA_DIR/hearth.toml" <<CONFIG
 
 [server_notices]
 localpart = "_server"
+
+[url_preview]
+enabled = true
+# Complement serves its pages from this machine or from the container's host.
+allow_private_networks = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
 CONFIG
 
 # exec, so that the server itself gets SIGTERM

@@ -8,7 +8,7 @@ use hearth_core::error::MatrixError;
 use hearth_core::http::SharedOutbound;
 use hearth_core::{Config, SharedClock, SharedRandom};
 use hearth_federation::Federation;
-use hearth_media::MediaStore;
+use hearth_media::{MediaStore, Previews};
 use hearth_rooms::Rooms;
 use hearth_sync::SyncEngine;
 use hearth_users::{Account, NewAccount, ProfileChange, User, Users};
@@ -43,6 +43,8 @@ pub struct Parts {
     pub federation: Arc<Federation>,
     /// The media repository.
     pub media: MediaStore,
+    /// Previews of web pages, if the operator wants them.
+    pub previews: Option<Previews>,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
 }
@@ -71,6 +73,8 @@ pub struct App {
     pub federation: Arc<Federation>,
     /// The media repository.
     pub media: MediaStore,
+    /// Previews of web pages, if the operator wants them.
+    pub previews: Option<Previews>,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
     /// How often who may call what.
@@ -111,6 +115,7 @@ impl App {
             outbound,
             federation,
             media,
+            previews,
             room_links,
         } = parts;
         Arc::new(Self {
@@ -128,6 +133,7 @@ impl App {
             outbound,
             federation,
             media,
+            previews,
             room_links,
         })
     }

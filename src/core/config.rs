@@ -177,6 +177,12 @@ pub struct Config {
     #[config(nested)]
     pub session: Sessions,
 
+    /// Previews of the web pages that messages link to. This server fetches the page and its picture, so that the page's
+    /// server learns of this server and not of the people who read the message. Only addresses of the public internet are
+    /// asked, whatever a page or a redirect says.
+    #[config(nested)]
+    pub url_preview: UrlPreview,
+
     /// Messages from the operator to users of this server. Administrators send them with
     /// POST /_synapse/admin/v1/send_server_notice. A user gets them in one room of his own, tagged m.server_notice: he is
     /// invited, can read there but not write, and cannot decline the invitation.
@@ -214,6 +220,9 @@ pub struct RateLimits {
     /// Uploads, downloads and thumbnails.
     #[config(default = { "per_second": 10.0, "burst": 200.0 })]
     pub media: RateLimit,
+    /// Previews of web pages.
+    #[config(default = { "per_second": 1.0, "burst": 30.0 })]
+    pub url_preview: RateLimit,
     /// Searches in the room and user directories.
     #[config(default = { "per_second": 2.0, "burst": 50.0 })]
     pub search: RateLimit,
@@ -278,6 +287,27 @@ pub struct Sessions {
     /// Passes over that memory.
     #[config(default = 2)]
     pub password_hash_passes: u32,
+}
+
+/// Previews of web pages.
+#[derive(Clone, Debug, Schema)]
+pub struct UrlPreview {
+    /// Whether there are previews.
+    #[config(default = false)]
+    pub enabled: bool,
+    /// The only hosts whose pages are fetched, with all names below them; all hosts if the list is empty.
+    #[config(default = [])]
+    pub allow: Vec<String>,
+    /// Hosts whose pages are not fetched, with all names below them. It wins over allow.
+    #[config(default = [])]
+    pub deny: Vec<String>,
+    /// Private networks, as "10.1.0.0/16", from which pages may be fetched nevertheless. Every user of this server can
+    /// then read what is served there.
+    #[config(default = [])]
+    pub allow_private_networks: Vec<Network>,
+    /// How long a preview is kept, in seconds, before the page is asked again.
+    #[config(default = 3600)]
+    pub keep_seconds: u64,
 }
 
 /// Server notices.

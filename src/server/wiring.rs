@@ -18,7 +18,7 @@ use hearth_core::random::OsRandom;
 use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown, tasks};
 use hearth_events::KeyPair;
 use hearth_federation::Federation;
-use hearth_media::{MediaSettings, MediaStore};
+use hearth_media::{MediaSettings, MediaStore, PreviewPolicy, PreviewSettings, Previews};
 use hearth_push::{Push, PushParts};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
@@ -39,6 +39,8 @@ pub struct Deps {
     pub random: SharedRandom,
     /// Requests to other machines.
     pub outbound: SharedOutbound,
+    /// Requests for pages that users want previewed.
+    pub preview_outbound: SharedOutbound,
     /// Where data is kept.
     pub engine: Arc<dyn Engine>,
     /// Threads for sections that block.
@@ -77,6 +79,7 @@ impl Deps {
             clock,
             random,
             outbound: Arc::new(outbound),
+            preview_outbound: crate::outbound::for_previews(config)?,
             engine: Arc::new(engine),
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
@@ -90,6 +93,7 @@ impl Deps {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
             outbound: Arc::new(NoOutbound),
+            preview_outbound: Arc::new(NoOutbound),
             engine: Arc::new(MemoryEngine::new()),
             pool: Pool::new(2),
             writer: WriterMode::Thread,
@@ -168,6 +172,7 @@ impl Parts {
             shutdown.clone(),
         );
         let push = open_push(&deps, &users, &rooms, shutdown)?;
+        let previews = build_previews(config, &deps, &media);
         let api = hearth_api::App::new(hearth_api::app::Parts {
             config: config.clone(),
             server_name,
@@ -180,6 +185,7 @@ impl Parts {
             outbound: deps.outbound,
             federation,
             media: media.clone(),
+            previews,
             room_links: Arc::new(Links {
                 users: users.clone(),
                 rooms: rooms.clone(),
@@ -347,7 +353,7 @@ fn build_rooms(
         signing_key,
         default_version,
         event_cache_bytes: share(config, 20),
-        node_cache_bytes: share(config, 20),
+        node_cache_bytes: share(config, 19),
         pool: deps.pool.clone(),
     };
     Ok(Rooms::new(
@@ -425,6 +431,21 @@ fn open_media(
     create_private_folder(&directory)
         .and_then(|()| MediaStore::open(settings, cluster.clone(), clock, random, deps.pool.clone()))
         .map_err(unusable)
+}
+
+fn build_previews(config: &Config, deps: &Deps, media: &MediaStore) -> Option<Previews> {
+    let settings = &config.url_preview;
+    settings.enabled.then(|| {
+        let preview_settings = PreviewSettings {
+            policy: PreviewPolicy {
+                allow: settings.allow.clone(),
+                deny: settings.deny.clone(),
+            },
+            kept_ms: settings.keep_seconds * 1000,
+            cache_bytes: share(config, 1),
+        };
+        Previews::new(media.clone(), deps.preview_outbound.clone(), preview_settings)
+    })
 }
 
 fn read_appservices(config: &Config, server_name: &OwnedServerName) -> Result<Registrations, Error> {

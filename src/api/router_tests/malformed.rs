@@ -126,6 +126,7 @@ const PATHS: &[&str] = &[
     "/sync?timeout=0&since={}",
     "/../v1/media/config",
     "/../v1/media/download/{}/{}?timeout_ms=0",
+    "/../v1/media/preview_url?url={}",
     "/../v1/media/thumbnail/{}/{}?timeout_ms=0",
     "/../v1/mutual_rooms",
     "/../v1/mutual_rooms?user_id={}&from={}",

@@ -49,6 +49,7 @@ fn names(config: &Config, out: &mut Vec<String>) {
         ));
     }
     server_notices(config, out);
+    preview_hosts(config, out);
     let versions = 1..=12;
     if !versions
         .clone()
@@ -79,6 +80,23 @@ fn names(config: &Config, out: &mut Vec<String>) {
         .any(|token| !is_registration_token(token.expose()))
     {
         out.push("registration_tokens: a token has 1 to 64 characters of A-Z a-z 0-9 . _ ~ -".to_owned());
+    }
+}
+
+fn preview_hosts(config: &Config, out: &mut Vec<String>) {
+    let lists = [
+        ("allow", &config.url_preview.allow),
+        ("deny", &config.url_preview.deny),
+    ];
+    for (key, list) in lists {
+        for host in list
+            .iter()
+            .filter(|host| !is_host_name(host) && host.parse::<IpAddr>().is_err())
+        {
+            out.push(format!(
+                "url_preview.{key}: {host:?} is not a host name like example.org"
+            ));
+        }
     }
 }
 
@@ -188,6 +206,12 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         10 * 365 * 86_400,
     );
     within(
+        "url_preview.keep_seconds",
+        config.url_preview.keep_seconds,
+        0,
+        365 * 86_400,
+    );
+    within(
         "session.password_hash_memory",
         config.session.password_hash_memory,
         64 << 10,
@@ -208,6 +232,7 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         ("invite", limits.invite),
         ("create_room", limits.create_room),
         ("media", limits.media),
+        ("url_preview", limits.url_preview),
         ("search", limits.search),
         ("report", limits.report),
         ("write", limits.write),
@@ -377,6 +402,11 @@ mod tests {
             (
                 "server_notices.localpart = \"Not a name\"",
                 "server_notices.localpart",
+            ),
+            ("url_preview.deny = [\"https://example.org\"]", "url_preview.deny"),
+            (
+                "url_preview.keep_seconds = 99999999999",
+                "url_preview.keep_seconds",
             ),
             ("server_notices.localpart = \"\"", "server_notices.localpart"),
             (
