@@ -10,6 +10,7 @@ use hearth_core::{Config, SharedClock, SharedRandom};
 use hearth_federation::Federation;
 use hearth_media::{MediaStore, Previews};
 use hearth_rooms::Rooms;
+use hearth_search::Search;
 use hearth_sync::SyncEngine;
 use hearth_users::{Account, NewAccount, ProfileChange, User, Users};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub media: MediaStore,
     /// Previews of web pages, if the operator wants them.
     pub previews: Option<Previews>,
+    /// Search in messages, unless the operator switched it off.
+    pub search: Option<Arc<Search>>,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
 }
@@ -75,6 +78,8 @@ pub struct App {
     pub media: MediaStore,
     /// Previews of web pages, if the operator wants them.
     pub previews: Option<Previews>,
+    /// Search in messages, unless the operator switched it off.
+    pub search: Option<Arc<Search>>,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
     /// How often who may call what.
@@ -116,6 +121,7 @@ impl App {
             federation,
             media,
             previews,
+            search,
             room_links,
         } = parts;
         Arc::new(Self {
@@ -134,6 +140,7 @@ impl App {
             federation,
             media,
             previews,
+            search,
             room_links,
         })
     }

@@ -108,6 +108,18 @@ impl From<hearth_media::Error> for ApiError {
     }
 }
 
+impl From<hearth_search::Error> for ApiError {
+    fn from(error: hearth_search::Error) -> Self {
+        use hearth_search::Error;
+        match error {
+            Error::BadToken => MatrixError::invalid_param(error.to_string()).into(),
+            Error::Storage(error) => error.into(),
+            Error::Rooms(error) => error.into(),
+            Error::Index(_) | Error::Io(_) => Self::internal(&error),
+        }
+    }
+}
+
 impl From<hearth_rooms::Error> for ApiError {
     fn from(error: hearth_rooms::Error) -> Self {
         use hearth_rooms::Error;

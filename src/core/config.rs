@@ -177,6 +177,11 @@ pub struct Config {
     #[config(nested)]
     pub session: Sessions,
 
+    /// Search in messages. The words of messages, room names and topics that are not encrypted are kept in an index, in
+    /// the folder "search" of the data directory. It can be deleted while the server is stopped: it is then built anew.
+    #[config(nested)]
+    pub message_search: MessageSearch,
+
     /// Previews of the web pages that messages link to. This server fetches the page and its picture, so that the page's
     /// server learns of this server and not of the people who read the message. Only addresses of the public internet are
     /// asked, whatever a page or a redirect says.
@@ -287,6 +292,14 @@ pub struct Sessions {
     /// Passes over that memory.
     #[config(default = 2)]
     pub password_hash_passes: u32,
+}
+
+/// Search in messages.
+#[derive(Clone, Debug, Schema)]
+pub struct MessageSearch {
+    /// Whether users can search in messages. Off saves the index and the work on it.
+    #[config(default = true)]
+    pub enabled: bool,
 }
 
 /// Previews of web pages.
@@ -405,6 +418,11 @@ impl Config {
     /// Folder of the storage engine.
     pub fn database_dir(&self) -> PathBuf {
         self.data_dir.join("database")
+    }
+
+    /// Folder of the search index.
+    pub fn search_dir(&self) -> PathBuf {
+        self.data_dir.join("search")
     }
 
     /// Folder of uploaded media.

@@ -21,6 +21,7 @@ use hearth_federation::Federation;
 use hearth_media::{MediaSettings, MediaStore, PreviewPolicy, PreviewSettings, Previews};
 use hearth_push::{Push, PushParts};
 use hearth_rooms::{Rooms, RoomsConfig};
+use hearth_search::{Search, SearchParts};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
 use hearth_sync::SyncEngine;
 use hearth_users::{PasswordCost, Settings, Users};
@@ -49,6 +50,8 @@ pub struct Deps {
     pub writer: WriterMode,
     /// Where uploaded files lie.
     pub media_dir: PathBuf,
+    /// Where the search index lies; in memory without a folder.
+    pub search_dir: Option<PathBuf>,
 }
 
 impl Deps {
@@ -84,6 +87,7 @@ impl Deps {
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
             media_dir: config.media_dir(),
+            search_dir: Some(config.search_dir()),
         })
     }
 
@@ -98,6 +102,7 @@ impl Deps {
             pool: Pool::new(2),
             writer: WriterMode::Thread,
             media_dir,
+            search_dir: None,
         }
     }
 }
@@ -135,6 +140,8 @@ pub struct Parts {
     pub sync: Arc<SyncEngine>,
     /// Notifications to push gateways.
     pub push: Arc<Push>,
+    /// Search in messages, unless it is switched off.
+    pub search: Option<Arc<Search>>,
     /// The HTTP API.
     pub api: Arc<hearth_api::App>,
     /// Why the log stopped for good, if it did.
@@ -173,6 +180,7 @@ impl Parts {
         );
         let push = open_push(&deps, &users, &rooms, shutdown)?;
         let previews = build_previews(config, &deps, &media);
+        let search = open_search(config, &deps, &rooms, shutdown)?;
         let api = hearth_api::App::new(hearth_api::app::Parts {
             config: config.clone(),
             server_name,
@@ -186,6 +194,7 @@ impl Parts {
             federation,
             media: media.clone(),
             previews,
+            search: search.clone(),
             room_links: Arc::new(Links {
                 users: users.clone(),
                 rooms: rooms.clone(),
@@ -200,6 +209,7 @@ impl Parts {
             media,
             sync,
             push,
+            search,
             api,
             fatal,
             shutdown: shutdown.clone(),
@@ -228,6 +238,9 @@ impl Parts {
             part: "push",
             reason: error.to_string(),
         })?;
+        if let Some(search) = &self.search {
+            search.start();
+        }
         let media = self.media.clone();
         tasks::spawn("media sweep", async move {
             if let Err(error) = media.sweep().await {
@@ -262,6 +275,9 @@ impl Parts {
             tracing::warn!(%error, "the times at which devices were seen could not be stored");
         }
         self.sync.close().await;
+        if let Some(search) = &self.search {
+            search.close().await;
+        }
         let log = self.log.clone();
         // Closing waits for the log's thread, which must not hold up the runtime.
         let closed = tokio::task::spawn_blocking(move || {
@@ -293,7 +309,8 @@ impl Parts {
     }
 }
 
-/// A part of the memory budget: RocksDB has half of it, the caches above share the rest.
+/// A part of the memory budget: RocksDB has half of it, the caches above share the rest, and a few percent are for what
+/// the search index takes while it is written.
 fn share(config: &Config, percent: u64) -> u64 {
     config.memory_limit / 100 * percent
 }
@@ -352,8 +369,8 @@ fn build_rooms(
         server_name: server_name.clone(),
         signing_key,
         default_version,
-        event_cache_bytes: share(config, 20),
-        node_cache_bytes: share(config, 19),
+        event_cache_bytes: share(config, 18),
+        node_cache_bytes: share(config, 18),
         pool: deps.pool.clone(),
     };
     Ok(Rooms::new(
@@ -409,6 +426,31 @@ fn open_push(
         part: "push",
         reason: error.to_string(),
     })
+}
+
+fn open_search(
+    config: &Config,
+    deps: &Deps,
+    rooms: &Arc<Rooms>,
+    shutdown: &Shutdown,
+) -> Result<Option<Arc<Search>>, Error> {
+    let failed = |error: hearth_search::Error| Error::Start {
+        part: "search",
+        reason: error.to_string(),
+    };
+    if !config.message_search.enabled {
+        Search::switch_off(rooms).map_err(failed)?;
+        return Ok(None);
+    }
+    if let Some(folder) = &deps.search_dir {
+        create_private_folder(folder).map_err(|error| failed(error.into()))?;
+    }
+    let parts = SearchParts {
+        rooms: rooms.clone(),
+        pool: deps.pool.clone(),
+        folder: deps.search_dir.clone(),
+    };
+    Search::open(parts, shutdown.clone()).map(Some).map_err(failed)
 }
 
 fn open_media(

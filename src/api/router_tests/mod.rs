@@ -27,6 +27,7 @@ use hearth_events::KeyPair;
 use hearth_federation::Federation;
 use hearth_media::{MediaSettings, MediaStore, PreviewPolicy, PreviewSettings, Previews};
 use hearth_rooms::{Rooms, RoomsConfig};
+use hearth_search::{Search, SearchParts};
 use hearth_storage::{Log, MemoryEngine};
 use hearth_sync::SyncEngine;
 use hearth_users::{NewAccount, Settings, Users};
@@ -163,6 +164,12 @@ impl Server {
             };
             Previews::new(media.clone(), outbound.clone(), settings)
         });
+        let parts = SearchParts {
+            rooms: rooms.clone(),
+            pool: Pool::inline(),
+            folder: None,
+        };
+        let search = Search::open(parts, Shutdown::new()).expect("the search index opens");
         let app = App::new(Parts {
             config: Arc::new(config),
             server_name,
@@ -173,6 +180,7 @@ impl Server {
             federation,
             media,
             previews,
+            search: Some(search),
             room_links: Arc::new(Links {
                 rooms: rooms.clone(),
                 users: users.clone(),

@@ -33,7 +33,7 @@ mod put_send;
 mod put_state;
 mod put_typing;
 pub(crate) mod spaces;
-mod tokens;
+pub(crate) mod tokens;
 mod unban;
 
 use axum::routing::{get, post, put};

@@ -38,6 +38,7 @@ mod property;
 mod push;
 mod receipts;
 mod relations;
+mod search;
 mod sending;
 mod server_notices;
 mod sliding;
