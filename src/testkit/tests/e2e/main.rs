@@ -42,6 +42,8 @@ mod search;
 mod sending;
 mod server_notices;
 mod sliding;
+mod spec;
+mod spec_files;
 mod sync;
 mod unread;
 mod upgrade;
