@@ -53,6 +53,35 @@ fn bodies(endpoint: &Endpoint) -> Vec<Bytes> {
     out
 }
 
+/// The endpoints of an API. Servers in examples are the asked one, so that no answer depends on another.
+fn endpoints_here(api: &str) -> Vec<Endpoint> {
+    fn here(value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                for elsewhere in [
+                    "matrix.org",
+                    "example.org",
+                    "example.com",
+                    "localhost",
+                    "domain.com",
+                ] {
+                    *text = text.replace(elsewhere, "hs1");
+                }
+            }
+            Value::Array(list) => list.iter_mut().for_each(here),
+            Value::Object(members) => members.values_mut().for_each(here),
+            _ => {}
+        }
+    }
+    let mut all = endpoints(api);
+    for endpoint in &mut all {
+        endpoint.in_path.values_mut().for_each(here);
+        endpoint.in_query.values_mut().for_each(here);
+        endpoint.body.iter_mut().for_each(here);
+    }
+    all
+}
+
 /// The answers that are wrong, and the endpoints that are unknown.
 #[derive(Default)]
 struct Report {
@@ -150,7 +179,10 @@ impl Asker {
             endpoint.filled(&|name| waits(name).or_else(|| here(name))),
             endpoint.filled(&|name| waits(name).or_else(|| Some("\u{0}/%$!@:\u{fffd}".to_owned()))),
             endpoint.filled(&|name| waits(name).or_else(|| Some("x".repeat(2_000)))),
-            endpoint.path.replace('{', "").replace('}', ""),
+            endpoint
+                .path
+                .replace("{serverName}", "hs1")
+                .replace(['{', '}'], ""),
         ]
     }
 }
@@ -160,7 +192,7 @@ async fn no_endpoint_of_the_client_server_api_answers_with_a_server_error() {
     let server = TestServer::memory(4).await;
     let mut report = Report::default();
     let mut number = 0;
-    for endpoint in endpoints("client-server") {
+    for endpoint in endpoints_here("client-server") {
         let mut asker = Asker::new(&server, number).await;
         number += 1;
         let bodies = bodies(&endpoint);
@@ -270,7 +302,7 @@ async fn no_endpoint_of_the_server_server_api_answers_with_a_server_error() {
     asker.known.insert("userId", "@eve:other".to_owned());
     asker.known.insert("v", asker.known["eventId"].clone());
     let mut report = Report::default();
-    for endpoint in endpoints("server-server") {
+    for endpoint in endpoints_here("server-server") {
         let bodies = bodies(&endpoint);
         for (at, path) in asker.paths(&endpoint).into_iter().enumerate() {
             let bodies = if at == 0 {
