@@ -53,6 +53,17 @@ unauthenticated_media = true
 CONFIG
 # The folder is absent where a test has no application service.
 [ -d "$APPSERVICE_DIR" ] && echo "appservice_dir = \"$APPSERVICE_DIR\"" >> "$DATA_DIR/hearth.toml"
+# Sections come after all keys of the top level.
+cat >> "$DATA_DIR/hearth.toml" <<CONFIG
+
+[server_notices]
+localpart = "_server"
+
+[url_preview]
+enabled = true
+# Complement serves its pages from this machine or from the container's host.
+allow_private_networks = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+CONFIG
 
 # exec, so that the server itself gets SIGTERM
 exec "$binary" --config "$DATA_DIR/hearth.toml"

@@ -8,8 +8,9 @@ use hearth_core::error::MatrixError;
 use hearth_core::http::SharedOutbound;
 use hearth_core::{Config, SharedClock, SharedRandom};
 use hearth_federation::Federation;
-use hearth_media::MediaStore;
+use hearth_media::{MediaStore, Previews};
 use hearth_rooms::Rooms;
+use hearth_search::Search;
 use hearth_sync::SyncEngine;
 use hearth_users::{Account, NewAccount, ProfileChange, User, Users};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
@@ -43,6 +44,10 @@ pub struct Parts {
     pub federation: Arc<Federation>,
     /// The media repository.
     pub media: MediaStore,
+    /// Previews of web pages, if the operator wants them.
+    pub previews: Option<Previews>,
+    /// Search in messages, unless the operator switched it off.
+    pub search: Option<Arc<Search>>,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
 }
@@ -71,12 +76,18 @@ pub struct App {
     pub federation: Arc<Federation>,
     /// The media repository.
     pub media: MediaStore,
+    /// Previews of web pages, if the operator wants them.
+    pub previews: Option<Previews>,
+    /// Search in messages, unless the operator switched it off.
+    pub search: Option<Arc<Search>>,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
     /// How often who may call what.
     pub limits: RateLimits,
     /// Nonces given out for registration by shared secret.
     pub nonces: Nonces,
+    /// Held while a user's notices room is found or made.
+    pub notices: tokio::sync::Mutex<()>,
 }
 
 /// What the endpoints of accounts need of rooms. The API calls the first two after the account's own
@@ -109,11 +120,14 @@ impl App {
             outbound,
             federation,
             media,
+            previews,
+            search,
             room_links,
         } = parts;
         Arc::new(Self {
             limits: RateLimits::new(&config, clock.clone()),
             nonces: Nonces::new(clock.clone(), random.clone()),
+            notices: tokio::sync::Mutex::default(),
             config,
             server_name,
             clock,
@@ -125,6 +139,8 @@ impl App {
             outbound,
             federation,
             media,
+            previews,
+            search,
             room_links,
         })
     }

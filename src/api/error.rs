@@ -94,17 +94,29 @@ impl From<hearth_media::Error> for ApiError {
             Error::NotFound => MatrixError::not_found(sentence),
             Error::NotYetUploaded => MatrixError::new(504, errcode::NOT_YET_UPLOADED, sentence),
             Error::AlreadyUploaded => MatrixError::new(409, errcode::CANNOT_OVERWRITE_MEDIA, sentence),
-            Error::NotOwner => MatrixError::forbidden(sentence),
+            Error::NotOwner | Error::NotAllowed(_) => MatrixError::forbidden(sentence),
             Error::TooLarge { .. } | Error::ImageTooLarge => MatrixError::too_large(sentence),
             Error::RemoteTooLarge { .. } => MatrixError::new(502, errcode::TOO_LARGE, sentence),
             Error::PendingLimit { retry_after_ms } => MatrixError::limit_exceeded(retry_after_ms),
             Error::Invalid(_) => MatrixError::invalid_param(sentence),
             Error::NotAnImage | Error::Interrupted => MatrixError::unknown(sentence),
-            Error::Remote(_) => MatrixError::new(502, errcode::UNKNOWN, sentence),
+            Error::Remote(_) | Error::Page(_) => MatrixError::new(502, errcode::UNKNOWN, sentence),
             Error::Storage(error) => return error.into(),
             Error::Io(cause) => return Self::internal(&cause),
         }
         .into()
+    }
+}
+
+impl From<hearth_search::Error> for ApiError {
+    fn from(error: hearth_search::Error) -> Self {
+        use hearth_search::Error;
+        match error {
+            Error::BadToken => MatrixError::invalid_param(error.to_string()).into(),
+            Error::Storage(error) => error.into(),
+            Error::Rooms(error) => error.into(),
+            Error::Index(_) | Error::Io(_) => Self::internal(&error),
+        }
     }
 }
 

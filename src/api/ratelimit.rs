@@ -39,6 +39,8 @@ pub enum Class {
     CreateRoom,
     /// Uploads, downloads and thumbnails.
     Media,
+    /// Previews of web pages.
+    UrlPreview,
     /// Searching in directories.
     Search,
     /// Reports to the administrators.
@@ -50,7 +52,7 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Class; 11] = [
+    const ALL: [Class; 12] = [
         Class::Login,
         Class::Registration,
         Class::Send,
@@ -58,6 +60,7 @@ impl Class {
         Class::Invite,
         Class::CreateRoom,
         Class::Media,
+        Class::UrlPreview,
         Class::Search,
         Class::Report,
         Class::Write,
@@ -74,6 +77,7 @@ impl Class {
             Class::Invite => (settings.invite, "invite"),
             Class::CreateRoom => (settings.create_room, "create_room"),
             Class::Media => (settings.media, "media"),
+            Class::UrlPreview => (settings.url_preview, "url_preview"),
             Class::Search => (settings.search, "search"),
             Class::Report => (settings.report, "report"),
             Class::Write => (settings.write, "write"),

@@ -182,6 +182,23 @@ pub struct Config {
     #[config(nested)]
     pub session: Sessions,
 
+    /// Search in messages. The words of messages, room names and topics that are not encrypted are kept in an index, in
+    /// the folder "search" of the data directory. It can be deleted while the server is stopped: it is then built anew.
+    #[config(nested)]
+    pub message_search: MessageSearch,
+
+    /// Previews of the web pages that messages link to. This server fetches the page and its picture, so that the page's
+    /// server learns of this server and not of the people who read the message. Only addresses of the public internet are
+    /// asked, whatever a page or a redirect says.
+    #[config(nested)]
+    pub url_preview: UrlPreview,
+
+    /// Messages from the operator to users of this server. Administrators send them with
+    /// POST /_synapse/admin/v1/send_server_notice. A user gets them in one room of his own, tagged m.server_notice: he is
+    /// invited, can read there but not write, and cannot decline the invitation.
+    #[config(nested)]
+    pub server_notices: ServerNotices,
+
     /// The log that the server writes to its standard error output.
     #[config(nested)]
     pub log: Log,
@@ -217,6 +234,9 @@ pub struct RateLimits {
     /// Uploads, downloads and thumbnails.
     #[config(default = { "per_second": 10.0, "burst": 200.0 })]
     pub media: RateLimit,
+    /// Previews of web pages.
+    #[config(default = { "per_second": 1.0, "burst": 30.0 })]
+    pub url_preview: RateLimit,
     /// Searches in the room and user directories.
     #[config(default = { "per_second": 2.0, "burst": 50.0 })]
     pub search: RateLimit,
@@ -281,6 +301,51 @@ pub struct Sessions {
     /// Passes over that memory.
     #[config(default = 2)]
     pub password_hash_passes: u32,
+}
+
+/// Search in messages.
+#[derive(Clone, Debug, Schema)]
+pub struct MessageSearch {
+    /// Whether users can search in messages. Off saves the index and the work on it.
+    #[config(default = true)]
+    pub enabled: bool,
+}
+
+/// Previews of web pages.
+#[derive(Clone, Debug, Schema)]
+pub struct UrlPreview {
+    /// Whether there are previews.
+    #[config(default = false)]
+    pub enabled: bool,
+    /// The only hosts whose pages are fetched, with all names below them; all hosts if the list is empty.
+    #[config(default = [])]
+    pub allow: Vec<String>,
+    /// Hosts whose pages are not fetched, with all names below them. It wins over allow.
+    #[config(default = [])]
+    pub deny: Vec<String>,
+    /// Private networks, as "10.1.0.0/16", from which pages may be fetched nevertheless. Every user of this server can
+    /// then read what is served there.
+    #[config(default = [])]
+    pub allow_private_networks: Vec<Network>,
+    /// How long a preview is kept, in seconds, before the page is asked again.
+    #[config(default = 3600)]
+    pub keep_seconds: u64,
+}
+
+/// Server notices.
+#[derive(Clone, Debug, Schema)]
+pub struct ServerNotices {
+    /// The name of the user that notices come from: the part of the id between @ and the colon, such as
+    /// "notices". Nobody can register it. Without it there are no server notices.
+    pub localpart: Option<String>,
+    /// What that user is called.
+    #[config(default = "Server Notices")]
+    pub display_name: String,
+    /// The mxc:// address of a picture for that user and for the rooms.
+    pub avatar_url: Option<String>,
+    /// The name of the rooms.
+    #[config(default = "Server Notices")]
+    pub room_name: String,
 }
 
 /// Access tokens and the content of messages are never in the log.
@@ -374,6 +439,11 @@ impl Config {
     /// Folder of the storage engine.
     pub fn database_dir(&self) -> PathBuf {
         self.data_dir.join("database")
+    }
+
+    /// Folder of the search index.
+    pub fn search_dir(&self) -> PathBuf {
+        self.data_dir.join("search")
     }
 
     /// Folder of uploaded media.

@@ -217,6 +217,9 @@ mod tests {
             fn sender_may_notify(&self, _: &str) -> bool {
                 self.0
             }
+            fn thread_subscribed(&self) -> Option<bool> {
+                None
+            }
         }
         let user = UserId::parse("@nobody:s").unwrap();
         let rules = Rules::of_content(None, &user);

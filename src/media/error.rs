@@ -45,6 +45,12 @@ pub enum Error {
     /// The other server could not be asked.
     #[error("The other server did not give the media: {0}")]
     Remote(String),
+    /// The operator does not want this page previewed.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// A page, or its picture, could not be had.
+    #[error("The page cannot be previewed: {0}")]
+    Page(&'static str),
     /// The client's body ended with an error.
     #[error("The upload was interrupted")]
     Interrupted,

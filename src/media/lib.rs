@@ -1,4 +1,4 @@
-//! The media repository: upload, download and thumbnails, on local disk.
+//! The media repository: upload, download and thumbnails, on local disk; and previews of web pages.
 //!
 //! The bytes of a file lie under `data_dir/media`, named by their hash, so that equal files are kept
 //! once. A media item's record (who uploaded it, its type and name, the hash) is its entity's row in
@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod id;
 mod locks;
+mod preview;
 mod range;
 mod record;
 mod remote;
@@ -26,6 +27,7 @@ pub use effects::MEDIA_OUTBOX_OP;
 pub use error::Error;
 pub use files::ByteStream;
 pub use id::MediaId;
+pub use preview::{Policy as PreviewPolicy, Preview, PreviewSettings, Previews};
 pub use range::{ByteRange, RangeOutcome, parse_range};
 pub use record::{Content, MediaRecord, State};
 pub use remote::{RemoteContent, RemoteMedia};

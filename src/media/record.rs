@@ -9,7 +9,7 @@ use crate::{error::Error, id::MediaId};
 /// A media item's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaRecord {
-    /// The local user who announced or uploaded it; none for media of other servers.
+    /// The local user who announced or uploaded it; none for media of other servers and pictures of previewed pages.
     pub uploader: Option<String>,
     /// When the record was made, in milliseconds since 1970.
     pub created_ms: u64,

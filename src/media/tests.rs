@@ -24,17 +24,17 @@ use crate::{
 
 const MAX_BYTES: u64 = 1_000_000;
 
-struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    store: MediaStore,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: MediaStore,
 }
 
 fn alice() -> &'static UserId {
     user_id!("@alice:example.org")
 }
 
-fn bench(shards: u16) -> Bench {
+pub(crate) fn bench(shards: u16) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::new(1_000_000));
     let log = Log::open(Arc::new(MemoryEngine::new()), shards).unwrap();
@@ -75,19 +75,19 @@ async fn collect(stream: ByteStream) -> Vec<u8> {
 }
 
 impl Bench {
-    async fn bytes_of(&self, media: &MediaId) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn bytes_of(&self, media: &MediaId) -> Result<Vec<u8>, Error> {
         let content = self.store.find(media, Duration::ZERO, true).await?;
         Ok(collect(self.store.read(&content, None).await?).await)
     }
 
-    fn files(&self) -> usize {
+    pub(crate) fn files(&self) -> usize {
         let content = std::fs::read_dir(self.folder.path().join("content")).unwrap();
         content
             .map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap().count())
             .sum()
     }
 
-    fn incoming(&self) -> usize {
+    pub(crate) fn incoming(&self) -> usize {
         std::fs::read_dir(self.folder.path().join("incoming"))
             .unwrap()
             .count()

@@ -154,7 +154,7 @@ impl MediaStore {
         Ok(())
     }
 
-    fn new_id(&self) -> Result<MediaId, Error> {
+    pub(crate) fn new_id(&self) -> Result<MediaId, Error> {
         let id = alphanumeric(&*self.inner.random, MEDIA_ID_CHARACTERS);
         MediaId::new(self.server_name().as_str(), &id)
             .ok_or(Error::Invalid("The server's name makes no media id"))
@@ -175,7 +175,7 @@ impl Inner {
     }
 
     /// Takes a body to disk, up to the limit.
-    async fn receive(&self, mut body: ByteStream) -> Result<Finished, Error> {
+    pub(crate) async fn receive(&self, mut body: ByteStream) -> Result<Finished, Error> {
         let limit_bytes = self.settings.max_upload_bytes;
         self.cluster.log().check_writable()?;
         let mut incoming = self.files.begin(&*self.random).await?;
@@ -212,7 +212,7 @@ impl Inner {
 
     /// File first, then the record: note, place, commit, and the note goes. On a failure the note
     /// stays, and the next start finds the file that has no record.
-    async fn store(
+    pub(crate) async fn store(
         &self,
         media: &MediaId,
         uploader: Option<&UserId>,

@@ -329,6 +329,19 @@ impl Rooms {
         }
     }
 
+    /// The first room after another in the order of their numbers; the first of all after none. For consumers that look
+    /// at every room once.
+    pub fn key_after(&self, after: Option<EntityKey>) -> Result<Option<EntityKey>, Error> {
+        let start = after.map_or_else(Vec::new, |key| keys::entity_range(key).1);
+        let mut found = None;
+        self.reader()
+            .scan(Family::Room, &start, &[0xFF; 8], false, &mut |key, _| {
+                found = key.first_chunk().copied().and_then(EntityKey::from_bytes);
+                false
+            })?;
+        Ok(found)
+    }
+
     /// Drops rooms that nobody holds and that have nothing under way.
     fn drop_unused(&self) {
         self.loaded.retain(|_, room| {

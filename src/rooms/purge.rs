@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{Batch, EntityKind, Family, Record};
+use hearth_storage::{Batch, EntityKind, Family, FeedItem, FeedKind, Record};
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
 
 use crate::{Error, Rooms, keys};
@@ -74,6 +74,11 @@ impl Rooms {
         self.cluster
             .commit(key.slot, |_| Record {
                 batch,
+                feed: vec![FeedItem {
+                    entity: key,
+                    kind: FeedKind::RoomLife,
+                    reference: 0,
+                }],
                 ..Record::default()
             })
             .await?;

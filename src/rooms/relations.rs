@@ -387,13 +387,32 @@ impl Room {
         Ok(None)
     }
 
+    /// The newest valid edit of an event, whoever may see it.
+    pub fn latest_edit(&self, event: &Event) -> Result<Option<Arc<Event>>, Error> {
+        struct Everything;
+        impl crate::Sees for Everything {
+            fn may_see(&mut self, _: &Event) -> Result<bool, Error> {
+                Ok(true)
+            }
+        }
+        let (mut edits, mut rows) = (Vec::new(), 0);
+        self.visit_relations(event.short, None, true, &mut |row| {
+            rows += 1;
+            if row.rel_type == "m.replace" {
+                edits.push(row.child);
+            }
+            rows < BUNDLED_ROWS_MAX
+        })?;
+        self.newest_edit(event, &edits, &mut Everything)
+    }
+
     /// The valid edit with the greatest origin_server_ts, ties by event id ("Server-side
     /// aggregation of m.replace relationships").
     fn newest_edit(
         &self,
         event: &Event,
         edits: &[Short],
-        viewer: &mut crate::Viewer,
+        viewer: &mut dyn crate::Sees,
     ) -> Result<Option<Arc<Event>>, Error> {
         let mut newest: Option<Arc<Event>> = None;
         if event.pdu.state_key().is_some() {

@@ -12,7 +12,9 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use hearth_core::config::Network;
-use hearth_core::http::{Destination, Outbound, OutboundRequest, OutboundResponse, TransportError};
+use hearth_core::http::{
+    Destination, Outbound, OutboundRequest, OutboundResponse, SharedOutbound, TransportError,
+};
 use hearth_core::metrics::OUTBOUND_REQUESTS;
 use hearth_core::{Config, SharedClock, SharedRandom, VERSION, limits};
 use hearth_federation::Resolver;
@@ -88,20 +90,31 @@ impl HttpOutbound {
         random: SharedRandom,
     ) -> Result<Self, Error> {
         let clients = Clients::new(config)?;
-        let url = Arc::new(UrlTransport {
-            client: clients.build(Arc::new(clients.guard()), |builder| builder)?,
-            allow_private: clients.allow_private,
-        });
+        let url = Arc::new(UrlTransport::new(&clients)?);
         let resolver = Arc::new(Resolver::new(url.clone(), dns, clock, random));
         let server = ServerTransport::new(&clients, resolver)?;
         Ok(Self { url, server })
     }
 }
 
+/// The transport for pages that users want previewed: a stranger chooses the address, so that neither the settings nor
+/// the certificate authorities of federation hold for it.
+pub fn for_previews(config: &Config) -> Result<SharedOutbound, Error> {
+    crate::tls::provider();
+    let clients = Clients {
+        extra: Vec::new(),
+        guard: GuardedResolver {
+            allow_private: false,
+            allow: config.url_preview.allow_private_networks.clone().into(),
+        },
+    };
+    Ok(Arc::new(UrlTransport::new(&clients)?))
+}
+
 /// Makes HTTP clients that all follow the same rules.
 pub(crate) struct Clients {
     extra: Vec<reqwest::Certificate>,
-    allow_private: bool,
+    guard: GuardedResolver,
 }
 
 impl Clients {
@@ -113,15 +126,16 @@ impl Clients {
         };
         Ok(Self {
             extra,
-            allow_private: config.federation_allow_private_addresses,
+            guard: GuardedResolver {
+                allow_private: config.federation_allow_private_addresses,
+                allow: Arc::default(),
+            },
         })
     }
 
     /// The look-up that gives only addresses to which we may connect.
     pub(crate) fn guard(&self) -> GuardedResolver {
-        GuardedResolver {
-            allow_private: self.allow_private,
-        }
+        self.guard.clone()
     }
 
     /// A client that takes addresses from `addresses` only.
@@ -155,10 +169,17 @@ impl Clients {
 /// Requests to URLs.
 pub(crate) struct UrlTransport {
     client: reqwest::Client,
-    allow_private: bool,
+    guard: GuardedResolver,
 }
 
 impl UrlTransport {
+    fn new(clients: &Clients) -> Result<Self, Error> {
+        Ok(Self {
+            client: clients.build(Arc::new(clients.guard()), |builder| builder)?,
+            guard: clients.guard(),
+        })
+    }
+
     /// The resolver sees names only; an address in the URL is checked here.
     fn check_url(&self, base: &str, path_and_query: &str) -> Result<reqwest::Url, TransportError> {
         let refused = |reason: &str| TransportError::Refused(reason.to_owned());
@@ -179,7 +200,7 @@ impl UrlTransport {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .parse::<IpAddr>();
-        if !self.allow_private && literal.is_ok_and(|address| !is_public(address)) {
+        if literal.is_ok_and(|address| !self.guard.allows(address)) {
             return Err(refused("the address is not public"));
         }
         Ok(url)
@@ -297,15 +318,22 @@ impl Outbound for HttpOutbound {
 struct NotPublic;
 
 /// Looks names up, and leaves out addresses to which we may not connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GuardedResolver {
     allow_private: bool,
+    /// Networks that are allowed though they are not public.
+    allow: Arc<[Network]>,
 }
 
 impl GuardedResolver {
+    /// Whether we may connect to an address.
+    fn allows(&self, address: IpAddr) -> bool {
+        self.allow_private || is_public(address) || self.allow.iter().any(|network| network.contains(address))
+    }
+
     /// The addresses of a host with this port.
     pub(crate) async fn lookup(
-        self,
+        &self,
         host: &str,
         port: u16,
     ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
@@ -314,7 +342,7 @@ impl GuardedResolver {
         let any = !found.is_empty();
         let allowed: Vec<SocketAddr> = found
             .into_iter()
-            .filter(|address| self.allow_private || is_public(address.ip()))
+            .filter(|address| self.allows(address.ip()))
             .collect();
         if any && allowed.is_empty() {
             return Err(NotPublic.into());
@@ -325,7 +353,7 @@ impl GuardedResolver {
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = *self;
+        let guard = self.clone();
         Box::pin(async move {
             let allowed = guard.lookup(name.as_str(), 0).await?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
@@ -449,6 +477,27 @@ mod tests {
                 .status,
             200
         );
+    }
+
+    #[tokio::test]
+    async fn previews_reach_only_what_their_own_setting_allows() {
+        let base = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await;
+        let by_name = base.replace("127.0.0.1", "localhost");
+        let mut config = Config::for_tests("example.org");
+        config.federation_allow_private_addresses = true;
+        let closed = for_previews(&config).expect("a transport");
+        config.url_preview.allow_private_networks = vec![Network::parse("127.0.0.0/8").expect("a network")];
+        let open = for_previews(&config).expect("a transport");
+        for url in [&base, &by_name] {
+            let result = closed.send(get(url, "/")).await;
+            assert!(
+                matches!(result, Err(TransportError::Refused(_))),
+                "{url}: {result:?}"
+            );
+            assert_eq!(open.send(get(url, "/")).await.expect("allowed").body, "hi");
+        }
+        let result = open.send(get("http://10.0.0.1", "/")).await;
+        assert!(matches!(result, Err(TransportError::Refused(_))), "{result:?}");
     }
 
     #[tokio::test]

@@ -97,7 +97,7 @@ struct EndpointResolver {
 
 impl Resolve for EndpointResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (resolver, guard) = (self.resolver.clone(), self.guard);
+        let (resolver, guard) = (self.resolver.clone(), self.guard.clone());
         Box::pin(async move {
             let mut addresses: Vec<SocketAddr> = Vec::new();
             let mut failure = None;

@@ -18,14 +18,15 @@ use hearth_core::random::OsRandom;
 use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown, tasks};
 use hearth_events::KeyPair;
 use hearth_federation::Federation;
-use hearth_media::{MediaSettings, MediaStore};
+use hearth_media::{MediaSettings, MediaStore, PreviewPolicy, PreviewSettings, Previews};
 use hearth_push::{Push, PushParts};
 use hearth_rooms::{Rooms, RoomsConfig};
+use hearth_search::{Search, SearchParts};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
 use hearth_sync::SyncEngine;
 use hearth_users::{PasswordCost, Settings, Users};
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, UserId};
 
 use crate::Error;
 use crate::outbound::HttpOutbound;
@@ -39,6 +40,8 @@ pub struct Deps {
     pub random: SharedRandom,
     /// Requests to other machines.
     pub outbound: SharedOutbound,
+    /// Requests for pages that users want previewed.
+    pub preview_outbound: SharedOutbound,
     /// Where data is kept.
     pub engine: Arc<dyn Engine>,
     /// Threads for sections that block.
@@ -47,6 +50,8 @@ pub struct Deps {
     pub writer: WriterMode,
     /// Where uploaded files lie.
     pub media_dir: PathBuf,
+    /// Where the search index lies; in memory without a folder.
+    pub search_dir: Option<PathBuf>,
 }
 
 impl Deps {
@@ -77,10 +82,12 @@ impl Deps {
             clock,
             random,
             outbound: Arc::new(outbound),
+            preview_outbound: crate::outbound::for_previews(config)?,
             engine: Arc::new(engine),
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
             media_dir: config.media_dir(),
+            search_dir: Some(config.search_dir()),
         })
     }
 
@@ -90,10 +97,12 @@ impl Deps {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
             outbound: Arc::new(NoOutbound),
+            preview_outbound: Arc::new(NoOutbound),
             engine: Arc::new(MemoryEngine::new()),
             pool: Pool::new(2),
             writer: WriterMode::Thread,
             media_dir,
+            search_dir: None,
         }
     }
 }
@@ -131,6 +140,8 @@ pub struct Parts {
     pub sync: Arc<SyncEngine>,
     /// Notifications to push gateways.
     pub push: Arc<Push>,
+    /// Search in messages, unless it is switched off.
+    pub search: Option<Arc<Search>>,
     /// The HTTP API.
     pub api: Arc<hearth_api::App>,
     /// Why the log stopped for good, if it did.
@@ -146,7 +157,7 @@ impl Parts {
         let log = open_log(config, &deps, shutdown, &fatal)?;
         let signing_key = Arc::new(identity::signing_key(config, &*deps.engine, &*deps.random)?);
         let cluster = Cluster::new(log.clone());
-        let users = build_users(config, &deps, &log, &cluster, &server_name);
+        let users = build_users(config, &deps, &log, &cluster, &server_name)?;
         let rooms = build_rooms(config, &deps, &log, &cluster, &server_name, signing_key.clone())?;
         let base = (&cluster, &rooms, &users, shutdown);
         let federation = build_federation(config, &deps, base, &server_name, &signing_key)?;
@@ -168,6 +179,8 @@ impl Parts {
             shutdown.clone(),
         );
         let push = open_push(&deps, &users, &rooms, shutdown)?;
+        let previews = build_previews(config, &deps, &media);
+        let search = open_search(config, &deps, &rooms, shutdown)?;
         let api = hearth_api::App::new(hearth_api::app::Parts {
             config: config.clone(),
             server_name,
@@ -180,6 +193,8 @@ impl Parts {
             outbound: deps.outbound,
             federation,
             media: media.clone(),
+            previews,
+            search: search.clone(),
             room_links: Arc::new(Links {
                 users: users.clone(),
                 rooms: rooms.clone(),
@@ -194,6 +209,7 @@ impl Parts {
             media,
             sync,
             push,
+            search,
             api,
             fatal,
             shutdown: shutdown.clone(),
@@ -236,6 +252,9 @@ impl Parts {
             part: "delayed events",
             reason: error.to_string(),
         })?;
+        if let Some(search) = &self.search {
+            search.start();
+        }
         let media = self.media.clone();
         tasks::spawn("media sweep", async move {
             if let Err(error) = media.sweep().await {
@@ -270,6 +289,9 @@ impl Parts {
             tracing::warn!(%error, "the times at which devices were seen could not be stored");
         }
         self.sync.close().await;
+        if let Some(search) = &self.search {
+            search.close().await;
+        }
         let log = self.log.clone();
         // Closing waits for the log's thread, which must not hold up the runtime.
         let closed = tokio::task::spawn_blocking(move || {
@@ -301,7 +323,8 @@ impl Parts {
     }
 }
 
-/// A part of the memory budget: RocksDB has half of it, the caches above share the rest.
+/// A part of the memory budget: RocksDB has half of it, the caches above share the rest, and a few percent are for what
+/// the search index takes while it is written.
 fn share(config: &Config, percent: u64) -> u64 {
     config.memory_limit / 100 * percent
 }
@@ -312,7 +335,7 @@ fn build_users(
     log: &Arc<Log>,
     cluster: &Arc<Cluster>,
     server_name: &OwnedServerName,
-) -> Arc<Users> {
+) -> Result<Arc<Users>, Error> {
     let mut settings = Settings::new(server_name.clone());
     settings.password_cost = PasswordCost {
         memory_kib: u32::try_from(config.session.password_hash_memory / 1024).unwrap_or(u32::MAX),
@@ -321,15 +344,26 @@ fn build_users(
     };
     settings.access_token_lifetime_ms = config.session.access_token_seconds * 1000;
     settings.cache_bytes = share(config, 10);
+    settings.server_user = notices_user(config, server_name)?;
     let (clock, random) = (deps.clock.clone(), deps.random.clone());
-    Users::new(
+    Ok(Users::new(
         log.clone(),
         cluster.clone(),
         clock,
         random,
         deps.pool.clone(),
         settings,
-    )
+    ))
+}
+
+/// The user that server notices come from, if the operator named one.
+fn notices_user(config: &Config, server_name: &OwnedServerName) -> Result<Option<OwnedUserId>, Error> {
+    let localpart = config.server_notices.localpart.as_deref();
+    let user = localpart.map(|localpart| UserId::parse(format!("@{localpart}:{server_name}")));
+    user.transpose().map_err(|error| Error::Start {
+        part: "server notices",
+        reason: format!("server_notices.localpart: {error}"),
+    })
 }
 
 fn build_rooms(
@@ -349,8 +383,8 @@ fn build_rooms(
         server_name: server_name.clone(),
         signing_key,
         default_version,
-        event_cache_bytes: share(config, 20),
-        node_cache_bytes: share(config, 20),
+        event_cache_bytes: share(config, 18),
+        node_cache_bytes: share(config, 18),
         pool: deps.pool.clone(),
     };
     Ok(Rooms::new(
@@ -408,6 +442,31 @@ fn open_push(
     })
 }
 
+fn open_search(
+    config: &Config,
+    deps: &Deps,
+    rooms: &Arc<Rooms>,
+    shutdown: &Shutdown,
+) -> Result<Option<Arc<Search>>, Error> {
+    let failed = |error: hearth_search::Error| Error::Start {
+        part: "search",
+        reason: error.to_string(),
+    };
+    if !config.message_search.enabled {
+        Search::switch_off(rooms).map_err(failed)?;
+        return Ok(None);
+    }
+    if let Some(folder) = &deps.search_dir {
+        create_private_folder(folder).map_err(|error| failed(error.into()))?;
+    }
+    let parts = SearchParts {
+        rooms: rooms.clone(),
+        pool: deps.pool.clone(),
+        folder: deps.search_dir.clone(),
+    };
+    Search::open(parts, shutdown.clone()).map(Some).map_err(failed)
+}
+
 fn open_media(
     config: &Config,
     deps: &Deps,
@@ -428,6 +487,21 @@ fn open_media(
     create_private_folder(&directory)
         .and_then(|()| MediaStore::open(settings, cluster.clone(), clock, random, deps.pool.clone()))
         .map_err(unusable)
+}
+
+fn build_previews(config: &Config, deps: &Deps, media: &MediaStore) -> Option<Previews> {
+    let settings = &config.url_preview;
+    settings.enabled.then(|| {
+        let preview_settings = PreviewSettings {
+            policy: PreviewPolicy {
+                allow: settings.allow.clone(),
+                deny: settings.deny.clone(),
+            },
+            kept_ms: settings.keep_seconds * 1000,
+            cache_bytes: share(config, 1),
+        };
+        Previews::new(media.clone(), deps.preview_outbound.clone(), preview_settings)
+    })
 }
 
 fn read_appservices(config: &Config, server_name: &OwnedServerName) -> Result<Registrations, Error> {

@@ -61,6 +61,12 @@ impl Feed {
         }
     }
 
+    /// Whether a duty is known: nothing that it has not read was trimmed since.
+    pub fn is_registered(&self, duty: &str) -> bool {
+        let mut shards = self.0.shard_ids();
+        shards.all(|shard| self.0.cursors.get(duty, shard).is_some())
+    }
+
     /// Forgets a duty, so that it holds back no feed.
     pub fn unregister(&self, duty: &str) -> Result<(), Error> {
         let mut batch = Batch::new();

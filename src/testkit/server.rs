@@ -27,6 +27,8 @@ pub struct TestServer {
     engine: Arc<MemoryEngine>,
     config: Config,
     folder: TempDir,
+    /// Whether the search index is on disk and outlives a restart, as that of a real server.
+    index_on_disk: bool,
 }
 
 impl TestServer {
@@ -44,11 +46,21 @@ impl TestServer {
         Self::start(config, Arc::new(MemoryEngine::new()), folder, |_| {})
     }
 
+    /// A server whose search index lies on disk, as that of a real server.
+    pub async fn with_index_on_disk(shards: u16) -> Self {
+        let mut config = Config::for_tests("hs1");
+        config.shards = shards;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_on(config, Arc::new(MemoryEngine::new()), folder, true, |_| {})
+    }
+
     /// A server in a simulation: time is tokio's, randomness is seeded, everything runs on the calling
     /// thread, and other servers are reached through the network.
     pub fn simulated(name: &str, shards: u16, seed: u64, network: &SimNetwork) -> Self {
         let mut config = Config::for_tests(name);
         config.shards = shards;
+        // The index has threads of its own, which a simulation does not steer.
+        config.message_search.enabled = false;
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start_simulated(config, Arc::new(MemoryEngine::new()), folder, seed, network)
     }
@@ -94,6 +106,16 @@ impl TestServer {
         folder: TempDir,
         change: impl FnOnce(&mut Deps),
     ) -> Self {
+        Self::start_on(config, engine, folder, false, change)
+    }
+
+    fn start_on(
+        config: Config,
+        engine: Arc<MemoryEngine>,
+        folder: TempDir,
+        index_on_disk: bool,
+        change: impl FnOnce(&mut Deps),
+    ) -> Self {
         // `HEARTH_TEST_LOG=hearth=debug cargo test …` shows what the servers of a test say.
         if let Ok(filter) = std::env::var("HEARTH_TEST_LOG") {
             let format = hearth_core::config::LogFormat::Text;
@@ -102,6 +124,7 @@ impl TestServer {
         }
         let mut deps = Deps::for_tests(folder.path().join("media"));
         deps.engine = engine.clone();
+        deps.search_dir = index_on_disk.then(|| folder.path().join("search"));
         change(&mut deps);
         let server = Server::build(config.clone(), deps).expect("the server is built");
         server.start().expect("the server starts");
@@ -111,6 +134,7 @@ impl TestServer {
             engine,
             config,
             folder,
+            index_on_disk,
         }
     }
 
@@ -119,14 +143,21 @@ impl TestServer {
         self.server.shutdown().trigger();
         let engine = Arc::new(self.engine.crash());
         self.server.parts().log.close();
-        Self::start(self.config, engine, self.folder, |_| {})
+        if let Some(search) = &self.server.parts().search {
+            search.close().await;
+        }
+        let (config, on_disk) = (self.config, self.index_on_disk);
+        drop((self.server, self.router));
+        Self::start_on(config, engine, self.folder, on_disk, |_| {})
     }
 
     /// Stops in order and starts again on the same data.
     pub async fn restart(self) -> Self {
         self.server.shutdown().trigger();
         self.server.parts().close().await;
-        Self::start(self.config, self.engine, self.folder, |_| {})
+        let (config, on_disk) = (self.config, self.index_on_disk);
+        drop((self.server, self.router));
+        Self::start_on(config, self.engine, self.folder, on_disk, |_| {})
     }
 
     /// Where it answers.

@@ -80,6 +80,9 @@ const GENERATED_LOCALPART_CHARS: usize = 12;
 impl Users {
     /// Whether a new account may have this id: local, of the right grammar, never used.
     pub fn check_available(self: &Arc<Self>, id: &UserId) -> Result<()> {
+        if self.server_user_id() == Some(id) {
+            return Err(Error::UserInUse);
+        }
         self.check_name(id)?;
         match hearth_storage::entity(self.log.engine().as_ref(), EntityKind::User, id.as_str())? {
             Some(_) => Err(Error::UserInUse),
@@ -95,6 +98,29 @@ impl Users {
     /// Creates an account.
     pub async fn create(self: &Arc<Self>, id: &UserId, new: NewAccount) -> Result<User> {
         self.check_available(id)?;
+        self.create_account(id, new).await
+    }
+
+    /// The user that the server itself speaks as, made when it first speaks; none if the settings name none. An
+    /// account that a person has is refused: that person would speak for the server.
+    pub async fn server_user(self: &Arc<Self>) -> Result<Option<User>> {
+        let Some(id) = self.server_user_id() else {
+            return Ok(None);
+        };
+        let user = match self.get(id)? {
+            Some(user) => user,
+            None => return self.create_account(id, NewAccount::default()).await.map(Some),
+        };
+        let account = user.account()?;
+        if account.has_password() || account.appservice.is_some() || account.deactivated {
+            return Err(Error::Forbidden(
+                "The user of server notices is an account that somebody has or had; another localpart must be configured",
+            ));
+        }
+        Ok(Some(user))
+    }
+
+    async fn create_account(self: &Arc<Self>, id: &UserId, new: NewAccount) -> Result<User> {
         let password_hash = match new.password {
             Some(password) => Some(self.hash_password(password).await?),
             None => None,

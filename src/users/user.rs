@@ -43,6 +43,8 @@ pub struct Settings {
     pub login_token_lifetime_ms: u64,
     /// How many bytes of memory the caches may take.
     pub cache_bytes: u64,
+    /// The user that the server itself speaks as; nobody can register the name.
+    pub server_user: Option<OwnedUserId>,
 }
 
 impl Settings {
@@ -54,6 +56,7 @@ impl Settings {
             access_token_lifetime_ms: 60 * 60 * 1000,
             login_token_lifetime_ms: 2 * 60 * 1000,
             cache_bytes: 16 << 20,
+            server_user: None,
         }
     }
 
@@ -189,6 +192,11 @@ impl Users {
             id: id.to_owned(),
             key: known.key,
         }))
+    }
+
+    /// The id of the user that the server itself speaks as.
+    pub fn server_user_id(&self) -> Option<&UserId> {
+        self.settings.server_user.as_deref()
     }
 
     /// Presence of all local users.

@@ -22,6 +22,7 @@ pub mod registration;
 pub mod reports;
 pub mod room_keys;
 pub mod rooms;
+pub mod search;
 pub mod server;
 pub mod session;
 pub mod sliding_sync;
@@ -61,6 +62,7 @@ pub fn routes() -> Routes {
         directory::routes(),
         room_keys::routes(),
         rooms::routes(),
+        search::routes(),
         sliding_sync::routes(),
         sync::routes(),
         threads::routes(),

@@ -66,6 +66,8 @@ const PATHS: &[&str] = &[
     "/../unstable/org.matrix.msc4140/delayed_events/{}/{}",
     "/../unstable/org.matrix.msc4140/rooms/{}/delayed_event/{}/{}",
     "/../versions",
+    "/../../../_synapse/admin/v1/send_server_notice",
+    "/../../../_synapse/admin/v1/send_server_notice/{}",
     "/../../federation/v1/backfill/{}?v={}&limit=5",
     "/../../federation/v1/event/{}",
     "/../../federation/v1/get_missing_events/{}",
@@ -127,11 +129,14 @@ const PATHS: &[&str] = &[
     "/rooms/{}/typing/{}",
     "/rooms/{}/unban",
     "/rooms/{}/upgrade",
+    "/search",
+    "/search?next_batch={}",
     "/sync?timeout=0",
     "/sync?timeout=0&filter={}",
     "/sync?timeout=0&since={}",
     "/../v1/media/config",
     "/../v1/media/download/{}/{}?timeout_ms=0",
+    "/../v1/media/preview_url?url={}",
     "/../v1/media/thumbnail/{}/{}?timeout_ms=0",
     "/../v1/mutual_rooms",
     "/../v1/mutual_rooms?user_id={}&from={}",
@@ -166,7 +171,8 @@ fn path() -> impl Strategy<Value = String> {
         (0..PATHS.len(), proptest::collection::vec(parameter(), 3)).prop_map(|(index, parameters)| {
             let mut path = format!("{V3}{}", PATHS[index])
                 .replace("/v3/..", "")
-                .replace("/client/..", "");
+                .replace("/client/..", "")
+                .replace("/_matrix/..", "");
             for parameter in parameters {
                 path = path.replacen("{}", &parameter, 1);
             }
@@ -245,6 +251,8 @@ fn key() -> impl Strategy<Value = String> {
         "room_alias_name",
         "room_id",
         "room_version",
+        "room_events",
+        "search_categories",
         "search_term",
         "session",
         "status_msg",

@@ -7,6 +7,7 @@ mod federation;
 mod federation_events;
 mod malformed;
 mod media;
+mod previews;
 mod settings;
 mod shared;
 
@@ -24,8 +25,9 @@ use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool, Shutdown};
 use hearth_events::KeyPair;
 use hearth_federation::Federation;
-use hearth_media::{MediaSettings, MediaStore};
+use hearth_media::{MediaSettings, MediaStore, PreviewPolicy, PreviewSettings, Previews};
 use hearth_rooms::{Rooms, RoomsConfig};
+use hearth_search::{Search, SearchParts};
 use hearth_storage::{Log, MemoryEngine};
 use hearth_sync::SyncEngine;
 use hearth_users::{NewAccount, Settings, Users};
@@ -153,6 +155,21 @@ impl Server {
             Pool::inline(),
         );
         cluster.start().expect("the cluster starts");
+        let media = media.expect("the media folder opens");
+        let previews = config.url_preview.enabled.then(|| {
+            let settings = PreviewSettings {
+                policy: PreviewPolicy::default(),
+                kept_ms: 60_000,
+                cache_bytes: 1 << 20,
+            };
+            Previews::new(media.clone(), outbound.clone(), settings)
+        });
+        let parts = SearchParts {
+            rooms: rooms.clone(),
+            pool: Pool::inline(),
+            folder: None,
+        };
+        let search = Search::open(parts, Shutdown::new()).expect("the search index opens");
         let app = App::new(Parts {
             config: Arc::new(config),
             server_name,
@@ -161,7 +178,9 @@ impl Server {
             appservices: Arc::new(appservices),
             outbound,
             federation,
-            media: media.expect("the media folder opens"),
+            media,
+            previews,
+            search: Some(search),
             room_links: Arc::new(Links {
                 rooms: rooms.clone(),
                 users: users.clone(),

@@ -7,6 +7,8 @@ use super::{Config, ListenerConfig};
 
 /// A server name is at most this long, so that `@x:name` stays within 255 bytes.
 const SERVER_NAME_MAX_BYTES: usize = 230;
+/// The specification's limit of a user id.
+const USER_ID_MAX_BYTES: usize = crate::limits::ID_MAX_BYTES;
 
 /// Everything that is wrong, one sentence each, beginning with the key.
 pub(super) fn problems(config: &Config) -> Vec<String> {
@@ -46,6 +48,8 @@ fn names(config: &Config, out: &mut Vec<String>) {
             "well_known.server: {server:?} is not a server name with an optional port"
         ));
     }
+    server_notices(config, out);
+    preview_hosts(config, out);
     let versions = 1..=12;
     if !versions
         .clone()
@@ -76,6 +80,44 @@ fn names(config: &Config, out: &mut Vec<String>) {
         .any(|token| !is_registration_token(token.expose()))
     {
         out.push("registration_tokens: a token has 1 to 64 characters of A-Z a-z 0-9 . _ ~ -".to_owned());
+    }
+}
+
+fn preview_hosts(config: &Config, out: &mut Vec<String>) {
+    let lists = [
+        ("allow", &config.url_preview.allow),
+        ("deny", &config.url_preview.deny),
+    ];
+    for (key, list) in lists {
+        for host in list
+            .iter()
+            .filter(|host| !is_host_name(host) && host.parse::<IpAddr>().is_err())
+        {
+            out.push(format!(
+                "url_preview.{key}: {host:?} is not a host name like example.org"
+            ));
+        }
+    }
+}
+
+fn server_notices(config: &Config, out: &mut Vec<String>) {
+    let notices = &config.server_notices;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._=-/+".contains(&b);
+    let most = USER_ID_MAX_BYTES.saturating_sub(config.server_name.len() + "@:".len());
+    let is_name = |name: &str| (1..=most).contains(&name.len()) && name.bytes().all(allowed);
+    if let Some(localpart) = notices.localpart.as_deref().filter(|name| !is_name(name)) {
+        out.push(format!(
+            "server_notices.localpart: {localpart:?} is not the local part of a user id, such as \"notices\""
+        ));
+    }
+    if let Some(avatar) = notices
+        .avatar_url
+        .as_deref()
+        .filter(|url| !url.starts_with("mxc://"))
+    {
+        out.push(format!(
+            "server_notices.avatar_url: {avatar:?} does not begin with mxc://"
+        ));
     }
 }
 
@@ -164,6 +206,12 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         10 * 365 * 86_400,
     );
     within(
+        "url_preview.keep_seconds",
+        config.url_preview.keep_seconds,
+        0,
+        365 * 86_400,
+    );
+    within(
         "session.password_hash_memory",
         config.session.password_hash_memory,
         64 << 10,
@@ -197,6 +245,7 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         ("invite", limits.invite),
         ("create_room", limits.create_room),
         ("media", limits.media),
+        ("url_preview", limits.url_preview),
         ("search", limits.search),
         ("report", limits.report),
         ("write", limits.write),
@@ -362,6 +411,20 @@ mod tests {
             (
                 "well_known.support_contacts = [{ role = \"m.role.admin\" }]",
                 "well_known.support_contacts",
+            ),
+            (
+                "server_notices.localpart = \"Not a name\"",
+                "server_notices.localpart",
+            ),
+            ("url_preview.deny = [\"https://example.org\"]", "url_preview.deny"),
+            (
+                "url_preview.keep_seconds = 99999999999",
+                "url_preview.keep_seconds",
+            ),
+            ("server_notices.localpart = \"\"", "server_notices.localpart"),
+            (
+                "server_notices.avatar_url = \"https://x\"",
+                "server_notices.avatar_url",
             ),
             (
                 "terms = [{ id = \"a\", version = \"1\", name = \"A\", url = \"x\" }]",

@@ -243,7 +243,12 @@ impl Staged {
                 annotation.put(room, event.short, &mut batch);
             }
             if event.header.place.offset != 0 {
-                // History is no news.
+                // History is no news, but it can be searched.
+                feed.push(FeedItem {
+                    entity: key,
+                    kind: FeedKind::RoomHistory,
+                    reference: u64::from(event.short),
+                });
                 replaced.push(event);
                 continue;
             }

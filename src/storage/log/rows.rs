@@ -67,6 +67,8 @@ impl FeedKind {
     pub const MediaChange: FeedKind = FeedKind(6);
     /// A room was made, purged or otherwise changed as a whole.
     pub const RoomLife: FeedKind = FeedKind(7);
+    /// An event was filled into a room's history; the reference is its short id.
+    pub const RoomHistory: FeedKind = FeedKind(8);
 }
 
 /// An effect on another entity, applied there by the handler of its operation.

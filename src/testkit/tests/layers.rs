@@ -29,15 +29,16 @@ const EDGES: &[(&str, &str)] = &[
     ("testkit", "server api storage core"),
     (
         "server",
-        "api sync push appservice media federation rooms users cluster storage events core",
+        "api sync push appservice media search federation rooms users cluster storage events core",
     ),
     (
         "api",
-        "sync appservice media federation rooms users storage events core",
+        "sync appservice media search federation rooms users storage events core",
     ),
     ("federation", "rooms users cluster storage events core"),
     ("sync", "rooms users storage core"),
     ("push", "rooms users storage events core"),
+    ("search", "rooms storage core"),
     ("appservice", "core"),
     ("media", "cluster storage core"),
     ("rooms", "users cluster storage events core"),

@@ -3,6 +3,7 @@
 pub mod get_config;
 pub mod get_download;
 pub mod get_download_named;
+pub mod get_preview_url;
 pub mod get_thumbnail;
 pub mod legacy;
 pub mod post_create;
@@ -23,6 +24,7 @@ pub fn routes() -> Routes {
     let named = "/{serverName}/{mediaId}/{fileName}";
     let routes = Routes::new()
         .v1("/media/config", get(get_config::get_config))
+        .v1("/media/preview_url", get(get_preview_url::get_preview_url))
         .v1(
             "/media/download/{serverName}/{mediaId}",
             get(get_download::get_download),
@@ -42,6 +44,7 @@ pub fn routes() -> Routes {
             .at(&at("/upload"), post(post_upload::post_upload))
             .at(&at("/upload/{serverName}/{mediaId}"), put(put_upload::put_upload))
             .at(&at("/config"), get(get_config::get_config))
+            .at(&at("/preview_url"), get(get_preview_url::get_preview_url))
             .at(
                 &at("/download/{serverName}/{mediaId}"),
                 get(legacy::get_download::get_download),

@@ -10,6 +10,7 @@ use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::admin::server_notices::must_not_decline;
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, OptionalJson, Path};
@@ -28,6 +29,9 @@ pub async fn post_leave(
 ) -> Result<Json<Value>> {
     let reason = body.reason.as_deref();
     let room = app.rooms.get(&room_id)?.filter(|room| room.is_decided_here());
+    if let Some(room) = &room {
+        must_not_decline(&app, room, &auth.user)?;
+    }
     let inside = match &room {
         Some(room) => room.membership(&auth.user)? != RoomMembership::None,
         None => false,

@@ -9,6 +9,7 @@ use hearth_users::{InviteVerdict, ProfileChange, Users};
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
 
+use crate::admin::server_notices::must_not_decline;
 use crate::app::{App, RoomLinks};
 use crate::error::Result;
 
@@ -112,6 +113,7 @@ pub(crate) struct MemberContent {
 /// Reads a member event; refuses those whose form no action of the API would make.
 pub(crate) fn check_member_content(
     app: &App,
+    room: &Room,
     sender: &UserId,
     target: &str,
     content: &[u8],
@@ -126,6 +128,9 @@ pub(crate) fn check_member_content(
     let invited = membership == "invite";
     if invited {
         check_invite(app, sender, target)?;
+    }
+    if sender == target && membership == "leave" {
+        must_not_decline(app, room, target)?;
     }
     // Who lets a user into a restricted room is the server's to say.
     content.remove("join_authorised_via_users_server");

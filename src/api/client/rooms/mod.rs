@@ -35,7 +35,7 @@ mod put_state;
 mod put_typing;
 pub(crate) mod sending;
 pub(crate) mod spaces;
-mod tokens;
+pub(crate) mod tokens;
 mod unban;
 
 use axum::routing::{get, post, put};

@@ -41,7 +41,8 @@ pub(crate) async fn send_state(
         if app.user(&event.sender)?.account()?.guest {
             guest_may_join(app, room_id)?;
         }
-        let member = super::links::check_member_content(app, &event.sender, state_key, &event.content)?;
+        let member =
+            super::links::check_member_content(app, &room, &event.sender, state_key, &event.content)?;
         if member.invites_remote {
             let sent = room.invite_remote(&event.sender, &member.target, member.content);
             return Ok(sent.await?.event_id);

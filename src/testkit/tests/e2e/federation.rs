@@ -13,7 +13,7 @@ fn servers(network: &SimNetwork, count: u64) -> Vec<TestServer> {
 }
 
 /// Asks until the answer fits; time is simulated.
-async fn until<F: Future<Output = Option<T>>, T>(what: &str, mut ask: impl FnMut() -> F) -> T {
+async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..200 {
         if let Some(found) = ask().await {
             return found;

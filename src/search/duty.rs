@@ -1,0 +1,345 @@
+//! The duty: from the feeds, and at first from the rooms, into the index.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_core::tasks;
+use hearth_rooms::{Event, Place, Relation, Room, Short};
+use hearth_storage::{EntityKey, FeedItem, FeedKind, ShardId};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::document::{Document, EventKey};
+use crate::index::Writer;
+use crate::progress::{Building, Progress};
+use crate::{Error, Search};
+
+/// The duty's name in the cursors.
+pub(crate) const DUTY: &str = "search";
+
+/// How many batches of a feed are read at once.
+const BATCHES_AT_ONCE: usize = 64;
+/// A commit makes files, which cost when they are merged: so much is gathered for one while nobody searches.
+const GATHERING: Duration = Duration::from_secs(10);
+/// How many events are put into one commit at most.
+const COMMIT_EVENTS: usize = 10_000;
+/// A feed without anything to index is let go after so many positions.
+const COMMIT_POSITIONS: u64 = 1_000;
+/// Events of the rooms that are read in one section while the index is built.
+const BUILD_EVENTS: usize = 500;
+/// How long a failed index is left alone.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// What whoever brings the index up to date has.
+pub(crate) struct Work {
+    /// What the last commit holds.
+    committed: Progress,
+    /// What the next one will.
+    progress: Progress,
+    writer: Option<Writer>,
+    /// Events put in or taken out since the last commit.
+    changes: usize,
+    /// The server is stopping: the index is no longer ours to write.
+    closed: bool,
+}
+
+impl Work {
+    pub(crate) fn new(progress: Progress) -> Self {
+        Self {
+            committed: progress.clone(),
+            progress,
+            writer: None,
+            changes: 0,
+            closed: false,
+        }
+    }
+
+    /// Forgets what was not committed: it is done again.
+    fn give_up(&mut self) {
+        self.writer = None;
+        self.progress = self.committed.clone();
+        self.changes = 0;
+    }
+}
+
+impl Search {
+    /// Starts the duty.
+    pub fn start(self: &Arc<Self>) {
+        let search = self.clone();
+        tasks::spawn("search duty", async move {
+            tokio::select! {
+                biased;
+                () = search.shutdown.wait() => {}
+                () = search.run() => {}
+            }
+        });
+    }
+
+    /// Lets go of the index, so that another server may write to it. What was not committed is done again.
+    pub async fn close(&self) {
+        let mut work = self.work.lock().await;
+        work.give_up();
+        work.closed = true;
+    }
+
+    async fn run(self: &Arc<Self>) {
+        loop {
+            match self.build_some().await {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the search index cannot be built; it is tried again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        loop {
+            self.news.notified().await;
+            tokio::time::sleep(GATHERING).await;
+            if let Err(error) = self.catch_up().await {
+                tracing::error!(%error, "the search index cannot be brought up to date; it is tried again");
+                tokio::time::sleep(RETRY).await;
+                self.news.notify_one();
+            }
+        }
+    }
+
+    /// Puts everything into the index that was published before the call, and shows it to searches.
+    pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<(), Error> {
+        self.working(|search, work| search.follow_feeds(work)).await
+    }
+
+    /// Builds a part of the index from the rooms; false when it is whole.
+    pub(crate) async fn build_some(self: &Arc<Self>) -> Result<bool, Error> {
+        self.working(|search, work| search.build_part(work)).await
+    }
+
+    /// Runs a section with the writer, one at a time, away from the threads that serve requests.
+    async fn working<T: Send + 'static>(
+        self: &Arc<Self>,
+        section: impl FnOnce(&Arc<Self>, &mut Work) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut work: OwnedMutexGuard<Work> = self.work.clone().lock_owned().await;
+        if work.closed {
+            return Err(hearth_storage::Error::Stopped.into());
+        }
+        let search = self.clone();
+        self.pool
+            .run(move || {
+                let outcome = section(&search, &mut work);
+                if outcome.is_err() {
+                    work.give_up();
+                }
+                outcome
+            })
+            .await
+    }
+
+    fn follow_feeds(self: &Arc<Self>, work: &mut Work) -> Result<(), Error> {
+        for (shard, published) in self.rooms.log().published_all() {
+            loop {
+                let after = work.progress.cursor(shard);
+                if after >= published {
+                    break;
+                }
+                let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
+                let last = batches.last().map(|(position, _)| *position);
+                for item in batches.into_iter().flat_map(|(_, items)| items) {
+                    self.take_in(work, item)?;
+                }
+                // What lies between two batches has no items.
+                work.progress.set_cursor(shard, last.unwrap_or(published));
+                if work.changes >= COMMIT_EVENTS {
+                    self.commit(work)?;
+                }
+            }
+        }
+        if work.changes > 0 || work.progress.ahead_of(&work.committed) >= COMMIT_POSITIONS {
+            self.commit(work)?;
+        }
+        Ok(())
+    }
+
+    fn build_part(self: &Arc<Self>, work: &mut Work) -> Result<bool, Error> {
+        let Some(building) = work.progress.building() else {
+            return Ok(false);
+        };
+        let (key, from) = match building.in_room() {
+            Some(found) => found,
+            None => match self.rooms.key_after(building.last_room())? {
+                Some(key) => (key, Place::START),
+                None => {
+                    work.progress.set_building(None);
+                    // A server without rooms has nothing to write down yet.
+                    if building.last_room().is_some() {
+                        self.commit(work)?;
+                    }
+                    return Ok(false);
+                }
+            },
+        };
+        let reached = match self.build_room(work, key, from) {
+            Err(error) if error.is_of_one_room() => {
+                tracing::error!(%error, "a room cannot be searched");
+                None
+            }
+            outcome => outcome?,
+        };
+        work.progress.set_building(Some(match reached {
+            Some(place) => Building::up_to(key, place),
+            None => Building::whole(key),
+        }));
+        if work.changes >= COMMIT_EVENTS {
+            self.commit(work)?;
+        }
+        Ok(true)
+    }
+
+    /// Indexes some events of a room; gives where it goes on.
+    fn build_room(
+        self: &Arc<Self>,
+        work: &mut Work,
+        key: EntityKey,
+        from: Place,
+    ) -> Result<Option<Place>, Error> {
+        let Some(room) = self.rooms.room_of_key(key)? else {
+            return Ok(None);
+        };
+        let mut rows = Vec::with_capacity(BUILD_EVENTS);
+        room.visit_timeline(from, Place::END, false, &mut |row| {
+            rows.push(row);
+            rows.len() < BUILD_EVENTS
+        })?;
+        let shorts: Vec<Short> = rows.iter().map(|row| row.short).collect();
+        for event in room.events(&shorts)? {
+            // Nothing of it is in a new index, but the feed may have been quicker.
+            if let Some(document) = Document::of(&room, &event)? {
+                self.writer(work)?.put(&document)?;
+                work.changes += 1;
+            }
+        }
+        let is_full = rows.len() == BUILD_EVENTS;
+        Ok(rows.last().filter(|_| is_full).map(|row| row.place))
+    }
+
+    /// Does what an item of the feed comes to.
+    fn take_in(self: &Arc<Self>, work: &mut Work, item: FeedItem) -> Result<(), Error> {
+        match item.kind {
+            FeedKind::RoomEvent | FeedKind::RoomHistory => {}
+            FeedKind::RoomLife => {
+                // A room that is gone is gone from the index; one that is there needs nothing.
+                if self.rooms.room_of_key(item.entity)?.is_none() {
+                    self.writer(work)?.remove_room(item.entity);
+                    work.changes += 1;
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        }
+        let short = Short::try_from(item.reference).unwrap_or(0);
+        match self.take_in_event(work, item.entity, short) {
+            Err(error) if error.is_of_one_room() => {
+                tracing::error!(%error, "an event cannot be searched");
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn take_in_event(self: &Arc<Self>, work: &mut Work, key: EntityKey, short: Short) -> Result<(), Error> {
+        let Some(room) = self.rooms.room_of_key(key)? else {
+            return Ok(());
+        };
+        let Some(event) = room.event(short)? else {
+            return Ok(());
+        };
+        match event.pdu.kind() {
+            "m.room.message" => match edited(&event) {
+                Some(target) => self.index_by_id(work, &room, &target),
+                None => self.index(work, &room, &event, false),
+            },
+            "m.room.name" | "m.room.topic" => self.index(work, &room, &event, false),
+            "m.room.redaction" => match event.pdu.redacts() {
+                Some(target) => {
+                    let target = ruma::OwnedEventId::from(target);
+                    self.index_by_id(work, &room, &target)
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Indexes an event that another one changed, and the one that it was an edit of.
+    fn index_by_id(self: &Arc<Self>, work: &mut Work, room: &Room, id: &ruma::EventId) -> Result<(), Error> {
+        let Some(event) = room.event_by_id(id)? else {
+            return Ok(());
+        };
+        let key = EventKey {
+            room: room.key(),
+            short: event.short,
+        };
+        for shown in self.index.showing_edit(key)? {
+            if let Some(event) = room.event(shown.short)? {
+                self.index(work, room, &event, true)?;
+            }
+        }
+        self.index(work, room, &event, true)
+    }
+
+    /// Puts into the index what an event has for it. What may have been there before goes.
+    fn index(
+        self: &Arc<Self>,
+        work: &mut Work,
+        room: &Room,
+        event: &Event,
+        was_there: bool,
+    ) -> Result<(), Error> {
+        match Document::of(room, event)? {
+            Some(document) => self.writer(work)?.put(&document)?,
+            None if was_there => {
+                let key = EventKey {
+                    room: room.key(),
+                    short: event.short,
+                };
+                self.writer(work)?.remove(key);
+            }
+            None => return Ok(()),
+        }
+        work.changes += 1;
+        Ok(())
+    }
+
+    fn writer<'a>(&self, work: &'a mut Work) -> Result<&'a Writer, Error> {
+        let writer = match work.writer.take() {
+            Some(writer) => writer,
+            None => self.index.writer()?,
+        };
+        Ok(work.writer.insert(writer))
+    }
+
+    /// The index first, then the cursors: what a crash takes away between the two is done again.
+    fn commit(&self, work: &mut Work) -> Result<(), Error> {
+        self.writer(work)?;
+        if let Some(writer) = &mut work.writer {
+            writer.commit(&work.progress.text())?;
+        }
+        self.index.reload()?;
+        let moved: Vec<(ShardId, u64)> = work
+            .progress
+            .cursors()
+            .filter(|(shard, at)| *at > work.committed.cursor(*shard))
+            .collect();
+        for (shard, at) in moved {
+            self.feed.set_cursor(DUTY, shard, at);
+        }
+        work.committed = work.progress.clone();
+        work.changes = 0;
+        Ok(())
+    }
+}
+
+/// The event that a message is an edit of.
+fn edited(event: &Event) -> Option<ruma::OwnedEventId> {
+    let relation = Relation::of_content(event.pdu.content())?;
+    (relation.rel_type == "m.replace").then_some(relation.event_id)
+}
