@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_rooms::{Membership, Room, Rooms};
 use hearth_users::{InviteVerdict, ProfileChange, Users};
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::app::{App, RoomLinks};
@@ -99,14 +99,13 @@ pub(crate) fn check_invite(app: &App, inviter: &UserId, target: &UserId) -> Resu
     Ok(())
 }
 
-/// Refuses member events whose form no action of the API would make.
+/// Refuses member events whose form no action of the API would make. Gives the user of another server whom one invites.
 pub(crate) fn check_member_content(
     app: &App,
-    room: &Room,
     sender: &UserId,
     target: &str,
     content: &[u8],
-) -> Result<()> {
+) -> Result<Option<OwnedUserId>> {
     #[derive(Deserialize)]
     struct Content {
         membership: Option<String>,
@@ -119,12 +118,9 @@ pub(crate) fn check_member_content(
     let target = <&UserId>::try_from(target)
         .map_err(|_| MatrixError::invalid_param("The state key of a member event is a user id"))?;
     let invited = content.membership.as_deref() == Some("invite");
-    if invited && !app.rooms.is_local(target) {
-        return Err(MatrixError::forbidden("That user is on another server, which is not reachable").into());
+    if !invited {
+        return Ok(None);
     }
-    if invited {
-        check_invite(app, sender, target)?;
-    }
-    let _ = room;
-    Ok(())
+    check_invite(app, sender, target)?;
+    Ok((!app.rooms.is_local(target)).then(|| target.to_owned()))
 }

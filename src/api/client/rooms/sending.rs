@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::guest_refusal;
+use crate::extract::{guest_refusal, read_object};
 
 /// Sends a message event.
 pub(crate) async fn send_message(
@@ -41,7 +41,15 @@ pub(crate) async fn send_state(
         if app.user(&event.sender)?.account()?.guest {
             guest_may_join(app, room_id)?;
         }
-        super::links::check_member_content(app, &room, &event.sender, state_key, &event.content)?;
+        let elsewhere = super::links::check_member_content(app, &event.sender, state_key, &event.content)?;
+        if let Some(target) = elsewhere {
+            // Another server signs the invitation of its user first.
+            let content = read_object(&event.content)?;
+            return Ok(room
+                .invite_remote(&event.sender, &target, content)
+                .await?
+                .event_id);
+        }
     }
     if let Some(same) = room.same_state(&event)? {
         return Ok(same);
