@@ -8,15 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use hearth_events::push::{Outcome, PushEvent, Rules, Surroundings};
-use hearth_events::{PowerLevels, PowerView};
+use hearth_events::push::{Outcome, PushEvent, Rules};
 use hearth_storage::{EntityKey, Family, Position, record};
 use hearth_users::User;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::{
-    Error, Event, Place, Room, Rooms,
+    Error, Event, EventRoom, Place, Room, Rooms,
     codec::{Cursor, put_varint},
     event::Short,
     head::Totals,
@@ -384,7 +383,7 @@ impl Room {
     }
 
     /// The totals of the timeline up to a place. Filled-in history counts for nothing.
-    fn totals_at(&self, place: Place) -> Result<Totals, Error> {
+    pub(crate) fn totals_at(&self, place: Place) -> Result<Totals, Error> {
         let anchor = match place.offset {
             0 => place.anchor,
             _ => place.anchor.saturating_sub(1),
@@ -509,82 +508,5 @@ impl Rooms {
             Ok(id) => self.get(id),
             Err(_) => Err(Error::Damaged("room record")),
         }
-    }
-}
-
-/// The room as it was at an event, for the conditions of a user's push rules.
-pub struct EventRoom<'a> {
-    room: &'a Room,
-    user: &'a UserId,
-    event: &'a Event,
-    threads: &'a BTreeSet<OwnedEventId>,
-}
-
-impl<'a> EventRoom<'a> {
-    /// The room at this event, for this user, who is subscribed to these threads of it.
-    pub fn new(
-        room: &'a Room,
-        user: &'a UserId,
-        event: &'a Event,
-        threads: &'a BTreeSet<OwnedEventId>,
-    ) -> Self {
-        Self {
-            room,
-            user,
-            event,
-            threads,
-        }
-    }
-
-    fn state(&self, kind: &str, state_key: &str) -> Option<Arc<Event>> {
-        let found = self
-            .room
-            .state_at(self.event.header.state_before, kind, state_key);
-        found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the state at an event could not be read for push rules");
-            None
-        })
-    }
-}
-
-impl Surroundings for EventRoom<'_> {
-    fn room_id(&self) -> &str {
-        self.room.id().as_str()
-    }
-
-    fn members(&self) -> u64 {
-        let totals = self.room.totals_at(self.event.header.place).unwrap_or_default();
-        match totals.joined {
-            0 => u64::from(self.room.view().joined),
-            joined => u64::from(joined),
-        }
-    }
-
-    fn display_name(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Content {
-            displayname: Option<String>,
-        }
-        let member = self.state("m.room.member", self.user.as_str())?;
-        serde_json::from_slice::<Content>(member.pdu.content())
-            .ok()?
-            .displayname
-    }
-
-    fn thread_subscribed(&self) -> Option<bool> {
-        let root = self.room.event(self.event.header.thread?);
-        let root = root.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the root of a thread could not be read for push rules");
-            None
-        });
-        Some(root.is_some_and(|root| self.threads.contains(root.id())))
-    }
-
-    fn sender_may_notify(&self, key: &str) -> bool {
-        let levels = self.state("m.room.power_levels", "");
-        let levels = levels.and_then(|event| PowerLevels::parse(self.room.rules(), event.pdu.content()).ok());
-        let create = self.room.create_info();
-        let view = PowerView::new(&create, levels.as_ref());
-        view.user(self.event.pdu.sender()).reaches(view.notification(key))
     }
 }

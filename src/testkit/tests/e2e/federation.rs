@@ -104,6 +104,23 @@ async fn a_room_joined_with_its_members_left_out_fills_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_invitation_by_a_state_event_reaches_the_other_server() {
+    let network = SimNetwork::new(3);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let room = alice.room().build().await;
+    let invite = json!({ "membership": "invite", "reason": "come" });
+    alice.set_state(&room, "m.room.member", "@bob:hs2", invite).await;
+    until("hs2 has the invitation", async || {
+        let shown = bob.sync("timeout=0").await;
+        shown["rooms"]["invite"].get(&room).cloned()
+    })
+    .await;
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restricted_room_lets_in_who_is_in_the_other_room() {
     let network = SimNetwork::new(13);
     let servers = servers(&network, 2);
