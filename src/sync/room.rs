@@ -497,8 +497,11 @@ fn contains(users: &BTreeSet<OwnedUserId>, id: &str) -> bool {
     <&UserId>::try_from(id).is_ok_and(|id| users.contains(id))
 }
 
-/// Whether an event has to do with what a room without a name is called.
+/// Whether an event has to do with what a room without a name is called. A redaction may take the name away.
 fn names_room(event: &Arc<Event>) -> bool {
+    if event.pdu.kind() == "m.room.redaction" {
+        return true;
+    }
     event.pdu.state_key().is_some()
         && matches!(
             event.pdu.kind(),
