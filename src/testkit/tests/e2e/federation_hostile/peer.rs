@@ -247,33 +247,6 @@ impl Known {
         };
         peer.sign(self.rules, &draft)
     }
-
-    /// A state event of the peer's user.
-    pub fn state(
-        &self,
-        peer: &Peer,
-        kind: &str,
-        key: &str,
-        content: &Value,
-        prev: &[OwnedEventId],
-        depth: u64,
-    ) -> Pdu {
-        let content = hearth_events::canonical::to_bytes(content, true).expect("canonical JSON");
-        let auth = self.auth();
-        let draft = Draft {
-            room_id: Some(&self.id),
-            sender: &self.user,
-            kind,
-            state_key: Some(key),
-            content: &content,
-            origin_server_ts: NOW_MS,
-            depth,
-            prev_events: prev,
-            auth_events: &auth,
-            redacts: None,
-        };
-        peer.sign(self.rules, &draft)
-    }
 }
 
 pub fn rules_of(version: &str) -> &'static Rules {
