@@ -512,8 +512,11 @@ fn member_by_auth(room: &Room, events: &[Arc<Event>], user: &UserId) -> Result<O
         .find(|event| event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(user.as_str())))
 }
 
-/// Whether an event has to do with what a room without a name is called.
+/// Whether an event has to do with what a room without a name is called. A redaction may take the name away.
 fn names_room(event: &Arc<Event>) -> bool {
+    if event.pdu.kind() == "m.room.redaction" {
+        return true;
+    }
     event.pdu.state_key().is_some()
         && matches!(
             event.pdu.kind(),

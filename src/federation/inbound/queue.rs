@@ -20,8 +20,9 @@ use super::rows::{Place, Waiting};
 const TURN_EVENTS: usize = 16;
 /// An event that could not be judged for a passing reason is tried so often.
 const ATTEMPTS_MAX: u32 = 4;
-/// The pause of a server's events in a room after a first failure; it doubles with each further one.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// The pause of a server's events in a room after a first failure; it doubles with each further one. The last attempt
+/// must come when a server that did not answer once is asked again (see `reachability`): 14 seconds after the first.
+const PAUSE_FIRST: Duration = Duration::from_secs(2);
 /// The longest pause of a server that keeps failing.
 const PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 /// So many events of one room wait at the most, and so many of one server among them.

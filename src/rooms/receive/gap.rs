@@ -40,10 +40,19 @@ impl Room {
             if let Some(failure) = failure {
                 return Err(failure.into());
             }
-        } else {
-            let state = remote.state(origin, self.id(), id).await?;
-            self.keep_chain(state.state.into_iter().chain(state.auth_chain).collect())
-                .await?;
+        }
+        // Some servers do not give a single event that they know of a state alone.
+        if !by_itself || !self.unknown(&ids.state)?.is_empty() {
+            match remote.state(origin, self.id(), id).await {
+                Ok(state) => {
+                    let events = state.state.into_iter().chain(state.auth_chain).collect();
+                    drop(self.keep_chain(events).await?);
+                }
+                Err(error @ RemoteFailure::Refused { .. }) if by_itself => {
+                    tracing::debug!(%error, "events of a state cannot be had");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         // The event itself: the state after it has it, if it is a state event.
         let mut state = ids.state;

@@ -285,6 +285,7 @@ impl Room {
         } else {
             self.state_before_of(server, &pdu.event_id).await?
         };
+        missing.extend(self.missing_behind(&pdu)?);
         let rejected = self.judge_by_auth_events(&pdu)?.is_err();
         let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);
         let mut flags = Flags::default();

@@ -122,6 +122,25 @@ impl Room {
         Ok(missing)
     }
 
+    /// Which events are missing before those that an event follows and that have no place in the timeline themselves,
+    /// because they soft-failed: nothing else says that they are missing.
+    pub(crate) fn missing_behind(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, Error> {
+        let mut missing = Vec::new();
+        let mut ahead: Vec<OwnedEventId> = pdu.prev_events().to_vec();
+        let mut looked_at = 0;
+        while let Some(id) = ahead.pop()
+            && looked_at < MISSING_EVENTS_MAX
+        {
+            looked_at += 1;
+            let Some(event) = self.placed(&id)? else { continue };
+            if event.header.flags.has(Flags::SOFT_FAILED) {
+                missing.extend(self.missing_before(&event.pdu)?);
+                ahead.extend(event.pdu.prev_events().iter().cloned());
+            }
+        }
+        Ok(missing)
+    }
+
     /// Asks for the events before one that are not here, and takes them in. What cannot be had leaves a gap.
     async fn fetch_before(&self, origin: &ServerName, pdu: &Pdu) -> Result<(), Error> {
         if self.missing_before(pdu)?.is_empty() {
@@ -200,7 +219,7 @@ impl Room {
     pub(crate) async fn take_in_with(
         &self,
         verified: Verified,
-        missing: Vec<OwnedEventId>,
+        mut missing: Vec<OwnedEventId>,
         mut roots: Vec<NodeId>,
         manner: Manner,
     ) -> Result<Received, Error> {
@@ -237,6 +256,7 @@ impl Room {
             Ok(()) => self.judge_by_state(&pdu, state_before, &nodes)?,
             denied => denied,
         };
+        missing.extend(self.missing_behind(&pdu)?);
         let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);
         let mut flags = Flags::default();
         if verified.redacted {

@@ -437,7 +437,13 @@ impl Staging<'_> {
         {
             match self.placed_short(target)? {
                 Some(found) => self.redact_by(found, pdu.sender().to_owned(), short)?,
-                None => self.wait_for(target, short),
+                None => {
+                    // Once more when it gets a place: it may come from elsewhere as it was then.
+                    self.wait_for(target, short);
+                    if let Some(outlier) = self.room.short_of(target)? {
+                        self.redact_by(outlier, pdu.sender().to_owned(), short)?;
+                    }
+                }
             }
         }
         let mut event = Event {
@@ -445,6 +451,15 @@ impl Staging<'_> {
             header: header.clone(),
             pdu: pdu.clone(),
         };
+        if let Some(known) = judged.known
+            && let Some(known) = self.room.event(known)?
+            && let Some(by) = known.header.redacted_by
+        {
+            // It was redacted while it had no place; it comes as it was before.
+            event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
+            header.flags.0 |= Flags::REDACTED;
+            header.redacted_by = Some(by);
+        }
         for child in self.waiting_for(&pdu.event_id)? {
             let Some(child) = self.room.event(child)? else {
                 continue;

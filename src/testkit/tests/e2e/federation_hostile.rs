@@ -319,8 +319,9 @@ async fn endless_ancestors_cost_a_bounded_amount() {
         println!(
             "version {version}, {wide} missing events each: 5 events cost {asked} requests and {rows} rows"
         );
-        // An event may cost the twenty that are fetched for it, each with the states before those that it names.
-        assert!(asked <= 5 * 21 * (wide + 3), "{asked} requests");
+        // An event may cost the twenty that are fetched for it, each two questions for every event that it names.
+        let most = 5 * (21 * 2 * wide + 5);
+        assert!(asked <= most, "{asked} requests");
         assert!(rows <= 5 * 21 + 50, "{rows} rows");
     }
 }

@@ -11,8 +11,10 @@ mod world;
 
 use world::{Plan, World};
 
-/// Seeds that once failed, with what was wrong.
-const KEPT_SEEDS: [u64; 0] = [];
+/// Seeds that once failed. 1273: a redaction of an event that was known from a state alone did nothing. 1731: the server
+/// that was asked for the events of a state did not give one that it knew from a state itself. 1027 and 2051: the checks
+/// themselves took a soft failure for a fault.
+const KEPT_SEEDS: [u64; 4] = [1027, 1273, 1731, 2051];
 
 /// What happens in a run.
 async fn run(plan: Plan) -> Vec<String> {

@@ -247,7 +247,6 @@ impl Known {
         };
         peer.sign(self.rules, &draft)
     }
-
 }
 
 pub fn rules_of(version: &str) -> &'static Rules {

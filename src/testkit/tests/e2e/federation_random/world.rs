@@ -14,8 +14,6 @@ use super::actions::Action;
 /// Without `use_state_after` a client takes the last state event of a timeline for the state, which resolution may have
 /// decided otherwise; no server can tell it so.
 const WHOLE: &str = "use_state_after=true";
-const LAZY: &str =
-    "use_state_after=true&filter=%7B%22room%22%3A%7B%22state%22%3A%7B%22lazy_load_members%22%3Atrue%7D%7D%7D";
 
 /// The versions that runs take turns with.
 const VERSIONS: [&str; 7] = ["6", "7", "8", "9", "10", "11", "12"];
@@ -76,10 +74,7 @@ impl Site {
         if number < 3 {
             users.push(server.register("bob").await);
         }
-        let mut followers = Vec::new();
-        for (device, query) in [("WHOLE", WHOLE), ("LAZY", LAZY)] {
-            followers.push(Follower::new(server.login("ann", device).await, query));
-        }
+        let followers = vec![Follower::new(server.login("ann", "FOLLOWER").await, WHOLE)];
         Self {
             name,
             server: Some(server),
