@@ -120,7 +120,7 @@ fn recent(event: &Event) -> u64 {
     let latest = (1 << TIME_BITS) - 1;
     let time = event.pdu.origin_server_ts().min(latest);
     let place = event.header.place.anchor & ((1 << PLACE_BITS) - 1);
-    time << PLACE_BITS | place
+    (time << PLACE_BITS) | place
 }
 
 /// A text member of a content.

@@ -195,10 +195,9 @@ impl Connection {
         self.state.answer = pos.answer;
         self.last_answer = self.last_answer.max(pos.answer);
         self.state.token = Some(pos.token.clone());
-        for seen in [&mut self.state.global, &mut self.state.threads] {
-            if let Some(seen) = seen {
-                *seen = pos.token.user;
-            }
+        let seen = [&mut self.state.global, &mut self.state.threads];
+        for seen in seen.into_iter().flatten() {
+            *seen = pos.token.user;
         }
         true
     }
