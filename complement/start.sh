@@ -56,6 +56,10 @@ CONFIG
 # Sections come after all keys of the top level.
 cat >> "$DATA_DIR/hearth.toml" <<CONFIG
 
+[session]
+# Some of its users have passwords of four letters.
+password_min_chars = 4
+
 [server_notices]
 localpart = "_server"
 

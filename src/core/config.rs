@@ -294,6 +294,9 @@ pub struct Sessions {
     /// lives until they log out.
     #[config(default = 3600)]
     pub access_token_seconds: u64,
+    /// How many characters a new password must have at least.
+    #[config(default = 8)]
+    pub password_min_chars: usize,
     /// Memory for hashing one password (argon2id), in bytes. More makes a stolen database harder to
     /// break and each login heavier.
     #[config(default = "19 MiB", deserialize_with = byte_count)]

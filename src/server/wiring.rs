@@ -337,6 +337,7 @@ fn build_users(
     server_name: &OwnedServerName,
 ) -> Result<Arc<Users>, Error> {
     let mut settings = Settings::new(server_name.clone());
+    settings.password_min_chars = config.session.password_min_chars;
     settings.password_cost = PasswordCost {
         memory_kib: u32::try_from(config.session.password_hash_memory / 1024).unwrap_or(u32::MAX),
         iterations: config.session.password_hash_passes,

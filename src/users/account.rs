@@ -244,7 +244,7 @@ impl Users {
 
     /// Refuses passwords that do not meet the rules (M_WEAK_PASSWORD).
     pub fn check_password_rules(&self, password: &str) -> Result<()> {
-        password::check_rules(password)
+        password::check_rules(password, self.settings.password_min_chars)
     }
 
     async fn hash_password(&self, password: String) -> Result<String> {
@@ -293,7 +293,7 @@ impl User {
         logout_others: bool,
         keep: Option<&DeviceId>,
     ) -> Result<Vec<ruma::OwnedDeviceId>> {
-        password::check_rules(password)?;
+        self.users.check_password_rules(password)?;
         let hash = self.users.hash_password(password.to_owned()).await?;
         self.write(|tx| {
             let mut account = account_of(tx, self.key)?;

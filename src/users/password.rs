@@ -47,14 +47,12 @@ impl PasswordCost {
 }
 
 /// Refuses passwords that are too short to protect anything, or so long that hashing them is an attack.
-pub(crate) fn check_rules(password: &str) -> Result<()> {
+pub(crate) fn check_rules(password: &str, min_chars: usize) -> Result<()> {
     if password.len() > limits::PASSWORD_MAX_BYTES {
         return Err(Error::WeakPassword("The password is too long"));
     }
-    if password.chars().count() < limits::PASSWORD_MIN_CHARS {
-        return Err(Error::WeakPassword(
-            "The password must have at least 8 characters",
-        ));
+    if password.chars().count() < min_chars {
+        return Err(Error::WeakPassword("The password is too short"));
     }
     Ok(())
 }
@@ -101,8 +99,8 @@ mod tests {
 
     #[test]
     fn rules() {
-        assert!(check_rules("12345678").is_ok());
-        assert!(check_rules("1234567").is_err());
-        assert!(check_rules(&"x".repeat(limits::PASSWORD_MAX_BYTES + 1)).is_err());
+        assert!(check_rules("12345678", 8).is_ok());
+        assert!(check_rules("1234567", 8).is_err());
+        assert!(check_rules(&"x".repeat(limits::PASSWORD_MAX_BYTES + 1), 8).is_err());
     }
 }

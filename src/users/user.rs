@@ -37,6 +37,8 @@ pub struct Settings {
     pub server_name: OwnedServerName,
     /// What a password hash costs.
     pub password_cost: PasswordCost,
+    /// How many characters a new password must have at least.
+    pub password_min_chars: usize,
     /// How long an access token that can be refreshed is good.
     pub access_token_lifetime_ms: u64,
     /// How long a token of `login/get_token` is good.
@@ -53,6 +55,7 @@ impl Settings {
         Self {
             server_name,
             password_cost: PasswordCost::default(),
+            password_min_chars: hearth_core::limits::PASSWORD_MIN_CHARS,
             access_token_lifetime_ms: 60 * 60 * 1000,
             login_token_lifetime_ms: 2 * 60 * 1000,
             cache_bytes: 16 << 20,

@@ -212,6 +212,12 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         365 * 86_400,
     );
     within(
+        "session.password_min_chars",
+        config.session.password_min_chars as u64,
+        1,
+        64,
+    );
+    within(
         "session.password_hash_memory",
         config.session.password_hash_memory,
         64 << 10,
