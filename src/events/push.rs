@@ -96,7 +96,12 @@ pub fn ruleset(global: Option<Value>, user: &UserId) -> Ruleset {
     let stored: Option<Ruleset> = global.and_then(|global| serde_json::from_value(global).ok());
     match stored {
         Some(mut rules) => {
-            rules.update_with_server_default(default_ruleset(user));
+            let mut defaults = default_ruleset(user);
+            // Ruma's update leaves this kind alone; a rule that is there keeps the user's changes.
+            for rule in std::mem::take(&mut defaults.postcontent) {
+                rules.postcontent.insert(rule);
+            }
+            rules.update_with_server_default(defaults);
             rules
         }
         None => default_ruleset(user),

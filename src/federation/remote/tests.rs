@@ -56,7 +56,8 @@ async fn a_refusal_is_handed_on_and_a_dead_server_rests() {
     let (server, room, _) = ids();
     let remote = world.federation.remote.clone();
     let user: ruma::OwnedUserId = "@u:us.example".try_into().unwrap();
-    let versions: Vec<_> = (1..=12).map(|version| format!("ver={version}")).collect();
+    let versions = hearth_events::Rules::all().iter();
+    let versions: Vec<_> = versions.map(|rules| format!("ver={}", rules.version)).collect();
     let path = format!(
         "a.example /_matrix/federation/v1/make_join/%21r%3Aa.example/%40u%3Aus.example?{}",
         versions.join("&")

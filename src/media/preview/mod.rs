@@ -121,7 +121,7 @@ impl Previews {
                 Err(_) => Err(Error::Page("it did not answer in time")),
             }
         };
-        if let Err(Error::Storage(_) | Error::Io(_)) = outcome {
+        if let Err(Error::Storage(_) | Error::Io(_) | Error::NotAllowed(_)) = outcome {
             // That is ours, and says nothing of the page.
             return outcome.map(Arc::new);
         }
