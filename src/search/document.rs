@@ -81,7 +81,7 @@ impl Document {
         }
         let mut edit = None;
         let content = event.pdu.content();
-        let text = match (event.pdu.kind(), event.pdu.state_key().as_deref()) {
+        let text = match (event.pdu.kind(), event.pdu.state_key()) {
             ("m.room.message", None) => {
                 if Relation::of_content(content).is_some_and(|relation| relation.rel_type == "m.replace") {
                     return Ok(None);

@@ -42,7 +42,7 @@ fn none() -> MatrixError {
 /// A page of the messages to the dehydrated device, after those that a token stands for.
 fn events(auth: &Auth, device: &DeviceId, next_batch: Option<&str>) -> Result<Json<Value>> {
     let dehydrated = auth.handle.dehydrated_device()?;
-    if !dehydrated.is_some_and(|known| known.device_id == device) {
+    if dehydrated.is_none_or(|known| known.device_id != device) {
         return Err(MatrixError::forbidden("This is not your dehydrated device").into());
     }
     let since = match next_batch.filter(|token| !token.is_empty()) {

@@ -268,7 +268,7 @@ fn endless(stage: &Stage, wide: usize) -> Arc<AtomicU64> {
         let ids: Vec<&str> = auth.iter().map(|id| id.as_str()).collect();
         json!({ "events": events, "pdus": events, "pdu_ids": ids, "auth_chain_ids": ids, "auth_chain": [] })
     };
-    let make: Arc<dyn Fn(&str, &Value) -> Value + Send + Sync> = Arc::new(make);
+    let make: peer::Make = Arc::new(make);
     for path in [
         "get_missing_events",
         "backfill",

@@ -19,6 +19,9 @@ use serde_json::{Map, Value, json};
 pub const NOW_MS: u64 = 1_700_000_000_000;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
+/// Makes an answer of a request's path and body.
+pub type Make = Arc<dyn Fn(&str, &Value) -> Value + Send + Sync>;
+
 /// What the peer says to requests whose path begins in some way.
 #[derive(Clone)]
 pub enum Answer {
@@ -26,7 +29,7 @@ pub enum Answer {
     /// The same after a while.
     Slow(Duration, Value),
     /// Something that follows from the path and the body.
-    Made(Arc<dyn Fn(&str, &Value) -> Value + Send + Sync>),
+    Made(Make),
 }
 
 #[derive(Default)]
