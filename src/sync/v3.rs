@@ -116,11 +116,9 @@ impl Writer<'_> {
         for content in receipt_contents(&news.receipts) {
             ephemeral.push(json!({ "type": "m.receipt", "content": content }).to_string());
         }
-        // Also where it is empty: clients read its `events` without asking.
+        // Also where they are empty: clients read their `events` without asking.
         out.raw("ephemeral", &events_object(ephemeral));
-        if !news.account_data.is_empty() {
-            out.raw("account_data", &data_events(&news.account_data));
-        }
+        out.raw("account_data", &data_events(&news.account_data));
         if let Some(summary) = &news.summary {
             let mut object = Object::new();
             if let Some(heroes) = &summary.heroes {
