@@ -322,12 +322,16 @@ impl Rooms {
             .ok_or_else(|| Error::NotFound(format!("room {id} is not known here")))
     }
 
-    /// The room with a number, as feeds name it.
-    pub fn by_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
-        let name = hearth_storage::name_of(self.reader(), EntityKind::Room, key)?;
-        match name.map(OwnedRoomId::try_from) {
-            Some(Ok(id)) => self.get(&id),
-            _ => Ok(None),
+    /// The room with a number, as feeds name it; none where it is gone.
+    pub fn room_of_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
+        let row = keys::room(key, keys::ROOM_RECORD);
+        let Some(value) = self.reader().get(Family::Room, &row)? else {
+            return Ok(None);
+        };
+        let record: load::RoomRecord = hearth_storage::record::decode(&value)?;
+        match <&RoomId>::try_from(record.room_id.as_str()) {
+            Ok(id) => self.get(id),
+            Err(_) => Err(Error::Damaged("room record")),
         }
     }
 

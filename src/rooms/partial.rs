@@ -125,17 +125,13 @@ impl Room {
         for prev in join.prev_events() {
             roots.push(self.state_after_missing(server, prev).await?);
         }
-        roots.sort_unstable_by_key(|root| root.0);
-        roots.dedup();
-        match roots.as_slice() {
-            [] => Err(Error::BadEvent("the join follows no event".to_owned())),
-            [one] => Ok(*one),
-            several => {
-                let (root, made) = self.resolve(several.to_vec()).await?;
-                self.store_nodes(made).await?;
-                Ok(root)
-            }
+        if roots.is_empty() {
+            return Err(Error::BadEvent("the join follows no event".to_owned()));
         }
+        let mut made = NewNodes::default();
+        let root = self.state_of_roots(roots, &mut made).await?;
+        self.store_nodes(made).await?;
+        Ok(root)
     }
 
     /// Judges the events since the join again, with the whole state before it.
@@ -191,18 +187,7 @@ impl Room {
         if roots.is_empty() || event.header.prev.len() < event.pdu.prev_events().len() {
             roots.push(event.header.state_before);
         }
-        roots.sort_unstable_by_key(|root| root.0);
-        roots.dedup();
-        match roots.as_slice() {
-            [one] => Ok(*one),
-            _ => {
-                // The resolution reads stored nodes.
-                self.store_nodes(std::mem::take(&mut again.nodes)).await?;
-                let (root, made) = self.resolve(roots).await?;
-                again.nodes.absorb(made);
-                Ok(root)
-            }
-        }
+        self.state_of_roots(roots, &mut again.nodes).await
     }
 
     fn judge_one_again(&self, event: &Arc<Event>, before: NodeId, again: &mut Again) -> Result<(), Error> {
@@ -274,12 +259,8 @@ impl Room {
                 None => return Ok(false),
             }
         }
-        roots.sort_unstable_by_key(|root| root.0);
-        roots.dedup();
-        let (root, made) = match roots.as_slice() {
-            [one] => (*one, NewNodes::default()),
-            _ => self.resolve(roots).await?,
-        };
+        let mut made = NewNodes::default();
+        let root = self.state_of_roots(roots, &mut made).await?;
         self.store_nodes(made).await?;
         loop {
             let staged = match self.stage_complete(again, &tips, last_n, root) {

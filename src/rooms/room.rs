@@ -325,6 +325,12 @@ impl Room {
         self.events(&tips)
     }
 
+    /// Whether a server has a joined member in the room, or is said to while the state is partial.
+    pub fn may_have_server(&self, server: &ruma::ServerName) -> bool {
+        let said = |partial: &crate::partial::PartialState| partial.servers.iter().any(|name| name == server);
+        self.has_server(server.as_str()) || self.0.partial.borrow().as_deref().is_some_and(said)
+    }
+
     /// Whether a server has a joined member in the room.
     pub fn has_server(&self, server: &str) -> bool {
         self.0.head.lock().servers.contains_key(server)

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hearth_events::push::{Outcome, PushEvent, Rules};
-use hearth_storage::{EntityKey, Family, Position, record};
+use hearth_storage::{Family, Position, record};
 use hearth_users::User;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::{
-    Error, Event, EventRoom, Place, Room, Rooms,
+    Error, Event, EventRoom, Place, Room,
     codec::{Cursor, put_varint},
     event::Short,
     head::Totals,
@@ -492,21 +492,6 @@ pub(crate) fn of_user(error: hearth_users::Error) -> Error {
         other => {
             tracing::warn!(error = %other, "a user could not be read for unread counts");
             Error::Damaged("user")
-        }
-    }
-}
-
-impl Rooms {
-    /// The room with a number.
-    pub fn room_of_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
-        let row = keys::room(key, keys::ROOM_RECORD);
-        let Some(value) = self.reader().get(Family::Room, &row)? else {
-            return Ok(None);
-        };
-        let record: crate::load::RoomRecord = record::decode(&value)?;
-        match <&ruma::RoomId>::try_from(record.room_id.as_str()) {
-            Ok(id) => self.get(id),
-            Err(_) => Err(Error::Damaged("room record")),
         }
     }
 }

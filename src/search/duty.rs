@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hearth_core::tasks;
 use hearth_rooms::{Event, Place, Relation, Room, Short};
-use hearth_storage::{EntityKey, FeedItem, FeedKind, ShardId};
+use hearth_storage::{EntityKey, FeedItem, FeedKind, Position, ShardId};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::document::{Document, EventKey};
@@ -18,6 +18,8 @@ pub(crate) const DUTY: &str = "search";
 
 /// How many batches of a feed are read at once.
 const BATCHES_AT_ONCE: usize = 64;
+/// How often a feed is read in one section: between sections others have the threads.
+const READS_OF_SECTION: usize = 8;
 /// A commit makes files, which cost when they are merged: so much is gathered for one while nobody searches.
 const GATHERING: Duration = Duration::from_secs(10);
 /// How many events are put into one commit at most.
@@ -105,7 +107,16 @@ impl Search {
 
     /// Puts everything into the index that was published before the call, and shows it to searches.
     pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<(), Error> {
-        self.working(|search, work| search.follow_feeds(work)).await
+        let published = self.rooms.log().published_all();
+        loop {
+            let up_to = published.clone();
+            if self
+                .working(move |search, work| search.follow_feeds(work, &up_to))
+                .await?
+            {
+                return Ok(());
+            }
+        }
     }
 
     /// Builds a part of the index from the rooms; false when it is whole.
@@ -134,13 +145,23 @@ impl Search {
             .await
     }
 
-    fn follow_feeds(self: &Arc<Self>, work: &mut Work) -> Result<(), Error> {
-        for (shard, published) in self.rooms.log().published_all() {
+    /// Reads some of what was published up to these positions; true when that is all.
+    fn follow_feeds(
+        self: &Arc<Self>,
+        work: &mut Work,
+        published: &[(ShardId, Position)],
+    ) -> Result<bool, Error> {
+        let mut reads = 0;
+        for &(shard, published) in published {
             loop {
                 let after = work.progress.cursor(shard);
                 if after >= published {
                     break;
                 }
+                if reads == READS_OF_SECTION {
+                    return Ok(false);
+                }
+                reads += 1;
                 let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
                 let last = batches.last().map(|(position, _)| *position);
                 for item in batches.into_iter().flat_map(|(_, items)| items) {
@@ -156,7 +177,7 @@ impl Search {
         if work.changes > 0 || work.progress.ahead_of(&work.committed) >= COMMIT_POSITIONS {
             self.commit(work)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn build_part(self: &Arc<Self>, work: &mut Work) -> Result<bool, Error> {

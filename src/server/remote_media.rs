@@ -143,9 +143,7 @@ fn parse(response: &OutboundResponse) -> Option<Part> {
     let second = find(body, &between, first)? + between.len();
     // The last boundary of all ends the file.
     let closing = [between.as_slice(), b"--"].concat();
-    let end = body
-        .windows(closing.len())
-        .rposition(|window| window == closing)?;
+    let end = memchr::memmem::rfind(body, &closing)?;
     let head_end = find(body, b"\r\n\r\n", second)?;
     let mut headers = HeaderMap::new();
     for line in body.get(second..head_end)?.split(|byte| *byte == b'\n') {
@@ -164,10 +162,7 @@ fn parse(response: &OutboundResponse) -> Option<Part> {
 }
 
 fn find(text: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
-    let rest = text.get(from..)?;
-    rest.windows(wanted.len())
-        .position(|window| window == wanted)
-        .map(|at| at + from)
+    memchr::memmem::find(text.get(from..)?, wanted).map(|at| at + from)
 }
 
 #[cfg(test)]

@@ -34,9 +34,7 @@ pub(super) type LateReceipts = DashMap<OwnedRoomId, VecDeque<LateReceipt>>;
 fn may_be_in(room: &Room, user: &UserId) -> Result<bool, Error> {
     Ok(match room.membership(user)? {
         Membership::Join => true,
-        Membership::None => {
-            room.is_partial() && room.servers().iter().any(|server| server == user.server_name())
-        }
+        Membership::None => room.is_partial() && room.may_have_server(user.server_name()),
         _ => false,
     })
 }

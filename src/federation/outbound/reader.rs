@@ -72,7 +72,7 @@ impl Outbound {
         match item.kind {
             FeedKind::RoomEvent => {
                 // What is gone is done.
-                let Some(room) = self.rooms.by_key(item.entity)? else {
+                let Some(room) = self.rooms.room_of_key(item.entity)? else {
                     return Ok(());
                 };
                 let short = u32::try_from(item.reference).unwrap_or(u32::MAX);

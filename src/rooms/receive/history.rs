@@ -147,11 +147,11 @@ impl Room {
             return Ok(true);
         };
         let missing: Vec<String> = record::decode(&value)?;
-        let mut missing: Vec<OwnedEventId> = missing
+        let missing: Vec<OwnedEventId> = missing
             .into_iter()
             .filter_map(|id| OwnedEventId::try_from(id).ok())
             .collect();
-        self.drop_placed(&mut missing)?;
+        let missing = self.not_placed(&missing)?;
         if missing.is_empty() {
             // They came by another way.
             self.store_history(gap, &missing, Vec::new()).await?;
@@ -174,17 +174,6 @@ impl Room {
             }
         }
         failure.map_or(Ok(false), Err)
-    }
-
-    fn drop_placed(&self, ids: &mut Vec<OwnedEventId>) -> Result<(), Error> {
-        let mut missing = Vec::new();
-        for id in ids.drain(..) {
-            if self.placed(&id)?.is_none() {
-                missing.push(id);
-            }
-        }
-        *ids = missing;
-        Ok(())
     }
 
     /// Other servers in the room, those of its creators and the most powerful first where that is known.
@@ -269,19 +258,7 @@ impl Room {
             }
         }
         let root = if missing.is_empty() {
-            roots.sort_unstable_by_key(|root| root.0);
-            roots.dedup();
-            match roots.as_slice() {
-                [] => NodeId::EMPTY,
-                [one] => *one,
-                several => {
-                    // The resolution reads stored nodes.
-                    self.store_nodes(std::mem::take(&mut stretch.nodes)).await?;
-                    let (root, made) = self.resolve(several.to_vec()).await?;
-                    stretch.nodes.absorb(made);
-                    root
-                }
-            }
+            self.state_of_roots(roots, &mut stretch.nodes).await?
         } else {
             self.state_before_of(server, &pdu.event_id).await?
         };

@@ -113,8 +113,13 @@ impl Room {
 
     /// Which of the events before one are not here.
     pub(crate) fn missing_before(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, Error> {
+        self.not_placed(pdu.prev_events())
+    }
+
+    /// Those of some events that have no place here, each once.
+    fn not_placed(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
         let mut missing = Vec::new();
-        for id in pdu.prev_events() {
+        for id in ids {
             if self.placed(id)?.is_none() && !missing.contains(id) {
                 missing.push(id.clone());
             }
@@ -239,17 +244,7 @@ impl Room {
         if let Some(root) = manner.state_before {
             roots = vec![root];
         }
-        roots.sort_unstable_by_key(|root| root.0);
-        roots.dedup();
-        let state_before = match roots.as_slice() {
-            [] => NodeId::EMPTY,
-            [one] => *one,
-            several => {
-                let (root, made) = self.resolve(several.to_vec()).await?;
-                nodes.absorb(made);
-                root
-            }
-        };
+        let state_before = self.state_of_roots(roots, &mut nodes).await?;
         let verdict = match self.judge_by_auth_events(&pdu)? {
             // With most members unknown, the state says little: it is asked when it is whole.
             Ok(()) if self.is_partial() => Ok(()),

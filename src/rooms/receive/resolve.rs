@@ -16,6 +16,28 @@ use crate::{
 };
 
 impl Room {
+    /// The state that some states come to: the empty one for none, one that all agree on, or what they resolve to. `nodes`
+    /// are those of the states that are not stored; they are stored where a resolution must read them, and get those that
+    /// it makes.
+    pub(crate) async fn state_of_roots(
+        &self,
+        mut roots: Vec<NodeId>,
+        nodes: &mut NewNodes,
+    ) -> Result<NodeId, Error> {
+        roots.sort_unstable_by_key(|root| root.0);
+        roots.dedup();
+        match roots.as_slice() {
+            [] => Ok(NodeId::EMPTY),
+            [one] => Ok(*one),
+            _ => {
+                self.store_nodes(std::mem::take(nodes)).await?;
+                let (root, made) = self.resolve(roots).await?;
+                nodes.absorb(made);
+                Ok(root)
+            }
+        }
+    }
+
     /// The state that several states resolve to. All of them are stored.
     pub(crate) async fn resolve(&self, roots: Vec<NodeId>) -> Result<(NodeId, NewNodes), Error> {
         let room = self.clone();

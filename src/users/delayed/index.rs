@@ -20,6 +20,8 @@ struct Entry {
     txn: Option<String>,
     /// When it is due, or when it was done.
     at: (u64, bool),
+    /// When it is tried next, where it waits: later than it is due once it was put off.
+    tried_at: u64,
 }
 
 /// The delayed events of one user.
@@ -85,16 +87,18 @@ impl Index {
             user,
             txn: event.txn.clone(),
             at,
+            tried_at: at.0,
         };
         self.by_id.insert(id.clone(), entry);
     }
 
-    /// Puts off an event that could not be tried: it is due later, until the next start.
-    pub(super) fn postpone(&mut self, id: &str, due: u64) {
-        if self.by_id.get(id).is_some_and(|entry| !entry.at.1) {
-            // The user's own list keeps the time that was asked for.
-            self.due.retain(|(_, other)| other != id);
-            self.due.insert((due, id.to_owned()));
+    /// Has an event that waits tried at another time, until the next start. The user's own list keeps the time that was
+    /// asked for.
+    pub(super) fn postpone(&mut self, id: &str, time: u64) {
+        if let Some(entry) = self.by_id.get_mut(id).filter(|entry| !entry.at.1) {
+            self.due.remove(&(entry.tried_at, id.to_owned()));
+            entry.tried_at = time;
+            self.due.insert((time, id.to_owned()));
         }
     }
 
@@ -112,15 +116,13 @@ impl Index {
         gone
     }
 
-    fn remove(&mut self, id: &str) {
+    /// Forgets an event.
+    pub(super) fn remove(&mut self, id: &str) {
         let Some(entry) = self.by_id.remove(id) else {
             return;
         };
         let (at, done) = entry.at;
-        if !done && !self.due.remove(&(at, id.to_owned())) {
-            // It was put off.
-            self.due.retain(|(_, other)| other != id);
-        }
+        self.due.remove(&(entry.tried_at, id.to_owned()));
         let Some(own) = self.users.get_mut(&entry.user) else {
             return;
         };

@@ -22,7 +22,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::keys;
@@ -35,6 +35,9 @@ const ID_CHARS: usize = 32;
 
 /// How many locks there are for the ids that are being worked on; two ids share one only by chance.
 const LOCKS: usize = 64;
+
+/// How many are sent at once: one that waits for another server holds up no other.
+pub(crate) const SENT_AT_ONCE_MAX: usize = 64;
 
 /// How long it is known what became of a delayed event: as the MSC recommends.
 const DONE_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -153,6 +156,7 @@ pub struct DelayedEvents {
     locks: [tokio::sync::Mutex<()>; LOCKS],
     /// Something is due at another time than before.
     news: Notify,
+    places: Arc<Semaphore>,
 }
 
 impl DelayedEvents {
@@ -166,6 +170,7 @@ impl DelayedEvents {
             sender: OnceLock::new(),
             locks: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             news: Notify::new(),
+            places: Arc::new(Semaphore::new(SENT_AT_ONCE_MAX)),
         }
     }
 

@@ -67,6 +67,11 @@ async fn settled(world: &World) {
             tokio::task::yield_now().await;
         }
     };
+    let rest = async {
+        rest.await;
+        let all = u32::try_from(SENT_AT_ONCE_MAX).unwrap();
+        drop(delayed.places.acquire_many(all).await.unwrap());
+    };
     let bound = std::time::Duration::from_secs(60);
     tokio::time::timeout(bound, rest)
         .await
@@ -215,4 +220,78 @@ async fn what_was_done_long_ago_is_forgotten() {
         delayed.index.lock().prune(alice.key(), 0, 0).contains(&young),
         "the count is a limit too"
     );
+}
+
+/// Never comes back for events of one kind.
+struct Stuck(Sender);
+
+#[async_trait]
+impl DelayedSender for Stuck {
+    async fn send(&self, event: &DelayedEvent) -> std::result::Result<OwnedEventId, Box<MatrixError>> {
+        if event.kind == "stuck" {
+            std::future::pending::<()>().await;
+        }
+        self.0.send(event).await
+    }
+}
+
+#[tokio::test]
+async fn one_that_waits_for_another_server_holds_up_no_other() {
+    let world = World::new();
+    let alice = world.alice().await;
+    scheduled(&alice, new("stuck", 1000)).await;
+    scheduled(&alice, new("fine", 2000)).await;
+    world.clock.advance(5000);
+    let stuck = Arc::new(Stuck(Sender::default()));
+    let shutdown = Shutdown::new();
+    world.users.delayed().start(stuck.clone(), &shutdown).unwrap();
+    let sent = async {
+        while stuck.0.sent.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let bound = std::time::Duration::from_secs(60);
+    tokio::time::timeout(bound, sent)
+        .await
+        .expect("the other is sent");
+    assert_eq!(*stuck.0.sent.lock(), ["fine"]);
+    shutdown.trigger();
+}
+
+#[tokio::test]
+async fn a_full_bucket_is_no_refusal() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let id = scheduled(&alice, new("a", 1000)).await;
+    let sender = Arc::new(Sender::default());
+    *sender.refusal.lock() = Some(MatrixError::limit_exceeded(5));
+    let shutdown = started(&world, &sender);
+    world.clock.advance(2000);
+    settled(&world).await;
+    assert_eq!(alice.delayed_event(&id).unwrap().unwrap().done, None);
+    *sender.refusal.lock() = None;
+    world.clock.advance(60_000);
+    settled(&world).await;
+    assert_eq!(*sender.sent.lock(), ["a"]);
+    shutdown.trigger();
+}
+
+#[tokio::test]
+async fn one_that_was_never_stored_is_forgotten() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let id = scheduled(&alice, new("a", 1000)).await;
+    let delayed = world.users.delayed();
+    let ghost = DelayedEvent {
+        delay_id: "ghost".to_owned(),
+        ..delayed.get(&id).unwrap().unwrap()
+    };
+    delayed.index.lock().put(alice.key, &ghost);
+    let sender = Arc::new(Sender::default());
+    let shutdown = started(&world, &sender);
+    world.clock.advance(2000);
+    settled(&world).await;
+    assert_eq!(*sender.sent.lock(), ["a"]);
+    assert_eq!(delayed.index.lock().user_of("ghost"), None);
+    shutdown.trigger();
 }

@@ -1,4 +1,5 @@
-//! The timer: sends what is due, in the order in which it is due, also what became due while the server was stopped.
+//! The timer: begins to send what is due in the order in which it is due, also what became due while the server was
+//! stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl DelayedEvents {
         Ok(())
     }
 
-    async fn run(&self, shutdown: &Shutdown) {
+    async fn run(self: &Arc<Self>, shutdown: &Shutdown) {
         while !shutdown.is_triggered() {
             // Registered before the index is read, so that no news is missed.
             let news = self.news.notified();
@@ -54,7 +55,16 @@ impl DelayedEvents {
             let next = self.index.lock().next();
             let wait = match next {
                 Some((due, id)) if due <= now => {
-                    self.fire(&id).await;
+                    let Ok(place) = self.places.clone().acquire_owned().await else {
+                        return;
+                    };
+                    // Until it is known what came of it.
+                    self.put_off(&id);
+                    let delayed = self.clone();
+                    tasks::spawn("delayed event", async move {
+                        delayed.fire(&id).await;
+                        drop(place);
+                    });
                     continue;
                 }
                 Some((due, _)) => (due - now).min(SLEEP_MAX_MS),
@@ -79,16 +89,17 @@ impl DelayedEvents {
     async fn try_fire(&self, id: &str) -> Result<()> {
         let _one = self.lock(id).lock().await;
         let now = self.clock.now_ms();
-        // Somebody may have managed it while the lock was waited for.
-        let Some(event) = self.get(id)?.filter(|event| event.done.is_none()) else {
+        let Some(event) = self.get_durable(id).await? else {
             return Ok(());
         };
-        if event.due() > now {
+        // Somebody may have managed it while the lock was waited for.
+        if event.done.is_some() || event.due() > now {
             return Ok(());
         }
         match self.sender()?.send(&event).await {
             Ok(sent) => self.finish(event, Some(sent), None).await,
-            Err(error) if error.status >= 500 => {
+            // Neither a fault of the server's own nor a full bucket says that the event may not be sent.
+            Err(error) if error.status >= 500 || error.status == 429 => {
                 tracing::warn!(%error, "a delayed event could not be sent; it is tried again");
                 self.put_off(id);
                 Ok(())
@@ -98,6 +109,23 @@ impl DelayedEvents {
                 self.finish(event, None, Some(body)).await
             }
         }
+    }
+
+    /// The event once it is on the disk. One that never came there, because it could not be stored, is forgotten.
+    async fn get_durable(&self, id: &str) -> Result<Option<DelayedEvent>> {
+        if let Some(event) = self.get(id)? {
+            return Ok(Some(event));
+        }
+        let Some(user) = self.index.lock().user_of(id) else {
+            return Ok(None);
+        };
+        // An operation that changes nothing waits until what was written before is durable.
+        self.lanes.write(user.slot, |_| Ok(())).await?;
+        let event = self.get(id)?;
+        if event.is_none() {
+            self.index.lock().remove(id);
+        }
+        Ok(event)
     }
 
     fn put_off(&self, id: &str) {

@@ -1,10 +1,12 @@
 //! Rooms of spaces that this server is not in, as other servers describe them (server-server API, "Spaces").
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use hearth_users::Membership;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::error::Result;
@@ -42,14 +44,26 @@ pub struct FarRoom {
     children: Option<Vec<Value>>,
 }
 
+/// So long other servers are asked for one request; what is not known then is left out.
+const ASKING_MAX: Duration = Duration::from_secs(20);
+
 /// What other servers have said in the course of one request.
-#[derive(Default)]
 pub struct FarSpaces {
     known: HashMap<OwnedRoomId, FarRoom>,
     asked: usize,
+    until: Instant,
 }
 
 impl FarSpaces {
+    /// Nothing is known yet; the time to ask runs from now.
+    pub fn new() -> Self {
+        Self {
+            known: HashMap::new(),
+            asked: 0,
+            until: Instant::now() + ASKING_MAX,
+        }
+    }
+
     /// A room with its children, by what one of these servers says.
     pub async fn room(
         &mut self,
@@ -70,13 +84,17 @@ impl FarSpaces {
                 break;
             }
             self.asked += 1;
-            match app.federation.hierarchy(server, id, suggested_only).await {
-                Ok(answer) => {
+            let asking = app.federation.hierarchy(server, id, suggested_only);
+            match tokio::time::timeout_at(self.until, asking).await {
+                Ok(Ok(answer)) => {
                     if let Some(room) = self.take(id, &answer) {
                         return Some(room);
                     }
                 }
-                Err(error) => tracing::debug!(%error, room = %id, "a space of another server cannot be had"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, room = %id, "a space of another server cannot be had");
+                }
+                Err(_) => break,
             }
         }
         known

@@ -55,7 +55,7 @@ pub async fn get_hierarchy(
     let mut seen = HashSet::new();
     let mut found = 0;
     let mut page = Vec::new();
-    let mut far = FarSpaces::default();
+    let mut far = FarSpaces::new();
     // Depth, room and the servers that know it; the next one is at the end.
     let mut left: Vec<(u64, OwnedRoomId, Vec<OwnedServerName>)> = vec![(0, room_id, Vec::new())];
     while let Some((depth, id, via)) = left.pop() {

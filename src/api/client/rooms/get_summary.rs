@@ -36,7 +36,7 @@ pub async fn get_summary(
             match app.rooms.get(&reach.room_id)?.filter(Room::is_decided_here) {
                 Some(room) => room,
                 None => {
-                    let mut far = FarSpaces::default();
+                    let mut far = FarSpaces::new();
                     let found = far.room(&app, &reach.room_id, &reach.via, false).await;
                     let found = found.ok_or_else(not_found)?;
                     if !found.is_shown_to(auth)? {

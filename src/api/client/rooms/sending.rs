@@ -43,12 +43,16 @@ pub(crate) async fn send_state(
         }
         let member =
             super::links::check_member_content(app, &room, &event.sender, state_key, &event.content)?;
+        event.content =
+            serde_json::to_vec(&member.content).map_err(|error| MatrixError::bad_json(error.to_string()))?;
         if member.invites_remote {
+            // Also where it is tried again after a crash: the other server has signed it by then.
+            if let Some(same) = room.same_state(&event)? {
+                return Ok(same);
+            }
             let sent = room.invite_remote(&event.sender, &member.target, member.content);
             return Ok(sent.await?.event_id);
         }
-        event.content =
-            serde_json::to_vec(&member.content).map_err(|error| MatrixError::bad_json(error.to_string()))?;
     }
     if let Some(same) = room.same_state(&event)? {
         return Ok(same);
