@@ -28,11 +28,6 @@ async fn run(plan: Plan) -> Vec<String> {
 }
 
 fn simulate(plan: Plan) -> Vec<String> {
-    if let Ok(filter) = std::env::var("HEARTH_SIM_LOG") {
-        let mut log = hearth_core::Config::for_tests("log").log;
-        log.filter = filter;
-        hearth_server::logging::init(&log).expect("a filter");
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
