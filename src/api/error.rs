@@ -141,7 +141,9 @@ impl From<hearth_rooms::Error> for ApiError {
             Error::DuplicateAnnotation => bad_request(errcode::DUPLICATE_ANNOTATION),
             Error::BadState(_) => MatrixError::new(403, errcode::BAD_STATE, sentence),
             Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
-            Error::BadEvent(_) | Error::MissingAuth(_) => MatrixError::bad_json(sentence),
+            Error::BadEvent(_) | Error::MissingAuth(_) | Error::MissingKey(_) => {
+                MatrixError::bad_json(sentence)
+            }
             Error::Remote(failure) => return failure.into(),
             Error::UnableToGrantJoin(_) => bad_request(errcode::UNABLE_TO_GRANT_JOIN),
             Error::Damaged(_) => return Self::internal(&sentence),

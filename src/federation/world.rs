@@ -102,6 +102,7 @@ impl Others {
 pub(crate) struct Judge {
     pub(crate) seen: Mutex<Vec<(String, String)>>,
     pub(crate) failing: Mutex<BTreeSet<String>>,
+    pub(crate) unchecked: Mutex<BTreeSet<String>>,
     pub(crate) panicking: Mutex<BTreeSet<String>>,
 }
 
@@ -117,6 +118,14 @@ impl Receive for Judge {
         let body = body["content"]["body"].as_str().unwrap_or_default().to_owned();
         self.seen.lock().push((room.id().to_string(), body.clone()));
         assert!(!self.panicking.lock().contains(&body), "on purpose");
+        if self.unchecked.lock().contains(&body) {
+            let server = ruma::server_name!("gone").to_owned();
+            return Err(hearth_rooms::Error::MissingKey((
+                server,
+                "ed25519:1".to_owned(),
+                1,
+            )));
+        }
         if self.failing.lock().contains(&body) {
             return Err(hearth_rooms::Error::Remote(hearth_rooms::RemoteFailure::Failed {
                 server: origin.to_owned(),

@@ -48,6 +48,9 @@ pub enum Error {
     /// Auth events of an event cannot be had: it cannot be judged, and nothing that builds on it alone.
     #[error("{0}")]
     MissingAuth(String),
+    /// The key that signed an event cannot be had: it cannot be checked.
+    #[error("the key {} of {} cannot be had", _0.1, _0.0)]
+    MissingKey(crate::KeyAt),
     /// Another server refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] crate::RemoteFailure),

@@ -18,6 +18,7 @@ pub(crate) const ROOM_RECEIPTS: u8 = 2;
 pub(crate) const ROOM_LISTED: u8 = 3;
 pub(crate) const ROOM_PARTIAL: u8 = 4;
 pub(crate) const ROOM_WHOLE: u8 = 5;
+pub(crate) const ROOM_LACKING: u8 = 6;
 
 /// Kinds of rows in family `room_index`.
 pub(crate) const INDEX_RELATION: u8 = b'r';

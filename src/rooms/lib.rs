@@ -31,6 +31,7 @@ mod guests;
 mod head;
 mod input;
 mod keys;
+mod lacking;
 mod load;
 mod locks;
 mod membership;

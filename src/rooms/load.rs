@@ -39,10 +39,11 @@ impl Rooms {
             keys::ROOM_RECEIPTS,
             keys::ROOM_PARTIAL,
             keys::ROOM_WHOLE,
+            keys::ROOM_LACKING,
         ];
         let rows = rows.map(|field| keys::room(key, field));
         let values = reader.multi_get(Family::Room, &rows)?;
-        let [Some(record), Some(head), receipts, partial, whole] = values.as_slice() else {
+        let [Some(record), Some(head), receipts, partial, whole, lacking] = values.as_slice() else {
             return Ok(None);
         };
         let position = |value: &Option<Vec<u8>>| {
@@ -71,6 +72,9 @@ impl Rooms {
             room.0
                 .partial
                 .send_replace(Some(Arc::new(record::decode(partial)?)));
+        }
+        if let Some(lacking) = lacking {
+            *room.0.lacking.lock() = Some(record::decode(lacking)?);
         }
         let create = room
             .state("m.room.create", "")?
@@ -117,6 +121,8 @@ impl Rooms {
             typing: Mutex::new(Typing::default()),
             partial: tokio::sync::watch::Sender::new(None),
             full_since: AtomicU64::new(0),
+            lacking: Mutex::new(None),
+            missing_keys: Mutex::default(),
             receiving: tokio::sync::Mutex::new(()),
         })))
     }

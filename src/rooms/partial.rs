@@ -21,6 +21,7 @@ use crate::{
     Error, Event, Flags, Room, Rooms,
     event::Short,
     keys,
+    lacking::Lacking,
     staging::{Staged, Staging, Stop},
     state_tree::{NewNodes, NodeId},
 };
@@ -100,6 +101,7 @@ impl Room {
             .servers
             .iter()
             .filter(|server| **server != partial.resident);
+        self.take_missing_keys();
         for server in std::iter::once(&partial.resident).chain(others).take(10) {
             if *server == self.0.rooms.server_name {
                 continue;
@@ -116,7 +118,16 @@ impl Room {
             return Err(failure.unwrap_or_else(|| Error::NotFound("nobody knows the state".to_owned())));
         };
         let _turn = self.0.receiving.lock().await;
-        self.judge_again(&partial.join, root).await
+        let missing = self.take_missing_keys();
+        if !missing.is_empty() {
+            let lacking = Lacking::new(partial.join.clone(), partial.resident.clone(), missing);
+            self.set_lacking(Some(lacking)).await?;
+        }
+        self.judge_again(&partial.join, root).await?;
+        if self.0.lacking.lock().is_some() {
+            self.start_filling();
+        }
+        Ok(())
     }
 
     /// The state before the join, as a server has it: it need not know the join itself yet.
@@ -135,7 +146,7 @@ impl Room {
     }
 
     /// Judges the events since the join again, with the whole state before it.
-    async fn judge_again(&self, join: &OwnedEventId, root: NodeId) -> Result<(), Error> {
+    pub(crate) async fn judge_again(&self, join: &OwnedEventId, root: NodeId) -> Result<(), Error> {
         loop {
             self.settle().await?;
             let join = self.placed(join)?.ok_or(Error::Damaged("join"))?;
@@ -348,7 +359,7 @@ async fn resume_some(rooms: &Weak<Rooms>, from: Vec<u8>) -> Option<Vec<u8>> {
                     let record: Option<crate::load::RoomRecord> = record::decode(value).ok();
                     name = record.and_then(|record| record.room_id.try_into().ok());
                 }
-                Some(&keys::ROOM_PARTIAL) => found.extend(name.take()),
+                Some(&(keys::ROOM_PARTIAL | keys::ROOM_LACKING)) => found.extend(name.take()),
                 _ => {}
             }
             true
@@ -359,7 +370,8 @@ async fn resume_some(rooms: &Weak<Rooms>, from: Vec<u8>) -> Option<Vec<u8>> {
     }
     for id in found {
         match rooms.get(&id) {
-            Ok(Some(room)) => room.start_resync(),
+            Ok(Some(room)) if room.is_partial() => room.start_resync(),
+            Ok(Some(room)) => room.start_filling(),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, room = %id, "a room with a partial state cannot be loaded"),
         }

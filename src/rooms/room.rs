@@ -40,6 +40,10 @@ pub(crate) struct RoomInner {
     pub(crate) partial: tokio::sync::watch::Sender<Option<Arc<crate::partial::PartialState>>>,
     /// Position of the batch that made it whole.
     pub(crate) full_since: AtomicU64,
+    /// Which keys the state lacks since the join.
+    pub(crate) lacking: Mutex<Option<crate::lacking::Lacking>>,
+    /// Which keys were missing for events that were left out.
+    pub(crate) missing_keys: Mutex<std::collections::BTreeSet<crate::KeyAt>>,
     /// Held while an event of another server is judged: one at a time, in order.
     pub(crate) receiving: tokio::sync::Mutex<()>,
 }

@@ -446,11 +446,20 @@ impl Look<'_> {
 
     /// The rooms that the user is not joined to, as far as a client is told of them afresh.
     fn all_entries(&self) -> Result<Vec<RoomEntry>, Error> {
-        let mut wanted = vec![Membership::Invite, Membership::Knock];
-        if self.request.filter.room.include_leave {
-            wanted.extend([Membership::Leave, Membership::Ban]);
-        }
-        Ok(self.request.user.rooms(&wanted)?)
+        let all_left = self.request.filter.room.include_leave;
+        let user = &self.request.user;
+        let mut entries = user.rooms(&[
+            Membership::Invite,
+            Membership::Knock,
+            Membership::Leave,
+            Membership::Ban,
+        ])?;
+        // A user who was put out by somebody else learns of it also where the client starts afresh.
+        entries.retain(|entry| match entry.membership {
+            Membership::Leave => all_left || (entry.was_joined && entry.sender != *user.id()),
+            _ => true,
+        });
+        Ok(entries)
     }
 
     fn own_changes(&self, since: Position) -> Result<OwnNews, Error> {

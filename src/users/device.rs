@@ -211,8 +211,10 @@ impl User {
             }
             device.display_name = display_name.map(str::to_owned);
             store(tx, self.key, id, &device);
-            if device_keys::has_keys(tx, self.key, id)? {
-                lists::changed(tx, &self.id, self.key, now, &[Some(id.to_owned())])?;
+            let change = [Some(id.to_owned())];
+            match device_keys::has_keys(tx, self.key, id)? {
+                true => lists::changed(tx, &self.id, self.key, now, &change)?,
+                false => lists::changed_without_keys(tx, self.key, &change)?,
             }
             tx.changed(Change::Devices)
         })
@@ -222,30 +224,35 @@ impl User {
     /// Deletes devices and ends their sessions; gives back those that existed.
     pub async fn delete_devices(&self, ids: &[OwnedDeviceId]) -> Result<Vec<OwnedDeviceId>> {
         self.write(|tx| {
-            let mut deleted = Vec::new();
-            let mut with_keys = Vec::new();
+            let mut deleted = Deleted::default();
             for id in ids {
                 if let Some(device) = load(tx, self.key, id)? {
-                    if delete(tx, self, id, device)? {
-                        with_keys.push(Some(id.clone()));
-                    }
-                    deleted.push(id.clone());
+                    deleted.note(id.clone(), delete(tx, self, id, device)?);
                 }
             }
-            self.devices_deleted(tx, !deleted.is_empty(), &with_keys)?;
-            Ok(deleted)
+            self.devices_deleted(tx, deleted)
         })
         .await
     }
 
-    fn devices_deleted(&self, tx: &mut Tx<'_>, any: bool, with_keys: &[Option<OwnedDeviceId>]) -> Result<()> {
-        if !with_keys.is_empty() {
-            lists::changed(tx, &self.id, self.key, self.users.now_ms(), with_keys)?;
+    /// Tells of deleted devices, and gives their ids.
+    fn devices_deleted(&self, tx: &mut Tx<'_>, deleted: Deleted) -> Result<Vec<OwnedDeviceId>> {
+        if !deleted.with_keys.is_empty() {
+            lists::changed(tx, &self.id, self.key, self.users.now_ms(), &deleted.with_keys)?;
         }
-        if any {
+        if !deleted.without_keys.is_empty() {
+            lists::changed_without_keys(tx, self.key, &deleted.without_keys)?;
+        }
+        let all: Vec<_> = deleted
+            .with_keys
+            .into_iter()
+            .chain(deleted.without_keys)
+            .flatten()
+            .collect();
+        if !all.is_empty() {
             tx.changed(Change::Devices)?;
         }
-        Ok(())
+        Ok(all)
     }
 
     fn device_view(&self, device_id: OwnedDeviceId, device: &DeviceRecord) -> Device {
@@ -258,6 +265,22 @@ impl User {
         };
         self.users.last_seen.get(device, &mut view);
         view
+    }
+}
+
+/// Devices that were deleted in one write, as changes of the device list.
+#[derive(Default)]
+struct Deleted {
+    with_keys: Vec<Option<OwnedDeviceId>>,
+    without_keys: Vec<Option<OwnedDeviceId>>,
+}
+
+impl Deleted {
+    fn note(&mut self, id: OwnedDeviceId, had_keys: bool) {
+        match had_keys {
+            true => self.with_keys.push(Some(id)),
+            false => self.without_keys.push(Some(id)),
+        }
     }
 }
 
@@ -295,18 +318,15 @@ pub(crate) fn delete_all(
     keep: Option<&DeviceId>,
 ) -> Result<Vec<OwnedDeviceId>> {
     let key = user.key;
-    let (mut deleted, mut with_keys) = (Vec::new(), Vec::new());
+    let mut deleted = Deleted::default();
     for (row, value) in tx.scan(Family::UserDevice, &key.to_bytes())? {
         let Some(id) = device_id_of(&row).filter(|id| Some(&**id) != keep) else {
             continue;
         };
-        if delete(tx, user, &id, record::decode(&value)?)? {
-            with_keys.push(Some(id.clone()));
-        }
-        deleted.push(id);
+        let had_keys = delete(tx, user, &id, record::decode(&value)?)?;
+        deleted.note(id, had_keys);
     }
-    user.devices_deleted(tx, !deleted.is_empty(), &with_keys)?;
-    Ok(deleted)
+    user.devices_deleted(tx, deleted)
 }
 
 /// Deletes the device that was not used for longest where a new one would exceed the limit: a program that logs in
@@ -331,8 +351,9 @@ pub(crate) fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
     }
     if let Some((id, device)) = oldest {
         let had_keys = delete(tx, user, &id, device)?;
-        let with_keys: Vec<_> = had_keys.then(|| Some(id.clone())).into_iter().collect();
-        user.devices_deleted(tx, true, &with_keys)?;
+        let mut deleted = Deleted::default();
+        deleted.note(id, had_keys);
+        user.devices_deleted(tx, deleted)?;
     }
     Ok(())
 }

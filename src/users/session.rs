@@ -10,9 +10,8 @@ use hearth_storage::{EntityKey, Family, Slot, record};
 use ruma::{DeviceId, OwnedDeviceId, UserId};
 
 use crate::account::{Account, account_of};
-use crate::change::Change;
 use crate::device::{self, DeviceRecord};
-use crate::e2ee::dehydrated;
+use crate::e2ee::{dehydrated, lists};
 use crate::error::{Error, Result};
 use crate::keys::{self, field};
 use crate::token::{self, Hash, TokenKind, TokenRecord};
@@ -195,7 +194,7 @@ impl User {
                 Some(device) => device,
                 None => {
                     device::make_room(tx, self)?;
-                    tx.changed(Change::Devices)?;
+                    lists::changed_without_keys(tx, self.key, &[Some(device_id.clone())])?;
                     DeviceRecord {
                         created_ts: now,
                         display_name: login.initial_display_name,

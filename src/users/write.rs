@@ -268,7 +268,10 @@ impl<'a> Tx<'a> {
             feed.push(FeedItem {
                 entity: key,
                 kind: FeedKind::UserChange,
-                reference: u64::from(self.changes.contains(&Change::DeviceList)),
+                // Whether other servers may have to hear of devices.
+                reference: u64::from(
+                    self.changes.contains(&Change::DeviceList) || self.changes.contains(&Change::Devices),
+                ),
             });
             let reloads = self.changes.iter().any(Change::is_cached);
             note = Some(Arc::new(UserNote {

@@ -48,9 +48,12 @@ struct State {
     judged: BTreeSet<Place>,
     /// Servers whose events failed last, for a passing reason: theirs wait, those of others do not.
     failing: BTreeMap<OwnedServerName, Failing>,
+    /// Events that cannot be checked, for want of a key of another server than the one that sent them: each waits by
+    /// itself.
+    unchecked: BTreeMap<Place, Failing>,
 }
 
-/// How a server's events in a room fail.
+/// How a server's events in a room, or one event, fail.
 #[derive(Clone, Copy)]
 struct Failing {
     /// How often in a row.
@@ -64,6 +67,8 @@ enum Attempt {
     Judged,
     /// It may succeed later.
     Failed,
+    /// It cannot be checked now.
+    Unchecked,
     /// Nothing can be stored in this life of the process.
     Stopped,
 }
@@ -114,6 +119,7 @@ impl RoomQueue {
 
     fn judged(&self, waiting: &Waiting, is_first: bool) {
         let mut state = self.state.lock();
+        state.unchecked.remove(&waiting.place);
         match is_first {
             true => state.pass(waiting.place),
             false => drop(state.judged.insert(waiting.place)),
@@ -130,25 +136,49 @@ impl RoomQueue {
         self.state.lock().judged.contains(&place)
     }
 
-    /// Until when the events of a server wait, if they do.
-    fn failing_until(&self, origin: &ServerName) -> Option<Instant> {
-        let until = self.state.lock().failing.get(origin)?.until;
-        (until > Instant::now()).then_some(until)
+    /// Until when an event waits, if it does: because its server's events fail, or it does itself.
+    fn waits_until(&self, waiting: &Waiting) -> Option<Instant> {
+        let state = self.state.lock();
+        let now = Instant::now();
+        let of_server = state.failing.get(&waiting.origin);
+        let itself = state.unchecked.get(&waiting.place);
+        let untils = of_server.into_iter().chain(itself).map(|failing| failing.until);
+        untils.max().filter(|until| *until > now)
     }
 
     /// Counts a failure of a server's event. Says whether it was the event's last attempt.
     fn failed(&self, origin: &ServerName) -> bool {
         let mut state = self.state.lock();
-        let now = Instant::now();
         let failing = state
             .failing
             .entry(origin.to_owned())
-            .or_insert(Failing { times: 0, until: now });
-        failing.times = failing.times.saturating_add(1);
-        let doubled = PAUSE_FIRST.saturating_mul(1 << (failing.times - 1).min(16));
-        failing.until = now + doubled.min(PAUSE_MAX);
+            .or_insert_with(Failing::new);
+        failing.count();
         // Counted over events: a server that fails with each of them waits longer and longer.
         failing.times.is_multiple_of(ATTEMPTS_MAX)
+    }
+
+    /// Counts that an event could not be checked. Says whether it was the last attempt.
+    fn not_checked(&self, place: Place) -> bool {
+        let mut state = self.state.lock();
+        let failing = state.unchecked.entry(place).or_insert_with(Failing::new);
+        failing.count();
+        failing.times >= ATTEMPTS_MAX
+    }
+}
+
+impl Failing {
+    fn new() -> Self {
+        Self {
+            times: 0,
+            until: Instant::now(),
+        }
+    }
+
+    fn count(&mut self) {
+        self.times = self.times.saturating_add(1);
+        let doubled = PAUSE_FIRST.saturating_mul(1 << (self.times - 1).min(16));
+        self.until = Instant::now() + doubled.min(PAUSE_MAX);
     }
 }
 
@@ -235,11 +265,11 @@ impl Inbound {
                 }
                 continue;
             }
-            let mut until = queue.failing_until(&waiting.origin);
+            let mut until = queue.waits_until(&waiting);
             if until.is_none() {
                 judged += 1;
                 if !self.judge(queue, &waiting, is_first).await? {
-                    until = queue.failing_until(&waiting.origin);
+                    until = queue.waits_until(&waiting);
                 }
             }
             if let Some(until) = until {
@@ -260,6 +290,12 @@ impl Inbound {
                     return Ok(false);
                 }
                 tracing::warn!(room = %queue.room.id(), origin = %waiting.origin, "an event cannot be received and is dropped");
+            }
+            Attempt::Unchecked => {
+                if !queue.not_checked(waiting.place) {
+                    return Ok(false);
+                }
+                tracing::info!(room = %queue.room.id(), origin = %waiting.origin, "an event cannot be checked and is dropped");
             }
         }
         queue.judged(waiting, is_first);
@@ -282,6 +318,10 @@ impl Inbound {
             Ok(Err(Error::Remote(error))) if error.is_final() => {
                 tracing::info!(%error, %room, %origin, "an event of another server is dropped");
                 Attempt::Judged
+            }
+            Ok(Err(error @ Error::MissingKey(_))) => {
+                tracing::info!(%error, %room, %origin, "an event of another server cannot be checked now");
+                Attempt::Unchecked
             }
             Ok(Err(error @ (Error::Storage(_) | Error::Remote(_)))) => {
                 tracing::info!(%error, %room, %origin, "an event of another server cannot be received now");

@@ -126,6 +126,28 @@ async fn a_server_that_fails_holds_up_no_other_in_the_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_checked_holds_up_no_other() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    world.judge.unchecked.lock().insert("of another".to_owned());
+    let pdus = vec![message(&room, "of another"), message(&room, "behind")];
+    world.receive("b", "1", pdus, vec![]).await;
+    pass(0).await;
+    assert_eq!(judged(&world), ["of another", "behind"]);
+    world.judge.unchecked.lock().clear();
+    pass(10).await;
+    assert_eq!(judged(&world), ["of another", "behind", "of another"]);
+
+    world.judge.unchecked.lock().insert("never".to_owned());
+    world
+        .receive("b", "2", vec![message(&room, "never")], vec![])
+        .await;
+    pass(3600).await;
+    let never = judged(&world).iter().filter(|body| *body == "never").count();
+    assert_eq!(never, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn typing_and_receipts_of_others_show() {
     let world = World::new().await;
     let room = world.room(&[("bob", "b")]).await;

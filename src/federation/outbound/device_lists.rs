@@ -64,8 +64,15 @@ fn update(user: &User, device: &DeviceId, number: u64, previous: u64) -> Result<
             }
             content["keys"] = Value::Object(found.keys);
         }
-        None if user.device(device).map_err(internal)?.is_some() => {}
-        None => content["deleted"] = true.into(),
+        // A device without keys has only its name.
+        None => match user.device(device).map_err(internal)? {
+            Some(device) => {
+                if let Some(name) = device.display_name {
+                    content["device_display_name"] = name.into();
+                }
+            }
+            None => content["deleted"] = true.into(),
+        },
     }
     Ok(json!({ "edu_type": "m.device_list_update", "content": content }))
 }

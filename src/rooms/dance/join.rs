@@ -11,6 +11,7 @@ use crate::{
     Dance, Error, Flags, Room, Rooms, SendJoin,
     head::HeadRecord,
     keys,
+    lacking::Lacking,
     load::RoomRecord,
     partial::PartialState,
     receive::{Manner, Received, Verified},
@@ -131,6 +132,7 @@ impl Room {
                 ids.push(event.event_id);
             }
         }
+        self.take_missing_keys();
         self.keep_chain(answer.state.into_iter().chain(answer.auth_chain).collect())
             .await?;
         self.fetch_auth(server, &verified.pdu).await?;
@@ -169,6 +171,14 @@ impl Room {
             manner.rows.put(Family::Room, row, record::encode(&partial));
             self.0.partial.send_replace(Some(Arc::new(partial)));
         }
+        let missing_keys = self.take_missing_keys();
+        let lacking = (!answer.members_omitted && !missing_keys.is_empty())
+            .then(|| Lacking::new(verified.pdu.event_id.clone(), server.to_owned(), missing_keys));
+        let row = keys::room(self.0.key, keys::ROOM_LACKING);
+        match &lacking {
+            Some(lacking) => manner.rows.put(Family::Room, row, record::encode(lacking)),
+            None => manner.rows.delete(Family::Room, row),
+        }
         if new {
             let stored = RoomRecord {
                 room_id: self.id().to_string(),
@@ -180,7 +190,14 @@ impl Room {
         }
         let outcome = self.take_in_with(verified, missing, Vec::new(), manner).await;
         let refused = match outcome {
-            Ok(Received::Accepted | Received::Known) => return Ok(()),
+            Ok(Received::Accepted | Received::Known) => {
+                let lacks = lacking.is_some();
+                *self.0.lacking.lock() = lacking;
+                if lacks {
+                    self.start_filling();
+                }
+                return Ok(());
+            }
             Ok(Received::SoftFailed) => Error::Forbidden("The room does not allow this join".to_owned()),
             Ok(Received::Rejected(why)) => Error::Forbidden(why),
             Err(error) => error,

@@ -109,7 +109,12 @@ impl Room {
         for outcome in self.verify(new.into_values().collect()).await? {
             match outcome {
                 Ok(event) => drop(verified.insert(event.pdu.event_id.clone(), event)),
-                Err(error) => tracing::info!(%error, room = %self.id(), "an event of a chain is left out"),
+                Err(error) => {
+                    if let Error::MissingKey(key) = &error {
+                        self.note_missing_key(key);
+                    }
+                    tracing::info!(%error, room = %self.id(), "an event of a chain is left out");
+                }
             }
         }
         let ordered = in_auth_order(verified);

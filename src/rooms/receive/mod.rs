@@ -210,6 +210,7 @@ impl Room {
         verified: Verified,
         manner: Manner,
     ) -> Result<Received, Error> {
+        self.fill_lacking_of(verified.pdu.sender().server_name()).await;
         let missing = self.missing_before(&verified.pdu)?;
         let mut roots = Vec::new();
         for id in &missing {

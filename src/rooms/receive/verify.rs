@@ -81,13 +81,25 @@ fn key_time(rules: &Rules, pdu: &Pdu) -> u64 {
     }
 }
 
+/// A key without which an event cannot be checked: its server has signed, with no key that is here.
+fn missing_key(rules: &Rules, pdu: &Pdu, keys: &HashMap<KeyAt, [u8; 32]>, at: u64) -> Option<KeyAt> {
+    let servers = hearth_events::required_servers(rules, pdu).unwrap_or_default();
+    servers.into_iter().find_map(|server| {
+        let signed = hearth_events::signature_keys(pdu, &server).into_iter();
+        let mut wanted = signed.map(|key| (server.clone(), key, at)).peekable();
+        let first = wanted.peek().cloned();
+        first.filter(|_| wanted.all(|key| !keys.contains_key(&key)))
+    })
+}
+
 fn check(rules: &Rules, pdu: Pdu, keys: &HashMap<KeyAt, [u8; 32]>) -> Result<Verified, Error> {
     let at = key_time(rules, &pdu);
     let key_of = |server: &ServerName, key: &str| {
         let name = (server.to_owned(), key.to_owned(), at);
         keys.get(&name).copied()
     };
-    hearth_events::verify_event_signatures(rules, &pdu, &key_of)?;
+    hearth_events::verify_event_signatures(rules, &pdu, &key_of)
+        .map_err(|error| missing_key(rules, &pdu, keys, at).map_or(error.into(), Error::MissingKey))?;
     match hearth_events::verify_content_hash(&pdu) {
         true => Ok(Verified { pdu, redacted: false }),
         false => Ok(Verified {

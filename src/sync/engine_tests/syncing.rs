@@ -246,6 +246,29 @@ async fn invitations_joins_and_leaves() {
 }
 
 #[tokio::test]
+async fn who_was_put_out_is_told_of_it_in_a_first_sync() {
+    let world = World::new(2);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let room = world.room(&alice, Preset::PublicChat).await;
+    join(&room, &bob).await;
+    say(&room, &alice, "out with you").await;
+    room.kick(alice.id(), bob.id(), None).await.unwrap();
+    say(&room, &alice, "gone at last").await;
+    let told = ["out with you", "m.room.member"];
+    let fresh = world.sync(&request(&bob)).await;
+    assert!(bodies(&fresh, "leave", &room).ends_with(&told.map(str::to_owned)));
+    assert!(fresh.get("device_lists").is_none(), "{fresh}");
+
+    room.ban(alice.id(), bob.id(), None).await.unwrap();
+    let fresh = world.sync(&request(&bob)).await;
+    assert_eq!(bodies(&fresh, "leave", &room).last().unwrap(), "m.room.member");
+
+    bob.forget_room(room.id()).await.unwrap();
+    let fresh = world.sync(&request(&bob)).await;
+    assert!(fresh.get("rooms").is_none());
+}
+
+#[tokio::test]
 async fn lazily_loaded_members() {
     let world = World::new(2);
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);

@@ -27,7 +27,7 @@ pub struct DeviceListUpdate {
 /// So many of the newest changes are known one by one; who knows less of the list fetches it whole.
 const RECENT_MAX_CHANGES: usize = 64;
 
-/// The number of the last change, when it was made, and what the newest ones were.
+/// The number of the last change, when rooms were last told of one, and what the newest ones were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stream {
     pub stream: u64,
@@ -110,20 +110,7 @@ pub(crate) fn changed(
     now_ms: u64,
     changed: &[Option<OwnedDeviceId>],
 ) -> Result<()> {
-    let mut stream = stream(tx, key)?;
-    for change in changed {
-        stream.stream += 1;
-        stream.recent.push_back((stream.stream, change.clone()));
-    }
-    while stream.recent.len() > RECENT_MAX_CHANGES {
-        stream.recent.pop_front();
-    }
-    stream.ts = now_ms;
-    tx.put(
-        Family::User,
-        keys::user(key, field::DEVICE_LIST, ""),
-        record::encode(&stream),
-    );
+    count(tx, key, Some(now_ms), changed)?;
     tx.changed(Change::DeviceList)?;
     let update = DeviceListUpdate {
         user_id: user.to_owned(),
@@ -137,6 +124,41 @@ pub(crate) fn changed(
     Ok(())
 }
 
+/// Notes changes of devices that have no keys: other servers are told of every device, the clients of this server only
+/// of what they can ask for, which is keys.
+pub(crate) fn changed_without_keys(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    devices: &[Option<OwnedDeviceId>],
+) -> Result<()> {
+    count(tx, key, None, devices)?;
+    tx.changed(Change::Devices)
+}
+
+/// Gives each change its number. `told_ms` is when rooms are told of them.
+fn count(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    told_ms: Option<u64>,
+    changed: &[Option<OwnedDeviceId>],
+) -> Result<()> {
+    let mut stream = stream(tx, key)?;
+    for change in changed {
+        stream.stream += 1;
+        stream.recent.push_back((stream.stream, change.clone()));
+    }
+    while stream.recent.len() > RECENT_MAX_CHANGES {
+        stream.recent.pop_front();
+    }
+    stream.ts = told_ms.unwrap_or(stream.ts);
+    tx.put(
+        Family::User,
+        keys::user(key, field::DEVICE_LIST, ""),
+        record::encode(&stream),
+    );
+    Ok(())
+}
+
 /// The user joined a room: tells it of a change that was made so shortly before that it may not know of it.
 pub(crate) fn joined(
     tx: &mut Tx<'_>,
@@ -146,7 +168,7 @@ pub(crate) fn joined(
     join_ts: u64,
 ) -> Result<()> {
     let stream = stream(tx, key)?;
-    if stream.stream > 0 && stream.ts.saturating_add(BEFORE_JOIN_MS) >= join_ts {
+    if stream.ts > 0 && stream.ts.saturating_add(BEFORE_JOIN_MS) >= join_ts {
         tx.outbox(
             DeviceListUpdate {
                 user_id: user.to_owned(),

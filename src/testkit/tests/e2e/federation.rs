@@ -6,14 +6,14 @@ use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
 /// Servers named hs1, hs2, … that reach each other.
-fn servers(network: &SimNetwork, count: u64) -> Vec<TestServer> {
+pub(crate) fn servers(network: &SimNetwork, count: u64) -> Vec<TestServer> {
     (1..=count)
         .map(|number| TestServer::simulated(&format!("hs{number}"), 4, number, network))
         .collect()
 }
 
 /// Asks until the answer fits; time is simulated.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..200 {
         if let Some(found) = ask().await {
             return found;
@@ -23,13 +23,13 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     panic!("{what}: not in time");
 }
 
-async fn public_room(client: &Client, version: &str) -> String {
+pub(crate) async fn public_room(client: &Client, version: &str) -> String {
     let body = json!({ "preset": "public_chat", "room_version": version });
     let made = client.post("/createRoom", body).await.ok();
     made["room_id"].as_str().expect("a room id").to_owned()
 }
 
-async fn sees(client: &Client, room: &str, event: &str) -> Option<Value> {
+pub(crate) async fn sees(client: &Client, room: &str, event: &str) -> Option<Value> {
     // The ids of room version 3 may have slashes in them.
     let answer = client
         .get(&format!("/rooms/{room}/event/{}", encode(event)))

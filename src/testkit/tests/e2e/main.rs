@@ -33,6 +33,7 @@ mod directory;
 mod federation;
 mod federation_edus;
 mod federation_hostile;
+mod federation_lacking;
 mod federation_random;
 mod guests;
 mod history;
