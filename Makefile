@@ -46,16 +46,16 @@ unit: setup
 
 layers: setup
 	@$(ENV)
-	cargo test --locked -p hearth-testkit --test layers
+	cargo test --locked --workspace --test layers
 
 smoke: setup
 	@$(ENV)
-	cargo build --locked -p hearth-server
+	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/smoke.sh
 
 durability-short: setup
 	@$(ENV)
-	cargo build --locked -p hearth-server
+	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/durability/run.sh short
 
 test-durability: build
@@ -64,7 +64,7 @@ test-durability: build
 
 test-clients clients: setup
 	@$(ENV)
-	cargo build --locked -p hearth-server
+	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/run.sh
 
 lint: setup

@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
-# First, because the end-to-end tests start it as a process.
-step "the server's binary"
-cargo build --locked -p hearth-server
+# First, because the end-to-end tests start the server as a process. In one build with the tests: alone the server has
+# other features of some dependencies, and nearly everything would be compiled twice.
+step "the server's binary and the tests"
+cargo build --locked --workspace --bins --tests
 export HEARTH_BINARY="${HEARTH_BINARY:-$CARGO_TARGET_DIR/debug/hearth}"
 
 step "unit, integration and layering tests"

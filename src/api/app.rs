@@ -48,6 +48,8 @@ pub struct Parts {
     pub previews: Option<Previews>,
     /// Search in messages, unless the operator switched it off.
     pub search: Option<Arc<Search>>,
+    /// The public key by which services of Web Push know this server.
+    pub web_push_key: String,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
 }
@@ -80,6 +82,8 @@ pub struct App {
     pub previews: Option<Previews>,
     /// Search in messages, unless the operator switched it off.
     pub search: Option<Arc<Search>>,
+    /// The public key by which services of Web Push know this server.
+    pub web_push_key: String,
     /// What the account endpoints need of rooms.
     pub room_links: Arc<dyn RoomLinks>,
     /// How often who may call what.
@@ -122,6 +126,7 @@ impl App {
             media,
             previews,
             search,
+            web_push_key,
             room_links,
         } = parts;
         Arc::new(Self {
@@ -141,6 +146,7 @@ impl App {
             media,
             previews,
             search,
+            web_push_key,
             room_links,
         })
     }

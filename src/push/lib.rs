@@ -10,18 +10,20 @@ mod error;
 mod notification;
 mod queue;
 mod sender;
+mod web_push;
 
 use std::sync::Arc;
 
 use hearth_core::http::SharedOutbound;
 use hearth_core::random::SharedRandom;
-use hearth_core::{SharedClock, Shutdown};
+use hearth_core::{SharedClock, Shutdown, tasks};
 use hearth_rooms::Rooms;
 use hearth_storage::{Feed, Start};
 use hearth_users::Users;
 use tokio::sync::Notify;
 
 pub use error::Error;
+pub use web_push::Vapid;
 
 /// What push needs of the server.
 pub struct PushParts {
@@ -35,6 +37,8 @@ pub struct PushParts {
     pub clock: SharedClock,
     /// Randomness, which spreads repetitions.
     pub random: SharedRandom,
+    /// By which services of Web Push know this server.
+    pub vapid: Vapid,
 }
 
 /// Notifications of all users.
@@ -72,6 +76,14 @@ impl Push {
         for target in queue::targets(self.engine())? {
             self.send_to(target);
         }
+        let push = Arc::downgrade(self);
+        self.parts.users.on_pusher(Box::new(move |user, app_id, pushkey| {
+            let Some(push) = push.upgrade() else { return };
+            let (user, app_id, pushkey) = (user.to_owned(), app_id.to_owned(), pushkey.to_owned());
+            tasks::spawn("pusher activation", async move {
+                push.send_activation(&user, &app_id, &pushkey).await;
+            });
+        }));
         self.start_duty();
         Ok(())
     }

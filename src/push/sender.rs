@@ -11,12 +11,13 @@ use hearth_rooms::{Event, Room};
 use hearth_users::{Pusher, User};
 use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::Mutex;
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::queue::{self, Item, ItemEvent, Target};
-use crate::{Error, Push, notification};
+use crate::{Error, Push, notification, web_push};
 
 /// How many gateways are spoken to at once.
 const REQUESTS_MAX: usize = 64;
@@ -26,6 +27,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much of an answer is read: it lists the pushkeys of one request.
 const RESPONSE_MAX_BYTES: usize = 64 << 10;
+
+/// So often a new subscription is asked to show itself, within half a minute.
+const ACTIVATION_ATTEMPTS: u32 = 4;
 
 /// The pause after the first failure; it doubles up to the longest.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -143,6 +147,11 @@ impl Push {
             self.sending.told.lock().remove(target);
             return Ok(Sent::Done);
         };
+        if web_push::activation(&pusher).is_some() {
+            // Nothing is told until the client has shown that it is reached.
+            queue::clear(self.engine(), target)?;
+            return Ok(Sent::Done);
+        }
         let many = failing || items.len() >= ITEMS_AT_ONCE;
         let (stale, current) = self.sort(items, many);
         if !stale.is_empty() {
@@ -194,7 +203,7 @@ impl Push {
             .as_ref()
             .map(|((room, found), event)| (room, &**found, event.actions.as_slice()));
         let body = notification::body(pusher, user, told, unread)?;
-        let Some(request) = request(pusher.url(), body.to_string()) else {
+        let Some(request) = self.request_for(pusher, body) else {
             return Ok(Sent::Done);
         };
         let answer = {
@@ -205,6 +214,9 @@ impl Push {
         };
         let answer = match answer {
             Ok(answer) if answer.status.is_success() => answer,
+            Ok(answer) if pusher.is_web_push() && web_push::has_ended(answer.status) => {
+                return self.forget(target, user).await;
+            }
             Ok(answer) => {
                 tracing::debug!(status = %answer.status, "a push gateway refused a notification");
                 return Ok(Sent::Failed);
@@ -215,13 +227,67 @@ impl Push {
             }
         };
         if is_rejected(&answer.body, &pusher.pushkey) {
-            user.delete_pusher(&target.app_id, &target.pushkey).await?;
-            queue::clear(self.engine(), target)?;
-            self.sending.told.lock().remove(target);
-            return Ok(Sent::Done);
+            return self.forget(target, user).await;
         }
         self.sending.told.lock().insert(target.clone(), unread);
         Ok(Sent::Done)
+    }
+
+    /// The other side knows the pusher no more.
+    async fn forget(&self, target: &Target, user: &User) -> Result<Sent, Error> {
+        user.delete_pusher(&target.app_id, &target.pushkey).await?;
+        queue::clear(self.engine(), target)?;
+        self.sending.told.lock().remove(target);
+        Ok(Sent::Done)
+    }
+
+    /// The request that tells a pusher what a gateway would be told.
+    fn request_for(&self, pusher: &Pusher, body: Value) -> Option<OutboundRequest> {
+        if pusher.is_web_push() {
+            let message = web_push::message(pusher, body);
+            return web_push::request(pusher, &self.parts.vapid, &message, self.parts.clock.now_ms());
+        }
+        let mut request = request(pusher.url(), Bytes::from(body.to_string()))?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers.insert(header::CONTENT_TYPE, json);
+        Some(request)
+    }
+
+    /// Sends a new subscription the token by which its client shows that it is reached. What fails is tried a few times;
+    /// then the client has to subscribe again.
+    pub(crate) async fn send_activation(&self, user: &UserId, app_id: &str, pushkey: &str) {
+        for attempt in 0..ACTIVATION_ATTEMPTS {
+            tokio::time::sleep(BACKOFF_FIRST * attempt * 5).await;
+            match self.try_activation(user, app_id, pushkey).await {
+                Ok(Sent::Failed) => {}
+                Ok(_) => return,
+                Err(error) => tracing::warn!(%error, "a subscription could not be asked to show itself"),
+            }
+        }
+    }
+
+    async fn try_activation(&self, user: &UserId, app_id: &str, pushkey: &str) -> Result<Sent, Error> {
+        let Some(user) = self.parts.users.get(user)? else {
+            return Ok(Sent::Done);
+        };
+        let Some(pusher) = user.pusher(app_id, pushkey)? else {
+            return Ok(Sent::Done);
+        };
+        let Some(message) = web_push::activation(&pusher) else {
+            return Ok(Sent::Done);
+        };
+        let request = web_push::request(&pusher, &self.parts.vapid, &message, self.parts.clock.now_ms());
+        let (Some(request), Ok(_place)) = (request, self.sending.places.acquire().await) else {
+            return Ok(Sent::Done);
+        };
+        match self.parts.outbound.send(request).await {
+            Ok(answer) if answer.status.is_success() => Ok(Sent::Done),
+            Ok(answer) if web_push::has_ended(answer.status) => {
+                user.delete_pusher(app_id, pushkey).await?;
+                Ok(Sent::Done)
+            }
+            Ok(_) | Err(_) => Ok(Sent::Failed),
+        }
     }
 
     /// The event of an item, if the user still has to be told of it: it is there, and was not read meanwhile.
@@ -243,19 +309,17 @@ impl Push {
     }
 }
 
-/// The request to a gateway; none where the URL is not one that a pusher may have.
-fn request(url: &str, body: String) -> Option<OutboundRequest> {
+/// A request to a gateway or a service of Web Push, without headers; none where the URL is not one that a pusher may have.
+pub(crate) fn request(url: &str, body: Bytes) -> Option<OutboundRequest> {
     let path = url
         .find("://")
         .and_then(|at| url[at + 3..].find('/').map(|slash| at + 3 + slash))?;
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Some(OutboundRequest {
         destination: Destination::Url(url[..path].to_owned()),
         method: Method::POST,
         path_and_query: url[path..].to_owned(),
-        headers,
-        body: Bytes::from(body),
+        headers: HeaderMap::new(),
+        body,
         timeout: REQUEST_TIMEOUT,
         max_response_bytes: RESPONSE_MAX_BYTES,
     })

@@ -263,14 +263,19 @@ impl Room {
             let head = self.0.head.lock();
             head.record.tips.iter().map(|tip| tip.event.short).collect()
         };
+        let mut made = NewNodes::default();
         let mut roots: Vec<NodeId> = Vec::new();
         for tip in &tips {
-            match again.after.get(tip) {
-                Some(root) => roots.push(*root),
-                None => return Ok(false),
-            }
+            let root = match again.after.get(tip) {
+                Some(root) => *root,
+                // It stands before the join, and its state was always whole; or it came meanwhile, which shows below.
+                None => {
+                    let tip = self.event(*tip)?.ok_or(Error::Damaged("forward extremity"))?;
+                    self.state_after_into(&tip, &mut made)?
+                }
+            };
+            roots.push(root);
         }
-        let mut made = NewNodes::default();
         let root = self.state_of_roots(roots, &mut made).await?;
         self.store_nodes(made).await?;
         loop {

@@ -19,7 +19,7 @@ use hearth_core::{Config, Pool, SharedClock, SharedRandom, Shutdown, tasks};
 use hearth_events::KeyPair;
 use hearth_federation::Federation;
 use hearth_media::{MediaSettings, MediaStore, PreviewPolicy, PreviewSettings, Previews};
-use hearth_push::{Push, PushParts};
+use hearth_push::{Push, PushParts, Vapid};
 use hearth_rooms::{Rooms, RoomsConfig};
 use hearth_search::{Search, SearchParts};
 use hearth_storage::{Engine, Log, LogOptions, MemoryEngine, RocksEngine, RocksOptions, WriterMode};
@@ -178,7 +178,9 @@ impl Parts {
             random.clone(),
             shutdown.clone(),
         );
-        let push = open_push(&deps, &users, &rooms, shutdown)?;
+        let vapid = identity::vapid(config, &*deps.engine, &deps.random)?;
+        let web_push_key = vapid.public().to_owned();
+        let push = open_push(&deps, &users, &rooms, vapid, shutdown)?;
         let previews = build_previews(config, &deps, &media);
         let search = open_search(config, &deps, &rooms, shutdown)?;
         let api = hearth_api::App::new(hearth_api::app::Parts {
@@ -195,6 +197,7 @@ impl Parts {
             media: media.clone(),
             previews,
             search: search.clone(),
+            web_push_key,
             room_links: Arc::new(Links {
                 users: users.clone(),
                 rooms: rooms.clone(),
@@ -428,6 +431,7 @@ fn open_push(
     deps: &Deps,
     users: &Arc<Users>,
     rooms: &Arc<Rooms>,
+    vapid: Vapid,
     shutdown: &Shutdown,
 ) -> Result<Arc<Push>, Error> {
     let parts = PushParts {
@@ -436,6 +440,7 @@ fn open_push(
         outbound: deps.outbound.clone(),
         clock: deps.clock.clone(),
         random: deps.random.clone(),
+        vapid,
     };
     Push::new(parts, shutdown.clone()).map_err(|error| Error::Start {
         part: "push",

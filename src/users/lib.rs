@@ -40,6 +40,7 @@ mod token;
 mod uia;
 mod user;
 mod view;
+mod web_push;
 mod write;
 
 pub use account::{Account, NewAccount};
@@ -64,7 +65,7 @@ pub use presence::{
     Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, RemoteStatus, SyncGuard,
 };
 pub use profile::{Profile, ProfileChange, check_key as check_profile_key};
-pub use pusher::Pusher;
+pub use pusher::{Pusher, PusherListener};
 pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens, TokenChange};
 pub use report::{Report, Reports};
 pub use room_list::{Membership, MembershipUpdate, RoomEntry};
@@ -73,4 +74,5 @@ pub use threads::{Subscribing, ThreadSubscription};
 pub use uia::{Completed, Stage, Uia, UiaOutcome, UiaRequest};
 pub use user::{Settings, User, Users};
 pub use view::View;
+pub use web_push::{Activated, Activation};
 pub use write::UserNote;

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::keys::{self, field, op};
 use crate::user::{User, Users};
+use crate::web_push::{self, Activation, WEB_PUSH};
 use crate::write::{Lanes, Tx};
 
 const VIEW: &str = "pushers";
@@ -46,7 +47,7 @@ pub struct Pusher {
     pub pushkey: String,
     /// The application.
     pub app_id: String,
-    /// How it is reached: `http`.
+    /// How it is reached: `http` or `webpush`.
     pub kind: String,
     /// The application's name for people.
     pub app_display_name: String,
@@ -64,12 +65,25 @@ pub struct Pusher {
     /// When it was set, in milliseconds since 1970.
     #[serde(default)]
     pub ts: u64,
+    /// Whether it is told of anything: Web Push waits until the client has shown that it is reached (MSC4174).
+    #[serde(default, skip_serializing_if = "Activation::is_none")]
+    pub activation: Activation,
 }
 
 impl Pusher {
+    /// Whether it is a subscription of Web Push, by which the server itself encrypts for the client.
+    pub fn is_web_push(&self) -> bool {
+        self.kind == WEB_PUSH
+    }
+
     /// The gateway's URL.
     pub fn url(&self) -> &str {
         self.data.get("url").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Where a subscription is reached and with which secret: when they change it has to be activated again.
+    fn subscription(&self) -> (Option<&Value>, Option<&Value>) {
+        (self.data.get("url"), self.data.get("auth"))
     }
 
     fn check(&self) -> Result<()> {
@@ -79,8 +93,10 @@ impl Pusher {
         if self.app_id.is_empty() || self.app_id.chars().count() > APP_ID_MAX_CHARS {
             return Err(Error::InvalidParam("An app_id has 1 to 64 characters"));
         }
-        if self.kind != "http" {
-            return Err(Error::InvalidParam("This server has pushers of kind http only"));
+        if self.kind != "http" && !self.is_web_push() {
+            return Err(Error::InvalidParam(
+                "This server has pushers of the kinds http and webpush",
+            ));
         }
         let names = [&self.app_display_name, &self.device_display_name, &self.lang];
         let tag = self.profile_tag.as_ref();
@@ -98,31 +114,32 @@ impl Pusher {
                 "The data of the pusher is larger than 16 KiB",
             ));
         }
-        check_url(self.data.get("url").and_then(Value::as_str))
+        let url = self.data.get("url").and_then(Value::as_str);
+        let url = url.ok_or(Error::MissingParam("A pusher needs data.url"))?;
+        match self.is_web_push() {
+            true => web_push::check(url, &self.pushkey, self.data.get("auth")),
+            false => check_url(url),
+        }
     }
 }
 
 /// NOTSPEC: http is taken too, for a gateway on the same machine or network.
-fn check_url(url: Option<&str>) -> Result<()> {
-    let Some(url) = url else {
-        return Err(Error::MissingParam("A pusher of kind http needs data.url"));
-    };
+fn check_url(url: &str) -> Result<()> {
     let rest = url
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"));
     let authority = rest.and_then(|rest| rest.strip_suffix(GATEWAY_PATH));
-    let is_authority = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
-    };
     match authority.is_some_and(is_authority) {
         true => Ok(()),
         false => Err(Error::InvalidParam(
             "data.url must be an https URL whose path is /_matrix/push/v1/notify",
         )),
     }
+}
+
+pub(crate) fn is_authority(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
 }
 
 impl User {
@@ -154,31 +171,49 @@ impl User {
         Ok(value.as_deref().map(record::decode).transpose()?)
     }
 
-    /// Sets a pusher. Without `append` no other user keeps one of the same application and pushkey.
-    pub async fn set_pusher(&self, mut pusher: Pusher, append: bool) -> Result<()> {
+    /// Sets a pusher. Without `append` no other user keeps one of the same application and pushkey. Says whether it is
+    /// to be activated before it is told of anything.
+    pub async fn set_pusher(&self, mut pusher: Pusher, append: bool) -> Result<bool> {
         pusher.check()?;
         pusher.ts = self.users.now_ms();
-        self.write(|tx| {
-            let all = tx.scan(Family::User, &keys::user(self.key, field::PUSHER, ""))?;
-            let row = row(self.key, &pusher.app_id, &pusher.pushkey);
-            if all.len() >= PUSHERS_PER_USER_MAX && all.iter().all(|(known, _)| *known != row) {
-                return Err(Error::TooMany("You have too many pushers"));
-            }
-            tx.put(Family::User, row, record::encode(&pusher));
-            tx.outbox(self.pusher_update(&pusher.app_id, &pusher.pushkey, true));
-            Ok(())
-        })
-        .await?;
+        let (app_id, pushkey) = (pusher.app_id.clone(), pusher.pushkey.clone());
+        let awaited = self
+            .write(|tx| {
+                let all = tx.scan(Family::User, &keys::user(self.key, field::PUSHER, ""))?;
+                let row = row(self.key, &pusher.app_id, &pusher.pushkey);
+                if all.len() >= PUSHERS_PER_USER_MAX && all.iter().all(|(known, _)| *known != row) {
+                    return Err(Error::TooMany("You have too many pushers"));
+                }
+                if pusher.is_web_push() {
+                    let known: Option<Pusher> = tx
+                        .get(Family::User, &row)?
+                        .as_deref()
+                        .map(record::decode)
+                        .transpose()?;
+                    let is_same =
+                        |known: &Pusher| known.is_web_push() && known.subscription() == pusher.subscription();
+                    let done =
+                        known.is_some_and(|known| known.activation == Activation::Done && is_same(&known));
+                    pusher.activation = match done {
+                        true => Activation::Done,
+                        false => web_push::awaited(self.users.random.as_ref(), pusher.ts),
+                    };
+                }
+                tx.put(Family::User, row, record::encode(&pusher));
+                tx.outbox(self.pusher_update(&pusher.app_id, &pusher.pushkey, true));
+                Ok(matches!(pusher.activation, Activation::Awaited { .. }))
+            })
+            .await?;
         if !append {
-            for other in self.users.pushing.with_key(&pusher.app_id, &pusher.pushkey)? {
+            for other in self.users.pushing.with_key(&app_id, &pushkey)? {
                 if other != self.id
                     && let Some(other) = self.users.get(&other)?
                 {
-                    other.delete_pusher(&pusher.app_id, &pusher.pushkey).await?;
+                    other.delete_pusher(&app_id, &pushkey).await?;
                 }
             }
         }
-        Ok(())
+        Ok(awaited)
     }
 
     /// Deletes a pusher; one that is not there counts as deleted.
@@ -233,6 +268,12 @@ impl Users {
         self.pushing.users.read().iter().cloned().collect()
     }
 
+    /// Calls `listener` with each pusher that is set, when that is durable: its user, application and pushkey. A crash may
+    /// have it called again.
+    pub fn on_pusher(&self, listener: PusherListener) {
+        self.pushing.listeners.write().push(listener);
+    }
+
     /// Whether a user has pushers.
     pub fn is_pushing(&self, user: &UserId) -> bool {
         self.pushing.users.read().contains(user)
@@ -242,6 +283,9 @@ impl Users {
 fn row(key: EntityKey, app_id: &str, pushkey: &str) -> Vec<u8> {
     keys::user(key, field::PUSHER, &format!("{app_id}\0{pushkey}"))
 }
+
+/// Who is told of pushers that are set.
+pub type PusherListener = Box<dyn Fn(&UserId, &str, &str) + Send + Sync>;
 
 /// A pusher that came or went: the payload of [`op::PUSHER`].
 #[derive(Serialize, Deserialize)]
@@ -257,6 +301,7 @@ pub(crate) struct Pushing {
     log: Arc<Log>,
     lanes: Arc<Lanes>,
     users: RwLock<BTreeSet<OwnedUserId>>,
+    listeners: RwLock<Vec<PusherListener>>,
 }
 
 impl Pushing {
@@ -265,6 +310,7 @@ impl Pushing {
             log,
             lanes,
             users: RwLock::default(),
+            listeners: RwLock::default(),
         };
         match pushing.last_parts(&keys::view(VIEW, b"u")) {
             Ok(rows) => {
@@ -330,11 +376,15 @@ impl OutboxHandler for Pushing {
         let left = self
             .last_parts(&keys::view(VIEW, format!("u{user}\0").as_bytes()))
             .map_err(crate::room_list::storage_error)?;
-        let mut users = self.users.write();
         match left.is_empty() {
-            true => users.remove(user),
-            false => users.insert(user.clone()),
+            true => self.users.write().remove(user),
+            false => self.users.write().insert(user.clone()),
         };
+        if update.present {
+            for listener in self.listeners.read().iter() {
+                listener(user, app, pushkey);
+            }
+        }
         Ok(())
     }
 }
@@ -356,8 +406,7 @@ mod tests {
             ("ftp://a/_matrix/push/v1/notify", false),
             ("", false),
         ] {
-            assert_eq!(check_url(Some(url)).is_ok(), good, "{url}");
+            assert_eq!(check_url(url).is_ok(), good, "{url}");
         }
-        assert!(check_url(None).is_err());
     }
 }

@@ -180,6 +180,7 @@ impl Server {
             federation,
             media,
             previews,
+            web_push_key: "key".to_owned(),
             search: Some(search),
             room_links: Arc::new(Links {
                 rooms: rooms.clone(),

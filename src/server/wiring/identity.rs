@@ -1,7 +1,9 @@
 //! Who the server is: its name, to which a data directory is bound, and its signing key.
 
+use hearth_core::random::SharedRandom;
 use hearth_core::{Config, Random, random};
 use hearth_events::KeyPair;
+use hearth_push::Vapid;
 use hearth_storage::schema::meta::MetaKey;
 use hearth_storage::{Batch, Engine, Family, record};
 use ruma::OwnedServerName;
@@ -14,6 +16,7 @@ use crate::Error;
 const KEY_VERSION_CHARS: usize = 6;
 
 const SERVER_NAME: MetaKey<'static> = MetaKey::Named("server_name");
+const VAPID_KEY: MetaKey<'static> = MetaKey::Named("vapid_key");
 const SIGNING_KEY: MetaKey<'static> = MetaKey::Named("signing_key");
 
 /// The server's name. A data directory made for another name is refused: its users, rooms and
@@ -48,6 +51,21 @@ pub fn signing_key(config: &Config, engine: &dyn Engine, source: &dyn Random) ->
     let key = KeyPair::from_seed(seed, &version).map_err(|error| unusable(config, error))?;
     write(config, engine, SIGNING_KEY, &key.to_line())?;
     Ok(key)
+}
+
+/// The key by which services of Web Push know this server, made at the first start.
+pub fn vapid(config: &Config, engine: &dyn Engine, source: &SharedRandom) -> Result<Vapid, Error> {
+    let stored: Option<Vec<u8>> = read(config, engine, VAPID_KEY)?;
+    let secret = match stored {
+        Some(secret) => secret,
+        None => {
+            let secret = Vapid::generate(source).to_vec();
+            write(config, engine, VAPID_KEY, &secret)?;
+            secret
+        }
+    };
+    let contact = format!("https://{}", config.server_name);
+    Vapid::from_secret(&secret, contact).ok_or_else(|| unusable(config, "the key for Web Push is damaged"))
 }
 
 fn unusable(config: &Config, reason: impl std::fmt::Display) -> Error {

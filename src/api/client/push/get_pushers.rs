@@ -1,5 +1,6 @@
 //! GET /_matrix/client/v3/pushers — Client-Server API, "Push Notifications".
 
+use hearth_users::Activation;
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -21,6 +22,9 @@ pub async fn get_pushers(auth: Auth) -> Result<Json<Value>> {
                 "lang": pusher.lang,
                 "data": pusher.data,
             });
+            if pusher.is_web_push() {
+                shown["activated"] = json!(pusher.activation == Activation::Done);
+            }
             if let Some(tag) = pusher.profile_tag {
                 shown["profile_tag"] = json!(tag);
             }

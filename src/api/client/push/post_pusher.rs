@@ -1,7 +1,8 @@
 //! POST /_matrix/client/v3/pushers/set — Client-Server API, "Push Notifications".
 
+use axum::http::StatusCode;
 use hearth_core::error::MatrixError;
-use hearth_users::Pusher;
+use hearth_users::{Activation, Pusher};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
@@ -30,12 +31,19 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>
 }
 
 /// Sets, changes or deletes a pusher.
-pub async fn post_pusher(auth: Auth, Json(body): Json<Body>) -> Result<Json<Value>> {
+///
+/// A new subscription of Web Push answers 201: it has to be activated (MSC4174).
+pub async fn post_pusher(auth: Auth, Json(body): Json<Body>) -> Result<(StatusCode, Json<Value>)> {
     let pushkey = needed(body.pushkey, "pushkey")?;
     let app_id = needed(body.app_id, "app_id")?;
     let Some(kind) = needed(body.kind, "kind")? else {
         auth.handle.delete_pusher(&app_id, &pushkey).await?;
-        return Ok(Json(json!({})));
+        return Ok((StatusCode::OK, Json(json!({}))));
+    };
+    // The name that it has while the proposal is open.
+    let kind = match kind.as_str() {
+        "org.matrix.msc4174.webpush" => "webpush".to_owned(),
+        _ => kind,
     };
     let device_id = auth
         .device
@@ -52,9 +60,13 @@ pub async fn post_pusher(auth: Auth, Json(body): Json<Body>) -> Result<Json<Valu
         data: needed(body.data, "data")?,
         device_id,
         ts: 0,
+        activation: Activation::default(),
     };
-    auth.handle.set_pusher(pusher, body.append).await?;
-    Ok(Json(json!({})))
+    let status = match auth.handle.set_pusher(pusher, body.append).await? {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    Ok((status, Json(json!({}))))
 }
 
 fn needed<T>(field: Option<T>, name: &str) -> Result<T, MatrixError> {

@@ -17,6 +17,7 @@ pub async fn get_capabilities(State(app): State<Arc<App>>, auth: Auth) -> Result
         .iter()
         .map(|rules| (rules.version.to_string(), stability(rules).into()))
         .collect();
+    let web_push = json!({ "enabled": true, "vapid": app.web_push_key });
     let mut capabilities = json!({
         "m.change_password": { "enabled": true },
         "m.room_versions": { "default": app.config.default_room_version, "available": available },
@@ -26,6 +27,8 @@ pub async fn get_capabilities(State(app): State<Arc<App>>, auth: Auth) -> Result
         "m.3pid_changes": { "enabled": false },
         "m.get_login_token": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },
+        "m.webpush": web_push,
+        "org.matrix.msc4174.webpush": web_push,
         "org.matrix.msc4140.delayed_events": {
             "max_delay_ms": app.config.experimental.delayed_events_max_seconds.saturating_mul(1000),
             "max_scheduled": app.config.experimental.delayed_events_per_user,

@@ -12,7 +12,7 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 8] = [
+const UNSTABLE_FEATURES: [&str; 9] = [
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
     // Dehydrated devices.
@@ -23,6 +23,8 @@ const UNSTABLE_FEATURES: [&str; 8] = [
     "org.matrix.msc4140",
     // Lists of who may invite.
     "org.matrix.msc4155",
+    // Web Push.
+    "org.matrix.msc4174",
     // Thread subscriptions, with their extension of sliding sync (MSC4308).
     "org.matrix.msc4306",
     // Sliding sync (MSC4186) under its unstable path.

@@ -449,17 +449,14 @@ async fn slow_answers_hold_up_nobody_else() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let seen = stage.ann.event(&calm, &said).await;
     assert_eq!(seen.status, 200, "{seen:?}");
-    // In the hostile room, what others say comes when the hostile server's time is up.
+    // In the hostile room, what others say comes as soon as one question to the hostile server has timed out.
     let begun = tokio::time::Instant::now();
     let said = bob.say(&stage.room_id, "behind the slow ones").await;
     loop {
         if stage.ann.event(&stage.room_id, &said).await.status == 200 {
             break;
         }
-        assert!(
-            begun.elapsed() < Duration::from_secs(24 * 3_600),
-            "it never comes"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(180), "it never comes");
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     println!(

@@ -56,6 +56,7 @@ mod threads;
 mod unread;
 mod upgrade;
 mod visibility;
+mod web_push;
 
 use serde_json::Value;
 
