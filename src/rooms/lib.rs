@@ -73,6 +73,7 @@ pub use relations::{Bundle, Relation, RelationRow, Thread};
 pub use remote::{
     Dance, KeyAt, Made, RemoteEvents, RemoteFailure, RemoteServers, RemoteState, SendJoin, StateIds,
 };
+pub use remote_members::Indexed;
 pub use room::{Room, StateChange};
 pub use serve::{JoinAnswer, Missing, ServedState, ServerViewer};
 pub use staging::MemberChange;

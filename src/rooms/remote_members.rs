@@ -7,6 +7,16 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{Error, Membership, Room, Rooms, keys};
 
+/// What came of bringing the view up to date.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Indexed {
+    /// Users of other servers with whom this server shares no room any more, or did not before: what was known of them is
+    /// out of date.
+    pub strangers: Vec<OwnedUserId>,
+    /// Whether it was done for all members, as this server has come in, or has gone.
+    pub whole: bool,
+}
+
 /// The view: user id, 0, room id.
 const VIEW: &str = "remote_user_rooms";
 /// The rooms whose remote members stand in it.
@@ -40,26 +50,29 @@ impl Rooms {
 }
 
 impl Room {
-    /// Brings the view up to date after a member event. Gives the users of other servers with whom this server shares
-    /// no room any more, or did not before: what was known of them is out of date.
-    pub async fn index_remote_member(&self, member: &UserId) -> Result<Vec<OwnedUserId>, Error> {
+    /// Brings the view up to date after a member event.
+    pub async fn index_remote_member(&self, member: &UserId) -> Result<Indexed, Error> {
         let rooms = &self.0.rooms;
         let resident = self.is_resident();
         let indexed = self.reader().get(Family::View, &marker(self.id()))?.is_some();
         match (resident, indexed) {
-            (true, false) => return self.index_all(true).await,
-            (false, true) => return self.index_all(false).await,
-            (false, false) => return Ok(Vec::new()),
+            (false, false) => return Ok(Indexed::default()),
             (true, true) => {}
+            (put, _) => {
+                return Ok(Indexed {
+                    strangers: self.index_all(put).await?,
+                    whole: true,
+                });
+            }
         }
         if rooms.is_local(member) {
-            return Ok(Vec::new());
+            return Ok(Indexed::default());
         }
         let key = row(member, self.id().as_str());
         let before = self.reader().get(Family::View, &key)?.is_some();
         let now = self.membership(member)? == Membership::Join;
         if before == now {
-            return Ok(Vec::new());
+            return Ok(Indexed::default());
         }
         let mut batch = Batch::new();
         match now {
@@ -69,9 +82,9 @@ impl Room {
         let shared_before = now && rooms.shares_with_remote(member)?;
         self.write_view(batch).await?;
         let shares = shared_before || (!now && rooms.shares_with_remote(member)?);
-        Ok(match shares {
-            true => Vec::new(),
-            false => vec![member.to_owned()],
+        Ok(Indexed {
+            strangers: (!shares).then(|| member.to_owned()).into_iter().collect(),
+            whole: false,
         })
     }
 
@@ -130,7 +143,7 @@ fn row(user: &UserId, room: &str) -> Vec<u8> {
     .encode()
 }
 
-fn marker(room: &RoomId) -> Vec<u8> {
+pub(crate) fn marker(room: &RoomId) -> Vec<u8> {
     ViewKey {
         view: ROOMS.into(),
         key: room.as_bytes().into(),

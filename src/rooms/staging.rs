@@ -120,7 +120,8 @@ pub(crate) struct Staging<'a> {
     /// Annotations whose event was redacted.
     unannotated: Vec<Annotation>,
     /// The state was partial and becomes whole.
-    completes: bool,
+    /// The join whose partial state becomes whole.
+    completes: Option<Short>,
     /// More rows of the room.
     rows: hearth_storage::Batch,
     /// Running totals of the threads that the operation adds to.
@@ -144,7 +145,7 @@ impl<'a> Staging<'a> {
             unlinked: Vec::new(),
             server_delta: HashMap::new(),
             unannotated: Vec::new(),
-            completes: false,
+            completes: None,
             rows: hearth_storage::Batch::new(),
             thread_counts: HashMap::new(),
         }

@@ -22,8 +22,14 @@ const VIEW: &str = "user_search";
 /// The value of a word's row: its tag, and nothing more.
 const WORD_TAG: u8 = 2;
 
+/// In place of the shard of a change that comes from no user's own.
+const OF_MEMBERS: ShardId = ShardId(u16::MAX);
+
 /// How many rows one word of a search reads at most: a word of one letter may begin a great many names.
 const ROWS_PER_WORD_MAX: usize = 10_000;
+
+/// Of how many users a search asks whether they may be shown: most are known only to others here.
+const LOOKED_AT_MAX: usize = 1_000;
 
 /// How many words of a name, or of a search, count.
 const WORDS_MAX: usize = 16;
@@ -163,7 +169,11 @@ impl Directory {
             matches.insert((!exact, foreign, id), user_id);
         }
         let mut results = SearchResults::default();
-        for user_id in matches.into_values() {
+        for (looked_at, user_id) in matches.into_values().enumerate() {
+            if looked_at >= LOOKED_AT_MAX {
+                results.limited = true;
+                break;
+            }
             if !visible(&user_id) {
                 continue;
             }
@@ -196,6 +206,21 @@ impl Directory {
             },
         )?;
         Ok(found)
+    }
+
+    /// Takes in what is known of users of other servers, of whom nothing else writes.
+    pub async fn put_all(&self, updates: Vec<SearchUpdate>) -> Result<()> {
+        if updates.is_empty() {
+            return Ok(());
+        }
+        self.lanes
+            .write(slot_of(self.server_name.as_str()), |tx| {
+                let source = (OF_MEMBERS, tx.position());
+                updates
+                    .into_iter()
+                    .try_for_each(|update| Self::put(tx, update, source))
+            })
+            .await
     }
 
     fn put(tx: &mut Tx<'_>, update: SearchUpdate, source: (ShardId, Position)) -> Result<()> {

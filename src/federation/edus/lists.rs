@@ -1,7 +1,7 @@
 //! The device lists and keys of remote users, kept as long as this server shares a room with them: then their server
 //! tells of every change (server-server API, "Device Management").
 
-use hearth_rooms::{Error, Event, Room};
+use hearth_rooms::Error;
 use hearth_storage::{EntityKey, Family, prefix_end, record};
 use ruma::{OwnedDeviceId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use super::server_rows::{kind, row};
 use super::{Edus, Outcome, Refused, user_of};
-use crate::outbound::Watcher;
 
 /// The largest object with the keys of one device or of cross-signing that is kept.
 const KEYS_MAX_BYTES: usize = 64 << 10;
@@ -194,7 +193,7 @@ impl Edus {
     }
 
     /// Forgets a list: nobody tells of its changes any more.
-    async fn forget_list(&self, user: &UserId) -> Result<(), Error> {
+    pub(super) async fn forget_list(&self, user: &UserId) -> Result<(), Error> {
         let _turn = self.turn_of(user).await;
         if self.list(user)?.is_none() {
             return Ok(());
@@ -209,24 +208,6 @@ impl Edus {
                 record.batch.delete(Family::RemoteUser, at);
             })
             .await
-    }
-}
-
-#[async_trait::async_trait]
-impl Watcher for Edus {
-    /// Keeps the view of remote users' rooms, and forgets the devices of users who are out of sight.
-    async fn event(&self, room: &Room, event: &Event) -> Result<(), Error> {
-        let member = event
-            .pdu
-            .state_key()
-            .filter(|_| event.pdu.kind() == "m.room.member");
-        let Some(member) = member.and_then(|member| <&UserId>::try_from(member).ok()) else {
-            return Ok(());
-        };
-        for stranger in room.index_remote_member(member).await? {
-            self.forget_list(&stranger).await?;
-        }
-        Ok(())
     }
 }
 

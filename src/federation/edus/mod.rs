@@ -3,6 +3,7 @@
 
 mod keys;
 mod lists;
+mod members;
 mod presence;
 mod rooms;
 mod server_rows;

@@ -113,10 +113,14 @@ impl Outbound {
             && targets::membership_of(event) == Some(Membership::Join);
         if is_join {
             // Servers that see the user for the first time must hear of the devices, also those that get the join
-            // itself from the server through which the user came in.
-            let mut servers: BTreeSet<OwnedServerName> = room.servers().into_iter().collect();
-            servers.remove(own);
-            self.hand_out_list(event.pdu.sender(), servers, position, tracker)?;
+            // itself from the server through which the user came in. Of devices without keys there is nothing to know
+            // yet.
+            let user = self.users.get(event.pdu.sender()).ok().flatten();
+            if user.is_some_and(|user| user.device_list_had_keys().unwrap_or(true)) {
+                let mut servers: BTreeSet<OwnedServerName> = room.servers().into_iter().collect();
+                servers.remove(own);
+                self.hand_out_list(event.pdu.sender(), servers, position, tracker)?;
+            }
         }
         if !targets::is_ours(event, own) {
             return Ok(());

@@ -198,6 +198,13 @@ impl Room {
                 servers.push(name);
             }
         }
+        drop(head);
+        // Those that the partial state does not show.
+        for name in self.partial_servers() {
+            if name != own && !servers.contains(&name) {
+                servers.push(name);
+            }
+        }
         servers.truncate(most);
         servers
     }

@@ -141,7 +141,8 @@ impl Staging<'_> {
         }
     }
 
-    /// Makes the whole state the current one, with the events that were judged again (see `partial`).
+    /// Makes the whole state the current one, with the events that were judged again (see `partial`), of which the first
+    /// is the join.
     pub(crate) fn complete(
         &mut self,
         events: &[Event],
@@ -155,7 +156,7 @@ impl Staging<'_> {
             }
         }
         let before = std::mem::replace(&mut self.record.root, root);
-        self.completes = true;
+        self.completes = events.first().map(|join| join.short);
         self.change_state(before, None)
     }
 

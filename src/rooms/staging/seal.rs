@@ -36,7 +36,7 @@ pub(crate) struct Staged {
     threads: relations::ThreadRows,
     txn: Option<[u8; 16]>,
     extra: Batch,
-    completes: bool,
+    completes: Option<Short>,
     unannotated: Vec<Annotation>,
 }
 
@@ -298,7 +298,14 @@ impl Staged {
             annotation.delete(room, &mut batch);
         }
         self.threads.write(key, &mut batch);
-        if self.completes {
+        if let Some(join) = self.completes {
+            // Who reads the feed sees the join once more: only now is it known whom the user shares the room with.
+            feed.push(FeedItem {
+                entity: key,
+                kind: FeedKind::RoomEvent,
+                reference: u64::from(join),
+            });
+            batch.delete(Family::View, crate::remote_members::marker(room.id()));
             batch.delete(Family::Room, keys::room(key, keys::ROOM_PARTIAL));
             batch.put(
                 Family::Room,
@@ -321,7 +328,7 @@ impl Staged {
             room: room.clone(),
             view: Some(Arc::new(self.view)),
             change,
-            completes: self.completes,
+            completes: self.completes.is_some(),
             replaced,
             added,
         };

@@ -88,6 +88,11 @@ impl User {
         Ok(self.stored_stream()?.stream)
     }
 
+    /// Whether the list ever had keys in it.
+    pub fn device_list_had_keys(&self) -> Result<bool> {
+        Ok(self.stored_stream()?.ts > 0)
+    }
+
     /// What changed in this user's device list after the change with the number `since`.
     pub fn device_list_changes(&self, since: u64) -> Result<ListChanges> {
         Ok(self.stored_stream()?.changes_since(since))

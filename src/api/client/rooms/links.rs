@@ -23,10 +23,13 @@ pub struct Links {
 
 impl Links {
     fn joined(&self, user: &UserId) -> Result<Vec<Room>> {
-        let Some(user) = self.users.get(user)? else {
-            return Ok(Vec::new());
-        };
         let mut out = Vec::new();
+        let Some(user) = self.users.get(user)? else {
+            for room_id in self.rooms.rooms_of_remote(user)? {
+                out.extend(self.rooms.get(&room_id)?);
+            }
+            return Ok(out);
+        };
         for entry in user.rooms(&[hearth_users::Membership::Join])? {
             out.extend(self.rooms.get(&entry.room_id)?);
         }
@@ -81,6 +84,11 @@ impl RoomLinks for Links {
     }
 
     fn share_a_room(&self, one: &UserId, other: &UserId) -> bool {
+        // Of users of other servers only few rooms are known here.
+        let (one, other) = match self.rooms.is_local(other) {
+            true => (one, other),
+            false => (other, one),
+        };
         let both = |room: &Room| {
             room.membership(other)
                 .is_ok_and(|found| found == Membership::Join)

@@ -34,6 +34,7 @@ mod federation;
 mod federation_edus;
 mod federation_hostile;
 mod federation_lacking;
+mod federation_members;
 mod federation_random;
 mod guests;
 mod history;
