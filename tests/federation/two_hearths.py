@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Two Hearth processes federate over TLS on this machine: every scenario of basics.py, both ways round."""
+import pathlib
+import sys
+import tempfile
+import time
+
+import basics
+from peers import Authority, Hearth, remove
+
+
+def main():
+    wanted = sys.argv[1:]
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="hearth-federation-"))
+    authority = Authority(folder)
+    with Hearth(folder / "one", authority) as one, Hearth(folder / "two", authority) as two:
+        one.start(), two.start()
+        for scenario in basics.SCENARIOS:
+            if wanted and scenario.__name__ not in wanted:
+                continue
+            started = time.monotonic()
+            scenario(one, two, "12")
+            scenario(two, one, "11")
+            print(f"two Hearths: {scenario.__name__}: passed ({time.monotonic() - started:.1f} s)", flush=True)
+        one.stop(), two.stop()
+    remove(folder)
+
+
+main()
