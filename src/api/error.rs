@@ -143,6 +143,7 @@ impl From<hearth_rooms::Error> for ApiError {
             Error::UnableToAuthorizeJoin(_) => bad_request(errcode::UNABLE_TO_AUTHORISE_JOIN),
             Error::BadEvent(_) | Error::MissingAuth(_) => MatrixError::bad_json(sentence),
             Error::Remote(failure) => return failure.into(),
+            Error::Policy(failure) => return policy_refusal(failure),
             Error::UnableToGrantJoin(_) => bad_request(errcode::UNABLE_TO_GRANT_JOIN),
             Error::Damaged(_) => return Self::internal(&sentence),
             Error::Storage(error) => return error.into(),
@@ -156,6 +157,30 @@ impl From<hearth_federation::ClientError> for ApiError {
     fn from(error: hearth_federation::ClientError) -> Self {
         error.to_matrix().into()
     }
+}
+
+/// The error of a policy server is given to the client word for word (server-server API, "Validating Policy Server
+/// signatures").
+fn policy_refusal(failure: hearth_rooms::RemoteFailure) -> ApiError {
+    use hearth_rooms::RemoteFailure;
+    match failure {
+        RemoteFailure::Refused {
+            status,
+            errcode,
+            message,
+            body,
+            ..
+        } if (400..500).contains(&status) => {
+            let mut error = MatrixError::new(status, errcode::known(&errcode), message);
+            error.extra = body;
+            error
+        }
+        RemoteFailure::Refused { .. } | RemoteFailure::Failed { .. } => {
+            let sentence = "The room's policy server could not be asked about the event.";
+            MatrixError::new(502, errcode::UNKNOWN, sentence)
+        }
+    }
+    .into()
 }
 
 impl From<hearth_rooms::RemoteFailure> for ApiError {

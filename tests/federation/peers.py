@@ -165,7 +165,7 @@ class Synapse:
             "tls_certificate_path": str(authority.server_certificate),
             "tls_private_key_path": str(authority.server_key),
             "federation_custom_ca_list": [str(authority.certificate)],
-            "ip_range_blocklist": [],
+            "ip_range_blacklist": [], "federation_ip_range_blacklist": [], "ip_range_whitelist": ["127.0.0.0/8", "::1/128"],
             "trusted_key_servers": [],
             "database": {"name": "sqlite3", "args": {"database": str(self.folder / "homeserver.db")}},
             "log_config": str(self.log_config()),
@@ -185,6 +185,7 @@ class Synapse:
             "rc_login": {"address": plenty, "account": plenty, "failed_attempts": plenty},
             "rc_joins": {"local": plenty, "remote": plenty}, "rc_joins_per_room": plenty,
             "rc_invites": {"per_room": plenty, "per_user": plenty, "per_issuer": plenty},
+            "room_list_publication_rules": [{"action": "allow"}],
             "rc_media_create": plenty, "rc_room_creation": plenty, "remote_media_download_per_second": "1000M",
         }
 

@@ -1,6 +1,7 @@
 """A user of one of the servers: sends, and keeps what its sync has shown."""
 import itertools
 import json
+import os
 import sys
 import time
 
@@ -9,7 +10,7 @@ from device_keys import device_keys
 from hearth import Client, MatrixError, quote
 
 SYNC_MILLISECONDS = 500
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = float(os.environ.get("HEARTH_TEST_PATIENCE", "60"))
 numbers = itertools.count(1)
 
 
@@ -20,7 +21,7 @@ class User(Client):
         self.device = self.call("GET", "/account/whoami")["device_id"]
         self.since = None
         self.timeline = {}  # room: {event id: event}
-        self.limited = {}  # room: where an incomplete timeline began
+        self.limited = set()  # rooms whose timeline had a gap
         self.invites, self.left, self.joined = {}, set(), set()
         self.typing, self.receipts, self.presence = {}, {}, {}
         self.devices_changed, self.to_device = set(), []
@@ -57,7 +58,7 @@ class User(Client):
     def take_timeline(self, room, update):
         timeline = update.get("timeline", {})
         if timeline.get("limited"):
-            self.limited[room] = timeline.get("prev_batch")
+            self.limited.add(room)
         events = self.timeline.setdefault(room, {})
         for event in update.get("state", {}).get("events", []) + timeline.get("events", []):
             events[event["event_id"]] = event
@@ -74,7 +75,21 @@ class User(Client):
             self.sync()
 
     def until_event(self, room, event_id, what="an event"):
-        return self.until(lambda: self.timeline.get(room, {}).get(event_id), f"{what} ({event_id}) of {room}")
+        def seen():
+            found = self.timeline.get(room, {}).get(event_id)
+            # What a gap in the timeline left out is asked for.
+            return found or (room in self.limited and self.event(room, event_id))
+
+        return self.until(seen, f"{what} ({event_id}) of {room}")
+
+    def event(self, room, event_id):
+        """An event as the server gives it, None if it does not have it."""
+        try:
+            return self.call("GET", f"/rooms/{quote(room)}/event/{quote(event_id)}")
+        except MatrixError as error:
+            if error.status != 404:
+                raise
+            return None
 
     def retry(self, attempt, what):
         """Asks until the answer is true: for what no sync announces."""
