@@ -293,7 +293,8 @@ impl MatrixError {
         let mut body = self.extra.clone();
         // Those of another server's error that is passed on word for word stand.
         body.entry("errcode").or_insert_with(|| self.errcode.into());
-        body.entry("error").or_insert_with(|| self.message.as_str().into());
+        body.entry("error")
+            .or_insert_with(|| self.message.as_str().into());
         if let Some(ms) = self.retry_after_ms {
             body.insert("retry_after_ms".to_owned(), ms.into());
         }

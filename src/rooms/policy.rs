@@ -141,7 +141,10 @@ impl Room {
     async fn sent_before(&self, key: Option<&[u8; 16]>) -> Result<Option<Sent>, Error> {
         let Some(key) = key else { return Ok(None) };
         self.settle().await?;
-        Ok(self.stored_txn(key)?.map(|event_id| Sent { event_id, position: 0 }))
+        Ok(self.stored_txn(key)?.map(|event_id| Sent {
+            event_id,
+            position: 0,
+        }))
     }
 }
 

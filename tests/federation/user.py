@@ -31,6 +31,12 @@ class User(Client):
         answer = self.call("GET", "/sync", query=query)
         self.since = answer["next_batch"]
         rooms = answer.get("rooms", {})
+        # A room may be under leave and invite at once: the invitation is the newer one.
+        for room, update in rooms.get("leave", {}).items():
+            self.left.add(room)
+            self.joined.discard(room)
+            self.invites.pop(room, None)
+            self.take_timeline(room, update)
         for room, update in rooms.get("join", {}).items():
             self.joined.add(room)
             self.left.discard(room)
@@ -45,11 +51,6 @@ class User(Client):
                             self.receipts[room, user] = about
         for room, update in rooms.get("invite", {}).items():
             self.invites[room] = update["invite_state"]["events"]
-        for room, update in rooms.get("leave", {}).items():
-            self.left.add(room)
-            self.joined.discard(room)
-            self.invites.pop(room, None)
-            self.take_timeline(room, update)
         for event in answer.get("presence", {}).get("events", []):
             self.presence[event["sender"]] = event["content"]
         self.devices_changed.update(answer.get("device_lists", {}).get("changed", []))

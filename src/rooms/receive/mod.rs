@@ -382,7 +382,9 @@ impl Room {
         }
         let flags = staging.place(judged, roots)?;
         // A transaction whose event did not get into the room may be tried again.
-        let txn = judged.txn.filter(|_| !flags.has(Flags::REJECTED) && !flags.has(Flags::SOFT_FAILED));
+        let txn = judged
+            .txn
+            .filter(|_| !flags.has(Flags::REJECTED) && !flags.has(Flags::SOFT_FAILED));
         Ok((Box::new(staging.seal(txn)), flags))
     }
 

@@ -33,6 +33,8 @@ mod directory;
 mod federation;
 mod federation_edus;
 mod federation_hostile;
+mod federation_peers;
+mod federation_policy;
 mod federation_random;
 mod guests;
 mod history;
