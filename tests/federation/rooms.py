@@ -45,15 +45,14 @@ def knock(near, far, version):
             alice.member(room, "kick", bob)  # it tells nobody that a knock was taken back
         alice.retry(lambda: alice.membership(room, bob) == "leave", "the knock's end did not arrive")
     knocking()
-    shown = bob.call("GET", "/sync", query={"timeout": 0})["rooms"]["knock"][room]["knock_state"]["events"]
+    shown = bob.until(lambda: bob.knocks.get(room), "its knock")
     assert {"name": "Door"} in [event["content"] for event in shown], shown
     alice.retry(lambda: alice.membership(room, bob) == "knock", "the knock did not arrive")
     alice.member(room, "kick", bob)
     if "synapse" in (near.kind, far.kind):
         # It does not tell a server that has only knocked, and takes no event of a room that it is not in.
         bob.member(room, "leave")
-    bob.retry(lambda: room not in bob.call("GET", "/sync", query={"timeout": 0}).get("rooms", {}).get("knock", {}),
-              "the knock is still there")
+    bob.until(lambda: room not in bob.knocks, "the end of its knock")
     knocking()
     alice.retry(lambda: alice.membership(room, bob) == "knock", "the knock did not arrive")
     alice.member(room, "invite", bob)

@@ -22,7 +22,7 @@ class User(Client):
         self.since = None
         self.timeline = {}  # room: {event id: event}
         self.limited = set()  # rooms whose timeline had a gap
-        self.invites, self.left, self.joined = {}, set(), set()
+        self.invites, self.knocks, self.left, self.joined = {}, {}, set(), set()
         self.typing, self.receipts, self.presence = {}, {}, {}
         self.devices_changed, self.to_device = set(), []
 
@@ -36,6 +36,7 @@ class User(Client):
             self.left.add(room)
             self.joined.discard(room)
             self.invites.pop(room, None)
+            self.knocks.pop(room, None)
             self.take_timeline(room, update)
         for room, update in rooms.get("join", {}).items():
             self.joined.add(room)
@@ -51,6 +52,8 @@ class User(Client):
                             self.receipts[room, user] = about
         for room, update in rooms.get("invite", {}).items():
             self.invites[room] = update["invite_state"]["events"]
+        for room, update in rooms.get("knock", {}).items():
+            self.knocks[room] = update["knock_state"]["events"]
         for event in answer.get("presence", {}).get("events", []):
             self.presence[event["sender"]] = event["content"]
         self.devices_changed.update(answer.get("device_lists", {}).get("changed", []))
