@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hearth and a released Synapse federate on this machine: every scenario of basics.py and rooms.py, both ways round,
+"""Hearth and a released Synapse federate on this machine: every scenario of basics.py, rooms.py and edges.py, both ways round,
 in the room versions that people use. Names of scenarios as arguments choose some; --keep leaves the servers' folders."""
 import os
 import pathlib
@@ -8,6 +8,7 @@ import tempfile
 import time
 
 import basics
+import edges
 import rooms
 from peers import Authority, Hearth, Synapse, remove
 
@@ -23,7 +24,7 @@ def main():
     with Hearth(folder / "hearth", authority) as hearth, \
             Synapse(folder / "synapse", authority, os.environ["SYNAPSE_PYTHON"]) as synapse:
         hearth.start(), synapse.start()
-        for scenario in basics.SCENARIOS + rooms.SCENARIOS:
+        for scenario in basics.SCENARIOS + rooms.SCENARIOS + edges.SCENARIOS:
             if wanted and scenario.__name__ not in wanted:
                 continue
             for version in versions:
