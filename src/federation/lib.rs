@@ -17,7 +17,7 @@ pub mod xmatrix;
 
 pub use client::{Client, FedRequest};
 pub use edus::{Edus, EdusParts};
-pub use error::ClientError;
+pub use error::{ClientError, is_about_the_session};
 pub use inbound::{Inbound, InboundParts, RoomReceive};
 pub use keys::{OldKey, ServerKeys};
 pub use outbound::{Outbound, OutboundParts};

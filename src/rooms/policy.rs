@@ -97,8 +97,9 @@ impl Room {
     pub(crate) async fn checked_by_policy(&self, pdu: Pdu) -> Result<(Pdu, bool), Error> {
         match self.recommended(pdu.clone()).await {
             Ok(pdu) => Ok((pdu, true)),
-            Err(Error::Policy(failure)) => {
-                tracing::debug!(%failure, event = %pdu.event_id, room = %self.id(), "an event is not recommended");
+            // The second is an event that has no room for the signature.
+            Err(error @ (Error::Policy(_) | Error::Event(_))) => {
+                tracing::debug!(%error, event = %pdu.event_id, room = %self.id(), "an event is not recommended");
                 Ok((pdu, false))
             }
             Err(error) => Err(error),

@@ -1,9 +1,14 @@
 """Where two servers are most likely to differ: coming back, being away, access lists, hidden history, relations, keys."""
+import concurrent.futures
+import http.client
+import threading
+import time
+
 import peers  # noqa: F401  (puts tests/lib on the path)
 from basics import meet
 from device_keys import SigningKey
 from hearth import MatrixError, quote
-from user import User, numbers, refused, same_state
+from user import PATIENCE_SECONDS, User, numbers, refused, same_state
 
 
 def comeback(near, far, version):
@@ -177,4 +182,44 @@ def crowd(near, far, version):
     same_state(room, alice, carol)
 
 
-SCENARIOS = [comeback, absence, access_list, hidden_history, relations, cross_signing, crowd]
+STORM = 40
+
+
+def storm(near, far, version):
+    """Both talk without a pause; the second server is killed in the middle. What was acknowledged is at both in the end."""
+    alice, bob, room = meet(near, far, version)
+    acknowledged = []
+    halfway = threading.Event()
+
+    def talk(user):
+        for number in range(STORM):
+            text = f"{user.user_id} {number}"
+            end = time.monotonic() + PATIENCE_SECONDS
+            while True:
+                try:
+                    user.send(room, f"storm{number}", {"msgtype": "m.text", "body": text})
+                    break
+                except (OSError, http.client.HTTPException, MatrixError):
+                    # Dead, or not quite awake; the same transaction again.
+                    assert time.monotonic() < end, f"{text} cannot be sent"
+                    time.sleep(0.1)
+            acknowledged.append(text)
+            if user is bob and number == STORM // 2:
+                halfway.set()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        talks = [pool.submit(talk, user) for user in (alice, bob)]
+        assert halfway.wait(PATIENCE_SECONDS)
+        far.kill()
+        far.start()
+        for one in talks:
+            one.result()
+    for user in (alice, bob):
+        user.say(room, "after the storm")
+    for user in (alice, bob):
+        user.retry(lambda: sorted(text for text in user.bodies(room, 100) if text != "after the storm") == sorted(acknowledged),
+                   "what was acknowledged is not there once")
+    same_state(room, alice, bob)
+
+
+SCENARIOS = [comeback, absence, access_list, hidden_history, relations, cross_signing, crowd, storm]

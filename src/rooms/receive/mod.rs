@@ -80,8 +80,15 @@ impl Room {
         let pdu = Pdu::parse(self.rules(), text)?;
         self.check_room(&pdu)?;
         self.0.rooms.log.check_writable()?;
-        let _turn = self.0.receiving.lock().await;
-        self.receive_parsed(origin, pdu).await
+        let received = {
+            let _turn = self.0.receiving.lock().await;
+            self.receive_parsed(origin, pdu).await?
+        };
+        // After the turn: an event of ours may have to take one itself.
+        if received != Received::Known {
+            self.merge_extremities().await;
+        }
+        Ok(received)
     }
 
     pub(crate) fn check_room(&self, pdu: &Pdu) -> Result<(), Error> {
@@ -101,9 +108,7 @@ impl Room {
         if self.placed(&verified.pdu.event_id)?.is_some() {
             return Ok(Received::Known);
         }
-        let received = self.take_in(origin, verified, Manner::default()).await?;
-        self.merge_extremities().await;
-        Ok(received)
+        self.take_in(origin, verified, Manner::default()).await
     }
 
     /// Waits until everything that was decided is readable.

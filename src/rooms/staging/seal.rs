@@ -266,7 +266,7 @@ impl Staged {
             feed.push(FeedItem {
                 entity: key,
                 kind: FeedKind::RoomOutside,
-                reference: u64::from(first) << 32 | u64::from(last),
+                reference: (u64::from(first) << 32) | u64::from(last),
             });
         }
         if let (Some(txn), Some(last)) = (self.txn, last_short) {

@@ -40,11 +40,16 @@ async fn an_invitation_carries_whole_events_of_the_room() {
             .map(|event| Pdu::parse(rules_of(version), event.to_string().as_bytes()))
             .collect::<Result<_, _>>()
             .unwrap_or_else(|error| panic!("{version}: {error} in {state:?}"));
-        let key = server.inner().parts().rooms.clone();
-        let room_id = ruma::RoomId::parse(&room).expect("a room id");
-        let known = key.get(&room_id).expect("it is read").expect("the room");
+        let room_id = ruma::OwnedRoomId::try_from(room.as_str()).expect("a room id");
+        let known = server
+            .inner()
+            .parts()
+            .rooms
+            .get(&room_id)
+            .expect("it is read")
+            .expect("the room");
         for event in &events {
-            assert_eq!(event.room_id(), room.as_str(), "{version}");
+            assert_eq!(event.room_id().as_str(), room, "{version}");
             let stored = known.event_by_id(&event.event_id).expect("it is read");
             assert_eq!(
                 stored.expect("an event of the room").pdu.json,
@@ -85,6 +90,8 @@ async fn any_event_that_is_kept_is_given_by_its_id_alone() {
         let old = alice.say(&room, "before bob").await;
         alice.say(&room, "the last before bob").await;
         bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+        // His server has the whole state soon.
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let peer = Peer::new("peer", &network);
         // The state at bob's join has no place in his server's timeline, and the message is filled in when he reads.
         let known = peer.join("hs2", &room, version).await;
@@ -105,7 +112,7 @@ async fn any_event_that_is_kept_is_given_by_its_id_alone() {
             let (status, answer) = ask(id).await;
             assert_eq!(status, 200, "{version}: {answer}");
             let event = Pdu::parse(rules_of(version), answer["pdus"][0].to_string().as_bytes());
-            assert_eq!(event.expect("an event").event_id, id, "{version}");
+            assert_eq!(event.expect("an event").event_id.as_str(), id, "{version}");
         }
         let (status, _) = ask("$unknown").await;
         assert_eq!(status, 404);
@@ -113,6 +120,40 @@ async fn any_event_that_is_kept_is_given_by_its_id_alone() {
         let path = format!("/_matrix/federation/v1/event/{}", encode(&old));
         let (status, answer) = stranger.call("hs2", "GET", &path, None).await;
         assert!(matches!(status, 403 | 404), "{version}: {answer}");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_server_does_not_end_a_clients_session() {
+    let network = SimNetwork::new(3);
+    let server = TestServer::simulated("hs1", 4, 1, &network);
+    let alice = server.register("alice").await;
+    let far = Peer::new("far", &network);
+    for (status, errcode) in [
+        (401, "M_UNKNOWN_TOKEN"),
+        (401, "M_UNAUTHORIZED"),
+        (403, "M_USER_LOCKED"),
+        (400, "M_UNKNOWN_TOKEN"),
+    ] {
+        let judge = move |_: &str, _: &Value| {
+            let error = json!({ "errcode": errcode, "error": "log out", "soft_logout": false });
+            (status, error)
+        };
+        far.says(
+            "/_matrix/federation/v1/make_join",
+            Answer::Judged(Arc::new(judge)),
+        );
+        far.says(
+            "/_matrix/federation/v1/query/directory",
+            Answer::Judged(Arc::new(judge)),
+        );
+        for path in ["/join/!there:far?via=far", "/join/%23there:far"] {
+            let answer = alice.post(path, json!({})).await;
+            assert_eq!(
+                (answer.status, answer.errcode().as_str()),
+                (502, "M_UNKNOWN"),
+                "{path}: {errcode}"
+            );
+        }
     }
 }

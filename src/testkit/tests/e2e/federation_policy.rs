@@ -79,12 +79,12 @@ impl Stage {
             if event["content"].to_string().contains("spam") {
                 let error =
                     json!({ "errcode": "ORG.EXAMPLE.SPAM", "error": "It is spam", "org.example.score": 9 });
-                return (400, error);
+                return (400_u16, error);
             }
             let name = ServerName::parse("policy").expect("a name");
             let signed = json_of(&pdu.countersign(rules, &key, &name).expect("it can be signed"));
             let signature = &signed["signatures"]["policy"][POLICY_KEY_ID];
-            (200, json!({ "policy": { POLICY_KEY_ID: signature } }))
+            (200_u16, json!({ "policy": { POLICY_KEY_ID: signature } }))
         }))
     }
 
@@ -128,7 +128,7 @@ impl Stage {
     }
 
     /// A message of another server that asks no policy server.
-    async fn careless(&self, peer: &Peer, known: &Known, body: &str) -> Pdu {
+    fn careless(&self, peer: &Peer, known: &Known, body: &str) -> Pdu {
         let prev = [known.join.event_id.clone()];
         known.message(peer, body, &prev, known.join.depth() + 1)
     }
@@ -240,12 +240,12 @@ async fn what_comes_without_a_recommendation_is_asked_about() {
         );
         stage.asked();
 
-        let fine = stage.careless(&evil, &known, "fine").await;
-        let spam = stage.careless(&evil, &known, "spam").await;
+        let fine = stage.careless(&evil, &known, "fine");
+        let spam = stage.careless(&evil, &known, "spam");
         let rules = rules_of(version);
         let wrong = KeyPair::from_seed([10; 32], "policy_server").expect("a key");
         let name = ServerName::parse("policy").expect("a name");
-        let forged = stage.careless(&evil, &known, "forged spam").await;
+        let forged = stage.careless(&evil, &known, "forged spam");
         let forged = forged
             .countersign(rules, &wrong, &name)
             .expect("it can be signed");
@@ -272,11 +272,22 @@ async fn what_comes_without_a_recommendation_is_asked_about() {
         }
         assert_eq!(stage.asked(), 3, "{version}");
 
+        // Many extremities are merged by an event of ours, which is recommended as well.
+        let prev = [known.join.event_id.clone()];
+        let many: Vec<Value> = (0..12)
+            .map(|number| json_of(&known.message(&evil, &format!("fine {number}"), &prev, 9)))
+            .collect();
+        evil.send("hs1", "many", &many).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(stage.room_of(0).extremities() <= 10, "{version}");
+        let after = stage.alice.say(&stage.room, "fine").await;
+        stage.arrives(&stage.bob, &after).await;
+
         // One that does not answer costs its time, and nothing gets through unsigned.
         stage
             .policy
             .says(SIGN, Answer::Slow(Duration::from_secs(300), json!({})));
-        let silent = stage.careless(&evil, &known, "into the silence").await;
+        let silent = stage.careless(&evil, &known, "into the silence");
         evil.send("hs1", "t2", &[json_of(&silent)]).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         let flags = stage
@@ -290,7 +301,7 @@ async fn what_comes_without_a_recommendation_is_asked_about() {
         let kick = json!({ "user_id": "@mallory:policy" });
         stage.alice.act(&stage.room, "kick", kick).await.ok();
         stage.asked();
-        let late = stage.careless(&evil, &known, "spam at last").await;
+        let late = stage.careless(&evil, &known, "spam at last");
         evil.send("hs1", "t3", &[json_of(&late)]).await;
         stage.arrives(&stage.alice, late.event_id.as_str()).await;
         let own = stage.alice.say(&stage.room, "spam of my own").await;
