@@ -21,7 +21,7 @@ async fn an_invitation_carries_whole_events_of_the_room() {
         let record = seen.clone();
         let judge = move |_: &str, body: &Value| {
             record.lock().push(body.clone());
-            (403, json!({ "errcode": "M_FORBIDDEN", "error": "seen enough" }))
+            (403_u16, json!({ "errcode": "M_FORBIDDEN", "error": "seen enough" }))
         };
         far.says("/_matrix/federation/v2/invite", Answer::Judged(Arc::new(judge)));
         let room = alice
@@ -130,7 +130,7 @@ async fn another_server_does_not_end_a_clients_session() {
     let alice = server.register("alice").await;
     let far = Peer::new("far", &network);
     for (status, errcode) in [
-        (401, "M_UNKNOWN_TOKEN"),
+        (401_u16, "M_UNKNOWN_TOKEN"),
         (401, "M_UNAUTHORIZED"),
         (403, "M_USER_LOCKED"),
         (400, "M_UNKNOWN_TOKEN"),

@@ -50,10 +50,8 @@ impl Stage {
             room,
         };
         stage.policy.says(SIGN, stage.judge());
-        let joined = stage
-            .bob
-            .post(&format!("/join/{}?via=hs1", stage.room), json!({}));
-        joined.await.ok();
+        let path = format!("/join/{}?via=hs1", stage.room);
+        stage.bob.post(&path, json!({})).await.ok();
         stage.name_policy_server().await;
         stage
     }
