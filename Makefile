@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test unit layers durability-short test-durability test-clients clients smoke lint fmt \
+.PHONY: help setup run build test unit layers durability-short test-durability test-clients clients \
+        test-federation test-synapse smoke lint fmt \
         bench docs complement-binary complement
 
 # Every recipe starts with the shared environment: the target folder and RocksDB's library live in a
@@ -12,11 +13,13 @@ ENV := . scripts/env.sh;
 
 help:
 	@echo "make run                build and start the server on http://127.0.0.1:8008 (data in ./data)"
-	echo "make test               all tests: unit, layering, smoke, short durability, released clients"
+	echo "make test               all tests: unit, layering, smoke, short durability, released clients, two servers"
 	echo "make lint               formatting and clippy, as CI checks them"
 	echo "make fmt                format the code"
 	echo "make test-durability    the long kill -9 and lost-fsync tests"
 	echo "make test-clients       matrix-nio and matrix-js-sdk chat through a real server"
+	echo "make test-federation    two servers as processes federate over TLS"
+	echo "make test-synapse       a server and a released Synapse (from PyPI) federate"
 	echo "make bench              the load program and the micro-benchmarks"
 	echo "make docs               regenerate generated documents"
 	echo "make complement-binary  put the release build where complement/start.sh finds it"
@@ -66,6 +69,16 @@ test-clients clients: setup
 	@$(ENV)
 	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/run.sh
+
+test-federation: setup
+	@$(ENV)
+	cargo build --locked --workspace --bins --tests
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/federation/run.sh hearths $(ARGS)
+
+test-synapse: setup
+	@$(ENV)
+	cargo build --locked --workspace --bins --tests
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/federation/run.sh synapse $(ARGS)
 
 lint: setup
 	@$(ENV)

@@ -23,6 +23,7 @@ if [ "${HEARTH_QUICK:-0}" != 1 ]; then
     tests/smoke.sh
     tests/durability/run.sh short
     tests/clients/run.sh
+    tests/federation/run.sh hearths
 fi
 
 step "closing lines of cargo test"

@@ -5,6 +5,7 @@
 
 use axum::response::{IntoResponse, Response};
 use hearth_core::error::{MatrixError, errcode};
+use hearth_federation::is_about_the_session;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value};
@@ -145,6 +146,7 @@ impl From<hearth_rooms::Error> for ApiError {
                 MatrixError::bad_json(sentence)
             }
             Error::Remote(failure) => return failure.into(),
+            Error::Policy(failure) => return policy_refusal(failure),
             Error::UnableToGrantJoin(_) => bad_request(errcode::UNABLE_TO_GRANT_JOIN),
             Error::Damaged(_) => return Self::internal(&sentence),
             Error::Storage(error) => return error.into(),
@@ -160,13 +162,42 @@ impl From<hearth_federation::ClientError> for ApiError {
     }
 }
 
+/// With what a policy server refuses (server-server API, `POST /_matrix/policy/v1/sign`).
+const POLICY_STATUSES: [u16; 4] = [400, 403, 404, 429];
+
+/// The error of a policy server is given to the client word for word (server-server API, "Validating Policy Server
+/// signatures").
+fn policy_refusal(failure: hearth_rooms::RemoteFailure) -> ApiError {
+    use hearth_rooms::RemoteFailure;
+    match failure {
+        RemoteFailure::Refused {
+            status,
+            errcode,
+            message,
+            body,
+            ..
+        } if POLICY_STATUSES.contains(&status) && !is_about_the_session(status, &errcode) => {
+            let mut error = MatrixError::new(status, errcode::known(&errcode), message);
+            error.extra = body;
+            error
+        }
+        RemoteFailure::Refused { .. } | RemoteFailure::Failed { .. } => {
+            let sentence = "The room's policy server could not be asked about the event.";
+            MatrixError::new(502, errcode::UNKNOWN, sentence)
+        }
+    }
+    .into()
+}
+
 impl From<hearth_rooms::RemoteFailure> for ApiError {
     fn from(failure: hearth_rooms::RemoteFailure) -> Self {
         use hearth_rooms::RemoteFailure;
         let sentence = failure.to_string();
         match failure {
             // What the other server says of the request is passed on: the client can act on it.
-            RemoteFailure::Refused { status, errcode, .. } if (400..500).contains(&status) => {
+            RemoteFailure::Refused { status, errcode, .. }
+                if (400..500).contains(&status) && !is_about_the_session(status, &errcode) =>
+            {
                 MatrixError::new(status, errcode::known(&errcode), sentence)
             }
             RemoteFailure::Refused { .. } | RemoteFailure::Failed { .. } => {

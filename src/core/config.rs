@@ -13,7 +13,8 @@ mod validate;
 
 pub use load::ConfigError;
 pub use types::{
-    Api, ListenerConfig, LogFormat, Network, Policy, RateLimit, RegistrationMode, Secret, SupportContact, Who,
+    Api, FormerKey, ListenerConfig, LogFormat, Network, Policy, RateLimit, RegistrationMode, Secret,
+    SupportContact, Who,
 };
 pub use validate::is_valid_server_name;
 
@@ -148,6 +149,12 @@ pub struct Config {
     /// Names of servers that are asked for other servers' signing keys when those do not answer.
     #[config(default = [])]
     pub trusted_key_servers: Vec<String>,
+
+    /// Former signing keys of this server, so that what they signed stays valid: for keys of another server program that
+    /// had this name before. Those replaced by `hearth rotate-signing-key` are known without it.
+    /// [{ id = "ed25519:a_1", key = "<public key, unpadded base64>", expired_ts = 1700000000000 }]
+    #[config(default = [])]
+    pub old_verify_keys: Vec<FormerKey>,
 
     /// Whether rate limits hold at all; the limits are in [rate_limit].
     #[config(default = true)]

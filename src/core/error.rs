@@ -291,8 +291,10 @@ impl MatrixError {
     /// The JSON body.
     pub fn body(&self) -> Value {
         let mut body = self.extra.clone();
-        body.insert("errcode".to_owned(), self.errcode.into());
-        body.insert("error".to_owned(), self.message.as_str().into());
+        // Those of another server's error that is passed on word for word stand.
+        body.entry("errcode").or_insert_with(|| self.errcode.into());
+        body.entry("error")
+            .or_insert_with(|| self.message.as_str().into());
         if let Some(ms) = self.retry_after_ms {
             body.insert("retry_after_ms".to_owned(), ms.into());
         }

@@ -145,20 +145,30 @@ impl Pdu {
 
     /// The event with one more signature, of `server`; a former signature with the same key is replaced.
     pub fn countersign(&self, rules: &Rules, key: &KeyPair, server: &ServerName) -> Result<Pdu, Error> {
+        let signature = base64_encode(&key.sign(&self.signed_text(rules)));
+        self.with_signature(rules, server, key.key_id(), signature)
+    }
+
+    /// The event with one more signature, which `server` made of it with a key; a former one with the same key is replaced.
+    pub fn with_signature(
+        &self,
+        rules: &Rules,
+        server: &ServerName,
+        key_id: &str,
+        signature: String,
+    ) -> Result<Pdu, Error> {
         use serde_json::{Map, Value};
         let wrong = || Error::Format("`signatures` is not an object of objects".to_owned());
         let mut signatures: Map<String, Value> = match get(&self.json, "signatures") {
             Some(text) => serde_json::from_slice(text).map_err(|_| wrong())?,
             None => Map::new(),
         };
-        let of_server = signatures
+        signatures
             .entry(server.as_str())
-            .or_insert_with(|| Value::Object(Map::new()));
-        let signature = base64_encode(&key.sign(&self.signed_text(rules)));
-        of_server
+            .or_insert_with(|| Value::Object(Map::new()))
             .as_object_mut()
             .ok_or_else(wrong)?
-            .insert(key.key_id().to_owned(), Value::String(signature));
+            .insert(key_id.to_owned(), Value::String(signature));
         let signatures = canonical::to_bytes(&Value::Object(signatures), false)?;
         let mut json = Vec::with_capacity(self.json.len() + 160);
         write_with(&mut json, &self.json, "signatures", &signatures);

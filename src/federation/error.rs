@@ -57,6 +57,19 @@ pub enum ClientError {
     },
 }
 
+/// Whether an error says something of the session of whoever asked. Said by another server it is about our own authentication
+/// there, or a lie that would log the client out: it is never passed on.
+pub fn is_about_the_session(status: u16, code: &str) -> bool {
+    const CODES: [&str; 5] = [
+        errcode::UNKNOWN_TOKEN,
+        errcode::MISSING_TOKEN,
+        errcode::USER_LOCKED,
+        errcode::USER_SUSPENDED,
+        errcode::USER_DEACTIVATED,
+    ];
+    status == 401 || CODES.contains(&code)
+}
+
 impl ClientError {
     /// Whom the request was for.
     pub fn server(&self) -> &OwnedServerName {
@@ -105,8 +118,7 @@ impl ClientError {
         } = self
             && let Some(code) = errcode::ALL.iter().find(|known| *known == errcode)
             && (400..500).contains(status)
-            // Our own authentication at the other server is none of the client's business.
-            && *status != 401
+            && !is_about_the_session(*status, errcode)
         {
             return MatrixError::new(*status, code, error.clone());
         }

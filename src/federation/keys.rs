@@ -68,10 +68,22 @@ type Waiting = Shared<oneshot::Receiver<()>>;
 /// What a fetch is for: a server's own answer, or a key at the notaries.
 type FetchName = (OwnedServerName, Option<String>);
 
+/// A former key of this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldKey {
+    /// Its id.
+    pub id: String,
+    /// The key.
+    pub public_key: [u8; 32],
+    /// When it was used last, in milliseconds of Unix time.
+    pub expired_ms: u64,
+}
+
 /// The signing keys of servers.
 pub struct ServerKeys {
     server_name: OwnedServerName,
     signing_key: Arc<KeyPair>,
+    former: Vec<OldKey>,
     client: Arc<Client>,
     cluster: Arc<Cluster>,
     clock: SharedClock,
@@ -92,9 +104,11 @@ struct Failure {
 }
 
 impl ServerKeys {
-    /// The keys as this server knows them. `notaries` are asked for what servers do not give themselves.
+    /// The keys as this server knows them. `notaries` are asked for what servers do not give themselves; `former` are
+    /// this server's own keys of earlier times.
     pub fn new(
         signing_key: Arc<KeyPair>,
+        former: Vec<OldKey>,
         client: Arc<Client>,
         cluster: Arc<Cluster>,
         clock: SharedClock,
@@ -105,6 +119,7 @@ impl ServerKeys {
         Arc::new(Self {
             server_name,
             signing_key,
+            former,
             client,
             cluster,
             clock,
@@ -176,7 +191,14 @@ impl ServerKeys {
     /// A key as far as it is known without asking anybody.
     fn known_at(&self, server: &ServerName, id: &str, at_ms: u64) -> Option<[u8; 32]> {
         if *server == self.server_name {
-            return (id == self.signing_key.key_id()).then(|| self.signing_key.public_key());
+            if id == self.signing_key.key_id() {
+                return Some(self.signing_key.public_key());
+            }
+            let former = self
+                .former
+                .iter()
+                .find(|old| old.id == id && at_ms <= old.expired_ms);
+            return former.map(|old| old.public_key);
         }
         self.known(server).key(id, at_ms)
     }
@@ -191,7 +213,7 @@ impl ServerKeys {
             return document.clone();
         }
         let valid_until_ms = now_ms.saturating_add(OWN_VALIDITY_MS);
-        let document = document::own(&self.server_name, &self.signing_key, valid_until_ms);
+        let document = document::own(&self.server_name, &self.signing_key, &self.former, valid_until_ms);
         *own = Some((now_ms, document.clone()));
         document
     }

@@ -7,7 +7,6 @@ pub mod error;
 pub mod inbound;
 pub mod keys;
 pub mod outbound;
-pub mod policy;
 pub mod queries;
 mod reachability;
 pub mod remote;
@@ -18,11 +17,10 @@ pub mod xmatrix;
 
 pub use client::{Client, FedRequest};
 pub use edus::{Edus, EdusParts};
-pub use error::ClientError;
+pub use error::{ClientError, is_about_the_session};
 pub use inbound::{Inbound, InboundParts, RoomReceive};
-pub use keys::ServerKeys;
+pub use keys::{OldKey, ServerKeys};
 pub use outbound::{Outbound, OutboundParts};
-pub use policy::PolicyServer;
 pub use remote::Remote;
 pub use resolver::Resolver;
 pub use xmatrix::{AuthFailure, Authenticator, XMatrix};
@@ -43,6 +41,8 @@ pub struct Parts {
     pub server_name: OwnedServerName,
     /// The key with which this server signs.
     pub signing_key: Arc<KeyPair>,
+    /// Keys with which it signed before.
+    pub former_keys: Vec<OldKey>,
     /// Servers that are asked for the keys of others.
     pub trusted_key_servers: Vec<OwnedServerName>,
     /// The way to other machines.
@@ -87,6 +87,7 @@ impl Federation {
         let Parts {
             server_name,
             signing_key,
+            former_keys,
             trusted_key_servers,
             outbound,
             cluster,
@@ -104,6 +105,7 @@ impl Federation {
         ));
         let keys = ServerKeys::new(
             signing_key,
+            former_keys,
             client.clone(),
             cluster.clone(),
             clock.clone(),

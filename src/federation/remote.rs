@@ -39,6 +39,10 @@ const EVENT_TEXT_MAX_BYTES: usize = 2 * PDU_MAX_BYTES;
 const PAGE_MAX_EVENTS: usize = 100;
 /// The most servers that are listed as being in a room: the largest have a fifth of it.
 const SERVERS_MAX: usize = 50_000;
+/// Somebody waits for an event to be sent, or a room for the next event, while the policy server thinks.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The answer of a policy server is one signature.
+const POLICY_MAX_BYTES: usize = 16 << 10;
 /// The most stripped events of a room.
 const STRIPPED_MAX: usize = 100;
 
@@ -382,6 +386,18 @@ impl RemoteServers for Remote {
             self.json(newer).await?
         };
         Ok(answer.event)
+    }
+
+    async fn policy_sign(&self, server: &ServerName, key_id: &str, event: &[u8]) -> Answer<String> {
+        let body = event_body(server, event)?;
+        let request = FedRequest::post(server, "/_matrix/policy/v1/sign", body)
+            .timeout(POLICY_TIMEOUT)
+            .max_response_bytes(POLICY_MAX_BYTES);
+        let mut answer: HashMap<String, HashMap<String, String>> = self.json(request).await?;
+        answer
+            .get_mut(server.as_str())
+            .and_then(|keys| keys.remove(key_id))
+            .ok_or_else(|| failed(server, "its signature is missing"))
     }
 
     async fn keys(&self, wanted: &[KeyAt]) -> HashMap<KeyAt, [u8; 32]> {

@@ -125,7 +125,19 @@ fn federation(log: &Arc<Log>, net: &Arc<Net>, clock: &Arc<ManualClock>, notaries
     let client = Arc::new(Client::new(us, key.clone(), net.clone(), clock.clone()));
     let notaries = notaries.iter().map(|name| name.as_str().try_into().unwrap());
     let cluster = Cluster::new(log.clone());
-    let keys = ServerKeys::new(key, client.clone(), cluster, clock.clone(), notaries.collect());
+    let former = vec![crate::OldKey {
+        id: "ed25519:former".to_owned(),
+        public_key: [7; 32],
+        expired_ms: NOW_MS - 1,
+    }];
+    let keys = ServerKeys::new(
+        key,
+        former,
+        client.clone(),
+        cluster,
+        clock.clone(),
+        notaries.collect(),
+    );
     Requests {
         auth: Authenticator::new(client.clone(), keys.clone()),
         remote: Arc::new(Remote::new(client.clone(), keys.clone())),

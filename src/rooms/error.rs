@@ -54,6 +54,9 @@ pub enum Error {
     /// Another server refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] crate::RemoteFailure),
+    /// The room's policy server does not recommend the event, or could not be asked; its error is for the client to see.
+    #[error(transparent)]
+    Policy(crate::RemoteFailure),
     /// A restricted room into which another server may let the user (M_UNABLE_TO_GRANT_JOIN).
     #[error("{0}")]
     UnableToGrantJoin(String),

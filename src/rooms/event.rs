@@ -153,51 +153,62 @@ impl Event {
     /// Reads a stored record.
     pub fn decode(rules: &Rules, short: Short, bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(bytes, "event");
-        let tag = cursor.u8()?;
-        if !matches!(tag, RECORD_V1 | RECORD_V2) {
-            return Err(cursor.damaged());
-        }
-        let flags = Flags(cursor.u32()? as u16);
-        let class = Class::from_u8(cursor.u8()?);
-        let anchor = cursor.varint()?;
-        let offset = i32::try_from(cursor.u32()?).map_err(|_| cursor.damaged())?;
-        let position = cursor.varint()?;
-        let state_before = NodeId(cursor.take(16)?.try_into().map_err(|_| cursor.damaged())?);
-        let prev = take_shorts(&mut cursor)?;
-        let auth = take_shorts(&mut cursor)?;
-        let thread = match tag {
-            RECORD_V1 => None,
-            _ => Some(cursor.u32()?).filter(|short| *short != 0),
-        };
-        let redacted_by = Some(cursor.u32()?).filter(|short| *short != 0);
-        let origin = match cursor.u8()? {
-            0 => None,
-            _ => Some(Origin {
-                device: cursor.str()?.to_owned(),
-                txn: cursor.str()?.to_owned(),
-            }),
-        };
-        let event_id = decode_event_id(cursor.bytes()?).ok_or_else(|| cursor.damaged())?;
+        let (header, event_id) = read_head(&mut cursor)?;
         let json = bytes::Bytes::copy_from_slice(&bytes[cursor.offset()..]);
         let pdu = Pdu::from_stored(rules, event_id, json).map_err(|_| cursor.damaged())?;
-        let place = Place {
-            anchor,
-            offset: -offset,
-        };
-        let header = Header {
-            flags,
-            class,
-            place,
-            position,
-            state_before,
-            prev,
-            auth,
-            thread,
-            redacted_by,
-            origin,
-        };
         Ok(Self { short, header, pdu })
     }
+
+    /// The event id in a stored record, without the rest of it.
+    pub(crate) fn id_of_record(bytes: &[u8]) -> Result<OwnedEventId, Error> {
+        read_head(&mut Cursor::new(bytes, "event")).map(|(_, event_id)| event_id)
+    }
+}
+
+/// What stands before the JSON of a stored record.
+fn read_head(cursor: &mut Cursor<'_>) -> Result<(Header, OwnedEventId), Error> {
+    let tag = cursor.u8()?;
+    if !matches!(tag, RECORD_V1 | RECORD_V2) {
+        return Err(cursor.damaged());
+    }
+    let flags = Flags(cursor.u32()? as u16);
+    let class = Class::from_u8(cursor.u8()?);
+    let anchor = cursor.varint()?;
+    let offset = i32::try_from(cursor.u32()?).map_err(|_| cursor.damaged())?;
+    let position = cursor.varint()?;
+    let state_before = NodeId(cursor.take(16)?.try_into().map_err(|_| cursor.damaged())?);
+    let prev = take_shorts(cursor)?;
+    let auth = take_shorts(cursor)?;
+    let thread = match tag {
+        RECORD_V1 => None,
+        _ => Some(cursor.u32()?).filter(|short| *short != 0),
+    };
+    let redacted_by = Some(cursor.u32()?).filter(|short| *short != 0);
+    let origin = match cursor.u8()? {
+        0 => None,
+        _ => Some(Origin {
+            device: cursor.str()?.to_owned(),
+            txn: cursor.str()?.to_owned(),
+        }),
+    };
+    let event_id = decode_event_id(cursor.bytes()?).ok_or_else(|| cursor.damaged())?;
+    let place = Place {
+        anchor,
+        offset: -offset,
+    };
+    let header = Header {
+        flags,
+        class,
+        place,
+        position,
+        state_before,
+        prev,
+        auth,
+        thread,
+        redacted_by,
+        origin,
+    };
+    Ok((header, event_id))
 }
 
 fn put_shorts(out: &mut Vec<u8>, shorts: &[Short]) {

@@ -63,7 +63,15 @@ pub struct Txn {
 }
 
 impl Txn {
-    fn key(&self, user: &UserId) -> [u8; 16] {
+    /// What an event keeps of the transaction that it came by.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            device: self.device.clone(),
+            txn: self.id.clone(),
+        }
+    }
+
+    pub(crate) fn key(&self, user: &UserId) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         for part in [user.as_str(), &self.device, &self.scope, &self.id] {
             hasher.update(&(part.len() as u64).to_be_bytes());
@@ -108,6 +116,9 @@ impl Room {
     /// server are applied. Refusals carry the sentence of the authorization rules.
     pub async fn send(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
         self.0.rooms.log.check_writable()?;
+        if self.waits_for_policy(&event)? {
+            return self.send_recommended(event, txn).await;
+        }
         let prepared = self.prepare(event, txn.as_ref())?;
         let txn_key = txn.as_ref().map(|txn| txn.key(&prepared.event.sender));
         loop {
@@ -153,10 +164,7 @@ impl Room {
         }
         self.refuse_listed_creators(&event)?;
         let relation = Relation::of_content(&event.content);
-        let origin = txn.map(|txn| Origin {
-            device: txn.device.clone(),
-            txn: txn.id.clone(),
-        });
+        let origin = txn.map(Txn::origin);
         Ok(Prepared {
             event,
             relation,
@@ -243,7 +251,7 @@ impl Room {
         Ok(())
     }
 
-    fn stored_txn(&self, key: &[u8; 16]) -> Result<Option<OwnedEventId>, Error> {
+    pub(crate) fn stored_txn(&self, key: &[u8; 16]) -> Result<Option<OwnedEventId>, Error> {
         let row = self.reader().get(
             hearth_storage::Family::RoomTxn,
             &crate::keys::txn(self.0.key, key),

@@ -176,6 +176,9 @@ pub trait RemoteServers: Send + Sync {
         event: &[u8],
         stripped: &[Value],
     ) -> Answer<Box<serde_json::value::RawValue>>;
+    /// `POST /_matrix/policy/v1/sign`: the signature by which a policy server recommends an event, made with its key of
+    /// this id.
+    async fn policy_sign(&self, server: &ServerName, key_id: &str, event: &[u8]) -> Answer<String>;
     /// The public keys of servers by key id, each as it was valid at a time (milliseconds of Unix time). Keys that
     /// cannot be had, or were not valid then, are left out. Asks the servers themselves and the notaries, and
     /// remembers.

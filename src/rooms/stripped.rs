@@ -7,18 +7,6 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{Error, Event, Membership, Room, Visibility};
 
-/// The state that an invitation or a knock carries (client-server API, "Stripped state").
-const STRIPPED_TYPES: [&str; 8] = [
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-    "m.room.history_visibility",
-];
-
 /// The most events of stripped state that are kept of another server: servers send about ten.
 const STRIPPED_EVENTS_MAX: usize = 100;
 
@@ -35,8 +23,7 @@ impl Room {
     /// The stripped state for a user who is invited or knocks: with the user's own member event
     /// and that of whoever sent it.
     pub fn stripped_state(&self, user: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut events = self.stripped_events(user)?;
-        events.retain(|event| event.pdu.kind() != "m.room.member");
+        let mut events = self.preview_state()?;
         if let Some(own) = self.state("m.room.member", user.as_str())? {
             if *own.pdu.sender() != *user {
                 events.extend(self.state("m.room.member", own.pdu.sender().as_str())?);
@@ -44,16 +31,6 @@ impl Room {
             events.push(own);
         }
         events.iter().map(stripped).collect()
-    }
-
-    /// The events of the stripped state, with the member event of `sender`.
-    pub(crate) fn stripped_events(&self, sender: &UserId) -> Result<Vec<Arc<Event>>, Error> {
-        let mut events = Vec::new();
-        for kind in STRIPPED_TYPES {
-            events.extend(self.state(kind, "")?);
-        }
-        events.extend(self.state("m.room.member", sender.as_str())?);
-        Ok(events)
     }
 
     /// A text field of a state event with an empty key.

@@ -28,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Check the configuration and say what it amounts to.
     CheckConfig,
+    /// Replace the key that signs events and requests, while the server is stopped. What the old one signed stays valid.
+    RotateSigningKey,
     /// Manage accounts while the server is stopped.
     #[command(subcommand)]
     User(UserCommand),
@@ -106,6 +108,12 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
         Some(Command::CheckConfig) => check_config(&config),
+        Some(Command::RotateSigningKey) => {
+            init_log(&config)?;
+            let (old, new) = crate::wiring::rotate_signing_key(&config)?;
+            println!("{old} is replaced by {new}. Keep the data directory: it has both.");
+            Ok(())
+        }
         Some(Command::User(command)) => {
             init_log(&config)?;
             runtime()?.block_on(user(config, command))

@@ -107,6 +107,13 @@ impl Deps {
     }
 }
 
+/// Replaces the signing key in the data directory; the ids of the old and of the new key.
+pub fn rotate_signing_key(config: &Config) -> Result<(String, String), Error> {
+    let deps = Deps::production(config)?;
+    identity::check_server_name(config, &*deps.engine)?;
+    identity::rotate_signing_key(config, &*deps.engine, &*deps.random, deps.clock.now_ms())
+}
+
 /// The data has password hashes and the signing key, so that other users of the machine get no access
 /// to a folder made here. One that exists is left as it is.
 fn create_private_folder(folder: &std::path::Path) -> std::io::Result<()> {
@@ -416,6 +423,7 @@ fn build_federation(
     Ok(Federation::new(hearth_federation::Parts {
         server_name: server_name.clone(),
         signing_key: signing_key.clone(),
+        former_keys: identity::former_keys(config, &*deps.engine, signing_key)?,
         trusted_key_servers: trusted.collect::<Result<_, _>>()?,
         outbound: deps.outbound.clone(),
         cluster: cluster.clone(),

@@ -142,27 +142,31 @@ class Client:
             self.connection.close()
         self.connection = None
 
-    def call(self, method, path, body=None, query=None):
-        """One request; the parsed answer. Raises MatrixError, or OSError/HTTPException where none came."""
-        if query:
-            path += "?" + urllib.parse.urlencode(query)
+    def request(self, method, path, data=None, kind=None):
+        """One request to an address of the server; status, headers and body of what it answered."""
         if self.connection is None:
             self.connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=self.timeout)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        data = None
-        if body is not None:
-            data = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
+        if kind:
+            headers["Content-Type"] = kind
         try:
-            self.connection.request(method, "/_matrix/client/v3" + path, data, headers)
+            self.connection.request(method, path, data, headers)
             response = self.connection.getresponse()
-            text = response.read()
+            return response.status, response.headers, response.read()
         except (OSError, http.client.HTTPException):
             self.close()
             raise
+
+    def call(self, method, path, body=None, query=None, version="v3"):
+        """One request to the client API; the parsed answer. Raises MatrixError, or OSError/HTTPException where none came."""
+        if query:
+            path += "?" + urllib.parse.urlencode(query, doseq=True)
+        data = None if body is None else json.dumps(body).encode()
+        kind = None if body is None else "application/json"
+        status, _, text = self.request(method, f"/_matrix/client/{version}{path}", data, kind)
         answer = json.loads(text or b"{}")
-        if response.status != 200:
-            raise MatrixError(method, path, response.status, answer)
+        if status != 200:
+            raise MatrixError(method, path, status, answer)
         return answer
 
     def register(self, name, password="a-long-password"):

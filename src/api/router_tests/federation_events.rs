@@ -459,6 +459,16 @@ async fn invitations() {
                 .ask("PUT", &path(&event), body(&event, json!([other])))
                 .await
                 .refused(400, "M_INVALID_PARAM");
+            let stripped =
+                json!({ "type": "m.room.name", "state_key": "", "sender": "@eve:other", "content": {} });
+            asked
+                .ask(
+                    "PUT",
+                    &path(&event),
+                    body(&event, json!([json_of(&create), stripped])),
+                )
+                .await
+                .refused(400, "M_INVALID_PARAM");
         }
         let mut unknown = body(&event, state());
         unknown["room_version"] = json!("org.example.odd");

@@ -124,6 +124,7 @@ impl Server {
         let federation = Federation::new(hearth_federation::Parts {
             server_name: server_name.clone(),
             signing_key,
+            former_keys: Vec::new(),
             trusted_key_servers: Vec::new(),
             outbound: outbound.clone(),
             cluster: cluster.clone(),

@@ -94,6 +94,18 @@ pub struct ListenerConfig {
     pub tls_key: Option<PathBuf>,
 }
 
+/// A signing key that is not used any more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerKey {
+    /// Its id, such as `ed25519:a_1`.
+    pub id: String,
+    /// The public key in unpadded base64.
+    pub key: String,
+    /// When it was used last, in milliseconds since 1970.
+    pub expired_ts: u64,
+}
+
 /// A policy to be accepted at registration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,8 @@ use super::{Config, ListenerConfig};
 
 /// A server name is at most this long, so that `@x:name` stays within 255 bytes.
 const SERVER_NAME_MAX_BYTES: usize = 230;
+/// The length of 32 bytes in unpadded base64.
+const ED25519_BASE64_CHARS: usize = 43;
 /// The specification's limit of a user id.
 const USER_ID_MAX_BYTES: usize = crate::limits::ID_MAX_BYTES;
 
@@ -30,6 +32,23 @@ fn names(config: &Config, out: &mut Vec<String>) {
     for name in &config.trusted_key_servers {
         if !is_valid_server_name(name) {
             out.push(format!("trusted_key_servers: {name:?} is not a server name"));
+        }
+    }
+    for former in &config.old_verify_keys {
+        let version = former.id.strip_prefix("ed25519:").unwrap_or_default();
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if version.is_empty() || !version.bytes().all(word) {
+            out.push(format!(
+                "old_verify_keys: {:?} is not the id of a key, like ed25519:a_1",
+                former.id
+            ));
+        }
+        let base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+        if former.key.len() != ED25519_BASE64_CHARS || !former.key.bytes().all(base64) {
+            out.push(format!(
+                "old_verify_keys: the key of {:?} is not a public ed25519 key in unpadded base64",
+                former.id
+            ));
         }
     }
     for admin in &config.admins {
@@ -403,6 +422,14 @@ mod tests {
             ("admins = [\"admin\"]", "admins"),
             ("admins = [\"@admin:elsewhere.org\"]", "admins"),
             ("trusted_key_servers = [\"a b\"]", "trusted_key_servers"),
+            (
+                "old_verify_keys = [{ id = \"a_1\", key = \"Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw\", expired_ts = 1 }]",
+                "old_verify_keys",
+            ),
+            (
+                "old_verify_keys = [{ id = \"ed25519:a_1\", key = \"Noi6\", expired_ts = 1 }]",
+                "old_verify_keys",
+            ),
             ("registration_shared_secret = \"\"", "registration_shared_secret"),
             ("registration_tokens = [\"not good\"]", "registration_tokens"),
             (

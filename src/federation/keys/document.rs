@@ -7,6 +7,8 @@ use hearth_events::{KeyPair, base64_decode, signing_bytes, verify_bytes};
 use ruma::ServerName;
 use serde_json::{Map, Value, json};
 
+use super::OldKey;
+
 /// The largest document: one with a hundred keys is far smaller.
 pub(crate) const DOCUMENT_MAX_BYTES: usize = 32 << 10;
 /// The most keys of a document, old ones included. Each current one costs the check of a signature.
@@ -114,7 +116,12 @@ fn public_key(value: &Value) -> Option<[u8; 32]> {
 }
 
 /// Our own document, signed.
-pub(crate) fn own(server: &ServerName, key: &KeyPair, valid_until_ms: u64) -> Map<String, Value> {
+pub(crate) fn own(
+    server: &ServerName,
+    key: &KeyPair,
+    former: &[OldKey],
+    valid_until_ms: u64,
+) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("server_name".to_owned(), server.as_str().into());
     object.insert("valid_until_ts".to_owned(), valid_until_ms.into());
@@ -122,7 +129,17 @@ pub(crate) fn own(server: &ServerName, key: &KeyPair, valid_until_ms: u64) -> Ma
         "verify_keys".to_owned(),
         json!({ key.key_id(): { "key": key.public_key_base64() } }),
     );
-    object.insert("old_verify_keys".to_owned(), json!({}));
+    let former: Map<String, Value> = former
+        .iter()
+        .map(|old| {
+            let key = hearth_events::base64_encode(&old.public_key);
+            (
+                old.id.clone(),
+                json!({ "key": key, "expired_ts": old.expired_ms }),
+            )
+        })
+        .collect();
+    object.insert("old_verify_keys".to_owned(), former.into());
     hearth_events::sign_json(&mut object, server.as_str(), key).expect("our own document can be signed");
     object
 }

@@ -192,6 +192,14 @@ async fn our_own_key_needs_nobody() {
     assert!(keys.key_now(&us, "ed25519:own").await.is_some());
     assert_eq!(keys.key_now(&us, "ed25519:other").await, None);
     assert_eq!(world.asked(), 0);
+    // What a former key signed stays valid, and nothing new is.
+    let then = keys.key_at(&us, "ed25519:former", NOW_MS - 1).await;
+    assert_eq!(then, Some([7; 32]));
+    assert_eq!(keys.key_at(&us, "ed25519:former", NOW_MS).await, None);
+    assert_eq!(keys.key_now(&us, "ed25519:former").await, None);
+    let published = &keys.own_document()["old_verify_keys"]["ed25519:former"];
+    let key = hearth_events::base64_encode(&[7; 32]);
+    assert_eq!(*published, json!({ "key": key, "expired_ts": NOW_MS - 1 }));
     let document = Document::check(keys.own_document(), &us).unwrap();
     assert!(document.valid_until_ms >= NOW_MS + 60 * 60 * 1000);
     world.clock.advance(10 * DAY_MS);

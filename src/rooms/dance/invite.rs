@@ -1,5 +1,7 @@
 //! Inviting a user of another server: that server must sign the invitation before the room sees it.
 
+use std::sync::Arc;
+
 use hearth_events::Pdu;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
@@ -21,8 +23,8 @@ impl Room {
         self.0.rooms.log.check_writable()?;
         content.insert("membership".to_owned(), json!("invite"));
         let event = NewEvent::state(sender, "m.room.member", target.as_str(), &Value::Object(content));
-        let pdu = self.draft(event).await?;
-        let stripped = self.stripped_for_invite(&pdu)?;
+        let pdu = self.recommended(self.draft(event).await?).await?;
+        let stripped = self.state_for_invite(&pdu)?;
         let remote = self.0.rooms.remote()?.clone();
         let signed = remote
             .invite(
@@ -85,25 +87,14 @@ impl Room {
         }
     }
 
-    /// The stripped state of an invitation: the create event whole, so that the other side can check the room's id
-    /// (MSC4311).
-    fn stripped_for_invite(&self, invitation: &Pdu) -> Result<Vec<Value>, Error> {
-        let mut stripped = Vec::new();
-        for event in self.stripped_events(invitation.sender())? {
-            let value = match event.pdu.kind() {
-                "m.room.create" => serde_json::from_slice(&event.pdu.json),
-                _ => serde_json::from_str(crate::stripped::stripped(&event)?.get()),
-            };
-            stripped.push(value.map_err(|_| Error::Damaged("event"))?);
-        }
-        let content: Value =
-            serde_json::from_slice(invitation.content()).map_err(|_| Error::Damaged("event"))?;
-        stripped.push(json!({
-            "type": "m.room.member",
-            "state_key": invitation.state_key(),
-            "sender": invitation.sender(),
-            "content": content,
-        }));
-        Ok(stripped)
+    /// What shows the invited user's server what room it is: whole events, with the member event of who invites, so
+    /// that the other side can check them (server-server API, `invite_room_state`).
+    fn state_for_invite(&self, invitation: &Pdu) -> Result<Vec<Value>, Error> {
+        let mut events = self.preview_state()?;
+        events.extend(self.state("m.room.member", invitation.sender().as_str())?);
+        let read = |event: &Arc<crate::Event>| {
+            serde_json::from_slice(&event.pdu.json).map_err(|_| Error::Damaged("event"))
+        };
+        events.iter().map(read).collect()
     }
 }

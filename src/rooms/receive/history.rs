@@ -290,6 +290,7 @@ impl Room {
             missing,
             replaces_tips: false,
             origin: None,
+            txn: None,
         };
         // Those that follow need the state after it: it is stored at once, without a place.
         let after = self.store_unplaced(&mut judged, stretch).await?;

@@ -55,8 +55,18 @@ pub(crate) struct Manner {
     pub(crate) state_before: Option<NodeId>,
     /// The local device that sent it.
     pub(crate) origin: Option<Origin>,
+    /// The transaction by which it did.
+    pub(crate) txn: Option<[u8; 16]>,
     /// Rows that belong to the operation.
     pub(crate) rows: hearth_storage::Batch,
+}
+
+impl Manner {
+    /// Whether this server decides if the event gets into the room now. Of a membership that another server let in, it
+    /// was that server.
+    fn is_judged_here(&self) -> bool {
+        !self.handed_over && !self.replaces_tips
+    }
 }
 
 impl Room {
@@ -70,8 +80,15 @@ impl Room {
         let pdu = Pdu::parse(self.rules(), text)?;
         self.check_room(&pdu)?;
         self.0.rooms.log.check_writable()?;
-        let _turn = self.0.receiving.lock().await;
-        self.receive_parsed(origin, pdu).await
+        let received = {
+            let _turn = self.0.receiving.lock().await;
+            self.receive_parsed(origin, pdu).await?
+        };
+        // After the turn: an event of ours may have to take one itself.
+        if received != Received::Known {
+            self.merge_extremities().await;
+        }
+        Ok(received)
     }
 
     pub(crate) fn check_room(&self, pdu: &Pdu) -> Result<(), Error> {
@@ -91,9 +108,7 @@ impl Room {
         if self.placed(&verified.pdu.event_id)?.is_some() {
             return Ok(Received::Known);
         }
-        let received = self.take_in(origin, verified, Manner::default()).await?;
-        self.merge_extremities().await;
-        Ok(received)
+        self.take_in(origin, verified, Manner::default()).await
     }
 
     /// Waits until everything that was decided is readable.
@@ -252,6 +267,10 @@ impl Room {
             Ok(()) => self.judge_by_state(&pdu, state_before, &nodes)?,
             denied => denied,
         };
+        let (pdu, recommended) = match verdict {
+            Ok(()) if manner.is_judged_here() => self.checked_by_policy(pdu).await?,
+            _ => (pdu, true),
+        };
         missing.extend(self.missing_behind(&pdu)?);
         let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);
         let mut flags = Flags::default();
@@ -267,6 +286,9 @@ impl Room {
         if verdict.is_err() {
             flags.0 |= Flags::REJECTED;
         }
+        if !recommended {
+            flags.0 |= Flags::SOFT_FAILED;
+        }
         let judged = Judged {
             known,
             prev,
@@ -278,6 +300,7 @@ impl Room {
             missing,
             replaces_tips: manner.replaces_tips,
             origin: manner.origin,
+            txn: manner.txn,
         };
         let flags = self.place_judged(judged, manner.rows).await?;
         Ok(match verdict {
@@ -364,7 +387,11 @@ impl Room {
             return Err(Stop::Wait(barrier));
         }
         let flags = staging.place(judged, roots)?;
-        Ok((Box::new(staging.seal(None)), flags))
+        // A transaction whose event did not get into the room may be tried again.
+        let txn = judged
+            .txn
+            .filter(|_| !flags.has(Flags::REJECTED) && !flags.has(Flags::SOFT_FAILED));
+        Ok((Box::new(staging.seal(txn)), flags))
     }
 
     /// The short ids of the auth events of an event, which were all fetched before.

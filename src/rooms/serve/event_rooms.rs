@@ -3,20 +3,23 @@
 //! A duty follows the feeds and writes a view; nothing on the path of a send waits for it. It works when enough has
 //! gathered, and a look-up brings it up to date first.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hearth_core::{Shutdown, tasks};
 use hearth_storage::{
-    Batch, EntityKey, EntityKind, Family, Feed, FeedKind, Log, Position, ShardId, Start, name_of,
+    Batch, EntityKey, EntityKind, Family, Feed, FeedItem, FeedKind, Log, Position, ShardId, Start, name_of,
 };
 use parking_lot::Mutex;
-use ruma::{EventId, OwnedEventId, OwnedRoomId};
+use ruma::{EventId, OwnedRoomId};
 use tokio::sync::Notify;
 
-use crate::{Error, Room, Rooms, event::Short, keys};
+use crate::{Error, Event, Room, Rooms, event::Short, keys};
 
 /// The duty's name.
 const DUTY: &str = "event_room";
@@ -134,9 +137,12 @@ impl Rooms {
         };
         let mut batch = Batch::new();
         for item in batches.into_iter().flat_map(|(_, items)| items) {
-            if item.kind == FeedKind::RoomEvent {
-                let id = self.event_of(item.entity, item.reference)?;
-                if let Some(id) = id {
+            let Some(shorts) = shorts_of(&item) else { continue };
+            for short in shorts {
+                // Read without the room, which may be on the way of being joined. Where it is gone, so is the event.
+                let row = keys::event(item.entity, short);
+                if let Some(record) = self.reader().get(Family::RoomEvent, &row)? {
+                    let id = Event::id_of_record(&record)?;
                     batch.put(Family::View, key_of(&id), keys::tagged(&item.entity.to_bytes()));
                 }
             }
@@ -147,20 +153,22 @@ impl Rooms {
         Ok(())
     }
 
-    /// The id of the event of a feed item; none where the room is gone.
-    fn event_of(self: &Arc<Self>, room: EntityKey, reference: u64) -> Result<Option<OwnedEventId>, Error> {
-        let short = Short::try_from(reference).map_err(|_| Error::Damaged("feed item"))?;
-        let room = self.room_of_entity(room)?;
-        let event = room.map(|room| room.event(short)).transpose()?.flatten();
-        Ok(event.map(|event| event.id().to_owned()))
-    }
-
     fn room_of_entity(self: &Arc<Self>, entity: EntityKey) -> Result<Option<Room>, Error> {
         let name = name_of(self.reader(), EntityKind::Room, entity)?;
         match name.map(OwnedRoomId::try_from) {
             Some(Ok(id)) => self.get(&id),
             _ => Ok(None),
         }
+    }
+}
+
+/// The events that a feed item is about.
+fn shorts_of(item: &FeedItem) -> Option<RangeInclusive<Short>> {
+    let low = |number: u64| Short::try_from(number & u64::from(Short::MAX)).unwrap_or_default();
+    match item.kind {
+        FeedKind::RoomEvent | FeedKind::RoomHistory => Some(low(item.reference)..=low(item.reference)),
+        FeedKind::RoomOutside => Some(low(item.reference >> 32)..=low(item.reference)),
+        _ => None,
     }
 }
 

@@ -40,13 +40,15 @@ pub(crate) struct Judged {
     pub(crate) state_before: NodeId,
     /// Nodes of that state, and of resolved ones, that are not stored yet.
     pub(crate) nodes: NewNodes,
-    /// Rejected, and forwarded.
+    /// Rejected, not recommended by the policy server, forwarded, handed over.
     pub(crate) flags: Flags,
     /// Previous events that are not here: the timeline has a gap before this event.
     pub(crate) missing: Vec<ruma::OwnedEventId>,
     /// The event is known to come after everything that the room has: the room was left and is joined anew.
     pub(crate) replaces_tips: bool,
     pub(crate) origin: Option<Origin>,
+    /// The local transaction that the event came by.
+    pub(crate) txn: Option<[u8; 16]>,
 }
 
 /// An event without a place: part of an auth chain or of a state.

@@ -202,6 +202,7 @@ impl Staged {
             put_event(&mut batch, room, event);
         }
         let last_short = self.events.last().map(|event| event.short);
+        let mut outside: Option<(Short, Short)> = None;
         for mut staged in self.events {
             let (totals, known) = (staged.totals, staged.known);
             let (relation, annotation) = (staged.relation.take(), staged.annotation.take());
@@ -226,6 +227,8 @@ impl Staged {
             if event.header.place.anchor == 0 {
                 if known {
                     replaced.push(event);
+                } else {
+                    outside = Some((outside.map_or(event.short, |(first, _)| first), event.short));
                 }
                 continue;
             }
@@ -258,6 +261,13 @@ impl Staged {
                 reference: u64::from(event.short),
             });
             added.push(event);
+        }
+        if let Some((first, last)) = outside {
+            feed.push(FeedItem {
+                entity: key,
+                kind: FeedKind::RoomOutside,
+                reference: (u64::from(first) << 32) | u64::from(last),
+            });
         }
         if let (Some(txn), Some(last)) = (self.txn, last_short) {
             batch.put(Family::RoomTxn, keys::txn(key, &txn), keys::u32_value(last));

@@ -69,6 +69,9 @@ impl FeedKind {
     pub const RoomLife: FeedKind = FeedKind(7);
     /// An event was filled into a room's history; the reference is its short id.
     pub const RoomHistory: FeedKind = FeedKind(8);
+    /// Events without a place in a room's timeline were stored; the reference is the short id of the first, shifted by 32
+    /// bits, and that of the last: all between them are such events or others of the same batch.
+    pub const RoomOutside: FeedKind = FeedKind(9);
 }
 
 /// An effect on another entity, applied there by the handler of its operation.

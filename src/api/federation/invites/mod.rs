@@ -22,6 +22,9 @@ use crate::app::App;
 use crate::error::Result;
 use crate::routes::Routes;
 
+/// Servers send about ten events to show a room; more than this is no invitation.
+const STATE_EVENTS_MAX: usize = 100;
+
 /// The endpoints of this section.
 pub fn routes() -> Routes {
     let invite = |version: &str| format!("{version}/invite/{{roomId}}/{{eventId}}");
@@ -83,27 +86,28 @@ fn check_target(app: &App, event: &RawValue) -> Result<()> {
     Ok(())
 }
 
-/// Where the room's id is the hash of its create event, the event must be there and make that id (MSC4311). In older
-/// versions nothing ties the two together, and servers may let it be.
+/// Where the room's id is the hash of its create event, the event must be there and make that id, and everything else must
+/// be an event of the room (server-server API, "Inviting to a room"). In older versions nothing ties them together, and
+/// servers may let it be.
 fn check_state(version: &RoomVersionId, room_id: &RoomId, state: &[Box<RawValue>]) -> Result<()> {
     let Some(rules) = hearth_events::rules(version).filter(|rules| rules.room_id_is_create_hash()) else {
         return Ok(());
     };
-    #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
+    let wrong = |what: &str| MatrixError::invalid_param(format!("`invite_room_state` {what}"));
+    if state.len() > STATE_EVENTS_MAX {
+        return Err(wrong("has too many events").into());
     }
-    let is_create = |event: &RawValue| {
-        serde_json::from_str::<Kind>(event.get()).is_ok_and(|event| event.kind == "m.room.create")
-    };
-    let create = state.iter().find(|event| is_create(event));
-    let create = create.and_then(|event| Pdu::parse(rules, event.get().as_bytes()).ok());
-    match create.is_some_and(|create| create.room_id() == room_id) {
+    let mut has_create = false;
+    for event in state {
+        let event = Pdu::parse(rules, event.get().as_bytes())
+            .map_err(|_| wrong("has an entry that is no event of the room's version"))?;
+        if event.room_id() != room_id {
+            return Err(wrong("has an event of another room").into());
+        }
+        has_create |= event.kind() == "m.room.create";
+    }
+    match has_create {
         true => Ok(()),
-        false => Err(MatrixError::invalid_param(
-            "`invite_room_state` lacks the m.room.create event that makes the room's id",
-        )
-        .into()),
+        false => Err(wrong("lacks the m.room.create event that makes the room's id").into()),
     }
 }

@@ -1,7 +1,7 @@
 //! A hostile server among honest ones: nothing untrue is accepted, honest servers' events come through, and what the
 //! hostile one costs is bounded.
 
-mod peer;
+pub(crate) mod peer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -35,6 +35,8 @@ mod federation_edus;
 mod federation_hostile;
 mod federation_lacking;
 mod federation_members;
+mod federation_peers;
+mod federation_policy;
 mod federation_random;
 mod guests;
 mod history;

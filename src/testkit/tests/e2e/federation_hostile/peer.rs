@@ -22,6 +22,9 @@ const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// Makes an answer of a request's path and body.
 pub type Make = Arc<dyn Fn(&str, &Value) -> Value + Send + Sync>;
 
+/// Makes a status and an answer of a request's path and body.
+pub type Judge = Arc<dyn Fn(&str, &Value) -> (u16, Value) + Send + Sync>;
+
 /// What the peer says to requests whose path begins in some way.
 #[derive(Clone)]
 pub enum Answer {
@@ -30,6 +33,8 @@ pub enum Answer {
     Slow(Duration, Value),
     /// Something that follows from the path and the body.
     Made(Make),
+    /// The same, with a status.
+    Judged(Judge),
 }
 
 #[derive(Default)]
@@ -296,6 +301,11 @@ async fn answer(answers: &Mutex<Answers>, request: Request) -> axum::response::R
             axum::Json(value).into_response()
         }
         Some(Answer::Made(make)) => axum::Json(make(&path, &body)).into_response(),
+        Some(Answer::Judged(judge)) => {
+            let (status, answer) = judge(&path, &body);
+            let status = http::StatusCode::from_u16(status).expect("a status");
+            (status, axum::Json(answer)).into_response()
+        }
         None => (
             http::StatusCode::NOT_FOUND,
             axum::Json(json!({ "errcode": "M_NOT_FOUND", "error": "no" })),
