@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Starts a real server and runs js_sdk_chat.mjs against it."""
+"""Starts a real server and runs a script of matrix-js-sdk against it. Usage: js_sdk.py SCRIPT.mjs"""
 import pathlib
 import subprocess
 import sys
@@ -16,5 +16,5 @@ with Server() as server:
     server.start()
     picture = server.folder / "picture.png"
     picture.write_bytes(png())
-    subprocess.run(["node", str(HERE / "js_sdk_chat.mjs"), server.url, str(picture)], check=True, timeout=LIMIT_SECONDS)
+    subprocess.run(["node", str(HERE / sys.argv[1]), server.url, str(picture)], check=True, timeout=LIMIT_SECONDS)
     server.stop()
