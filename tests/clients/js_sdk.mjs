@@ -47,6 +47,15 @@ export function until(client, what, check) {
     });
 }
 
+/** The server is killed and started again. */
+export async function restartServer() {
+    process.stdin.resume();
+    const started = new Promise((resolve) => process.stdin.once("data", resolve));
+    process.stdout.write("RESTART\n");
+    await started;
+    process.stdin.pause();
+}
+
 const passwordOf = (name) => `${name}-long-password`;
 
 /** The user-interactive auth that proves the password. */

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { webcrypto } from "node:crypto";
-import { cryptoApi, login, passwordAuth, register, sdk, until } from "./js_sdk.mjs";
+import { cryptoApi, login, passwordAuth, register, restartServer, until } from "./js_sdk.mjs";
 
 const [url, picture] = process.argv.slice(2);
 const { VerificationPhase } = cryptoApi;
@@ -258,11 +258,20 @@ async function verifyUsers(alice, bob, room) {
     }
 }
 
-/** The only device is lost: a fresh one has nothing but the recovery key, and must read everything. */
+/**
+ * The only device is lost: a fresh one has nothing but the recovery key, and must read everything; also what was said
+ * while there was none, of which a dehydrated device got the keys.
+ */
 async function recover(lost, recovery, bob, room) {
     const bodies = (client) => allEvents(client.getRoom(room)).map((event) => event.getContent().body).sort();
     const before = bodies(lost);
     await backedUp(lost);
+    assert.ok(await lost.getCrypto().isDehydrationSupported(), "dehydrated devices");
+    await lost.getCrypto().startDehydration();
+    await until(bob, "the dehydrated device", async () => {
+        const devices = await bob.getCrypto().getUserDeviceInfo([lost.getUserId()], true);
+        return [...devices.get(lost.getUserId()).values()].some((each) => each.dehydrated);
+    });
     await lost.logout(true);
     running.splice(running.indexOf(lost), 1);
     await say(bob, room, "are you there?", [bob]);
@@ -276,14 +285,9 @@ async function recover(lost, recovery, bob, room) {
     await crypto.checkKeyBackupAndEnable();
     const { imported, total } = await crypto.restoreKeyBackup();
     assert.ok(total > 0 && imported === total, `${imported} of ${total} keys`);
-    // What was said while there was no device is for nobody of hers to read: no device got the key.
-    const isLost = (event) => event.getSender() === bob.getUserId() && event.isDecryptionFailure();
-    await until(fresh, "the history", () => {
-        const events = allEvents(fresh.getRoom(room));
-        return events.filter((event) => !isReadable(event)).every(isLost)
-            && events.filter(isLost).length <= 1
-            && before.every((body) => bodies(fresh).includes(body));
-    });
+    await crypto.startDehydration();
+    await allReadable(room, [fresh]);
+    await until(fresh, "the history", () => ["are you there?", ...before].every((body) => bodies(fresh).includes(body)));
     await until(bob, "the fresh device signed", async () => {
         const status = await bob.getCrypto().getDeviceVerificationStatus(fresh.getUserId(), fresh.getDeviceId());
         return status?.isVerified();
@@ -306,11 +310,16 @@ try {
     const phone = await secondDevice(bob, alice, room);
     await verifyUsers(alice, bob, room);
     await allReadable(room, [alice, bob, phone]);
+    await alice.sendTextMessage(room, "before the server was killed");
+    await restartServer();
+    await say(bob, room, "after the server was killed", [alice, bob, phone]);
+    for (const reader of [bob, phone]) await read(reader, room, "before the server was killed");
+    await allReadable(room, [alice, bob, phone]);
     const fresh = await recover(alice, recovery, bob, room);
     await say(phone, room, "goodbye", [bob, phone, fresh]);
 } finally {
     for (const client of [...running]) stop(client);
 }
-process.stdout.write("matrix-js-sdk, encrypted: cross-signing, backup and recovery, second device, emoji comparison,\n"
-    + "    reactions, edits, threads, media: passed\n");
+process.stdout.write("matrix-js-sdk, encrypted: cross-signing, backup and recovery, second and dehydrated device, emoji\n"
+    + "    comparison, reactions, edits, threads, media: passed\n");
 process.exit(0);
