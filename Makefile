@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test unit layers durability-short test-durability test-clients clients smoke lint fmt \
+.PHONY: help setup run build test unit layers durability-short test-durability test-clients test-clients-rust clients smoke lint fmt \
         bench docs complement-binary complement
 
 # Every recipe starts with the shared environment: the target folder and RocksDB's library live in a
@@ -17,6 +17,7 @@ help:
 	echo "make fmt                format the code"
 	echo "make test-durability    the long kill -9 and lost-fsync tests"
 	echo "make test-clients       matrix-nio and matrix-js-sdk chat through a real server"
+	echo "make test-clients-rust  matrix-sdk and matrix-sdk-ui chat through a real server (a long build)"
 	echo "make bench              the load program and the micro-benchmarks"
 	echo "make docs               regenerate generated documents"
 	echo "make complement-binary  put the release build where complement/start.sh finds it"
@@ -66,6 +67,11 @@ test-clients clients: setup
 	@$(ENV)
 	cargo build --locked -p hearth-server
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/run.sh
+
+test-clients-rust: setup
+	@$(ENV)
+	cargo build --locked -p hearth-server
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/rust_sdk.sh
 
 lint: setup
 	@$(ENV)

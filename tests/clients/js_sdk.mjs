@@ -3,6 +3,13 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
+// What the library takes from Node 22, so that it runs on Node 20 too.
+Promise.withResolvers ??= () => {
+    const made = {};
+    made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+    return made;
+};
+
 // The library tells its whole day on the console. What fails here is thrown, and Node prints that.
 if (!process.env.HEARTH_CLIENT_LOG) {
     console.log = console.info = console.debug = console.warn = console.error = console.trace = () => {};
