@@ -14,6 +14,9 @@ use serde_json::json;
 
 use device::Device;
 
+/// How often devices sync until they give up: about two hours.
+const ROUNDS_MAX: u64 = 500;
+
 /// Servers on a simulated network, and devices at them.
 struct World {
     network: SimNetwork,
@@ -88,16 +91,17 @@ impl World {
         }
     }
 
-    /// Lets all devices sync until something is so.
+    /// Lets all devices sync until something is so. The pauses grow, because a server that was not reached is asked again
+    /// after longer and longer times; they are simulated.
     async fn until(&mut self, what: &str, mut check: impl AsyncFnMut(&mut Vec<Device>) -> bool) {
-        for _ in 0..2_000 {
+        for round in 0..ROUNDS_MAX {
             for device in &mut self.devices {
                 device.sync().await;
             }
             if check(&mut self.devices).await {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(500 + 50 * round)).await;
         }
         panic!("{what}: not in time");
     }
