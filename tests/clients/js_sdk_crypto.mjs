@@ -38,17 +38,19 @@ function stop(client) {
     running.splice(running.indexOf(client), 1);
 }
 
-/** Uploads cross-signing keys; the server may ask for the password. */
+/** The upload of cross-signing keys: where the server asks for the password, it gets it. */
+const withPassword = (client, note) => async (upload) => {
+    try {
+        return await upload(null);
+    } catch (error) {
+        assert.equal(error.httpStatus, 401, String(error));
+        note?.(error);
+        return await upload(passwordAuth(nameOf(client), error.data.session));
+    }
+};
+
 async function bootstrapCrossSigning(client) {
-    const authUploadDeviceSigningKeys = async (upload) => {
-        try {
-            return await upload(null);
-        } catch (error) {
-            assert.equal(error.httpStatus, 401, String(error));
-            return await upload(passwordAuth(nameOf(client), error.data.session));
-        }
-    };
-    await client.getCrypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys });
+    await client.getCrypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys: withPassword(client) });
     assert.ok(await client.getCrypto().isCrossSigningReady(), "cross-signing is ready");
 }
 
@@ -297,6 +299,23 @@ async function recover(lost, recovery, bob, room) {
     return fresh;
 }
 
+/** Bob has lost his recovery key, and begins anew: nobody may do that without his password, and Alice is warned. */
+async function reset(bob, alice, room) {
+    let asked = 0;
+    const before = await bob.getCrypto().getCrossSigningKeyId();
+    await bob.getCrypto().resetEncryption(withPassword(bob, () => { asked += 1; }));
+    assert.equal(asked, 1, "new cross-signing keys need the password");
+    assert.notEqual(await bob.getCrypto().getCrossSigningKeyId(), before);
+    assert.equal(await bob.secretStorage.getDefaultKeyId(), null);
+    await until(alice, "that he is not who he was", async () => {
+        const status = await alice.getCrypto().getUserVerificationStatus(bob.getUserId());
+        return !status.isCrossSigningVerified() && status.wasCrossSigningVerified();
+    });
+    await alice.getCrypto().withdrawVerificationRequirement(bob.getUserId());
+    await bootstrapRecovery(bob);
+    await say(bob, room, "with new keys", [alice, bob]);
+}
+
 try {
     const alice = await device(register, "alice");
     const bob = await device(register, "bob");
@@ -317,9 +336,10 @@ try {
     await allReadable(room, [alice, bob, phone]);
     const fresh = await recover(alice, recovery, bob, room);
     await say(phone, room, "goodbye", [bob, phone, fresh]);
+    await reset(bob, fresh, room);
 } finally {
     for (const client of [...running]) stop(client);
 }
 process.stdout.write("matrix-js-sdk, encrypted: cross-signing, backup and recovery, second and dehydrated device, emoji\n"
-    + "    comparison, reactions, edits, threads, media: passed\n");
+    + "    comparison, reactions, edits, threads, media, a reset: passed\n");
 process.exit(0);
