@@ -228,6 +228,13 @@ impl Watcher for Edus {
         }
         Ok(())
     }
+
+    async fn members(&self, room: &Room) -> Result<(), Error> {
+        for stranger in room.index_remote_members().await? {
+            self.forget_list(&stranger).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Device {
