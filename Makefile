@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test unit layers durability-short test-durability test-clients clients \
+.PHONY: help setup run build test unit layers durability-short test-durability test-clients test-clients-rust clients \
         test-federation test-synapse smoke lint fmt \
         bench docs complement-binary complement
 
@@ -18,6 +18,7 @@ help:
 	echo "make fmt                format the code"
 	echo "make test-durability    the long kill -9 and lost-fsync tests"
 	echo "make test-clients       matrix-nio and matrix-js-sdk chat through a real server"
+	echo "make test-clients-rust  matrix-sdk and matrix-sdk-ui chat through a real server (a long build)"
 	echo "make test-federation    two servers as processes federate over TLS"
 	echo "make test-synapse       a server and a released Synapse (from PyPI) federate"
 	echo "make bench              the load program and the micro-benchmarks"
@@ -79,6 +80,11 @@ test-synapse: setup
 	@$(ENV)
 	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/federation/run.sh synapse $(ARGS)
+
+test-clients-rust: setup
+	@$(ENV)
+	cargo build --locked --workspace --bins --tests
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/rust_sdk.sh
 
 lint: setup
 	@$(ENV)

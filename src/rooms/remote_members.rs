@@ -88,6 +88,26 @@ impl Room {
         })
     }
 
+    /// Brings the view up to date where any membership may have changed; what it gives is as above.
+    pub async fn index_remote_members(&self) -> Result<Vec<OwnedUserId>, Error> {
+        let mut gone = Vec::new();
+        let rooms = self.0.rooms.clone();
+        self.visit_members(&mut |user, membership, _| {
+            if membership != Membership::Join && !rooms.is_local(user) {
+                gone.push(user.to_owned());
+            }
+            true
+        })?;
+        let mut strangers = Vec::new();
+        for user in gone {
+            strangers.extend(self.index_remote_member(&user).await?.strangers);
+        }
+        if self.is_resident() {
+            strangers.extend(self.index_all(true).await?);
+        }
+        Ok(strangers)
+    }
+
     /// Writes the rows of all remote members, or removes them.
     async fn index_all(&self, put: bool) -> Result<Vec<OwnedUserId>, Error> {
         let rooms = self.0.rooms.clone();
@@ -143,7 +163,7 @@ fn row(user: &UserId, room: &str) -> Vec<u8> {
     .encode()
 }
 
-pub(crate) fn marker(room: &RoomId) -> Vec<u8> {
+fn marker(room: &RoomId) -> Vec<u8> {
     ViewKey {
         view: ROOMS.into(),
         key: room.as_bytes().into(),

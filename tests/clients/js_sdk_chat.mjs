@@ -1,57 +1,10 @@
 // Two users chat through a running server with matrix-js-sdk, a released client library that we did not write.
-// Usage: node js_sdk_chat.mjs URL PICTURE.png (js_sdk_chat.py starts the server). Without encryption.
+// Usage: node js_sdk_chat.mjs URL PICTURE.png (js_sdk.py starts the server). Without encryption.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-
-// The library tells its whole day on the console. What fails here is thrown, and Node prints that.
-console.log = console.info = console.debug = console.warn = console.error = () => {};
-
-// The package lies in the cache, not beside this file.
-const require = createRequire(process.env.HEARTH_NODE_FOLDER + "/package.json");
-const sdk = await import(pathToFileURL(require.resolve("matrix-js-sdk")).href);
+import { login, register, until } from "./js_sdk.mjs";
 
 const [url, picture] = process.argv.slice(2);
-const LIMIT_MS = 30_000;
-const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => quiet };
-
-/** Waits until check() gives something, looking again at each of the client's events. */
-function until(client, what, check) {
-    return new Promise((resolve, reject) => {
-        const names = ["sync", "Room.timeline", "RoomMember.membership", "Room", "Room.receipt"];
-        const look = () => {
-            const found = check();
-            if (found) end(() => resolve(found));
-        };
-        const timer = setTimeout(() => end(() => reject(new Error(`never saw ${what}`))), LIMIT_MS);
-        const end = (then) => {
-            clearTimeout(timer);
-            for (const name of names) client.off(name, look);
-            then();
-        };
-        for (const name of names) client.on(name, look);
-        look();
-    });
-}
-
-async function register(name) {
-    const anonymous = sdk.createClient({ baseUrl: url, logger: quiet });
-    const password = `${name}-long-password`;
-    // As a client does it: ask without auth, learn the stages and the session, then answer them.
-    const flows = await anonymous.registerRequest({ username: name, password }).then(
-        () => assert.fail("registration went through without a stage"),
-        (error) => error,
-    );
-    assert.equal(flows.httpStatus, 401, String(flows));
-    assert.ok(flows.data.flows.some((flow) => flow.stages.includes("m.login.dummy")));
-    const auth = { type: "m.login.dummy", session: flows.data.session };
-    const answer = await anonymous.registerRequest({ username: name, password, auth });
-    return sdk.createClient({
-        baseUrl: url, userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id,
-        logger: quiet,
-    });
-}
 
 const texts = (room) => room.getLiveTimeline().getEvents()
     .filter((event) => event.getType() === "m.room.message").map((event) => event.getContent().body);
@@ -111,14 +64,7 @@ async function share(alice, bob, id) {
 
 async function readHistory(alice, id) {
     for (let number = 0; number < 30; number++) await alice.sendTextMessage(id, `number ${number}`);
-    const login = sdk.createClient({ baseUrl: url, logger: quiet });
-    const answer = await login.loginRequest({
-        type: "m.login.password", identifier: { type: "m.id.user", user: "bob" }, password: "bob-long-password",
-    });
-    const fresh = sdk.createClient({
-        baseUrl: url, userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id,
-        logger: quiet,
-    });
+    const fresh = await login(url, "bob");
     await fresh.startClient({ initialSyncLimit: 5, lazyLoadMembers: true });
     try {
         const room = await until(fresh, "the room", () => fresh.isInitialSyncComplete() && fresh.getRoom(id));
@@ -132,8 +78,8 @@ async function readHistory(alice, id) {
     }
 }
 
-const alice = await register("alice");
-const bob = await register("bob");
+const alice = await register(url, "alice");
+const bob = await register(url, "bob");
 await Promise.all([alice, bob].map((client) => client.startClient({ initialSyncLimit: 20 })));
 try {
     const id = await talk(alice, bob);

@@ -35,7 +35,9 @@ js() {
         fi
         cp "$here/package-lock.json" "$folder/installed-lock.json"
     fi
-    HEARTH_NODE_FOLDER=$folder python3 "$here/js_sdk_chat.py"
+    for script in js_sdk_chat.mjs js_sdk_crypto.mjs; do
+        HEARTH_NODE_FOLDER=$folder python3 "$here/js_sdk.py" "$script"
+    done
 }
 
 nio

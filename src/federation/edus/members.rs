@@ -34,6 +34,18 @@ impl Watcher for Edus {
             false => self.put_in_directory(room, &[member.to_owned()]).await,
         }
     }
+
+    async fn members(&self, room: &Room) -> Result<(), Error> {
+        let strangers = room.index_remote_members().await?;
+        for stranger in &strangers {
+            self.forget_list(stranger).await?;
+        }
+        self.put_in_directory(room, &strangers).await?;
+        match room.is_resident() {
+            true => self.put_all_in_directory(room).await,
+            false => Ok(()),
+        }
+    }
 }
 
 impl Edus {

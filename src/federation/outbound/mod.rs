@@ -107,6 +107,9 @@ pub struct Outbound {
 pub(crate) trait Watcher: Send + Sync {
     /// An event was added to a room's timeline.
     async fn event(&self, room: &hearth_rooms::Room, event: &hearth_rooms::Event) -> Result<(), Error>;
+
+    /// Any member's membership may have changed without an event in the timeline.
+    async fn members(&self, room: &hearth_rooms::Room) -> Result<(), Error>;
 }
 
 /// The state of one server's queue, for people.

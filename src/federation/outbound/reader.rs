@@ -81,6 +81,21 @@ impl Outbound {
                 }
                 Ok(())
             }
+            FeedKind::RoomState => {
+                let Some(room) = self.rooms.room_of_key(item.entity)? else {
+                    return Ok(());
+                };
+                let short = u32::try_from(item.reference).unwrap_or(0);
+                let event = if short == 0 { None } else { room.event(short)? };
+                let watchers = self.watchers.read().clone();
+                for watcher in watchers {
+                    match &event {
+                        Some(event) => watcher.event(&room, event).await?,
+                        None => watcher.members(&room).await?,
+                    }
+                }
+                Ok(())
+            }
             FeedKind::UserChange if item.reference == 1 => {
                 let log = self.rooms.log();
                 let name = hearth_storage::name_of(log.engine().as_ref(), EntityKind::User, item.entity)?;

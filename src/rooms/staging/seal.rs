@@ -40,6 +40,33 @@ pub(crate) struct Staged {
     unannotated: Vec<Annotation>,
 }
 
+/// So many members whose membership changed without an event of theirs stand in the feed one by one.
+const UNSEEN_MEMBERS_MAX: usize = 100;
+
+/// What stands in the feed of memberships that changed though no event of theirs was added, as when the rest of a
+/// partial state came, or a resolution went another way: the short ids of what is current now, or 0 for all members.
+fn unseen_members(
+    completes: bool,
+    state: &[(String, String, Option<StateEntry>)],
+    added: &[Arc<Event>],
+) -> Vec<u64> {
+    let mut unseen = Vec::new();
+    for (kind, _, entry) in state {
+        if kind != "m.room.member" {
+            continue;
+        }
+        match entry {
+            Some(entry) if added.iter().any(|event| event.short == entry.short) => {}
+            Some(entry) if unseen.len() < UNSEEN_MEMBERS_MAX => unseen.push(u64::from(entry.short)),
+            _ => return vec![0],
+        }
+    }
+    match completes {
+        true => vec![0],
+        false => unseen,
+    }
+}
+
 impl Staging<'_> {
     /// Makes the operation's head the room's head and takes the log's next position.
     pub(crate) fn seal(mut self, txn: Option<[u8; 16]>) -> Staged {
@@ -308,6 +335,12 @@ impl Staged {
             annotation.delete(room, &mut batch);
         }
         self.threads.write(key, &mut batch);
+        let references = unseen_members(self.completes.is_some(), &self.state, &added);
+        feed.extend(references.into_iter().map(|reference| FeedItem {
+            entity: key,
+            kind: FeedKind::RoomState,
+            reference,
+        }));
         if let Some(join) = self.completes {
             // Who reads the feed sees the join once more: only now is it known whom the user shares the room with.
             feed.push(FeedItem {
@@ -315,7 +348,6 @@ impl Staged {
                 kind: FeedKind::RoomEvent,
                 reference: u64::from(join),
             });
-            batch.delete(Family::View, crate::remote_members::marker(room.id()));
             batch.delete(Family::Room, keys::room(key, keys::ROOM_PARTIAL));
             batch.put(
                 Family::Room,

@@ -7,9 +7,9 @@ use crate::schema::{FamilyDoc, Text};
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
     key: "user entity · device id, 0 · algorithm, 0 · order u64",
-    value: "tag 1 · JSON (key id, key)",
+    value: "tag 1 · JSON (key id, key); with an empty algorithm the ids of keys that were handed out, in that order",
     writer: "the user, by upload; removed by the claim",
-    growth: "a row a key that is not claimed; at most a few hundred a device",
+    growth: "a row a key that is not claimed; at most a few hundred a device, and the last 200 that were",
     profile: Profile::Queue,
 };
 

@@ -1,4 +1,7 @@
 //! One-time keys: handed out once each, in the order of upload; then the fallback key, as often as asked.
+//!
+//! A client that never saw the answer to an upload makes it again, and meanwhile some of the keys may have been handed
+//! out. So those are remembered for a time: uploaded again they are taken without an error, and not handed out.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,10 @@ use crate::write::Tx;
 
 /// The most one-time keys of a device: clients keep about 50 here.
 const ONE_TIME_KEYS_MAX: u64 = 1_000;
+/// How many keys that were handed out are remembered for a device: twice what clients upload at once.
+const CLAIMED_MAX: u64 = 200;
+/// Where these are remembered, in place of an algorithm, which no key's id leaves empty.
+const CLAIMED: &str = "";
 /// The most algorithms of a device's keys: there are two in the specification.
 const ALGORITHMS_MAX: usize = 16;
 /// The largest one-time or fallback key.
@@ -44,12 +51,24 @@ struct Fallback {
     used: bool,
 }
 
+/// What is known of a key's id.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Known {
+    /// The key was handed out, as the one of this number. A key itself is never a list.
+    Claimed(u64, Value),
+    /// The key waits here.
+    Waiting(Value),
+}
+
 /// What is kept beside the keys, so that counting reads one row.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct State {
     /// The order number of the next key.
     next: u64,
+    /// How many keys were handed out.
+    claimed: u64,
     counts: BTreeMap<String, u64>,
     fallback: BTreeMap<String, Fallback>,
 }
@@ -112,6 +131,9 @@ fn store(tx: &mut Tx<'_>, key: EntityKey, device: &str, state: &State) {
 }
 
 fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Result<Option<OneTimeKey>> {
+    if algorithm == CLAIMED {
+        return Ok(None);
+    }
     let first = tx
         .scan(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?
         .into_iter()
@@ -119,8 +141,8 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
     if let Some((row, value)) = first {
         let one: OneTimeKey = record::decode(&value)?;
         tx.delete(Family::OneTimeKey, row);
-        tx.delete(Family::OneTimeKeyId, rows::one_time_key_id(key, device, &one.id));
         let mut state = load(tx, key, device)?;
+        remember(tx, key, device, &mut state, &one)?;
         if let Some(count) = state.counts.get_mut(algorithm) {
             *count = count.saturating_sub(1);
         }
@@ -136,6 +158,42 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
         store(tx, key, device, &state);
     }
     Ok(Some(found))
+}
+
+/// Notes that a key was handed out, and forgets the oldest of those.
+fn remember(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    device: &str,
+    state: &mut State,
+    one: &OneTimeKey,
+) -> Result<()> {
+    let number = state.claimed;
+    state.claimed += 1;
+    let known = record::encode(&Known::Claimed(number, one.key.clone()));
+    tx.put(
+        Family::OneTimeKeyId,
+        rows::one_time_key_id(key, device, &one.id),
+        known,
+    );
+    let row = rows::one_time_key(key, device, CLAIMED, number);
+    tx.put(Family::OneTimeKey, row, record::encode(&one.id));
+    let Some(oldest) = number.checked_sub(CLAIMED_MAX) else {
+        return Ok(());
+    };
+    let row = rows::one_time_key(key, device, CLAIMED, oldest);
+    let Some(id) = tx.get(Family::OneTimeKey, &row)? else {
+        return Ok(());
+    };
+    tx.delete(Family::OneTimeKey, row);
+    let by_id = rows::one_time_key_id(key, device, &record::decode::<String>(&id)?);
+    // Its id may be another key's by now.
+    if let Some(known) = tx.get(Family::OneTimeKeyId, &by_id)?
+        && matches!(record::decode(&known)?, Known::Claimed(number, _) if number == oldest)
+    {
+        tx.delete(Family::OneTimeKeyId, by_id);
+    }
+    Ok(())
 }
 
 /// Refuses keys whose ids or sizes cannot be.
@@ -178,10 +236,15 @@ pub(super) fn upload(
     for (id, value) in one_time {
         let by_id = rows::one_time_key_id(key, device, &id);
         if let Some(before) = tx.get(Family::OneTimeKeyId, &by_id)? {
-            if record::decode::<Value>(&before)? != value {
-                return Err(Error::InvalidParam("There is another one-time key with this id"));
+            match record::decode(&before)? {
+                Known::Claimed(_, handed_out) if handed_out == value => continue,
+                Known::Waiting(waiting) if waiting == value => continue,
+                Known::Waiting(_) => {
+                    return Err(Error::InvalidParam("There is another one-time key with this id"));
+                }
+                // A device that was set up anew gives ids again.
+                Known::Claimed(..) => {}
             }
-            continue;
         }
         let algorithm = algorithm_of(&id).to_owned();
         if state.counts.values().sum::<u64>() >= ONE_TIME_KEYS_MAX {

@@ -178,6 +178,41 @@ async fn one_time_keys_go_out_once_in_upload_order_and_then_the_fallback() {
     assert_eq!(claim(&alice).await, None);
 }
 
+#[tokio::test]
+async fn a_key_that_was_handed_out_is_not_handed_out_again() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let names: Vec<String> = (0..300).map(|number| format!("{number:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for part in names.chunks(100) {
+        // The client does not see the answer, and asks again when half of the keys are gone.
+        alice.upload_keys(phone(), one_time(part)).await.unwrap();
+        for name in &part[..50] {
+            assert_eq!(claim(&alice).await, Some(format!("signed_curve25519:{name}")));
+        }
+        let counts = alice.upload_keys(phone(), one_time(part)).await.unwrap();
+        assert_eq!(counts.one_time["signed_curve25519"], 50);
+        for name in &part[50..] {
+            assert_eq!(claim(&alice).await, Some(format!("signed_curve25519:{name}")));
+        }
+        let counts = alice.upload_keys(phone(), one_time(part)).await.unwrap();
+        assert_eq!(counts.one_time["signed_curve25519"], 0);
+    }
+    // A device that was set up anew has other keys with the same ids.
+    let mut anew = one_time(&names[250..251]);
+    for key in anew.one_time_keys.values_mut() {
+        *key = json!({ "key": "another" });
+    }
+    alice.upload_keys(phone(), anew).await.unwrap();
+    assert_eq!(claim(&alice).await.as_deref(), Some("signed_curve25519:250"));
+    let nothing = BTreeMap::from([(PHONE.to_owned(), String::new())]);
+    assert!(alice.claim_keys(&nothing).await.unwrap().is_empty());
+    // What is remembered does not grow without end.
+    let counts = alice.upload_keys(phone(), one_time(&names[..50])).await.unwrap();
+    assert_eq!(counts.one_time["signed_curve25519"], 50);
+}
+
 fn content(number: u64) -> Box<RawValue> {
     to_raw_value(&json!({ "n": number })).unwrap()
 }

@@ -8,17 +8,22 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Path, Query};
 
-/// The query.
+/// The query. What is `from` was `next_batch` in an earlier form of the proposal.
 #[derive(Deserialize)]
 pub struct Options {
-    next_batch: Option<String>,
+    #[serde(alias = "next_batch")]
+    from: Option<String>,
 }
 
-/// A page of the messages to the dehydrated device.
+/// A page of the messages to the dehydrated device. Clients read on while there is a `next_batch`.
 pub async fn get_events(
     auth: Auth,
     Path(device): Path<OwnedDeviceId>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    super::events(&auth, &device, options.next_batch.as_deref())
+    let (mut page, is_full) = super::events(&auth, &device, options.from.as_deref())?;
+    if let Some(page) = page.as_object_mut().filter(|_| !is_full) {
+        page.remove("next_batch");
+    }
+    Ok(Json(page))
 }

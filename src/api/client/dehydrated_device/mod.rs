@@ -14,7 +14,7 @@ use ruma::DeviceId;
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::extract::{Auth, Json};
+use crate::extract::Auth;
 use crate::routes::Routes;
 
 /// The name of the feature before it is in the specification.
@@ -39,13 +39,13 @@ fn none() -> MatrixError {
     MatrixError::not_found("You have no dehydrated device")
 }
 
-/// A page of the messages to the dehydrated device, after those that a token stands for.
-fn events(auth: &Auth, device: &DeviceId, next_batch: Option<&str>) -> Result<Json<Value>> {
+/// A page of the messages to the dehydrated device, after those that a token stands for, and whether it may not be the last.
+fn events(auth: &Auth, device: &DeviceId, from: Option<&str>) -> Result<(Value, bool)> {
     let dehydrated = auth.handle.dehydrated_device()?;
     if dehydrated.is_none_or(|known| known.device_id != device) {
         return Err(MatrixError::forbidden("This is not your dehydrated device").into());
     }
-    let since = match next_batch.filter(|token| !token.is_empty()) {
+    let since = match from.filter(|token| !token.is_empty()) {
         Some(token) => ToDeviceToken::parse(token)?.0,
         None => 0,
     };
@@ -53,5 +53,6 @@ fn events(auth: &Auth, device: &DeviceId, next_batch: Option<&str>) -> Result<Js
         .handle
         .dehydrated_events(device, since, TO_DEVICE_PAGE_MAX_MESSAGES)?;
     let next = ToDeviceToken(reached).to_string();
-    Ok(Json(json!({ "events": events, "next_batch": next })))
+    let is_full = events.len() >= TO_DEVICE_PAGE_MAX_MESSAGES;
+    Ok((json!({ "events": events, "next_batch": next }), is_full))
 }

@@ -1,5 +1,5 @@
 //! POST /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{deviceId}/events — MSC3814 in an earlier form that
-//! clients still use: the token is in the body.
+//! clients still use: the token is in the body, and they read on until there are no events.
 
 use ruma::OwnedDeviceId;
 use serde::Deserialize;
@@ -20,5 +20,5 @@ pub async fn post_events(
     Path(device): Path<OwnedDeviceId>,
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
-    super::events(&auth, &device, body.next_batch.as_deref())
+    Ok(Json(super::events(&auth, &device, body.next_batch.as_deref())?.0))
 }

@@ -35,16 +35,16 @@ async fn tell(from: &Client, to: &Client, device: &str, number: usize) {
     from.put(&path, body).await.ok();
 }
 
-/// A page of messages: their numbers, and the token.
-async fn page(client: &Client, id: &str, token: Option<&str>) -> (Vec<u64>, String) {
-    let query = token.map_or(String::new(), |token| format!("?next_batch={}", encode(token)));
+/// A page of messages: their numbers, and the token where there may be more.
+async fn page(client: &Client, id: &str, token: Option<&str>) -> (Vec<u64>, Option<String>) {
+    let query = token.map_or(String::new(), |token| format!("?from={}", encode(token)));
     let page = client
         .get(&format!("{PATH}/{}/events{query}", encode(id)))
         .await
         .ok();
     let numbers = page["events"].as_array().unwrap().iter();
     let numbers = numbers.map(|event| event["content"]["number"].as_u64().unwrap());
-    (numbers.collect(), page["next_batch"].as_str().unwrap().to_owned())
+    (numbers.collect(), page["next_batch"].as_str().map(str::to_owned))
 }
 
 async fn a_dehydrated_device_gathers_messages(server: &TestServer) {
@@ -84,11 +84,11 @@ async fn a_dehydrated_device_gathers_messages(server: &TestServer) {
         tell(&bob, &alice, if number % 2 == 0 { ID } else { "*" }, number).await;
     }
     let (first, next) = page(&alice, ID, None).await;
+    let next = next.expect("there are more");
     let (second, last) = page(&alice, ID, Some(&next)).await;
     assert_eq!(first.len(), 100);
     assert_eq!([first.clone(), second].concat(), (0..150).collect::<Vec<u64>>());
-    let (none, same) = page(&alice, ID, Some(&last)).await;
-    assert_eq!((none.len(), same), (0, last));
+    assert_eq!(last, None, "clients read on while there is a token");
     assert_eq!(
         page(&alice, ID, None).await.0,
         first,
@@ -102,6 +102,16 @@ async fn a_dehydrated_device_gathers_messages(server: &TestServer) {
         .await
         .ok();
     assert_eq!(by_post["events"].as_array().unwrap().len(), 50);
+    // Clients that use POST read on until there are no events.
+    let last = json!({ "next_batch": by_post["next_batch"].as_str().expect("a token") });
+    let none = alice
+        .post(&format!("{PATH}/{}/events", encode(ID)), last.clone())
+        .await
+        .ok();
+    assert_eq!(
+        (&none["events"], &none["next_batch"]),
+        (&json!([]), &last["next_batch"])
+    );
     for other in ["ALICE1", "unknown"] {
         alice
             .get(&format!("{PATH}/{other}/events"))

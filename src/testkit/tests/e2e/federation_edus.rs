@@ -150,3 +150,48 @@ async fn device_keys_are_asked_for_and_changes_told() {
     let found = alice.post("/keys/query", strangers).await.ok();
     assert!(found["failures"].get("hs2").is_some(), "{found}");
 }
+
+/// Who joins has most members left out at first; what becomes of their devices must be heard of all the same.
+#[tokio::test(start_paused = true)]
+async fn changes_of_members_that_came_with_the_rest_of_the_state_are_heard_of() {
+    let network = SimNetwork::new(14);
+    let (servers, alice, bob, room) = shared_room(&network).await;
+    let carol = servers[0].register("carol").await;
+    carol.post(&format!("/join/{room}"), json!({})).await.ok();
+    let dave = servers[1].register("dave").await;
+    // Both come in through the invitation of a member of whom nothing is in the join itself.
+    let private = alice
+        .post("/createRoom", json!({ "invite": ["@dave:hs2"] }))
+        .await
+        .ok();
+    let private = private["room_id"].as_str().expect("a room id").to_owned();
+    until("the invitation", async || {
+        let news = sync(&dave, None).await;
+        news["rooms"]["invite"].get(&private).cloned()
+    })
+    .await;
+    dave.post(&format!("/join/{private}"), json!({})).await.ok();
+    for (who, member) in [(&bob, &carol), (&dave, &alice)] {
+        until("the member", async || {
+            let news = sync(who, None).await;
+            let joined = news["rooms"]["join"].as_object()?.keys().next()?.clone();
+            let members = who.get(&format!("/rooms/{joined}/joined_members")).await.ok();
+            members["joined"].get(&member.user_id).cloned()
+        })
+        .await;
+        let query = json!({ "device_keys": { &member.user_id: [] } });
+        who.post("/keys/query", query).await.ok();
+        let start = sync(who, None).await;
+        let since = start["next_batch"].as_str().expect("a token").to_owned();
+        let id = &member.device_id;
+        let keys = json!({ "device_keys": { "user_id": member.user_id, "device_id": id, "algorithms": [], "keys": {},
+            "signatures": {} } });
+        member.post("/keys/upload", keys).await.ok();
+        until("the change is told", async || {
+            let news = sync(who, Some(&since)).await;
+            let changed = news["device_lists"]["changed"].as_array()?.clone();
+            changed.contains(&json!(member.user_id)).then_some(())
+        })
+        .await;
+    }
+}

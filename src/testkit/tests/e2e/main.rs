@@ -26,6 +26,7 @@ macro_rules! scenarios {
 mod accounts;
 mod bad_input;
 mod create_room;
+mod crypto;
 mod data;
 mod dehydrated;
 mod delayed;
