@@ -38,6 +38,7 @@ pub(crate) struct Staged {
     extra: Batch,
     completes: bool,
     unannotated: Vec<Annotation>,
+    began: std::time::Instant,
 }
 
 impl Staging<'_> {
@@ -105,6 +106,7 @@ impl Staging<'_> {
             extra: self.rows,
             completes: self.completes,
             unannotated: self.unannotated,
+            began: self.began,
         }
     }
 
@@ -315,6 +317,7 @@ impl Staged {
         let change = Change {
             timeline: self.root_changed || !added.is_empty(),
             members: self.members,
+            began: (!added.is_empty()).then_some(self.began),
             ..Change::default()
         };
         let note = RoomNote {
