@@ -377,8 +377,9 @@ pub const CASES: &[(usize, usize, usize)] = &[
 pub struct Cost {
     /// On how many keys the forks differ.
     pub keys: usize,
-    /// Milliseconds here, and with Ruma.
+    /// Milliseconds here.
     pub own_ms: f64,
+    /// Milliseconds with Ruma.
     pub ruma_ms: f64,
 }
 
