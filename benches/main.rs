@@ -38,8 +38,12 @@ const SCENARIOS: &[&str] = &[
     "initial",
     "idle-sync",
     "sliding",
+    "encryption",
+    "push-rules",
     "growth",
     "disk",
+    "remote",
+    "resolve",
 ];
 
 #[derive(Parser)]
@@ -60,7 +64,8 @@ pub struct Settings {
     /// The server's binary.
     #[arg(long, env = "HEARTH_BINARY", default_value = "target/release/hearth")]
     pub server: PathBuf,
-    /// Scenarios to run, with commas: start, sends, latency, fanout, polls, initial, idle-sync, sliding, growth, disk.
+    /// Scenarios to run, with commas: start, sends, latency, fanout, polls, initial, idle-sync, sliding, encryption, push-rules,
+    /// growth, disk, remote, resolve.
     #[arg(long, value_delimiter = ',')]
     pub scenarios: Vec<String>,
     /// Seconds of each measured window.
@@ -161,8 +166,12 @@ fn run(settings: &Settings) -> Result<()> {
                 "polls" => scenarios::polls::run(settings, &mut report).await?,
                 "initial" => scenarios::initial::run(settings, &mut report).await?,
                 "idle-sync" => scenarios::idle_sync::run(settings, &ceilings, &mut report).await?,
-                "sliding" => scenarios::sliding::run(settings, &mut report).await?,
+                "sliding" => scenarios::sliding::run(settings, &ceilings, &mut report).await?,
+                "encryption" => scenarios::encryption::run(settings, &ceilings, &mut report).await?,
                 "growth" => scenarios::growth::run(settings, &mut report).await?,
+                "push-rules" => scenarios::push_rules::run(&mut report)?,
+                "remote" => scenarios::remote::run(settings, &ceilings, &mut report)?,
+                "resolve" => scenarios::resolve::run(settings, &mut report)?,
                 _ => scenarios::disk::run(settings, &mut report).await?,
             }
         }

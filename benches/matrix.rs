@@ -25,6 +25,8 @@ pub struct Account {
     pub user: String,
     /// The token.
     pub token: String,
+    /// The device.
+    pub device: String,
 }
 
 /// Registers a user through the application service, without a password to hash, and logs it in.
@@ -36,6 +38,7 @@ pub async fn register(conn: &mut Conn, name: &str) -> Result<Account> {
     Ok(Account {
         user: text(&answer, "user_id")?,
         token: text(&answer, "access_token")?,
+        device: text(&answer, "device_id")?,
     })
 }
 

@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 # Built in one go, so that both get the same features and nothing is compiled twice.
-cargo build --release --locked -p hearth-server -p hearth-benches
+cargo build --release --locked --workspace --bins
 if [ $# -eq 0 ]; then
-    cargo bench --locked -p hearth-events -p hearth-rooms
+    cargo bench --locked --workspace --bench event --bench resolve --bench state_tree
 fi
 HEARTH_BINARY="${HEARTH_BINARY:-$CARGO_TARGET_DIR/release/hearth}" exec "$CARGO_TARGET_DIR/release/hearth-load" "$@"

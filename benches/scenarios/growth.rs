@@ -11,7 +11,7 @@ use crate::report::{Report, Row};
 use crate::{Result, Settings};
 
 /// Local members of the rooms.
-const MEMBERS: [usize; 3] = [10, 1000, 20_000];
+const MEMBERS: [usize; 4] = [10, 500, 5_000, 20_000];
 /// Those of them who send, and the connections over which it is measured.
 const SENDERS: usize = 10;
 /// Users who join and leave in each round.
@@ -22,12 +22,16 @@ const SENDS: usize = 1000;
 const ROUNDS: usize = 5;
 /// How much more the largest room may cost, for it to be called equal.
 const EQUAL: f64 = 1.25;
+/// How much slower sends into the room with 5,000 members may be than into that with 10.
+const RATES: f64 = 1.3;
 
 struct Room {
     id: String,
     members: usize,
     sends: Vec<f64>,
     joins: Vec<f64>,
+    /// Sends a second.
+    rates: Vec<f64>,
 }
 
 /// Runs the scenario.
@@ -40,13 +44,27 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         for room in &mut rooms {
             let meter = Meter::start(pid)?;
             send(address, &senders, room, round).await?;
-            room.sends.push(micros_each(meter.stop()?.server, SENDS));
+            let usage = meter.stop()?;
+            room.sends.push(micros_each(usage.server, SENDS));
+            room.rates.push(SENDS as f64 / usage.wall.as_secs_f64());
             let meter = Meter::start(pid)?;
             change(address, "join", &joiners, room).await?;
             room.joins.push(micros_each(meter.stop()?.server, joiners.len()));
             change(address, "leave", &joiners, room).await?;
         }
     }
+    let mut rates = Vec::new();
+    for room in &mut rooms {
+        let rate = median(&mut room.rates);
+        rates.push(rate);
+        let figure = format!(
+            "sends into one room, {} local members, {SENDERS} senders",
+            room.members
+        );
+        report.add(Row::new(figure, rate, "/s"));
+    }
+    let name = "sends a second, 10 local members against 5,000";
+    report.add(Row::new(name, rates[0] / rates[2], "times").at_most(RATES));
     for (what, pick) in [("send", 0), ("join", 1)] {
         let mut medians = Vec::new();
         for room in &mut rooms {
@@ -106,6 +124,7 @@ async fn prepare(settings: &Settings, address: SocketAddr) -> Result<(Vec<Room>,
             members: size,
             sends: Vec::new(),
             joins: Vec::new(),
+            rates: Vec::new(),
         });
     }
     Ok((rooms, senders, joiners))

@@ -1,5 +1,6 @@
 //! Delivery latency at fixed rates, open loop: from before the PUT until the message is parsed out of the answer of
-//! a receiver's `/sync`. A message that could not be sent in time counts from when it should have been.
+//! a receiver's `/sync`. A message that could not be sent in time counts from when it should have been. Once between
+//! pairs, and once with a crowd: many clients that are connected, some of them in each room.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -10,12 +11,16 @@ use futures::future::try_join_all;
 use crate::client::Conn;
 use crate::matrix::{self, Account, message, send_target};
 use crate::measure::{Meter, micros_each, percentile};
-use crate::process::Home;
+use crate::process::{Home, Running};
 use crate::report::{Report, Row};
 use crate::{Error, Result, Settings};
 
 /// Rooms, each with one sender and one receiver.
 const ROOMS: usize = 16;
+/// Rooms and receivers in each where there is a crowd: 200 clients are connected.
+const CROWD: (usize, usize) = (20, 9);
+/// Messages a second in the crowd.
+const CROWD_RATE: f64 = 200.0;
 /// Connections of each sender, so that one slow answer holds up no other message.
 const CONNECTIONS: usize = 8;
 /// Receivers wait this long in one call.
@@ -25,9 +30,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 struct Room {
     sender: Account,
-    receiver: Account,
     room: String,
-    filter: String,
+    /// Who waits for messages, each with a filter. In a crowd the sender does too.
+    receivers: Vec<(Account, String)>,
 }
 
 /// What a run at one rate shares.
@@ -40,66 +45,101 @@ struct Course<'a> {
     latencies: RefCell<Vec<f64>>,
     stop: tokio::sync::watch::Sender<bool>,
     tag: &'a str,
+    /// Receivers of each message.
+    readers: usize,
 }
 
-/// Runs the scenario at 100 messages a second and at half of the highest rate.
+/// Runs the scenario at 100 messages a second and at half of the highest rate, and in a crowd.
 pub async fn run(settings: &Settings, highest: Option<f64>, report: &mut Report) -> Result<()> {
     let home = Home::new(settings)?;
     let (server, _) = home.start()?;
-    let rooms = prepare(server.address).await?;
+    let rooms = prepare(server.address, "pair", ROOMS, 1).await?;
     let mut rates = settings.rates.clone();
     if rates.is_empty() {
         rates.push(100.0);
         rates.extend(highest.map(|highest| highest / 2.0));
     }
     for (number, rate) in rates.into_iter().enumerate() {
-        let epoch = Instant::now();
-        let tag = format!("r{number}");
-        let course = Course {
-            address: server.address,
-            epoch,
-            rate,
-            end: epoch + Duration::from_secs_f64(settings.seconds * 2.0),
-            sent: Cell::new(0),
-            latencies: RefCell::default(),
-            stop: tokio::sync::watch::Sender::new(false),
-            tag: &tag,
-        };
-        let meter = Meter::start(server.pid())?;
-        course.run(&rooms).await?;
-        let usage = meter.stop()?;
-        let mut latencies = course.latencies.take();
-        let lost = course.sent.get() - latencies.len();
-        let each = micros_each(usage.server, course.sent.get());
-        let note = format!(
-            "{} messages, {lost} not seen; server {each:.0} µs for send and delivery; other work on {:.2} processors",
-            course.sent.get(),
-            usage.others
-        );
         let name = format!("PUT to parsed from /sync at {rate:.0}/s");
-        report.add(
-            Row::new(format!("{name}, p50"), percentile(&mut latencies, 0.5), "ms")
-                .at_most(5.0)
-                .note(note),
-        );
-        report.add(Row::new(format!("{name}, p99"), percentile(&mut latencies, 0.99), "ms").at_most(20.0));
+        measure(
+            settings,
+            &server,
+            &rooms,
+            rate,
+            &format!("r{number}"),
+            &name,
+            report,
+        )
+        .await?;
     }
+    let (rooms, receivers) = CROWD;
+    let clients = rooms * (receivers + 1);
+    let rooms = prepare(server.address, "crowd", rooms, receivers).await?;
+    let name = format!("PUT to parsed at {CROWD_RATE:.0}/s, {clients} clients connected");
+    measure(settings, &server, &rooms, CROWD_RATE, "crowd", &name, report).await?;
     server.stop()
 }
 
-async fn prepare(address: SocketAddr) -> Result<Vec<Room>> {
-    let senders = matrix::register_many(address, "sender", ROOMS).await?;
-    let receivers = matrix::register_many(address, "receiver", ROOMS).await?;
-    matrix::spread(address, ROOMS, async |conn: &mut Conn, at: usize| {
-        let (sender, receiver) = (senders[at].clone(), receivers[at].clone());
+async fn measure(
+    settings: &Settings,
+    server: &Running,
+    rooms: &[Room],
+    rate: f64,
+    tag: &str,
+    name: &str,
+    report: &mut Report,
+) -> Result<()> {
+    let epoch = Instant::now();
+    let course = Course {
+        address: server.address,
+        epoch,
+        rate,
+        end: epoch + Duration::from_secs_f64(settings.seconds * 2.0),
+        sent: Cell::new(0),
+        latencies: RefCell::default(),
+        stop: tokio::sync::watch::Sender::new(false),
+        tag,
+        readers: rooms.first().map_or(0, |room| room.receivers.len()),
+    };
+    let meter = Meter::start(server.pid())?;
+    course.run(rooms).await?;
+    let usage = meter.stop()?;
+    let mut latencies = course.latencies.take();
+    let sent = course.sent.get();
+    let lost = sent * course.readers - latencies.len();
+    let each = micros_each(usage.server, sent);
+    let note = format!(
+        "{sent} messages to {} each, {lost} not seen; server {each:.0} µs for send and delivery; other work on {:.2} processors",
+        course.readers, usage.others
+    );
+    report.add(
+        Row::new(format!("{name}, p50"), percentile(&mut latencies, 0.5), "ms")
+            .at_most(5.0)
+            .note(note),
+    );
+    report.add(Row::new(format!("{name}, p99"), percentile(&mut latencies, 0.99), "ms").at_most(20.0));
+    Ok(())
+}
+
+/// Rooms with a sender and so many others each, all of whom wait for messages; between pairs the other alone does.
+async fn prepare(address: SocketAddr, prefix: &str, rooms: usize, others: usize) -> Result<Vec<Room>> {
+    let senders = matrix::register_many(address, &format!("{prefix}-sender"), rooms).await?;
+    let receivers = matrix::register_many(address, &format!("{prefix}-receiver"), rooms * others).await?;
+    matrix::spread(address, rooms, async |conn: &mut Conn, at: usize| {
+        let sender = senders[at].clone();
         let room = matrix::create_room(conn, &sender.token).await?;
-        matrix::join(conn, &receiver.token, &room).await?;
-        let filter = matrix::filter(conn, &receiver).await?;
+        let mut waiting = Vec::new();
+        for receiver in &receivers[at * others..(at + 1) * others] {
+            matrix::join(conn, &receiver.token, &room).await?;
+            waiting.push((receiver.clone(), matrix::filter(conn, receiver).await?));
+        }
+        if others > 1 {
+            waiting.push((sender.clone(), matrix::filter(conn, &sender).await?));
+        }
         Ok(Room {
             sender,
-            receiver,
             room,
-            filter,
+            receivers: waiting,
         })
     })
     .await
@@ -107,27 +147,36 @@ async fn prepare(address: SocketAddr) -> Result<Vec<Room>> {
 
 impl Course<'_> {
     async fn run(&self, rooms: &[Room]) -> Result<()> {
-        let receivers = try_join_all(rooms.iter().map(|room| self.receive(room)));
-        let senders = async {
-            // The receivers' first calls are behind them.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            let lanes = (0..CONNECTIONS).flat_map(|lane| (0..rooms.len()).map(move |at| (lane, at)));
-            try_join_all(lanes.map(|(lane, at)| self.send(&rooms[at], lane * ROOMS + at))).await?;
-            let end = Instant::now() + GRACE;
-            while self.latencies.borrow().len() < self.sent.get() && Instant::now() < end {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            self.stop.send_replace(true);
-            Ok::<_, Error>(())
-        };
+        let receivers = try_join_all(
+            rooms
+                .iter()
+                .flat_map(|room| &room.receivers)
+                .map(|(account, filter)| self.receive(account, filter)),
+        );
+        let senders =
+            async {
+                // The receivers' first calls are behind them.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let lanes = (0..CONNECTIONS).flat_map(|lane| (0..rooms.len()).map(move |at| (lane, at)));
+                try_join_all(lanes.map(|(lane, at)| {
+                    self.send(&rooms[at], lane * rooms.len() + at, rooms.len() * CONNECTIONS)
+                }))
+                .await?;
+                let end = Instant::now() + GRACE;
+                while self.latencies.borrow().len() < self.sent.get() * self.readers && Instant::now() < end {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                self.stop.send_replace(true);
+                Ok::<_, Error>(())
+            };
         futures::future::try_join(receivers, senders).await?;
         Ok(())
     }
 
     /// One lane of the messages: every so many of them, at its own times.
-    async fn send(&self, room: &Room, lane: usize) -> Result<()> {
+    async fn send(&self, room: &Room, lane: usize, lanes: usize) -> Result<()> {
         let mut conn = Conn::open(self.address).await?;
-        let lanes = (ROOMS * CONNECTIONS) as f64;
+        let lanes = lanes as f64;
         let (period, target) = (lanes / self.rate, send_target(&room.room));
         let begin = Instant::now() + Duration::from_secs_f64(period * lane as f64 / lanes);
         for number in 0.. {
@@ -151,9 +200,9 @@ impl Course<'_> {
         Ok(())
     }
 
-    async fn receive(&self, room: &Room) -> Result<()> {
+    async fn receive(&self, account: &Account, filter: &str) -> Result<()> {
         let mut conn = Conn::open(self.address).await?;
-        let (token, filter) = (&room.receiver.token, Some(room.filter.as_str()));
+        let (token, filter) = (&account.token, Some(filter));
         let mut since = matrix::sync_token(&mut conn, token, None, filter).await?;
         let mut stop = self.stop.subscribe();
         loop {

@@ -1,8 +1,10 @@
-//! Sliding sync for accounts in few and in many rooms of which one is active, and its first window.
+//! Both kinds of incremental sync for accounts in few and in many rooms of which one is active, and the first window of
+//! sliding sync.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::ceilings::Ceilings;
 use crate::client::{Conn, encode};
 use crate::matrix::{self, Account, message, send_target, spread};
 use crate::measure::{Meter, median, micros_each};
@@ -29,10 +31,11 @@ struct Follower {
     rooms: usize,
     active: String,
     pos: String,
+    since: String,
 }
 
 /// Runs the scenario.
-pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+pub async fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) -> Result<()> {
     let home = Home::new(settings)?;
     let (server, _) = home.start()?;
     let mut conn = Conn::open(server.address).await?;
@@ -47,17 +50,25 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         first_windows(&mut conn, server.pid(), &account, rooms, report).await?;
         let mut pos = slide(&mut conn, &account, None, rooms - 1).await?;
         pos = slide(&mut conn, &account, Some(&pos), rooms - 1).await?;
+        let meter = Meter::start(server.pid())?;
+        let since = matrix::sync_token(&mut conn, &account.token, None, None).await?;
+        let usage = meter.stop()?;
+        let note = format!("{:.0} ms CPU", usage.server.as_secs_f64() * 1e3);
+        let wall = usage.wall.as_secs_f64() * 1e3;
+        report.add(Row::new(format!("initial /sync, {rooms} rooms"), wall, "ms").note(note));
         followers.push(Follower {
-            account,
             rooms,
             active: made.into_iter().next().unwrap_or_default(),
             pos,
+            since,
+            account,
         });
     }
-    let mut costs = vec![Vec::new(); followers.len()];
+    let mut sliding = vec![Vec::new(); followers.len()];
+    let mut plain = sliding.clone();
     for round in 0..ROUNDS {
-        for (follower, costs) in followers.iter_mut().zip(&mut costs) {
-            let mut spent = 0.0;
+        for (at, follower) in followers.iter_mut().enumerate() {
+            let (mut spent, mut spent_plain) = (0.0, 0.0);
             for number in 0..CALLS {
                 let path = format!("{}{round}-{number}", send_target(&follower.active));
                 conn.ok("PUT", &path, &follower.account.token, &message("news "))
@@ -71,24 +82,31 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
                 )
                 .await?;
                 spent += micros_each(meter.stop()?.server, 1);
+                let token = &follower.account.token;
+                let meter = Meter::start(server.pid())?;
+                follower.since = matrix::sync_token(&mut conn, token, Some(&follower.since), None).await?;
+                spent_plain += micros_each(meter.stop()?.server, 1);
             }
-            costs.push(spent / CALLS as f64 / 1e3);
+            sliding[at].push(spent / CALLS as f64 / 1e3);
+            plain[at].push(spent_plain / CALLS as f64 / 1e3);
         }
     }
-    let medians: Vec<f64> = costs.iter_mut().map(|costs| median(costs)).collect();
-    for (each, follower) in medians.iter().zip(&followers) {
-        let figure = format!("incremental sliding sync, one of {} rooms active", follower.rooms);
-        report.add(Row::new(figure, *each, "ms CPU"));
+    for (what, mut costs) in [("sliding sync", sliding), ("/sync", plain)] {
+        let medians: Vec<f64> = costs.iter_mut().map(|costs| median(costs)).collect();
+        for (each, follower) in medians.iter().zip(&followers) {
+            let figure = format!("incremental {what}, one of {} rooms active", follower.rooms);
+            report.add(Row::new(figure, *each, "ms CPU").ceiling(ceilings.at(1).echo / 1e3));
+        }
+        let ratio = medians[medians.len() - 1] / medians[0];
+        report.add(
+            Row::new(
+                format!("incremental {what}, many rooms against few"),
+                ratio,
+                "times",
+            )
+            .at_most(1.5),
+        );
     }
-    let (least, most) = (medians[0], medians[medians.len() - 1]);
-    report.add(
-        Row::new(
-            "incremental sliding sync, many rooms against few".to_owned(),
-            most / least,
-            "times",
-        )
-        .at_most(1.5),
-    );
     server.stop()
 }
 

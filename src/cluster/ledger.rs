@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use hearth_core::metrics as names;
 use hearth_storage::Position;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -34,6 +35,7 @@ impl Ledger {
                     waiters: Vec::new(),
                 })
                 .rows += rows;
+            metrics::gauge!(names::OUTBOX_WAITING).increment(rows as f64);
         }
     }
 
@@ -44,6 +46,7 @@ impl Ledger {
             return;
         };
         open.rows -= 1;
+        metrics::gauge!(names::OUTBOX_WAITING).decrement(1.0);
         if open.rows > 0 {
             return;
         }
@@ -77,6 +80,8 @@ impl Ledger {
     pub(crate) fn stop(&self) {
         let mut state = self.0.lock();
         state.stopped = true;
+        let waiting: usize = state.open.values().map(|open| open.rows).sum();
+        metrics::gauge!(names::OUTBOX_WAITING).decrement(waiting as f64);
         state.open.clear();
     }
 }

@@ -33,6 +33,28 @@ pub const FEDERATION_REQUESTS: &str = "federation_requests_total";
 pub const FEDERATION_TRANSACTIONS_SENT: &str = "federation_transactions_sent_total";
 /// Counter by `source` (`server`, `notary`) and `outcome` (`success`, `failure`): fetches of other servers' keys.
 pub const KEY_FETCHES: &str = "federation_key_fetches_total";
+/// Gauge by `kind` (`pdu`, `edu`): what waits for other servers, in all.
+pub const FEDERATION_QUEUE: &str = "federation_queue_waiting";
+/// Gauge by `state` (`waiting`, `failing`): servers for which something waits, and those that did not take it.
+pub const FEDERATION_DESTINATIONS: &str = "federation_destinations";
+/// Gauge by `destination` and `kind`, for the servers for which most waits.
+pub const FEDERATION_DESTINATION_QUEUE: &str = "federation_destination_queue_waiting";
+/// Gauge by `destination` and `error` (a class, such as `status_502`): failures in a row, for the servers with most of them.
+pub const FEDERATION_DESTINATION_FAILURES: &str = "federation_destination_failures";
+/// Gauge: events of other servers that wait to be judged.
+pub const FEDERATION_INBOUND_WAITING: &str = "federation_inbound_waiting_events";
+/// Histogram: from the arrival of another server's event until its room has judged it.
+pub const FEDERATION_INBOUND_LAG: &str = "federation_inbound_lag_seconds";
+/// Gauge by `origin`: the age of the oldest event that waits, for the servers whose events wait longest.
+pub const FEDERATION_ORIGIN_LAG: &str = "federation_inbound_origin_lag_seconds";
+/// Gauge: rooms some of whose events are put off because they failed.
+pub const QUARANTINED_ROOMS: &str = "quarantined_rooms";
+/// Gauge by `room_id`: what resolving its states took so far, for the rooms where it took most.
+pub const STATE_RESOLUTION_ROOM: &str = "state_resolution_room_seconds";
+/// Histogram over the rooms in memory, made when it is asked for: how many forward extremities they have.
+pub const ROOM_EXTREMITIES: &str = "room_forward_extremities";
+/// Gauge by `room_id`: forward extremities of the rooms that have most of them.
+pub const ROOM_EXTREMITIES_MOST: &str = "room_forward_extremities_most";
 /// Gauge with the label `version`, always 1.
 pub const BUILD_INFO: &str = "hearth_build_info";
 /// Gauge: Unix time at which the process started.
@@ -46,6 +68,12 @@ pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
+
+/// So many servers or rooms are named by a metric that names them: those that matter most.
+pub const NAMED_MAX: usize = 20;
+
+/// The bounds of [`ROOM_EXTREMITIES`].
+pub const EXTREMITY_BUCKETS: &[usize] = &[1, 2, 3, 5, 10, 20, 50, 100];
 
 /// What each metric is: (name, kind, help). The exporter and the tests read it.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
@@ -104,6 +132,61 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         KEY_FETCHES,
         Kind::Counter,
         "Fetches of other servers' keys, by source and outcome.",
+    ),
+    (
+        FEDERATION_QUEUE,
+        Kind::Gauge,
+        "What waits for other servers, by kind.",
+    ),
+    (
+        FEDERATION_DESTINATIONS,
+        Kind::Gauge,
+        "Servers for which something waits, and those that fail, by state.",
+    ),
+    (
+        FEDERATION_DESTINATION_QUEUE,
+        Kind::Gauge,
+        "What waits for the servers for which most waits, by destination and kind.",
+    ),
+    (
+        FEDERATION_DESTINATION_FAILURES,
+        Kind::Gauge,
+        "Failures in a row of the servers with most of them, by destination and last error.",
+    ),
+    (
+        FEDERATION_INBOUND_WAITING,
+        Kind::Gauge,
+        "Events of other servers that wait to be judged.",
+    ),
+    (
+        FEDERATION_INBOUND_LAG,
+        Kind::Histogram,
+        "Seconds from the arrival of another server's event until it is judged.",
+    ),
+    (
+        FEDERATION_ORIGIN_LAG,
+        Kind::Gauge,
+        "Age in seconds of the oldest waiting event, for the servers whose events wait longest, by origin.",
+    ),
+    (
+        QUARANTINED_ROOMS,
+        Kind::Gauge,
+        "Rooms some of whose events are put off because they failed.",
+    ),
+    (
+        STATE_RESOLUTION_ROOM,
+        Kind::Gauge,
+        "Seconds that resolving states took in the rooms where it took most, by room_id.",
+    ),
+    (
+        ROOM_EXTREMITIES,
+        Kind::Histogram,
+        "Forward extremities of the rooms in memory.",
+    ),
+    (
+        ROOM_EXTREMITIES_MOST,
+        Kind::Gauge,
+        "Forward extremities of the rooms that have most of them, by room_id.",
     ),
     (BUILD_INFO, Kind::Gauge, "Always 1; the label says the version."),
     (

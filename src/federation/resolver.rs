@@ -10,6 +10,7 @@ mod well_known;
 
 pub use name::{Host, HostPort};
 pub use srv::{Dns, NoDns, Srv};
+pub use well_known::read_well_known;
 
 use std::sync::Arc;
 

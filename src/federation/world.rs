@@ -48,6 +48,7 @@ impl Transport for Others {
                 status: None,
                 retry_after_ms: None,
                 why: "down".to_owned(),
+                sort: "unreachable",
             });
         }
         let answers = self.answers.lock();

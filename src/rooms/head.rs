@@ -211,6 +211,8 @@ pub struct View {
     pub joined: u32,
     /// How many members are invited.
     pub invited: u32,
+    /// How many forward extremities there are.
+    pub extremities: u32,
 }
 
 /// The state that authorization reads, parsed once and replaced as events change it.
@@ -419,6 +421,7 @@ impl Head {
             root: self.record.root,
             joined: self.record.joined,
             invited: self.record.invited,
+            extremities: u32::try_from(self.record.tips.len()).unwrap_or(u32::MAX),
         }
     }
 }

@@ -35,6 +35,7 @@ mod lacking;
 mod load;
 mod locks;
 mod membership;
+mod observe;
 mod partial;
 mod policy;
 mod purge;
@@ -67,6 +68,7 @@ pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use event_room::EventRoom;
 pub use head::{Membership, View};
 pub use input::{DELAYED_DEVICE, NewEvent, Sent, Txn};
+pub use observe::Extremities;
 pub use policy::{POLICY_KEY_ID, PolicyServer};
 pub use purge::Purged;
 pub use receipts::{Receipt, ReceiptKind};
@@ -101,6 +103,8 @@ pub struct Change {
     pub devices: bool,
     /// Memberships.
     pub members: Vec<MemberChange>,
+    /// When the operation began, of one that adds events.
+    pub began: Option<std::time::Instant>,
 }
 
 /// A notice that a room changed: a hint to read, given after the change is readable.
@@ -170,6 +174,8 @@ pub struct Rooms {
     ephemeral_start: u64,
     remote: std::sync::OnceLock<Arc<dyn RemoteServers>>,
     pub(crate) pool: hearth_core::Pool,
+    /// What resolving states took, by room.
+    pub(crate) costs: observe::Costs,
 }
 
 impl Rooms {
@@ -210,6 +216,7 @@ impl Rooms {
             ephemeral_start: u64::from_be_bytes(start) >> 16,
             remote: std::sync::OnceLock::new(),
             pool: config.pool,
+            costs: observe::Costs::default(),
         });
         directory::register(&rooms);
         device_lists::register(&rooms);

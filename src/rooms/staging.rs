@@ -126,6 +126,8 @@ pub(crate) struct Staging<'a> {
     rows: hearth_storage::Batch,
     /// Running totals of the threads that the operation adds to.
     thread_counts: HashMap<Short, crate::unread::ThreadCount>,
+    /// When the operation began.
+    began: std::time::Instant,
 }
 
 impl<'a> Staging<'a> {
@@ -148,6 +150,7 @@ impl<'a> Staging<'a> {
             completes: None,
             rows: hearth_storage::Batch::new(),
             thread_counts: HashMap::new(),
+            began: std::time::Instant::now(),
         }
     }
 

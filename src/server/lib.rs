@@ -19,6 +19,7 @@ mod outbound_server;
 pub mod pages;
 pub mod remote_media;
 mod request;
+mod samples;
 pub mod server;
 pub mod tls;
 pub mod wiring;

@@ -19,6 +19,8 @@ pub trait Facts: Send + Sync {
     fn ready(&self) -> bool;
     /// Bytes of the storage engine.
     fn storage_bytes(&self) -> Option<u64>;
+    /// What is counted only when it is asked for, as Prometheus reads it.
+    fn samples(&self) -> String;
 }
 
 struct Pages {
@@ -58,7 +60,8 @@ async fn ready(State(pages): State<Arc<Pages>>) -> Response {
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
-    let text = crate::metrics::render(pages.facts.storage_bytes());
+    let mut text = crate::metrics::render(pages.facts.storage_bytes());
+    text.push_str(&pages.facts.samples());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

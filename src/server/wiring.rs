@@ -328,6 +328,9 @@ impl Parts {
     pub fn facts(&self) -> Arc<dyn Facts> {
         Arc::new(PageFacts {
             log: self.log.clone(),
+            rooms: self.rooms.clone(),
+            federation: self.api.federation.clone(),
+            clock: self.api.clock.clone(),
             shutdown: self.shutdown.clone(),
         })
     }
@@ -555,6 +558,9 @@ fn open_log(
 
 struct PageFacts {
     log: Arc<Log>,
+    rooms: Arc<Rooms>,
+    federation: Arc<Federation>,
+    clock: SharedClock,
     shutdown: Shutdown,
 }
 
@@ -567,5 +573,12 @@ impl Facts for PageFacts {
 
     fn storage_bytes(&self) -> Option<u64> {
         Some(self.log.engine().usage_bytes())
+    }
+
+    fn samples(&self) -> String {
+        let mut text = String::new();
+        crate::samples::rooms(&self.rooms, &mut text);
+        crate::samples::federation(&self.federation, self.clock.now_ms(), &mut text);
+        text
     }
 }

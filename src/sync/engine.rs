@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hearth_core::{Shutdown, clock::SharedClock, limits, metrics as names, random::SharedRandom, tasks};
@@ -131,6 +131,13 @@ impl Drop for Waiting {
     }
 }
 
+/// A sync that waited tells of rooms: how long their first news took.
+pub(crate) fn delivered(news: Option<Instant>) {
+    if let Some(news) = news {
+        metrics::histogram!(names::MESSAGE_LATENCY).record(news.elapsed().as_secs_f64());
+    }
+}
+
 impl SyncEngine {
     /// The engine over the rooms and users of a server. Listens to their changes from now on.
     pub fn new(
@@ -221,10 +228,8 @@ impl SyncEngine {
             }
         };
         self.remember(request, &index, &view);
-        if waiting.is_some()
-            && let Some(news) = news.filter(|_| !view.joined.is_empty())
-        {
-            metrics::histogram!(names::MESSAGE_LATENCY).record(news.elapsed().as_secs_f64());
+        if waiting.is_some() && !view.joined.is_empty() {
+            delivered(news);
         }
         drop(presence);
         Ok(view)

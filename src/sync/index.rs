@@ -75,7 +75,7 @@ pub(crate) struct IndexState {
     began: BTreeSet<(Position, EntityKey)>,
     typing: BTreeMap<u64, EntityKey>,
     typing_count: u64,
-    /// When the first thing happened that no sync has told of yet.
+    /// When the first thing began that no sync has told of yet.
     pub(crate) first_news: Option<Instant>,
     /// What each device was sent of members.
     pub(crate) lazy: LazyMembers,
@@ -96,12 +96,20 @@ impl UserIndex {
         }
     }
 
-    /// A room's last position moved; `active` says whether the room itself did, and when.
-    pub(crate) fn touch(&self, key: EntityKey, position: Position, active: Option<u64>) {
+    /// A room's last position moved; `active` says whether the room itself did, and when; `began` when the operation
+    /// did that moved it.
+    pub(crate) fn touch(
+        &self,
+        key: EntityKey,
+        position: Position,
+        active: Option<u64>,
+        began: Option<Instant>,
+    ) {
         let mut state = self.state.lock();
         if state.has(key) {
             state.move_to(key, position);
-            state.first_news.get_or_insert_with(Instant::now);
+            let began = began.unwrap_or_else(Instant::now);
+            state.first_news.get_or_insert(began);
             if let Some(order) = &mut state.sliding {
                 order.touch(key, active);
             }

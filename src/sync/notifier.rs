@@ -110,7 +110,7 @@ impl Notifier {
         };
         let active = changed.change.timeline.then(|| self.clock.now_ms());
         for index in watchers.iter() {
-            index.touch(changed.room.key(), changed.position, active);
+            index.touch(changed.room.key(), changed.position, active, changed.change.began);
         }
         self.touched.lock().extend(watchers.iter().cloned());
     }

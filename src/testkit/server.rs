@@ -61,6 +61,7 @@ impl TestServer {
         config.shards = shards;
         // The index has threads of its own, which a simulation does not steer.
         config.message_search.enabled = false;
+        config.admins = vec![format!("@admin:{name}")];
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start_simulated(config, Arc::new(MemoryEngine::new()), folder, seed, network)
     }

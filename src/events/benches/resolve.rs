@@ -1,14 +1,14 @@
 //! What resolving the forks of a room costs, here and with Ruma, by the size of the room and of the conflict.
 //!
 //! Ruma is given the whole state sets and their auth chains ready-made; what it costs to have them is not counted. This crate is given the
-//! keys that differ, and is asked about the rest.
+//! keys that differ, and is asked about the rest. It prints the table of docs/benchmarks.md; both results are compared.
 
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hearth_events::{
     AuthInput, Conflict, EventNo, KeyNo, Pdu, ResolveEvent, ResolveSource, Rules, SourceError, auth_types,
     resolve, rules,
@@ -22,6 +22,8 @@ use ruma::{
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+/// Each resolution is measured for about so long.
+const MEASURED: Duration = Duration::from_millis(400);
 /// One in so many joins is followed by new power levels, as rooms collect them over the years.
 const JOINS_PER_POWER_LEVELS: usize = 500;
 
@@ -314,52 +316,109 @@ impl ForRuma {
     }
 }
 
-fn resolution(c: &mut Criterion) {
-    for (members, forks, changes) in [
-        (1_000, 2, 1),
-        (1_000, 2, 100),
-        (1_000, 20, 10),
-        (10_000, 2, 1),
-        (10_000, 2, 100),
-        (10_000, 20, 10),
-        (100_000, 2, 1),
-        (100_000, 2, 100),
-        (100_000, 20, 10),
-    ] {
-        let room = Room::new(members, forks, changes);
-        let name = format!("{members} members, {forks} forks with {changes} changes");
-        let conflicts = room.conflicts();
-        let ours = resolve(room.rules, forks, &conflicts, &room).expect("a result");
-        c.bench_function(&format!("{name}, hearth"), |b| {
-            b.iter(|| resolve(room.rules, forks, black_box(&conflicts), &room));
-        });
-        let theirs = ForRuma::new(&room);
-        let resolved = theirs.resolve(room.rules, theirs.chains.clone());
-        for (key, value) in ours.keys {
-            let (key, _) = room
-                .key_nos
-                .iter()
-                .find(|(_, no)| **no == key)
-                .expect("a known key");
-            let value = value.map(|no| &room.events[no as usize].pdu.event_id);
-            assert_eq!(
-                resolved.get(&(key.0.as_str().into(), key.1.clone())),
-                value,
-                "{key:?}"
-            );
-        }
-        let mut group = c.benchmark_group("ruma");
-        group.sample_size(10);
-        group.bench_function(name, |b| {
-            b.iter_batched(
-                || theirs.chains.clone(),
-                |chains| theirs.resolve(room.rules, black_box(chains)).len(),
-                BatchSize::PerIteration,
-            );
-        });
-        group.finish();
+/// Checks that both come to the same.
+fn compare(room: &Room, ours: &[(KeyNo, Option<EventNo>)], theirs: &StateMap<OwnedEventId>) {
+    let names: HashMap<KeyNo, &Key> = room.key_nos.iter().map(|(key, no)| (*no, key)).collect();
+    for (no, value) in ours {
+        let key = names[no];
+        let value = value.map(|no| &room.events[no as usize].pdu.event_id);
+        assert_eq!(
+            theirs.get(&(key.0.as_str().into(), key.1.clone())),
+            value,
+            "{key:?}"
+        );
     }
 }
 
-criterion_group!(benches, resolution);
-criterion_main!(benches);
+/// Milliseconds of the middle one of several runs, at least three and for a while.
+fn median_ms(mut run: impl FnMut() -> Duration) -> f64 {
+    let (mut times, mut spent) = (Vec::new(), Duration::ZERO);
+    while times.len() < 3 || (spent < MEASURED && times.len() < 1_000) {
+        let took = run();
+        spent += took;
+        times.push(took);
+    }
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+fn timed<T>(run: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    let made = black_box(run());
+    let took = start.elapsed();
+    // What it costs to let go of the result is the caller's affair.
+    drop(made);
+    took
+}
+
+/// Members, forks, and changes in each fork.
+pub const CASES: &[(usize, usize, usize)] = &[
+    (1_000, 2, 1),
+    (1_000, 2, 100),
+    (1_000, 5, 10),
+    (1_000, 20, 1),
+    (1_000, 20, 10),
+    (1_000, 20, 100),
+    (10_000, 2, 1),
+    (10_000, 2, 100),
+    (10_000, 5, 10),
+    (10_000, 20, 1),
+    (10_000, 20, 10),
+    (10_000, 20, 100),
+    (100_000, 2, 1),
+    (100_000, 2, 100),
+    (100_000, 5, 10),
+    (100_000, 20, 1),
+    (100_000, 20, 10),
+    (100_000, 20, 100),
+];
+
+/// What one resolution costs.
+pub struct Cost {
+    /// On how many keys the forks differ.
+    pub keys: usize,
+    /// Milliseconds here.
+    pub own_ms: f64,
+    /// Milliseconds with Ruma.
+    pub ruma_ms: f64,
+}
+
+/// Measures a room of so many members with so many forks and changes in each.
+pub fn cost(members: usize, forks: usize, changes: usize) -> Cost {
+    let room = Room::new(members, forks, changes);
+    let conflicts = room.conflicts();
+    let ours = resolve(room.rules, forks, &conflicts, &room).expect("a result");
+    let own_ms =
+        median_ms(|| timed(|| resolve(room.rules, forks, black_box(&conflicts), &room).expect("a result")));
+    let theirs = ForRuma::new(&room);
+    compare(
+        &room,
+        &ours.keys,
+        &theirs.resolve(room.rules, theirs.chains.clone()),
+    );
+    let ruma_ms = median_ms(|| {
+        let chains = theirs.chains.clone();
+        timed(|| theirs.resolve(room.rules, chains))
+    });
+    Cost {
+        keys: conflicts.len(),
+        own_ms,
+        ruma_ms,
+    }
+}
+
+fn main() {
+    println!("| members | forks | changes in each | keys in conflict | hearth | Ruma | times |");
+    println!("|---|---|---|---|---|---|---|");
+    for (members, forks, changes) in CASES.iter().copied() {
+        let Cost {
+            keys,
+            own_ms,
+            ruma_ms,
+        } = cost(members, forks, changes);
+        println!(
+            "| {members} | {forks} | {changes} | {keys} | {own_ms:.3} ms | {ruma_ms:.2} ms | {:.0} |",
+            ruma_ms / own_ms
+        );
+    }
+}

@@ -283,6 +283,7 @@ fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
         status: Some(200),
         retry_after_ms: None,
         why: format!("the answer cannot be read: {error}"),
+        sort: "malformed",
     })
 }
 

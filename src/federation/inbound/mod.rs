@@ -8,6 +8,7 @@
 mod outside;
 mod queue;
 mod rows;
+mod status;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::edus::{Edu, Edus};
 use crate::outbound::{EDUS_MAX, Outbound, PDUS_MAX};
 use queue::RoomQueue;
 use rows::Rows;
+pub use status::{OriginStatus, RoomStatus};
 
 /// So many rooms judge events at once. Most of that time they wait for other servers.
 const ROOMS_AT_ONCE_MAX: usize = 64;
@@ -103,6 +105,37 @@ struct Transaction<'a> {
     edus: Vec<Value>,
 }
 
+impl<'a> Transaction<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, MatrixError> {
+        let transaction: Self = serde_json::from_slice(body)
+            .map_err(|error| MatrixError::bad_json(format!("The transaction cannot be read: {error}")))?;
+        if transaction.pdus.len() > PDUS_MAX || transaction.edus.len() > EDUS_MAX {
+            let sentence = format!("A transaction has at most {PDUS_MAX} PDUs and {EDUS_MAX} EDUs");
+            return Err(MatrixError::bad_json(sentence));
+        }
+        Ok(transaction)
+    }
+}
+
+/// Reads a transaction as far as no room is needed for it; how many events and EDUs make sense. For those who want to know
+/// whether anything that others may send does harm there.
+///
+/// # Errors
+/// What the sender would be told.
+pub fn examine(body: &[u8]) -> Result<(usize, usize), MatrixError> {
+    let transaction = Transaction::read(body)?;
+    let mut pdus = 0;
+    for text in transaction.pdus.iter().map(|pdu| pdu.get().as_bytes()) {
+        let read = Pdu::parse(unknown_rules(), text);
+        if read.is_err() {
+            let _ = id_of_malformed(text);
+        }
+        pdus += usize::from(room_of(text).is_some() && read.is_ok());
+    }
+    let edus = transaction.edus.into_iter().filter_map(Edu::read).count();
+    Ok((pdus, edus))
+}
+
 /// The events of a transaction for one room.
 type OfRoom<'a> = BTreeMap<OwnedRoomId, Vec<(String, &'a [u8])>>;
 
@@ -137,12 +170,14 @@ impl Inbound {
 
     /// Goes on with what a former process left. Needs a runtime.
     pub fn start(self: &Arc<Self>) -> Result<(), Error> {
-        for (room_id, origins) in self.rows.leftovers()? {
+        for (room_id, arrivals) in self.rows.leftovers()? {
             let Some(room) = self.rooms.get(&room_id)? else {
                 continue;
             };
             let queue = self.queue(room);
-            origins.into_iter().for_each(|origin| queue.found(origin));
+            arrivals
+                .into_iter()
+                .for_each(|(origin, received_ms)| queue.found(origin, received_ms));
             self.run(&queue);
         }
         Ok(())
@@ -156,12 +191,7 @@ impl Inbound {
         txn_id: &str,
         body: &[u8],
     ) -> Result<Value, MatrixError> {
-        let transaction: Transaction<'_> = serde_json::from_slice(body)
-            .map_err(|error| MatrixError::bad_json(format!("The transaction cannot be read: {error}")))?;
-        if transaction.pdus.len() > PDUS_MAX || transaction.edus.len() > EDUS_MAX {
-            let sentence = format!("A transaction has at most {PDUS_MAX} PDUs and {EDUS_MAX} EDUs");
-            return Err(MatrixError::bad_json(sentence));
-        }
+        let transaction = Transaction::read(body)?;
         self.outbound.wake(origin);
         let lock = self.lock_of(origin);
         let _one_at_a_time = lock.lock().await;
@@ -227,7 +257,7 @@ impl Inbound {
                 continue;
             };
             let queue = self.queue(room);
-            if !queue.admit(origin, events.len()) {
+            if !queue.admit(origin, now, events.len()) {
                 for (id, _) in events {
                     answers.insert(
                         id.clone(),

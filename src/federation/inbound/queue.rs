@@ -1,12 +1,12 @@
 //! The workers that take events out of rooms' queues: one a room, a bounded number at once, in turns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use hearth_core::tasks;
+use hearth_core::{metrics as names, tasks};
 use hearth_rooms::{Error, Received, Room};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Inbound;
 use super::rows::{Place, Waiting};
+use super::status::{OriginStatus, RoomStatus};
 
 /// So many events of a room are judged before another room has its turn.
 const TURN_EVENTS: usize = 16;
@@ -39,8 +40,8 @@ pub(crate) struct RoomQueue {
 
 #[derive(Default)]
 struct State {
-    /// How many events of each server wait.
-    waiting: BTreeMap<OwnedServerName, usize>,
+    /// When the events of each server that wait arrived, the oldest first.
+    waiting: BTreeMap<OwnedServerName, Arrivals>,
     is_running: bool,
     /// The last event before which all are judged.
     done: Option<Place>,
@@ -51,6 +52,35 @@ struct State {
     /// Events that cannot be checked, for want of a key of another server than the one that sent them: each waits by
     /// itself.
     unchecked: BTreeMap<Place, Failing>,
+}
+
+/// When events arrived: how many at which time.
+#[derive(Default)]
+struct Arrivals {
+    times: VecDeque<(u64, usize)>,
+    count: usize,
+}
+
+impl Arrivals {
+    fn add(&mut self, at_ms: u64, count: usize) {
+        self.count += count;
+        match self.times.back_mut() {
+            Some((last, events)) if *last == at_ms => *events += count,
+            _ => self.times.push_back((at_ms, count)),
+        }
+    }
+
+    /// The oldest is judged.
+    fn take(&mut self) {
+        let Some((_, events)) = self.times.front_mut() else {
+            return;
+        };
+        *events -= 1;
+        if *events == 0 {
+            self.times.pop_front();
+        }
+        self.count -= 1;
+    }
 }
 
 /// How a server's events in a room, or one event, fail.
@@ -101,20 +131,22 @@ impl RoomQueue {
     }
 
     /// Whether a server may add so many events; if so they count from now on.
-    pub(crate) fn admit(&self, origin: &ServerName, count: usize) -> bool {
+    pub(crate) fn admit(&self, origin: &ServerName, now_ms: u64, count: usize) -> bool {
         let mut state = self.state.lock();
-        let all: usize = state.waiting.values().sum();
-        let own = state.waiting.get(origin).copied().unwrap_or(0);
+        let all: usize = state.waiting.values().map(|arrivals| arrivals.count).sum();
+        let own = state.waiting.get(origin).map_or(0, |arrivals| arrivals.count);
         let fits = all + count <= ROOM_MAX_EVENTS && own + count <= ROOM_MAX_EVENTS_OF_ORIGIN;
         if fits {
-            *state.waiting.entry(origin.to_owned()).or_default() += count;
+            let arrivals = state.waiting.entry(origin.to_owned()).or_default();
+            arrivals.add(now_ms, count);
         }
         fits
     }
 
     /// Counts events that were there before the process.
-    pub(crate) fn found(&self, origin: OwnedServerName) {
-        *self.state.lock().waiting.entry(origin).or_default() += 1;
+    pub(crate) fn found(&self, origin: OwnedServerName, received_ms: u64) {
+        let mut state = self.state.lock();
+        state.waiting.entry(origin).or_default().add(received_ms, 1);
     }
 
     fn judged(&self, waiting: &Waiting, is_first: bool) {
@@ -124,11 +156,30 @@ impl RoomQueue {
             true => state.pass(waiting.place),
             false => drop(state.judged.insert(waiting.place)),
         }
-        if let Some(count) = state.waiting.get_mut(&waiting.origin) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(arrivals) = state.waiting.get_mut(&waiting.origin) {
+            arrivals.take();
+            if arrivals.count == 0 {
                 state.waiting.remove(&waiting.origin);
             }
+        }
+    }
+
+    /// How much waits, whose and since when.
+    pub(super) fn status(&self) -> RoomStatus {
+        let state = self.state.lock();
+        let now = Instant::now();
+        let origins = state.waiting.iter().map(|(origin, arrivals)| OriginStatus {
+            origin: origin.clone(),
+            waiting: arrivals.count,
+            oldest_ms: arrivals.times.front().map_or(0, |(at_ms, _)| *at_ms),
+            failures: state.failing.get(origin).map_or(0, |failing| failing.times),
+            paused: state.failing.get(origin).map_or(Duration::ZERO, |failing| {
+                failing.until.saturating_duration_since(now)
+            }),
+        });
+        RoomStatus {
+            room: self.room.id().to_owned(),
+            origins: origins.collect(),
         }
     }
 
@@ -299,6 +350,9 @@ impl Inbound {
             }
         }
         queue.judged(waiting, is_first);
+        let lag_ms = self.clock.now_ms().saturating_sub(waiting.received_ms);
+        metrics::histogram!(names::FEDERATION_INBOUND_LAG)
+            .record(Duration::from_millis(lag_ms).as_secs_f64());
         self.rows.remove(queue.room.key(), waiting.place);
         Ok(true)
     }

@@ -20,8 +20,13 @@ pub(crate) type Place = (Position, u16);
 pub(crate) struct Waiting {
     pub(crate) place: Place,
     pub(crate) origin: OwnedServerName,
+    /// When it arrived.
+    pub(crate) received_ms: u64,
     pub(crate) pdu: Vec<u8>,
 }
+
+/// Of which server an event is that waits, and when it arrived.
+pub(crate) type Arrival = (OwnedServerName, u64);
 
 pub(crate) struct Rows(Arc<Cluster>);
 
@@ -102,26 +107,27 @@ impl Rows {
         self.0.log().defer(batch);
     }
 
-    /// The rooms whose queue is not empty, with the origins of what waits.
-    pub(crate) fn leftovers(&self) -> Result<Vec<(OwnedRoomId, Vec<OwnedServerName>)>, Error> {
-        let mut rooms: Vec<(EntityKey, Vec<OwnedServerName>)> = Vec::new();
+    /// The rooms whose queue is not empty, with the origins of what waits and when it arrived.
+    pub(crate) fn leftovers(&self) -> Result<Vec<(OwnedRoomId, Vec<Arrival>)>, Error> {
+        let mut rooms: Vec<(EntityKey, Vec<Arrival>)> = Vec::new();
         self.reader()
             .scan(Family::RoomInbound, &[], &[0xFF], false, &mut |row, value| {
                 let waiting = RoomInboundKey::decode(row)
-                    .and_then(|key| Some((key.room, decode((key.position, key.index), value)?.origin)));
-                if let Some((room, origin)) = waiting {
+                    .and_then(|key| Some((key.room, decode((key.position, key.index), value)?)));
+                if let Some((room, waiting)) = waiting {
+                    let arrival = (waiting.origin, waiting.received_ms);
                     match rooms.last_mut().filter(|(last, _)| *last == room) {
-                        Some((_, origins)) => origins.push(origin),
-                        None => rooms.push((room, vec![origin])),
+                        Some((_, arrivals)) => arrivals.push(arrival),
+                        None => rooms.push((room, vec![arrival])),
                     }
                 }
                 true
             })?;
         let mut found = Vec::new();
-        for (room, origins) in rooms {
+        for (room, arrivals) in rooms {
             let name = name_of(self.reader(), EntityKind::Room, room)?;
             let name = name.and_then(|name| OwnedRoomId::try_from(name).ok());
-            found.extend(name.map(|name| (name, origins)));
+            found.extend(name.map(|name| (name, arrivals)));
         }
         Ok(found)
     }
@@ -141,12 +147,13 @@ fn decode(place: Place, value: &[u8]) -> Option<Waiting> {
     let (&TAG, mut rest) = value.split_first()? else {
         return None;
     };
-    let _received_ms: [u8; 8] = take(&mut rest)?;
+    let received_ms: [u8; 8] = take(&mut rest)?;
     let length = usize::try_from(take_varint(&mut rest)?).ok()?;
     let origin = std::str::from_utf8(take_slice(&mut rest, length)?).ok()?;
     Some(Waiting {
         place,
         origin: OwnedServerName::try_from(origin).ok()?,
+        received_ms: u64::from_be_bytes(received_ms),
         pdu: rest.to_vec(),
     })
 }
@@ -163,6 +170,7 @@ mod tests {
         let expected = Waiting {
             place: (3, 1),
             origin: server_name!("b.example").to_owned(),
+            received_ms: 5,
             pdu: b"{}".to_vec(),
         };
         assert_eq!(decode((3, 1), &value), Some(expected));

@@ -120,9 +120,18 @@ async fn a_server_that_fails_holds_up_no_other_in_the_room() {
         .await;
     pass(0).await;
     assert_eq!(judged(&world), ["away", "fine"]);
+    let status = world.inbound.status();
+    assert!(status.len() == 1 && status[0].is_quarantined(), "{status:?}");
+    let origin = &status[0].origins[0];
+    assert_eq!(
+        (origin.origin.as_str(), origin.waiting, origin.failures),
+        ("b", 2, 1)
+    );
+    assert!(origin.oldest_ms > 0 && !origin.paused.is_zero());
     world.judge.failing.lock().clear();
     pass(3600).await;
     assert_eq!(judged(&world), ["away", "fine", "away", "behind"]);
+    assert!(world.inbound.status().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

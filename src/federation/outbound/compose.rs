@@ -17,6 +17,8 @@ pub(crate) struct Transaction {
     pub(crate) events: Vec<QueuedEvent>,
     /// The rooms that it catches up on, with the newest event that was known.
     pub(crate) caught_up: Vec<(OwnedRoomId, Short)>,
+    /// How many ephemeral messages it has.
+    pub(crate) ephemera: usize,
     /// The positions of its messages to devices.
     pub(crate) to_device: Vec<Position>,
     /// The device lists that it tells of, with what the server will know then.
@@ -40,9 +42,10 @@ impl Outbound {
         let mut edus = Vec::new();
         let (to_device, known_to_device) = self.compose_to_device(destination, &mut edus)?;
         let lists = self.compose_lists(destination, &mut edus)?;
+        let durable_edus = edus.len();
         let (queued, lossy) = {
             let mut state = destination.state.lock();
-            edus.extend(state.ephemera.take(EDUS_MAX.saturating_sub(edus.len())));
+            edus.extend(state.ephemera.take(EDUS_MAX.saturating_sub(durable_edus)));
             let sendable = state.queue.iter().take(PDUS_MAX);
             let sendable = sendable
                 .take_while(|event| event.after <= known_to_device)
@@ -74,6 +77,7 @@ impl Outbound {
         if is_empty && queued.is_empty() && caught_up.is_empty() && lists.is_empty() {
             return Ok(None);
         }
+        let ephemera = edus.len() - durable_edus;
         let body = json!({
             "origin": self.server_name(),
             "origin_server_ts": self.clock.now_ms(),
@@ -85,6 +89,7 @@ impl Outbound {
             body,
             events: queued,
             caught_up,
+            ephemera,
             to_device,
             lists,
         }))

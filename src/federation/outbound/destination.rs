@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::ephemeral::{Ephemera, EphemeralKey};
 use super::rows::Waiting;
 use super::tracker::Share;
+use super::transport::Failure;
 
 /// So many events wait in memory for a server that answers: beyond it the room's newest event stands for them.
 pub(crate) const QUEUE_MAX_EVENTS: usize = 1_000;
@@ -42,17 +43,21 @@ pub(crate) struct State {
     pub(crate) to_device_sent: Position,
     /// How many messages to devices wait, roughly.
     pub(crate) to_device_waiting: usize,
+    /// How many events, and how many ephemeral messages, are in the transaction that is on its way.
+    pub(crate) in_flight: (usize, usize),
     /// Whether a worker runs.
     pub(crate) is_running: bool,
     /// How often in a row it failed.
     pub(crate) failures: u32,
+    /// When the first of these failures was, by the clock.
+    pub(crate) failing_since_ms: Option<u64>,
     /// When the last attempt began.
     pub(crate) tried_at: Option<Instant>,
     /// The next attempt.
     pub(crate) retry_at: Option<Instant>,
     /// The server was heard of: no reason to wait.
     pub(crate) is_woken: bool,
-    pub(crate) last_error: Option<String>,
+    pub(crate) last_error: Option<Failure>,
 }
 
 /// An event to be sent.

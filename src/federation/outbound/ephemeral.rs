@@ -39,6 +39,10 @@ impl Ephemera {
         self.0.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn push(&mut self, key: EphemeralKey, content: Value) {
         if let Some(at) = self.0.iter().position(|(other, _)| *other == key) {
             self.0.remove(at);

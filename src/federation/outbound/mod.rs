@@ -15,6 +15,7 @@ mod ephemeral;
 mod reader;
 mod rows;
 mod sources;
+mod status;
 pub(crate) mod targets;
 mod to_device;
 mod tracker;
@@ -40,6 +41,7 @@ use tokio::sync::Notify;
 
 use destination::Destination;
 use rows::Rows;
+pub use status::DestinationStatus;
 pub use transport::{Failure, Transport};
 
 /// The most events and other messages of one transaction, set by the specification.
@@ -110,23 +112,6 @@ pub(crate) trait Watcher: Send + Sync {
 
     /// Any member's membership may have changed without an event in the timeline.
     async fn members(&self, room: &hearth_rooms::Room) -> Result<(), Error>;
-}
-
-/// The state of one server's queue, for people.
-#[derive(Clone, Debug)]
-pub struct DestinationStatus {
-    /// The server.
-    pub server: OwnedServerName,
-    /// How many events wait in memory.
-    pub queued_events: usize,
-    /// In how many rooms it misses something.
-    pub rooms_behind: usize,
-    /// How many messages to devices wait, roughly.
-    pub to_device: usize,
-    /// How often in a row it failed.
-    pub failures: u32,
-    /// The last error.
-    pub last_error: Option<String>,
 }
 
 impl Outbound {
@@ -202,26 +187,6 @@ impl Outbound {
             drop(state);
             destination.news.notify_one();
         }
-    }
-
-    /// The servers for which something waits.
-    pub fn status(&self) -> Vec<DestinationStatus> {
-        let all = self.destinations.iter();
-        let all = all.map(|entry| {
-            let state = entry.state.lock();
-            DestinationStatus {
-                server: entry.name.clone(),
-                queued_events: state.queue.len(),
-                rooms_behind: state.rooms.len(),
-                to_device: state.to_device_waiting,
-                failures: state.failures,
-                last_error: state.last_error.clone(),
-            }
-        });
-        all.filter(|status| {
-            status.queued_events + status.rooms_behind + status.to_device > 0 || status.failures > 0
-        })
-        .collect()
     }
 
     /// Adds someone who sees each event.

@@ -143,6 +143,11 @@ impl Rows {
         )?)
     }
 
+    /// Whether a server ever had rows.
+    pub(crate) fn is_known(&self, server: &ServerName) -> Result<bool> {
+        Ok(self.key(server)?.is_some())
+    }
+
     /// Changes a server's rows in one batch. The entity is made if need be.
     pub(crate) async fn write(
         &self,

@@ -66,6 +66,19 @@ async fn a_transaction_is_repeated_as_it_was_with_growing_pauses() {
     assert_eq!(status.len(), 1);
     assert_eq!(status[0].rooms_behind, 1);
     assert_eq!(status[0].last_error.as_deref(), Some("down"));
+    assert_eq!(status[0].error_class.as_deref(), Some("unreachable"));
+    assert_eq!(status[0].queued_pdus, 1, "the one that is on its way");
+    assert!(status[0].pause_ms >= 800 && status[0].tried_ms >= status[0].failing_since_ms);
+    let known = world
+        .outbound
+        .status_of(&status[0].server)
+        .expect("it can be read");
+    assert_eq!(known.map(|one| one.failures), Some(status[0].failures));
+    let rooms = world
+        .outbound
+        .rooms_behind(&status[0].server)
+        .expect("they can be read");
+    assert_eq!(rooms.map(|rooms| rooms.len()), Some(1));
     // Much later it is heard of, and tried at once.
     pass(4 * 3600).await;
     world.others.down.lock().clear();

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hearth_core::http::TransportError;
 
 use crate::{Client, ClientError, FedRequest};
 
@@ -14,6 +15,8 @@ pub struct Failure {
     pub retry_after_ms: Option<u64>,
     /// The sentence for the log.
     pub why: String,
+    /// The sort of error where there was no status: one of a few words, for metrics.
+    pub sort: &'static str,
 }
 
 impl std::fmt::Display for Failure {
@@ -54,6 +57,18 @@ impl Transport for Client {
 
 impl Failure {
     fn of(error: &ClientError) -> Self {
+        let sort = match error {
+            ClientError::Status { .. } => "status",
+            ClientError::Transport { error, .. } => match error {
+                TransportError::Unreachable(_) => "unreachable",
+                TransportError::Timeout => "timeout",
+                TransportError::TooLarge => "too_large",
+                TransportError::Refused(_) => "not_allowed",
+            },
+            ClientError::Resting { .. } => "resting",
+            ClientError::Malformed { .. } => "malformed",
+            ClientError::Request { .. } => "request",
+        };
         let (status, retry_after_ms) = match error {
             ClientError::Status { status, body, .. } => {
                 let after = body.get("retry_after_ms").and_then(serde_json::Value::as_u64);
@@ -65,6 +80,15 @@ impl Failure {
             status,
             retry_after_ms,
             why: error.to_string(),
+            sort,
+        }
+    }
+
+    /// What sort of error it was, without anything that differs from server to server.
+    pub fn class(&self) -> String {
+        match self.status {
+            Some(status) => format!("status_{status}"),
+            None => self.sort.to_owned(),
         }
     }
 }

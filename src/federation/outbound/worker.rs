@@ -56,7 +56,10 @@ impl Outbound {
         let Some(mut transaction) = self.compose(destination)? else {
             return Ok(!self.rest(destination));
         };
-        match self.deliver(destination, &mut transaction).await? {
+        destination.state.lock().in_flight = (transaction.events.len(), transaction.ephemera);
+        let delivered = self.deliver(destination, &mut transaction).await;
+        destination.state.lock().in_flight = (0, 0);
+        match delivered? {
             true => self.acknowledged(destination, transaction).await?,
             // It was given up; the rows say what is left.
             false => return Ok(!self.shutdown.is_triggered()),
@@ -152,7 +155,9 @@ impl Outbound {
         state.retry_at = Some(Instant::now() + Duration::from_millis(pause));
         state.ephemera.forget_typing();
         tracing::debug!(server = %destination.name, failures = state.failures, pause, %failure, "a server does not take a transaction");
-        state.last_error = Some(failure.to_string());
+        state.last_error = Some(failure.clone());
+        let now_ms = self.clock.now_ms();
+        state.failing_since_ms.get_or_insert(now_ms);
     }
 
     /// Waits for the next attempt; meanwhile what comes gets its durable row. False where the process stops.
@@ -273,6 +278,7 @@ impl Outbound {
             state.failures = 0;
             state.retry_at = None;
             state.last_error = None;
+            state.failing_since_ms = None;
             let is_newest = |row: Option<&super::destination::BehindRoom>, short, lossy: bool| {
                 row.is_some_and(|row| row.newest == short && row.is_lossy == lossy)
             };

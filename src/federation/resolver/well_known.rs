@@ -114,7 +114,7 @@ impl WellKnown {
             if response.status != 200 {
                 return Err(format!("status {}", response.status.as_u16()));
             }
-            let delegate = parse(&response.body)?;
+            let delegate = read_well_known(&response.body)?;
             return Ok((delegate, keep_ms(&response.headers, self.clock.now_ms())));
         }
         Err("too many redirects".to_owned())
@@ -153,7 +153,11 @@ fn after_error(before: Option<&Entry>, now_ms: u64) -> Entry {
     }
 }
 
-fn parse(body: &[u8]) -> Result<HostPort, String> {
+/// Reads a document at `/.well-known/matrix/server`: the name that it delegates to.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn read_well_known(body: &[u8]) -> Result<HostPort, String> {
     let document: Document = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     HostPort::parse(&document.server).ok_or_else(|| "m.server is no server name".to_owned())
 }
@@ -291,7 +295,7 @@ mod tests {
 
     #[test]
     fn documents() {
-        let good = parse(br#"{"m.server":"b.example:1", "more": []}"#).unwrap();
+        let good = read_well_known(br#"{"m.server":"b.example:1", "more": []}"#).unwrap();
         assert_eq!(good.to_string(), "b.example:1");
         for wrong in [
             &b""[..],
@@ -303,20 +307,24 @@ mod tests {
             br#"{"m.server": "a/b"}"#,
             b"<html>",
         ] {
-            assert!(parse(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+            assert!(
+                read_well_known(wrong).is_err(),
+                "{}",
+                String::from_utf8_lossy(wrong)
+            );
         }
     }
 
     proptest! {
         #[test]
         fn any_document_is_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            drop(parse(&body));
+            drop(read_well_known(&body));
         }
 
         #[test]
         fn any_name_in_a_document_is_read_or_refused(server in ".{0,60}") {
             let body = serde_json::json!({"m.server": server}).to_string();
-            let parsed = parse(body.as_bytes()).ok();
+            let parsed = read_well_known(body.as_bytes()).ok();
             prop_assert_eq!(parsed, HostPort::parse(&server));
         }
 

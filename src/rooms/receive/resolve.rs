@@ -85,6 +85,7 @@ impl Room {
         let root = state_tree::apply(&store, first, &changes, &mut nodes)?;
         let took = started.elapsed();
         metrics::histogram!(hearth_core::metrics::STATE_RESOLUTION_SECONDS).record(took.as_secs_f64());
+        self.0.rooms.costs.add(self.id(), took);
         tracing::debug!(room = %self.id(), states = roots.len(), conflicts = conflicts.len(), ?took, "state resolved");
         Ok((root, nodes))
     }

@@ -38,6 +38,7 @@ pub(crate) struct Staged {
     extra: Batch,
     completes: Option<Short>,
     unannotated: Vec<Annotation>,
+    began: std::time::Instant,
 }
 
 /// So many members whose membership changed without an event of theirs stand in the feed one by one.
@@ -132,6 +133,7 @@ impl Staging<'_> {
             extra: self.rows,
             completes: self.completes,
             unannotated: self.unannotated,
+            began: self.began,
         }
     }
 
@@ -364,6 +366,7 @@ impl Staged {
         let change = Change {
             timeline: self.root_changed || !added.is_empty(),
             members: self.members,
+            began: (!added.is_empty()).then_some(self.began),
             ..Change::default()
         };
         let note = RoomNote {

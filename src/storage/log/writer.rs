@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use hearth_core::metrics as names;
 use tokio::sync::oneshot;
 
 use super::ticket::{Entry, Filled};
@@ -141,7 +142,10 @@ impl Writer {
             return false;
         }
         self.encode(inner);
+        let started = Instant::now();
         let written = inner.engine.write(&self.batch, true);
+        metrics::histogram!(names::LOG_WRITE).record(started.elapsed().as_secs_f64());
+        metrics::histogram!(names::LOG_GROUP_SIZE).record(self.group.len() as f64);
         match written {
             Ok(()) => self.publish(inner),
             Err(error) => {

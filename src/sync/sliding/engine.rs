@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Error, Filter, SlidingPos, StateSide, SyncEngine, SyncRequest, SyncToken, ToDeviceToken,
-    engine::{Look, Waiting},
+    engine::{Look, Waiting, delivered},
     notifier::IndexGuard,
 };
 
@@ -76,18 +76,19 @@ impl SyncEngine {
         let mut waiting = None;
         // How far was looked in vain: what lies before need not be looked at again, but for rooms.
         let mut looked: Option<SyncToken> = None;
-        let answer = loop {
+        let (answer, news) = loop {
             let woken = index.notify.notified();
             tokio::pin!(woken);
             // Registered before anything is looked at, so that no wake-up is lost.
             woken.as_mut().enable();
+            let news = index.state.lock().first_news.take();
             let positions = self.rooms.log().published_all();
             let user_position = self.order_position(request, &index).await?;
             let read = (positions, user_position);
             let (answer, at_once) = self.find(request, &plain, &index, &turn, read, looked.as_ref())?;
             let at_once = at_once || request.pos.is_none() || self.shutdown.is_triggered();
             if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
-                break answer;
+                break (answer, news);
             }
             looked = turn
                 .connection()
@@ -103,6 +104,9 @@ impl SyncEngine {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
+        if waiting.is_some() && !answer.rooms.is_empty() {
+            delivered(news);
+        }
         drop(presence);
         Ok(answer)
     }

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// The edges that exist. A new one is a change of architecture: it needs a sentence in docs/architecture.md first.
 const EDGES: &[(&str, &str)] = &[
-    ("benches", "storage events core"),
+    ("benches", "testkit server rooms storage events core"),
     ("testkit", "server api storage core"),
     (
         "server",
@@ -298,6 +298,41 @@ fn tasks_are_spawned_in_one_place() {
         lines.is_empty(),
         "spawn by hearth_core::tasks::spawn:\n{}",
         lines.join("\n")
+    );
+}
+
+/// A metric that is described and never recorded shows nothing, for ever, and nobody notices.
+#[test]
+fn every_metric_is_recorded() {
+    let names = fs::read_to_string(root().join("src/core/metrics.rs")).expect("the names of metrics");
+    let names = names.lines().filter_map(|line| {
+        let name = line.strip_prefix("pub const ")?.strip_suffix(";")?;
+        name.contains(": &str")
+            .then(|| name.split(':').next().unwrap_or_default().to_owned())
+    });
+    let mut files = Vec::new();
+    manifests()
+        .iter()
+        .for_each(|manifest| sources(&manifest.folder, &mut files));
+    files.retain(|(path, _)| !path.ends_with("core/metrics.rs"));
+    let all: String = files.into_iter().map(|(_, text)| text).collect();
+    // Setting a series to zero at the start is not recording it.
+    let (before, zeroed) = all
+        .split_once("fn zero_what_may_not_have_happened() {")
+        .expect("that function");
+    let after = zeroed.split_once("\n}\n").expect("its end").1;
+    let missing: Vec<String> = names
+        .filter(|name| {
+            let uses = |text: &str| {
+                text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .any(|word| word == name)
+            };
+            !uses(before) && !uses(after)
+        })
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "these metrics are named and never recorded: {missing:?}"
     );
 }
 

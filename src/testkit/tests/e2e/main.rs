@@ -24,6 +24,7 @@ macro_rules! scenarios {
 }
 
 mod accounts;
+mod admin_federation;
 mod bad_input;
 mod create_room;
 mod crypto;
