@@ -57,7 +57,8 @@ impl FeedKind {
     pub const RoomEvent: FeedKind = FeedKind(1);
     /// A receipt came to a room.
     pub const RoomReceipt: FeedKind = FeedKind(2);
-    /// A room's state changed without a timeline event.
+    /// A membership changed without a timeline event of it; the reference is the short id of the member event that is
+    /// current now, or 0 where any member's may have changed.
     pub const RoomState: FeedKind = FeedKind(3);
     /// Something of a user changed; the reference is 1 if it was the devices or keys that others are told of.
     pub const UserChange: FeedKind = FeedKind(4);
