@@ -52,10 +52,12 @@ struct Measured {
 /// Runs the scenario.
 pub fn run(settings: &Settings, ceilings: &Ceilings, report: &mut Report) -> Result<()> {
     let folder = process::temporary(settings)?;
-    let sizes: Vec<usize> = SIZES
+    let mut sizes: Vec<usize> = SIZES
         .iter()
         .map(|size| settings.count(*size).max(SIZES[0]))
         .collect();
+    // Shrunk sizes may be equal.
+    sizes.dedup();
     // A thread of its own: the load program's runtime has one thread and is busy with this scenario.
     let figures = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
