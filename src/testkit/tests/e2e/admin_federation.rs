@@ -14,7 +14,8 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         if let Some(found) = ask().await {
             return found;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // A server that does not answer fails after a minute.
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     panic!("{what}: not in time");
 }
@@ -120,6 +121,8 @@ async fn destinations_come_in_pages_and_orders() {
         .post(&format!("/join/{}?via=hs1", encode(&room)), json!({}))
         .await
         .ok();
+    // Nothing is kept of a server until it is sent something.
+    admin.say(&room, "welcome").await;
     until("two destinations", async || {
         let listed = admin.get(DESTINATIONS).await.ok();
         (listed["total"] == 2).then_some(())
