@@ -127,7 +127,7 @@ fn start(folder: PathBuf, network: &SimNetwork) -> Server {
     let options = RocksOptions {
         memory_limit_bytes: MEMORY_BYTES,
     };
-    deps.engine = Arc::new(RocksEngine::open(&folder.join("data"), options).expect("the engine opens"));
+    deps.engine = Arc::new(RocksEngine::open(folder.join("data"), options).expect("the engine opens"));
     deps.pool = Pool::new(2);
     deps.clock = network.clock(NOW_MS);
     deps.outbound = network.link("hs1");
