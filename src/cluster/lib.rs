@@ -7,6 +7,7 @@
 
 mod ledger;
 mod pump;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use ledger::Ledger;
 use pump::{Pump, Row};
+pub use sweep::Fate;
 
 /// Where an outbox row stands: shard, position, index. It names the row for good.
 pub type Source = (ShardId, Position, u16);

@@ -210,3 +210,44 @@ async fn stopping_answers_those_who_wait() {
     assert_eq!(waited, Ok(1), "the change itself is durable");
     assert_eq!(outbox_rows(&log), 1, "it is delivered after the next start");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_sees_every_row_of_every_shard() {
+    let log = open(Arc::new(MemoryEngine::new()));
+    let cluster = Cluster::new(Arc::clone(&log));
+    let key = |number: u16| [number.to_be_bytes().as_slice(), &[7]].concat();
+    let slot = |number: u16| hearth_storage::Slot::new(number).unwrap();
+    // More than two pages, over all shards.
+    for number in (0..16_384).step_by(7) {
+        let mut batch = Batch::new();
+        batch.put(Family::RoomTxn, key(number), [(number % 3) as u8]);
+        cluster.commit(slot(number), |_| Record::of(batch)).await.unwrap();
+    }
+    let all = (0..16_384).step_by(7).count() as u64;
+    let judge = |_: &[u8], value: &[u8]| match value {
+        [0] => Fate::Remove,
+        [1] => Fate::Replace(vec![2]),
+        _ => Fate::Keep,
+    };
+    let pool = hearth_core::Pool::inline();
+    let changed = cluster.sweep(&pool, Family::RoomTxn, judge).await.unwrap();
+    let mut left = Vec::new();
+    log.engine()
+        .scan(Family::RoomTxn, &[], &[0xFF], false, &mut |_, value| {
+            left.push(value.to_vec());
+            true
+        })
+        .unwrap();
+    assert!(left.iter().all(|value| value == &[2]));
+    let twos = (0..16_384_u16)
+        .step_by(7)
+        .filter(|number| number % 3 == 2)
+        .count() as u64;
+    assert_eq!(changed, all - twos);
+    let zeros = (0..16_384_u16)
+        .step_by(7)
+        .filter(|number| number % 3 == 0)
+        .count();
+    assert_eq!(left.len(), all as usize - zeros);
+    assert_eq!(cluster.sweep(&pool, Family::RoomTxn, judge).await, Ok(0));
+}

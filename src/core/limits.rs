@@ -27,9 +27,9 @@ pub const SYNC_TIMELINE_MAX_EVENTS: usize = 100;
 pub const PAGE_DEFAULT_EVENTS: usize = 10;
 /// The most events in one page: bounds the work and the memory of one request.
 pub const PAGE_MAX_EVENTS: usize = 1_000;
-/// A sync token longer than this is stored in the user's shard and named (design, section 9): it
-/// must fit in a query string that every proxy takes.
-pub const SYNC_TOKEN_MAX_BYTES: usize = 1_024;
+/// The longest sync token that is looked at: one of a user with rooms in each of the 1,024 shards that a data directory can
+/// have at the most. With the usual 16 a token has about a hundred bytes; HTTP heads may have [`HEADER_MAX_BYTES`].
+pub const SYNC_TOKEN_MAX_BYTES: usize = 12 << 10;
 /// To-device messages in one sync, as other servers send.
 pub const TO_DEVICE_PAGE_MAX_MESSAGES: usize = 100;
 
@@ -101,6 +101,9 @@ pub const FILE_NAME_MAX_BYTES: usize = 1_024;
 /// also how long an idle connection is kept. Longer than the 60 s after which proxies commonly drop
 /// theirs, so that they do not send a request into a connection that we are closing.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// A body that is read whole must be there within this time, and of an upload the next piece: what came so far is in
+/// memory or on the disk, and holds a connection, however slowly the rest comes.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most headers of one request, and the largest head: what other servers take.
 pub const HEADERS_MAX: usize = 100;
 /// The largest head of a request. Access tokens and cookies of proxies fit with room.

@@ -86,6 +86,15 @@ impl Pool {
         Self(None)
     }
 
+    /// A pool of its own for work that takes long and that nobody waits for, so that it never holds a place that a
+    /// request wants. Inline where this one is.
+    pub fn beside(&self, threads: usize) -> Self {
+        match &self.0 {
+            Some(_) => Self::new(threads),
+            None => Self::inline(),
+        }
+    }
+
     /// Runs a section and gives its result. A panic in it goes on in the caller. A section that
     /// has begun runs to its end even if the caller gives up waiting.
     pub async fn run<T: Send + 'static>(&self, section: impl FnOnce() -> T + Send + 'static) -> T {

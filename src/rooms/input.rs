@@ -99,6 +99,12 @@ pub(crate) struct Prepared {
     pub(crate) origin: Option<Origin>,
 }
 
+/// An operation that the log has.
+pub(crate) struct Submitted {
+    commit: hearth_storage::Commit,
+    delivers: bool,
+}
+
 /// What the section under the lock ends in.
 pub(crate) enum Outcome {
     /// Numbered and on its way.
@@ -116,6 +122,11 @@ impl Room {
     /// server are applied. Refusals carry the sentence of the authorization rules.
     pub async fn send(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
         self.0.rooms.log.check_writable()?;
+        self.send_anyway(event, txn).await
+    }
+
+    /// As [`Room::send`], also where the disk is nearly full: for what helps to free it.
+    pub(crate) async fn send_anyway(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
         if self.waits_for_policy(&event)? {
             return self.send_recommended(event, txn).await;
         }
@@ -200,6 +211,9 @@ impl Room {
         let mut head = self.0.head.lock();
         head.prune(log.published(self.0.shard));
         let settled = head.record.position;
+        if let Err(gone) = self.check_open() {
+            return Outcome::Refused(gone, settled);
+        }
         if let Some(key) = txn {
             if let Some((position, id)) = head.pending.txns.get(&key) {
                 return Outcome::Repeat(id.clone(), *position);
@@ -237,10 +251,24 @@ impl Room {
 
     /// As [`Room::finish`], also of an operation that adds no event to the timeline.
     pub(crate) async fn store(&self, staged: Staged) -> Result<Position, Error> {
+        self.stored(self.submit(staged)).await
+    }
+
+    /// Signs what was staged and hands it to the log. What was staged must come here without an await between, because
+    /// who asked for it may go away.
+    pub(crate) fn submit(&self, staged: Staged) -> Submitted {
         let (ticket, record) = staged.sign(self);
         let delivers = !record.outbox.is_empty();
-        let position = ticket.submit(record).await?;
-        if delivers {
+        Submitted {
+            commit: ticket.submit(record),
+            delivers,
+        }
+    }
+
+    /// Waits until what was handed to the log is durable and its effects on others are applied.
+    pub(crate) async fn stored(&self, submitted: Submitted) -> Result<Position, Error> {
+        let position = submitted.commit.await?;
+        if submitted.delivers {
             self.0.rooms.cluster.delivered(self.0.shard, position).await;
         }
         Ok(position)
@@ -257,7 +285,7 @@ impl Room {
             &crate::keys::txn(self.0.key, key),
         )?;
         let Some(row) = row else { return Ok(None) };
-        let short: Short = crate::keys::read_u32_value(&row, "transaction")?;
+        let (short, _): (Short, _) = crate::keys::read_txn(&row)?;
         let event = self.event(short)?.ok_or(Error::Damaged("transaction"))?;
         Ok(Some(event.id().to_owned()))
     }

@@ -30,7 +30,7 @@ pub(crate) const INDEX_LOCAL_MEMBER: u8 = b'l';
 pub(crate) const INDEX_ALIAS: u8 = b'a';
 /// Which events wait for one that is not here: redactions of it, relations to it, and what follows it.
 pub(crate) const INDEX_WAITING: u8 = b'w';
-/// Which state events name one as their auth event.
+/// Which state events name one as their auth event. Shares its code with [`INDEX_THREAD_COUNT`], see [`cited`].
 pub(crate) const INDEX_CITED: u8 = b'c';
 /// Which events are missing right before a place of the timeline.
 pub(crate) const INDEX_GAP: u8 = b'g';
@@ -201,12 +201,50 @@ pub(crate) fn txn(key: EntityKey, hash: &[u8; 16]) -> Vec<u8> {
     with(key, &[hash])
 }
 
+/// The tag of a transaction that says when it was made; those before it do not.
+const TXN_V2: u8 = 2;
+
+/// Short id of the transaction's event, and when it was made, in minutes since 1970.
+pub(crate) fn txn_value(short: Short, now_ms: u64) -> Vec<u8> {
+    let minutes = u32::try_from(now_ms / 60_000).unwrap_or(u32::MAX);
+    [[TXN_V2].as_slice(), &short.to_be_bytes(), &minutes.to_be_bytes()].concat()
+}
+
+/// The event of a transaction, and when it was made, in milliseconds since 1970, where that is noted.
+pub(crate) fn read_txn(bytes: &[u8]) -> Result<(Short, Option<u64>), Error> {
+    const WHAT: &str = "transaction";
+    match bytes.split_first() {
+        Some((&TXN_V2, rest)) => {
+            let minutes = read_u32(rest.get(4..).unwrap_or_default(), WHAT)?;
+            Ok((read_u32(rest, WHAT)?, Some(u64::from(minutes) * 60_000)))
+        }
+        _ => Ok((read_u32_value(bytes, WHAT)?, None)),
+    }
+}
+
 pub(crate) fn index(key: EntityKey, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = with(key, &[&[kind]]);
     for part in parts {
         out.extend_from_slice(part);
     }
     out
+}
+
+/// The row that says that a state event cites another.
+///
+/// The rows of running totals of threads have the same code and begin with a short id too, because the two were once
+/// given the same one. What follows tells them apart: here it is the citing event, which is 1 or more, and there the
+/// place of an event, whose upper half of 4 bytes is 0, as a room has fewer than 2^32 events.
+pub(crate) fn cited(key: EntityKey, cited: Short, citing: Short) -> Vec<u8> {
+    index(key, INDEX_CITED, &[&cited.to_be_bytes(), &citing.to_be_bytes()])
+}
+
+/// The range of all rows of [`cited`] for a cited event, and how many bytes stand before the citing one.
+pub(crate) fn all_citing(key: EntityKey, of: Short) -> (Vec<u8>, Vec<u8>, usize) {
+    let start = cited(key, of, 1);
+    let skip = start.len() - 4;
+    let end = prefix_end(&start[..skip]);
+    (start, end, skip)
 }
 
 pub(crate) fn relation(key: EntityKey, parent: Short, place: Place, child: Short) -> Vec<u8> {
@@ -287,6 +325,21 @@ mod tests {
         let key = EntityKey::from_bytes([0, 1, 0, 0, 0, 1]).unwrap();
         assert_ne!(state(key, "a\0b", "c"), state(key, "a", "b\0c"));
         assert_ne!(state(key, "a\u{1}", ""), state(key, "a\0", ""));
+    }
+
+    #[test]
+    fn transactions_round_trip() {
+        let now = 1_700_000_000_000;
+        let bytes = txn_value(7, now);
+        assert_eq!(read_txn(&bytes).unwrap(), (7, Some(now / 60_000 * 60_000)));
+        assert_eq!(
+            read_txn(&u32_value(7)).unwrap(),
+            (7, None),
+            "of an earlier version"
+        );
+        for cut in 0..bytes.len() {
+            assert!(read_txn(&bytes[..cut]).is_err());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use dashmap::DashMap;
@@ -36,6 +36,7 @@ mod load;
 mod locks;
 mod membership;
 mod observe;
+mod old_transactions;
 mod partial;
 mod policy;
 mod purge;
@@ -87,8 +88,11 @@ pub use unread::{Counts, Unread, UnreadUser};
 pub use unread_list::Notified;
 pub use visibility::{Sees, Viewer, Visibility};
 
-/// Above this many rooms in memory, those that nobody uses are dropped.
-const LOADED_ROOMS_MAX: usize = 20_000;
+/// About so much memory a loaded room takes, with what it keeps of its members. As many rooms are kept as fit into a share
+/// as large as that of the nodes of state maps; beyond it, those that nobody uses are dropped.
+const LOADED_ROOM_BYTES: u64 = 5 << 10;
+/// So many rooms are kept however little memory there is.
+const LOADED_ROOMS_MIN: usize = 500;
 
 /// What a durable batch, or something that lives in memory, changed in a room.
 #[derive(Clone, Debug, Default)]
@@ -158,6 +162,10 @@ pub struct Rooms {
     pub(crate) signing_key: Arc<KeyPair>,
     pub(crate) default_version: RoomVersionId,
     pub(crate) loaded: DashMap<OwnedRoomId, Room>,
+    /// How many rooms are kept, and above how many those that nobody uses are looked for: more than that where most are
+    /// in use, so that not every room that is loaded looks at all others.
+    loaded_max: usize,
+    sweep_above: AtomicUsize,
     events: EventCache,
     nodes: state_tree::NodeCache,
     listeners: RwLock<Vec<Listener>>,
@@ -174,6 +182,8 @@ pub struct Rooms {
     ephemeral_start: u64,
     remote: std::sync::OnceLock<Arc<dyn RemoteServers>>,
     pub(crate) pool: hearth_core::Pool,
+    /// Where work runs that nobody waits for.
+    pub(crate) chores: hearth_core::Pool,
     /// What resolving states took, by room.
     pub(crate) costs: observe::Costs,
 }
@@ -194,6 +204,8 @@ impl Rooms {
             config.event_cache_bytes,
             EventWeight,
         );
+        let loaded_max = usize::try_from(config.node_cache_bytes / LOADED_ROOM_BYTES).unwrap_or(usize::MAX);
+        let loaded_max = loaded_max.max(LOADED_ROOMS_MIN);
         let rooms = Arc::new(Self {
             log: log.clone(),
             cluster,
@@ -203,6 +215,8 @@ impl Rooms {
             signing_key: config.signing_key,
             default_version: config.default_version,
             loaded: DashMap::new(),
+            loaded_max,
+            sweep_above: AtomicUsize::new(loaded_max),
             events,
             nodes: state_tree::NodeCache::new(config.node_cache_bytes),
             listeners: RwLock::new(Vec::new()),
@@ -215,6 +229,7 @@ impl Rooms {
             ephemeral: AtomicU64::new(0),
             ephemeral_start: u64::from_be_bytes(start) >> 16,
             remote: std::sync::OnceLock::new(),
+            chores: config.pool.beside(1),
             pool: config.pool,
             costs: observe::Costs::default(),
         });
@@ -312,7 +327,7 @@ impl Rooms {
         let Some(key) = hearth_storage::entity(self.reader(), EntityKind::Room, id.as_str())? else {
             return Ok(None);
         };
-        if self.loaded.len() > LOADED_ROOMS_MAX {
+        if self.loaded.len() > self.sweep_above.load(Ordering::Relaxed) {
             self.drop_unused();
         }
         match self.loaded.entry(id.to_owned()) {
@@ -369,6 +384,9 @@ impl Rooms {
             let typing = || !room.0.typing.lock().is_empty();
             Arc::strong_count(&room.0) > 1 || !settled() || typing()
         });
+        let above = self.loaded.len() + self.loaded_max / 4;
+        self.sweep_above
+            .store(above.max(self.loaded_max), Ordering::Relaxed);
     }
 
     pub(crate) fn reader(&self) -> &dyn Reader {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -117,6 +117,8 @@ impl Rooms {
             head: Mutex::new(head),
             view: RwLock::new(view),
             receipts_position: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            pending_receipts: Mutex::default(),
             create: OnceLock::new(),
             typing: Mutex::new(Typing::default()),
             partial: tokio::sync::watch::Sender::new(None),

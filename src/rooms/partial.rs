@@ -174,7 +174,7 @@ impl Room {
                 };
                 self.judge_one_again(&event, before, &mut again)?;
             }
-            match self.try_complete(&again, last_n).await? {
+            match self.try_complete(Arc::new(again), last_n).await? {
                 true => return Ok(()),
                 // Something was sent meanwhile.
                 false => continue,
@@ -257,7 +257,7 @@ impl Room {
     }
 
     /// Makes the whole state the room's. False where the room has moved on meanwhile.
-    async fn try_complete(&self, again: &Again, last_n: u64) -> Result<bool, Error> {
+    async fn try_complete(&self, again: Arc<Again>, last_n: u64) -> Result<bool, Error> {
         self.store_nodes(again.nodes.clone()).await?;
         let tips: Vec<Short> = {
             let head = self.0.head.lock();
@@ -279,8 +279,14 @@ impl Room {
         let root = self.state_of_roots(roots, &mut made).await?;
         self.store_nodes(made).await?;
         loop {
-            let staged = match self.stage_complete(again, &tips, last_n, root) {
-                Ok(Some(staged)) => staged,
+            let (room, again, tips) = (self.clone(), Arc::clone(&again), tips.clone());
+            // All members of the room at once: more than a thread of requests is for.
+            let section = move || -> Result<Option<crate::input::Submitted>, Stop> {
+                let staged = room.stage_complete(&again, &tips, last_n, root)?;
+                Ok(staged.map(|staged| room.submit(*staged)))
+            };
+            let submitted = match self.0.rooms.pool.run(section).await {
+                Ok(Some(submitted)) => submitted,
                 Ok(None) => return Ok(false),
                 Err(Stop::Wait(position)) => {
                     self.wait_durable(position).await?;
@@ -289,7 +295,7 @@ impl Room {
                 Err(Stop::Refuse(error)) => return Err(error),
                 Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
             };
-            let position = self.store(*staged).await?;
+            let position = self.stored(submitted).await?;
             // Who waits for it in `/sync` looks again.
             let change = crate::Change {
                 timeline: true,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{Batch, EntityKind, Family, FeedItem, FeedKind, Record};
+use hearth_storage::{Batch, EntityKey, EntityKind, Family, FeedItem, FeedKind, Record};
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
+use serde_json::json;
 
-use crate::{Error, Rooms, keys};
+use crate::{Error, NewEvent, Rooms, keys};
 
 /// Every family whose keys begin with a room.
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 12] = [
     Family::Room,
     Family::RoomEvent,
     Family::RoomEventId,
@@ -20,6 +21,7 @@ const FAMILIES: [Family; 11] = [
     Family::RoomTxn,
     Family::RoomIndex,
     Family::RoomReceipt,
+    Family::RoomInbound,
 ];
 
 /// What a purge did to users of this server.
@@ -50,8 +52,14 @@ impl Rooms {
         })?;
         let mut purged = Purged::default();
         for user in members {
-            // Who cannot leave by the room's rules is out all the same.
-            if room.leave(&user, None).await.is_err() {
+            // Who cannot leave by the room's rules is out all the same. A disk that is nearly full is what a purge is for.
+            let leave = NewEvent::state(
+                &user,
+                "m.room.member",
+                user.as_str(),
+                &json!({ "membership": "leave" }),
+            );
+            if room.send_anyway(leave, None).await.is_err() {
                 self.drop_from_list(room_id, &user).await?;
             }
             purged.kicked.push(user);
@@ -62,6 +70,8 @@ impl Rooms {
             purged.aliases.push(alias);
         }
         let _turn = room.0.receiving.lock().await;
+        // Whoever holds the room's handle still adds nothing from here on.
+        room.close();
         room.settle().await?;
         let key = room.0.key;
         let mut batch = Batch::new();
@@ -83,6 +93,22 @@ impl Rooms {
             })
             .await?;
         self.loaded.remove(room_id);
+        self.compact(key);
         Ok(purged)
+    }
+
+    /// Has what was removed leave the disk; nobody waits for it.
+    fn compact(&self, key: EntityKey) {
+        let (engine, chores) = (self.log.engine().clone(), self.chores.clone());
+        hearth_core::tasks::spawn("compaction of a purged room", async move {
+            let (start, end) = keys::entity_range(key);
+            for family in FAMILIES {
+                let (engine, start, end) = (engine.clone(), start.clone(), end.clone());
+                let compacted = chores.run(move || engine.compact(family, &start, &end)).await;
+                if let Err(error) = compacted {
+                    tracing::warn!(%error, "what was purged stays on the disk for a while");
+                }
+            }
+        });
     }
 }

@@ -1,10 +1,15 @@
 //! Read receipts (client-server API, "Receipts"): one per user, kind and thread, durable.
 
-use hearth_storage::{Batch, Family, FeedItem, FeedKind, Position, Record, record};
+use std::collections::VecDeque;
+
+use hearth_storage::{Batch, Family, FeedItem, FeedKind, Position, Record, Ticket, record};
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Change, Error, Place, Room, input::RoomNote, keys};
+use crate::{Change, Error, Event, Place, Room, input::RoomNote, keys, relations::Relation};
+
+/// The thread id of the main timeline.
+const MAIN_THREAD: &str = "main";
 
 /// Whom a receipt is shown to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +65,36 @@ struct ReceiptRecord {
     position: Position,
 }
 
+/// Receipts of a room that were set and that storage may not show yet, so that of two at once the newer one stays.
+#[derive(Default)]
+pub(crate) struct PendingReceipts(VecDeque<PendingReceipt>);
+
+struct PendingReceipt {
+    row: Vec<u8>,
+    place: Place,
+    position: Position,
+}
+
+/// Where a receipt stands when another is to replace it.
+struct Standing {
+    place: Place,
+    position: Position,
+}
+
+/// What comes of setting a receipt.
+enum Moved {
+    /// It takes this position, in place of the one before.
+    Forward(Ticket, Option<Standing>),
+    /// It stands there or further on already, which counts once this position is durable.
+    Not(Position),
+}
+
 impl Room {
     /// Moves a user's receipt to an event. A receipt never moves back: an older event changes
     /// nothing. The caller has checked that the user is in the room.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] where the event is not related to the thread.
     pub async fn set_receipt(
         &self,
         user: &UserId,
@@ -84,21 +116,18 @@ impl Room {
         ts: u64,
     ) -> Result<(), Error> {
         self.0.rooms.log.check_writable()?;
+        self.check_open()?;
         let event = self.shown_event(event_id)?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
+        if let Some(thread) = thread {
+            self.check_thread(&event, thread)?;
+        }
         let place = event.header.place;
         let row = keys::receipt(self.0.key, user.as_str(), kind.word(), thread.unwrap_or(""));
-        let old = self.reader().get(Family::RoomReceipt, &row)?;
-        let old: Option<ReceiptRecord> = old.map(|bytes| record::decode(&bytes)).transpose()?;
-        if let Some(old) = &old
-            && (Place {
-                anchor: old.anchor,
-                offset: old.offset,
-            }) >= place
-        {
-            return Ok(());
-        }
-        let ticket = self.0.rooms.log.reserve(self.0.shard);
+        let (ticket, old) = match self.move_receipt(&row, place)? {
+            Moved::Forward(ticket, old) => (ticket, old),
+            Moved::Not(position) => return self.wait_durable(position).await,
+        };
         let position = ticket.position();
         let mut batch = Batch::new();
         if let Some(old) = old {
@@ -149,6 +178,70 @@ impl Room {
         Ok(())
     }
 
+    /// Refuses a receipt for a thread to which its event has no relation. So there are no more receipts than threads.
+    fn check_thread(&self, event: &Event, thread: &str) -> Result<(), Error> {
+        if thread == MAIN_THREAD {
+            return Ok(());
+        }
+        let root = match <&EventId>::try_from(thread) {
+            Ok(root) => self.short_of(root)?,
+            Err(_) => None,
+        };
+        // Of events that were filled in, the thread is not noted; they name it themselves.
+        let names_it =
+            || Relation::of_content(event.pdu.content()).is_some_and(|found| *found.event_id == *thread);
+        match root {
+            Some(root) if root == event.short || event.header.thread == Some(root) || names_it() => Ok(()),
+            _ => Err(Error::InvalidParam(format!(
+                "event {} is not related to the thread that thread_id names",
+                event.id()
+            ))),
+        }
+    }
+
+    /// Takes the next position for a receipt, unless it would move back. Under a lock, and with an eye on those that
+    /// are on their way: whoever reads on two devices at once has read the newer event.
+    fn move_receipt(&self, row: &[u8], place: Place) -> Result<Moved, Error> {
+        let log = &self.0.rooms.log;
+        let mut pending = self.0.pending_receipts.lock();
+        let published = log.published(self.0.shard);
+        while pending.0.front().is_some_and(|first| first.position <= published) {
+            pending.0.pop_front();
+        }
+        let on_its_way = pending.0.iter().rev().find(|pending| pending.row == row);
+        let old = match on_its_way {
+            Some(pending) => Some(Standing {
+                place: pending.place,
+                position: pending.position,
+            }),
+            None => self.standing_receipt(row)?,
+        };
+        if let Some(old) = &old
+            && old.place >= place
+        {
+            return Ok(Moved::Not(on_its_way.map_or(0, |pending| pending.position)));
+        }
+        let ticket = log.reserve(self.0.shard);
+        pending.0.push_back(PendingReceipt {
+            row: row.to_vec(),
+            place,
+            position: ticket.position(),
+        });
+        Ok(Moved::Forward(ticket, old))
+    }
+
+    fn standing_receipt(&self, row: &[u8]) -> Result<Option<Standing>, Error> {
+        let stored = self.reader().get(Family::RoomReceipt, row)?;
+        let stored: Option<ReceiptRecord> = stored.map(|bytes| record::decode(&bytes)).transpose()?;
+        Ok(stored.map(|stored| Standing {
+            place: Place {
+                anchor: stored.anchor,
+                offset: stored.offset,
+            },
+            position: stored.position,
+        }))
+    }
+
     /// All receipts of the room that `user` may see.
     pub fn receipts(&self, user: &UserId) -> Result<Vec<Receipt>, Error> {
         let (start, end) = keys::range(keys::receipt_prefix(self.0.key));
@@ -184,7 +277,7 @@ impl Room {
             let Some(value) = self.reader().get(Family::RoomReceipt, &row)? else {
                 continue;
             };
-            // A row whose receipt has moved on is a remnant of two writes at once.
+            // A row whose receipt has moved on is a remnant of two writes at once, which earlier versions left.
             let found = read(&tail, &value).filter(|found| found.position == position);
             out.extend(found.filter(|receipt| shown(receipt, user)));
         }

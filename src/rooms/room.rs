@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use hearth_events::{CreateInfo, Rules};
@@ -34,6 +34,10 @@ pub(crate) struct RoomInner {
     pub(crate) view: RwLock<Arc<View>>,
     /// Position of the last published receipt.
     pub(crate) receipts_position: AtomicU64,
+    /// The room is being removed: nothing is added to it any more. Set while the head is locked.
+    pub(crate) closed: AtomicBool,
+    /// Receipts that are on their way. Lock order: nothing else is locked while this is held but the log's own lock.
+    pub(crate) pending_receipts: Mutex<crate::receipts::PendingReceipts>,
     pub(crate) create: OnceLock<Arc<CreateInfo>>,
     pub(crate) typing: Mutex<Typing>,
     /// What is known of the rest of the state, where it is not whole.
@@ -110,6 +114,20 @@ impl Room {
     /// Position of the last published batch beside the timeline: one that set a receipt, or told of devices.
     pub fn receipts_position(&self) -> Position {
         self.0.receipts_position.load(Ordering::Acquire)
+    }
+
+    /// Has nothing be added from now on.
+    pub(crate) fn close(&self) {
+        let _head = self.0.head.lock();
+        self.0.closed.store(true, Ordering::Release);
+    }
+
+    /// An error where the room is being removed.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.0.closed.load(Ordering::Acquire) {
+            true => Err(Error::NotFound(format!("room {} is not known here", self.id()))),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn reader(&self) -> &dyn Reader {

@@ -398,15 +398,15 @@ impl Room {
 
     /// The totals of a thread up to a place.
     pub(crate) fn thread_count(&self, root: Short, until: Place) -> Result<ThreadCount, Error> {
-        let prefix = rows::thread_counts(self.0.key, root);
+        let (start, all, skip) = rows::thread_counts(self.0.key, root);
         let end = match until {
-            Place::END => hearth_storage::prefix_end(&prefix),
+            Place::END => all,
             until => hearth_storage::prefix_end(&rows::thread_count(self.0.key, root, until)),
         };
         let mut found = Ok(ThreadCount::default());
         self.reader()
-            .scan(Family::RoomIndex, &prefix, &end, true, &mut |row, value| {
-                let place = keys::read_place(&row[prefix.len()..]).unwrap_or_default();
+            .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
+                let place = keys::read_place(&row[skip..]).unwrap_or_default();
                 found = ThreadCount::read(place, value);
                 false
             })?;

@@ -19,9 +19,12 @@ pub(crate) fn thread_count(key: EntityKey, root: Short, place: Place) -> Vec<u8>
     )
 }
 
-/// All rows of [`thread_count`] for a root.
-pub(crate) fn thread_counts(key: EntityKey, root: Short) -> Vec<u8> {
-    keys::index(key, keys::INDEX_THREAD_COUNT, &[&root.to_be_bytes()])
+/// The range of all rows of [`thread_count`] for a root, and how many bytes stand before the place. The rows of
+/// [`keys::cited`] come behind it.
+pub(crate) fn thread_counts(key: EntityKey, root: Short) -> (Vec<u8>, Vec<u8>, usize) {
+    let start = keys::index(key, keys::INDEX_THREAD_COUNT, &[&root.to_be_bytes()]);
+    let skip = start.len();
+    (start, keys::cited(key, root, 1), skip)
 }
 
 /// Place of a thread's last counted event, root → nothing.

@@ -7,7 +7,7 @@
 //! | `p1_…` | a [`SlidingPos`]: an answer of a connection of sliding sync, and how far it went |
 //! | `d1_…` | how far a device has got the messages to it ([`ToDeviceToken`]) |
 //! | `h1_…` | between which changes of thread subscriptions to go on ([`ThreadsToken`]) |
-//! | `n1_…` | reserved: the name of a sync token that is too long for a URL, stored in the user's shard |
+//! | `n1_…` | reserved for names of tokens that are stored, should they get too long for a URL |
 //!
 //! After the prefix stand variable-length integers in base64url without padding.
 //! **Invariant:** no other module knows what is inside.
@@ -26,8 +26,8 @@ const SLIDING_PREFIX: &str = "p1_";
 const TO_DEVICE_PREFIX: &str = "d1_";
 const THREADS_PREFIX: &str = "h1_";
 
-/// The longest text that is looked at: twice what a token in a URL may have.
-const TEXT_MAX_BYTES: usize = 2 * hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
+/// The longest text that is looked at.
+const TEXT_MAX_BYTES: usize = hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
 
 /// How far a client has seen what it may see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -334,6 +334,25 @@ mod tests {
         assert_eq!(place.to_string(), "t1_CQE");
         assert_eq!(token.shard(ShardId(3)), 300);
         assert_eq!(token.shard(ShardId(1)), 0);
+    }
+
+    #[test]
+    fn a_user_may_have_rooms_in_all_shards() {
+        // As many shards as a data directory can have, and positions as after years.
+        let shards = (1..=1_024).map(|shard| (ShardId(shard), 1 << 33));
+        let token = SyncToken {
+            shards: shards.collect(),
+            user: 1 << 33,
+            ephemeral: (u64::MAX, 1 << 20),
+            presence: (u64::MAX, 1 << 20),
+        };
+        assert_eq!(SyncToken::parse(&token.to_string()).unwrap(), token);
+        let pos = SlidingPos {
+            connection: u64::MAX,
+            answer: 1 << 20,
+            token,
+        };
+        assert_eq!(SlidingPos::parse(&pos.to_string()), Some(pos));
     }
 
     #[test]

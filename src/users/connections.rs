@@ -40,7 +40,7 @@ impl User {
     ) -> Result<()> {
         let lanes = self.users.lanes.clone();
         lanes
-            .write(self.key.slot, |tx| {
+            .write_anyway(self.key.slot, |tx| {
                 // A device that is gone must leave nothing behind.
                 let known = device.is_empty()
                     || tx

@@ -223,7 +223,7 @@ impl User {
 
     /// Deletes devices and ends their sessions; gives back those that existed.
     pub async fn delete_devices(&self, ids: &[OwnedDeviceId]) -> Result<Vec<OwnedDeviceId>> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             let mut deleted = Deleted::default();
             for id in ids {
                 if let Some(device) = load(tx, self.key, id)? {

@@ -269,7 +269,7 @@ impl OutboxHandler for Directory {
         let update: SearchUpdate = record::decode(payload)?;
         let applied = self
             .lanes
-            .write(slot_of(target), |tx| Self::put(tx, update, (source.0, source.1)))
+            .write_anyway(slot_of(target), |tx| Self::put(tx, update, (source.0, source.1)))
             .await;
         applied.map_err(|error| match error {
             Error::Storage(error) => error,

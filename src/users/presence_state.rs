@@ -146,6 +146,11 @@ impl State {
         }
         let told = presence.told.unwrap_or((PresenceState::Offline, false));
         if shown == told && !must_tell {
+            // Who was never told of stands in no order by which he could be dropped later.
+            let idle = presence.changed_at == 0 && deadline.is_none();
+            if idle && state.users.len() > USERS_MAX {
+                state.users.remove(user);
+            }
             return None;
         }
         presence.told = Some(shown);

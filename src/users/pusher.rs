@@ -218,7 +218,7 @@ impl User {
 
     /// Deletes a pusher; one that is not there counts as deleted.
     pub async fn delete_pusher(&self, app_id: &str, pushkey: &str) -> Result<()> {
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             let row = row(self.key, app_id, pushkey);
             if tx.get(Family::User, &row)?.is_some() {
                 tx.delete(Family::User, row);
@@ -362,7 +362,7 @@ impl OutboxHandler for Pushing {
         ];
         let applied = self
             .lanes
-            .write(slot_of(target), |tx| {
+            .write_anyway(slot_of(target), |tx| {
                 for row in rows {
                     match update.present {
                         true => tx.put(Family::View, row, vec![VIEW_TAG]),

@@ -197,7 +197,7 @@ impl OutboxHandler for MembershipHandler {
             Ok(None) => return Ok(()),
             Err(error) => return Err(storage_error(error)),
         };
-        user.write(|tx| apply(tx, &user, update, source))
+        user.write_anyway(|tx| apply(tx, &user, update, source))
             .await
             .map_err(storage_error)
     }

@@ -571,3 +571,32 @@ async fn reports_openid_and_status() {
         (PresenceState::Offline, Some("here"))
     );
 }
+
+#[tokio::test]
+async fn a_full_disk_stops_neither_effects_nor_removals() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let login = Login {
+        device_id: Some("PHONE".into()),
+        ..Login::default()
+    };
+    alice.login(login).await.unwrap();
+    let engine = world.engine.crash();
+    world.log.close();
+    engine.set_free_bytes(Some(0));
+    let world = World::on(engine, 2);
+    let alice = world.users.get(alice_id()).unwrap().unwrap();
+    let content = raw(&json!({}));
+    let refused = alice.set_account_data(None, "org.example", &content).await;
+    assert!(
+        matches!(refused, Err(Error::Storage(hearth_storage::Error::DiskFull))),
+        "{refused:?}"
+    );
+    // What a room has promised comes, and what makes room goes on.
+    let room = room_id!("!room:example.org");
+    world
+        .deliver(alice_id(), &update(room, Membership::Join), (1, 10))
+        .await;
+    assert_eq!(alice.rooms(&[Membership::Join]).unwrap().len(), 1);
+    assert_eq!(alice.logout_all().await.unwrap().len(), 1);
+}

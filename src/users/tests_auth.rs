@@ -405,3 +405,27 @@ async fn sessions_of_authentication_end() {
         assert!(!matches!(outcome, Ok(UiaOutcome::Complete(_))));
     }
 }
+
+#[tokio::test]
+async fn sessions_of_strangers_take_bounded_memory() {
+    let world = World::new();
+    let flows = [vec![Stage::Dummy]];
+    let large = body(json!({"x": "x".repeat(60_000)}));
+    let first = challenge(&world, request(None, &large, &flows)).await["session"].clone();
+    let mut last = first.clone();
+    for _ in 0..300 {
+        last = challenge(&world, request(None, &large, &flows)).await["session"].clone();
+    }
+    assert!(world.users.uia().len() < 200, "{}", world.users.uia().len());
+    let with = |session: &Value| body(json!({"auth": {"type": "m.login.dummy", "session": session}}));
+    let gone = challenge(&world, request(None, &with(&first), &flows)).await;
+    assert_eq!(gone["errcode"], "M_UNKNOWN", "the oldest gave way");
+    let completed = complete(&world, request(None, &with(&last), &flows)).await;
+    assert_eq!(completed.body, large);
+    // What is small is not pushed out by what was large and is gone.
+    world.clock.advance(24 * 60 * 60 * 1000);
+    for _ in 0..300 {
+        challenge(&world, request(None, &Map::new(), &flows)).await;
+    }
+    assert_eq!(world.users.uia().len(), 300);
+}

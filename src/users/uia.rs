@@ -94,11 +94,15 @@ struct UiaSession {
     completed: Vec<Stage>,
     registration_token: Option<PendingUse>,
     expires_at: u64,
+    /// About how much memory the body and the path take.
+    body_bytes: usize,
 }
 
 #[derive(Default)]
 struct Sessions {
     by_id: BTreeMap<String, UiaSession>,
+    /// The bodies of all sessions.
+    bytes: usize,
     /// Sessions by their end. An entry may be stale.
     by_end: BTreeMap<(u64, String), ()>,
 }
@@ -115,6 +119,10 @@ const SESSION_CHARS: usize = 24;
 
 /// The largest body that a session remembers; larger requests must send it again.
 const REMEMBERED_BODY_MAX_BYTES: usize = 64 << 10;
+
+/// What the sessions remember together; beyond it the oldest give way. Anybody can begin a session, so this is what bounds
+/// the memory that strangers take.
+const REMEMBERED_MAX_BYTES: usize = 32 << 20;
 
 impl Uia {
     pub(crate) fn new(clock: SharedClock, random: SharedRandom) -> Self {
@@ -174,16 +182,19 @@ impl Uia {
         let id = alphanumeric(self.random.as_ref(), SESSION_CHARS);
         let now = self.clock.now_ms();
         let expires_at = now + limits::UIA_SESSION_LIFETIME.as_millis() as u64;
+        let (body, body_bytes) = remembered(request);
         let session = UiaSession {
             user: request.user.map(|user| user.id().to_owned()),
             method: request.method.to_owned(),
             path: request.path.to_owned(),
-            body: remembered(request),
+            body,
             completed: Vec::new(),
             registration_token: None,
             expires_at,
+            body_bytes,
         };
         let mut sessions = self.sessions.lock();
+        sessions.bytes += body_bytes;
         sessions.clean(now);
         sessions.by_end.insert((expires_at, id.clone()), ());
         sessions.by_id.insert(id.clone(), session);
@@ -193,8 +204,10 @@ impl Uia {
     /// Checks that the session exists and that this is its request.
     fn resume(&self, id: &str, request: &UiaRequest<'_>) -> Result<std::result::Result<(), Refusal>> {
         let now = self.clock.now_ms();
-        let body = remembered(request);
-        self.with(id, |session| {
+        let (body, body_bytes) = remembered(request);
+        let mut sessions = self.sessions.lock();
+        let Sessions { by_id, bytes, .. } = &mut *sessions;
+        let resume = |session: &mut UiaSession| {
             if session.expires_at <= now || session.user.as_deref() != request.user.map(User::id) {
                 return Ok(Err(Refusal::unknown_session()));
             }
@@ -208,9 +221,12 @@ impl Uia {
                 return Err(Error::RequestChanged);
             }
             session.body = body;
+            *bytes = *bytes + body_bytes - std::mem::replace(&mut session.body_bytes, body_bytes);
             Ok(Ok(()))
-        })
-        .unwrap_or(Ok(Err(Refusal::unknown_session())))
+        };
+        let resumed = by_id.get_mut(id).map(resume);
+        sessions.clean(now);
+        resumed.unwrap_or(Ok(Err(Refusal::unknown_session())))
     }
 
     /// Tries one stage; what it refuses may be tried again.
@@ -302,7 +318,7 @@ impl Uia {
             return UiaOutcome::Challenge(self.begin(request, Some(Refusal::unknown_session())));
         };
         let is_done = refusal.is_none() && request.flows.contains(&completed);
-        if is_done && let Some(session) = sessions.by_id.remove(id) {
+        if is_done && let Some(session) = sessions.remove(id) {
             let (stages, body) = (session.completed, session.body);
             return UiaOutcome::Complete(Completed {
                 stages,
@@ -330,13 +346,20 @@ impl Sessions {
     /// Removes sessions that have ended, and the oldest beyond the limit.
     fn clean(&mut self, now: u64) {
         while let Some(((end, _), ())) = self.by_end.first_key_value() {
-            if *end > now && self.by_id.len() < limits::UIA_SESSIONS_MAX {
+            let fits = self.by_id.len() < limits::UIA_SESSIONS_MAX && self.bytes <= REMEMBERED_MAX_BYTES;
+            if *end > now && fits {
                 break;
             }
             if let Some(((_, id), ())) = self.by_end.pop_first() {
-                self.by_id.remove(&id);
+                self.remove(&id);
             }
         }
+    }
+
+    fn remove(&mut self, id: &str) -> Option<UiaSession> {
+        let session = self.by_id.remove(id)?;
+        self.bytes -= session.body_bytes;
+        Some(session)
     }
 }
 
@@ -377,15 +400,15 @@ fn challenge(id: &str, request: &UiaRequest<'_>, completed: &[Stage], refusal: O
     body
 }
 
-/// The request's parameters, if they are small enough to be kept.
-fn remembered(request: &UiaRequest<'_>) -> Map<String, Value> {
+/// The request's parameters, if they are small enough to be kept, and about how much memory they take.
+fn remembered(request: &UiaRequest<'_>) -> (Map<String, Value>, usize) {
     let mut body = request.body.clone();
     body.remove("auth");
     let bytes = serde_json::to_vec(&body).map_or(usize::MAX, |bytes| bytes.len());
-    if bytes > REMEMBERED_BODY_MAX_BYTES {
-        Map::new()
-    } else {
-        body
+    match bytes > REMEMBERED_BODY_MAX_BYTES {
+        true => (Map::new(), request.path.len()),
+        // As a tree, small values take several times their text.
+        false => (body, 4 * bytes + request.path.len()),
     }
 }
 

@@ -80,6 +80,9 @@ pub struct Users {
     pub(crate) pool: Pool,
     pub(crate) settings: Settings,
     pub(crate) lanes: Arc<Lanes>,
+    pub(crate) cluster: Arc<Cluster>,
+    /// Where work runs that nobody waits for.
+    pub(crate) chores: Pool,
     pub(crate) caches: Arc<Caches>,
     pub(crate) last_seen: LastSeen,
     pub(crate) openid: OpenIdTokens,
@@ -162,9 +165,11 @@ impl Users {
             log,
             clock,
             random,
+            chores: pool.beside(1),
             pool,
             settings,
             lanes,
+            cluster: cluster.clone(),
             caches,
             presence,
             directory,
@@ -181,6 +186,7 @@ impl Users {
     pub fn start(self: &Arc<Self>, shutdown: &Shutdown) {
         self.presence.start(shutdown);
         self.start_last_seen(shutdown);
+        self.start_forgetting(shutdown);
     }
 
     /// Whether a user id belongs to this server.
@@ -353,9 +359,15 @@ impl User {
 
     /// Runs one operation on this user: one batch.
     pub(crate) async fn write<T>(&self, build: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.users.log.check_writable()?;
+        self.write_anyway(build).await
+    }
+
+    /// As [`User::write`], also where the disk is nearly full; see [`Lanes::write_anyway`].
+    pub(crate) async fn write_anyway<T>(&self, build: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let lanes = self.users.lanes.clone();
         lanes
-            .write(self.key.slot, |tx| {
+            .write_anyway(self.key.slot, |tx| {
                 tx.set_user(&self.id, self.key);
                 build(tx)
             })

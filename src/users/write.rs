@@ -83,6 +83,16 @@ enum Wait {
     Commit(hearth_storage::Commit, bool),
 }
 
+impl Lane {
+    fn forget_published(&mut self, log: &Log) {
+        self.submitted
+            .retain(|one| log.published(one.shard) < one.position);
+        if self.submitted.is_empty() {
+            self.submitted.shrink_to_fit();
+        }
+    }
+}
+
 impl Lanes {
     pub(crate) fn new(log: Arc<Log>, cluster: Arc<Cluster>) -> Self {
         Self {
@@ -99,6 +109,16 @@ impl Lanes {
         build: impl FnOnce(&mut Tx<'_>) -> Result<T>,
     ) -> Result<T> {
         self.log.check_writable()?;
+        self.write_anyway(slot, build).await
+    }
+
+    /// As [`Lanes::write`], also where the disk is nearly full: for what another entity was promised, for what removes,
+    /// and for the little that reading needs.
+    pub(crate) async fn write_anyway<T>(
+        &self,
+        slot: Slot,
+        build: impl FnOnce(&mut Tx<'_>) -> Result<T>,
+    ) -> Result<T> {
         let (result, wait) = self.build(slot, build);
         match wait {
             Wait::Nothing => {}
@@ -106,6 +126,7 @@ impl Lanes {
             Wait::Commit(commit, has_outbox) => {
                 let shard = self.log.shard_of(slot);
                 let position = commit.await?;
+                self.forget_published(slot);
                 if has_outbox {
                     self.cluster.delivered(shard, position).await;
                 }
@@ -114,10 +135,19 @@ impl Lanes {
         result
     }
 
+    fn lane(&self, slot: Slot) -> parking_lot::MutexGuard<'_, Lane> {
+        self.lanes[usize::from(slot.get()) % LANES].lock()
+    }
+
+    /// Lets go of rows that are readable by now: a lane that is not used again would keep them for ever.
+    fn forget_published(&self, slot: Slot) {
+        let mut lane = self.lane(slot);
+        lane.forget_published(&self.log);
+    }
+
     fn build<T>(&self, slot: Slot, build: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> (Result<T>, Wait) {
-        let mut lane = self.lanes[usize::from(slot.get()) % LANES].lock();
-        lane.submitted
-            .retain(|one| self.log.published(one.shard) < one.position);
+        let mut lane = self.lane(slot);
+        lane.forget_published(&self.log);
         let mut tx = Tx {
             log: &self.log,
             lane: &lane,
@@ -291,5 +321,25 @@ impl<'a> Tx<'a> {
         let (log, slot) = (self.log, self.slot);
         let ticket = self.ticket.unwrap_or_else(|| log.reserve(log.shard_of(slot)));
         (ticket, record, self.rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::World;
+
+    #[tokio::test]
+    async fn a_lane_keeps_nothing_that_can_be_read() {
+        let world = World::new();
+        let alice = world.alice().await;
+        let content = serde_json::value::to_raw_value(&"x".repeat(10_000)).unwrap();
+        let content = format!("{{\"x\":{content}}}");
+        let content = serde_json::value::RawValue::from_string(content).unwrap();
+        alice
+            .set_account_data(None, "org.example", &content)
+            .await
+            .unwrap();
+        let lanes = &world.users.lanes;
+        assert!(lanes.lanes.iter().all(|lane| lane.lock().submitted.is_empty()));
     }
 }

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
 from check import check_follower, check_room, check_sender, check_state  # noqa: E402
 from cutback import cut_back  # noqa: E402
+from effects import Busy, check_busy  # noqa: E402
 from hearth import MatrixError, Server, quote  # noqa: E402
 from load import Follower, Sender  # noqa: E402
 
@@ -30,7 +31,8 @@ class Test:
         self.random = random.Random(arguments.seed)
         self.journal = server.folder / "fsync-journal"
         self.rooms, self.old_rooms = [], []
-        self.senders, self.follower = [], None
+        self.senders, self.busy, self.follower = [], [], None
+        self.events = {}
         self.totals = collections.Counter()
 
     def start(self):
@@ -42,21 +44,36 @@ class Test:
             if self.arguments.lie and self.senders:
                 environment["FSYNC_RECORDER_LIE"] = "1"
         seconds = self.server.start(environment)
-        for client in [sender.client for sender in self.senders] + ([self.follower.client] if self.follower else []):
-            client.close()
+        for someone in self.everyone():
+            someone.client.close()
         return seconds
+
+    def everyone(self):
+        return [*self.senders, *self.busy, *([self.follower] if self.follower else [])]
 
     def set_up(self):
         self.start()
         seed = self.arguments.seed
         self.senders = [Sender(self.server, number, seed) for number in range(self.arguments.senders)]
         self.follower = Follower(self.server)
+        self.set_up_busy()
         self.new_rooms()
         if self.arguments.lie:
             # From here on under the lying recorder; what came before is durable.
             self.server.stop()
             cut_back(self.server.data, self.journal)
             self.start()
+
+    def set_up_busy(self):
+        owner = self.senders[0].client
+        hall = owner.call("POST", "/createRoom", {"preset": "public_chat", "name": "Hall"})["room_id"]
+        numbers = range(self.arguments.busy)
+        self.busy = [Busy(self.server, number, self.arguments.seed, self.events) for number in numbers]
+        for busy in self.busy:
+            busy.hall, busy.hall_owner = hall, owner
+            busy.others, busy.follower = self.busy, self.follower.client.user_id
+        for sender in self.senders:
+            sender.acknowledged = self.events
 
     def new_rooms(self):
         self.old_rooms += self.rooms
@@ -68,23 +85,24 @@ class Test:
                 "power_level_content_override": {"users_default": 50},
             })["room_id"])
         for room in self.rooms:
-            for client in [sender.client for sender in self.senders[1:]] + [self.follower.client]:
+            for client in [someone.client for someone in self.everyone()[1:]]:
                 client.call("POST", f"/join/{quote(room)}", {})
-        for sender in self.senders:
-            sender.rooms = self.rooms
+        for someone in [*self.senders, *self.busy]:
+            someone.rooms = self.rooms
 
     def round(self, number):
         """One life and death of the process; the problems found after it."""
-        before = sum(len(sender.done) for sender in self.senders)
+        workers = [*self.senders, *self.busy]
+        before = sum(len(worker.done) for worker in workers)
         self.follower.start()
-        for sender in self.senders:
-            sender.start()
+        for worker in workers:
+            worker.start()
         time.sleep(self.random.uniform(0.05, self.arguments.seconds))
         self.server.kill()
         self.follower.stopped = True
-        for thread in [sender.thread for sender in self.senders] + [self.follower.thread]:
-            thread.join(90)
-        acked = sum(len(sender.done) for sender in self.senders) - before
+        for someone in self.everyone():
+            someone.thread.join(90)
+        acked = sum(len(worker.done) for worker in workers) - before
         lost = ""
         if self.arguments.mode != "kill":
             torn = self.random if self.arguments.mode == "torn" else None
@@ -102,10 +120,9 @@ class Test:
 
     def verify(self, rooms):
         problems = []
-        everyone = [*self.senders, self.follower]
-        for sender in self.senders:
-            sender.repeat_open()
-        for someone in everyone:
+        for worker in [*self.senders, *self.busy]:
+            worker.repeat_open()
+        for someone in self.everyone():
             problems += someone.failures
             someone.failures.clear()
         while self.follower.step(0):
@@ -117,6 +134,8 @@ class Test:
             problems += check_state(room, history, reader)
         for sender in self.senders:
             problems += check_sender(sender)
+        for busy in self.busy:
+            problems += check_busy(busy, self.follower, histories, self.busy)
         return problems + check_follower(self.follower, histories)
 
     def run(self):
@@ -141,6 +160,7 @@ def main():
     parser.add_argument("--recorder", help="the built fsync_recorder library, for cut and torn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--senders", type=int, default=16)
+    parser.add_argument("--busy", type=int, default=4, help="users who do everything but send messages")
     parser.add_argument("--seconds", type=float, default=2.0, help="the longest life of the process")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--shards", type=int)

@@ -36,6 +36,7 @@ class Sender:
         self.open = None
         self.failures = []
         self.rooms = []
+        self.acknowledged = None  # where events that others read are noted, by room
         self.thread = None
 
     def next_operation(self):
@@ -80,6 +81,8 @@ class Sender:
         operation.acked = time.monotonic()
         self.done.append(operation)
         self.open = None
+        if operation.kind == "message" and self.acknowledged is not None:
+            self.acknowledged.setdefault(operation.room, []).append(operation.result)
         return True
 
     def start(self):
@@ -110,6 +113,7 @@ class Follower:
         self.client = Client(server).register("follower")
         self.since = None
         self.rooms = {}
+        self.messages = []  # to its device: sender and count
         self.failures = []
         self.stopped = False
         self.thread = None
@@ -146,8 +150,10 @@ class Follower:
                 news[room] = events
         for room, events in news.items():
             self.rooms.setdefault(room, []).extend(events)
+        messages = [(event["sender"], event["content"]["count"]) for event in answer.get("to_device", {}).get("events", [])]
+        self.messages += messages
         self.since = answer["next_batch"]
-        return bool(news)
+        return bool(news or messages)
 
     def gap(self, room, start):
         """What a limited timeline left out: back from its prev_batch to the last event known."""

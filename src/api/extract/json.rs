@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hearth_core::error::MatrixError;
-use hearth_core::limits::JSON_MAX_DEPTH;
+use hearth_core::error::{MatrixError, errcode};
+use hearth_core::limits::{BODY_READ_TIMEOUT, JSON_MAX_DEPTH};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -107,7 +107,12 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 /// Reads a whole body of at most `limit` bytes.
 pub async fn body_bytes(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, limit).collect().await {
+    let whole = Limited::new(body, limit).collect();
+    let Ok(read) = tokio::time::timeout(BODY_READ_TIMEOUT, whole).await else {
+        let sentence = "The body did not come in time";
+        return Err(MatrixError::new(408, errcode::UNKNOWN, sentence).into());
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(MatrixError::too_large(format!("The body is larger than {limit} bytes")).into())
@@ -162,6 +167,7 @@ fn depth(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
     use serde::Deserialize;
 
     use super::*;
@@ -195,6 +201,21 @@ mod tests {
         check(br#""x""#, Some("M_BAD_JSON"));
         check(b"null", Some("M_BAD_JSON"));
         check(b"nul", Some("M_NOT_JSON"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let begun = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{"))]);
+        let stalled = futures::StreamExt::chain(begun, futures::stream::pending());
+        let error = body_bytes(Body::from_stream(stalled), 100)
+            .await
+            .expect_err("given up");
+        assert_eq!(
+            (error.status(), error.errcode()),
+            (StatusCode::REQUEST_TIMEOUT, Some("M_UNKNOWN"))
+        );
+        let whole = body_bytes(Body::from("{}"), 100).await.expect("a body");
+        assert_eq!(&whole[..], b"{}");
     }
 
     #[test]

@@ -110,6 +110,8 @@ impl Edus {
             };
             match apply(room, &late).await {
                 Err(Error::NotFound(_)) => self.keep(room.id(), late),
+                // For a thread that the event is not in, as this server knows it.
+                Err(Error::InvalidParam(_)) => {}
                 applied => applied?,
             }
         }
@@ -136,7 +138,7 @@ impl Edus {
         tasks::spawn("late receipts", async move {
             for receipt in late {
                 match apply(&room, &receipt).await {
-                    Ok(()) | Err(Error::NotFound(_)) => {}
+                    Ok(()) | Err(Error::NotFound(_) | Error::InvalidParam(_)) => {}
                     Err(error) => {
                         tracing::warn!(%error, room = %room.id(), "a receipt of a remote user is not stored");
                     }

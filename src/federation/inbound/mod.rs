@@ -192,6 +192,11 @@ impl Inbound {
         body: &[u8],
     ) -> Result<Value, MatrixError> {
         let transaction = Transaction::read(body)?;
+        // The server tries again later, and nothing is taken in by half.
+        self.rooms
+            .log()
+            .check_writable()
+            .map_err(|error| failed(&Error::Storage(error)))?;
         self.outbound.wake(origin);
         let lock = self.lock_of(origin);
         let _one_at_a_time = lock.lock().await;

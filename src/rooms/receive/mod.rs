@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::{
     Error, Event, Flags, Room,
     event::{Origin, Short},
+    input::Submitted,
     staging::{Judged, Outlier, Roots, Staged, Staging, Stop},
     state_tree::{self, NewNodes, NodeId, Overlay},
 };
@@ -82,6 +83,7 @@ impl Room {
         self.0.rooms.log.check_writable()?;
         let received = {
             let _turn = self.0.receiving.lock().await;
+            self.check_open()?;
             self.receive_parsed(origin, pdu).await?
         };
         // After the turn: an event of ours may have to take one itself.
@@ -311,18 +313,33 @@ impl Room {
     }
 
     /// The section under the lock, as often as it must be tried: what it lacks is made outside.
-    async fn place_judged(&self, mut judged: Judged, rows: hearth_storage::Batch) -> Result<Flags, Error> {
+    async fn place_judged(
+        &self,
+        mut judged: Judged,
+        mut rows: hearth_storage::Batch,
+    ) -> Result<Flags, Error> {
         let mut roots = Roots::new();
-        let mut rows = Some(rows);
         let mut prepared = false;
         loop {
-            let stop = match self.try_place(&judged, &roots) {
-                Ok((staged, flags)) => {
-                    let staged = staged.with_rows(rows.take().unwrap_or_default());
-                    self.store(staged).await?;
+            let rows_of_try = std::mem::take(&mut rows);
+            let placed = match judged.replaces_tips {
+                // The whole state becomes the current one: of a large room that is more than a thread of requests is for.
+                true => {
+                    let (room, judged, roots) = (self.clone(), judged.clone(), roots.clone());
+                    let section = move || room.place_and_submit(&judged, &roots, rows_of_try);
+                    self.0.rooms.pool.run(section).await
+                }
+                false => self.place_and_submit(&judged, &roots, rows_of_try),
+            };
+            let stop = match placed {
+                Ok((submitted, flags)) => {
+                    self.stored(submitted).await?;
                     return Ok(flags);
                 }
-                Err(stop) => stop,
+                Err((stop, given_back)) => {
+                    rows = given_back;
+                    stop
+                }
             };
             match stop {
                 Stop::Wait(position) => self.wait_durable(position).await?,
@@ -377,6 +394,19 @@ impl Room {
         }
         staging.make_state_after(judged)?;
         Ok(Box::new(staging.seal(None)))
+    }
+
+    /// Places an event and hands it to the log with more rows, which are given back where it cannot be placed.
+    fn place_and_submit(
+        &self,
+        judged: &Judged,
+        roots: &Roots,
+        rows: hearth_storage::Batch,
+    ) -> Result<(Submitted, Flags), (Stop, hearth_storage::Batch)> {
+        match self.try_place(judged, roots) {
+            Ok((staged, flags)) => Ok((self.submit(staged.with_rows(rows)), flags)),
+            Err(stop) => Err((stop, rows)),
+        }
     }
 
     fn try_place(&self, judged: &Judged, roots: &Roots) -> Result<(Box<Staged>, Flags), Stop> {

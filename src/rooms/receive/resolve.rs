@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_events::{Conflict, EventNo, Pdu, ResolveEvent, ResolveSource, SourceError};
-use hearth_storage::{Family, prefix_end};
+use hearth_storage::Family;
 use smallvec::SmallVec;
 
 use crate::{
@@ -154,13 +154,13 @@ impl ResolveSource for Source<'_> {
         no: EventNo,
         visit: &mut dyn FnMut(EventNo) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
-        let start = keys::index(self.room.0.key, keys::INDEX_CITED, &[&no.to_be_bytes()]);
+        let (start, end, skip) = keys::all_citing(self.room.0.key, no);
         self.room.reader().scan(
             Family::RoomIndex,
             &start,
-            &prefix_end(&start),
+            &end,
             true,
-            &mut |key, _| match keys::read_u32(&key[start.len()..], "citation") {
+            &mut |key, _| match keys::read_u32(&key[skip..], "citation") {
                 Ok(citing) => visit(citing).is_continue(),
                 Err(_) => true,
             },

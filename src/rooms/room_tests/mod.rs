@@ -27,6 +27,7 @@ struct World {
     log: Arc<Log>,
     rooms: Arc<Rooms>,
     users: Arc<Users>,
+    clock: Arc<ManualClock>,
 }
 
 impl World {
@@ -67,13 +68,14 @@ impl World {
             node_cache_bytes: 1 << 20,
             pool: hearth_core::Pool::inline(),
         };
-        let rooms = Rooms::new(log.clone(), cluster.clone(), clock, random, config);
+        let rooms = Rooms::new(log.clone(), cluster.clone(), clock.clone(), random, config);
         cluster.start().expect("the cluster starts");
         Self {
             engine,
             log,
             rooms,
             users,
+            clock,
         }
     }
 

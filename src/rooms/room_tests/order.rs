@@ -200,3 +200,111 @@ async fn a_crash_loses_what_was_not_acknowledged_and_nothing_else() {
     room.send(text("bob", "and on"), None).await.expect("sent");
     assert_eq!(room.view().last_n, kept.len() as u64 + 1);
 }
+
+#[tokio::test]
+async fn transactions_are_forgotten_after_a_time() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let world = World::new(4).await;
+    let room = world.room().await;
+    let send = |id: &'static str| {
+        let room = room.clone();
+        async move {
+            let sent = room.send(text("alice", "x"), Some(txn(id))).await;
+            sent.expect("sent").event_id
+        }
+    };
+    let old = send("old").await;
+    world.clock.advance(20 * DAY_MS);
+    let young = send("young").await;
+    // As versions before this one wrote it: without a time.
+    let row = crate::keys::txn(room.key(), &txn("ancient").key(&user("alice")));
+    let short = room.short_of(&old).expect("a look-up").expect("the event");
+    let mut batch = hearth_storage::Batch::new();
+    batch.put(
+        hearth_storage::Family::RoomTxn,
+        row,
+        crate::keys::u32_value(short),
+    );
+    let record = |_| hearth_storage::Record::of(batch);
+    world
+        .rooms
+        .cluster
+        .commit(room.key().slot, record)
+        .await
+        .expect("written");
+    let forget = || world.rooms.forget_old_transactions();
+    assert_eq!(forget().await.expect("a sweep"), 1, "the ancient one gets a time");
+    assert_eq!(send("ancient").await, old);
+    world.clock.advance(11 * DAY_MS);
+    assert_eq!(forget().await.expect("a sweep"), 1);
+    assert_eq!(send("young").await, young, "it is still known");
+    assert_eq!(send("ancient").await, old);
+    assert_ne!(send("old").await, old);
+    world.clock.advance(31 * DAY_MS);
+    assert_eq!(forget().await.expect("a sweep"), 3);
+}
+
+#[tokio::test]
+async fn a_room_is_purged_where_the_disk_is_full() {
+    let world = World::new(4).await;
+    let room = world.room().await;
+    let id = room.id().to_owned();
+    let engine = Arc::new(world.engine.crash());
+    world.log.close();
+    engine.set_free_bytes(Some(0));
+    let world = World::open(engine, 4);
+    let room = world.rooms.require(&id).expect("the room");
+    let full = room.send(text("alice", "x"), None).await;
+    assert!(matches!(
+        full,
+        Err(Error::Storage(hearth_storage::Error::DiskFull))
+    ));
+    let purged = world.rooms.purge(&id).await.expect("purged");
+    assert_eq!(purged.kicked.len(), 2);
+    let alice = world
+        .users
+        .get(&user("alice"))
+        .expect("a look-up")
+        .expect("alice");
+    assert!(
+        alice
+            .rooms(&[hearth_users::Membership::Join])
+            .expect("a list")
+            .is_empty()
+    );
+    // Who held the room's handle adds nothing to what is gone.
+    let late = room.send_anyway(text("alice", "x"), None).await;
+    assert!(matches!(late, Err(Error::NotFound(_))), "{late:?}");
+    for family in [
+        hearth_storage::Family::Room,
+        hearth_storage::Family::RoomEvent,
+        hearth_storage::Family::RoomTimeline,
+    ] {
+        let mut rows = 0;
+        let count = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            true
+        };
+        hearth_storage::Reader::scan(&*world.engine, family, &[], &[0xFF; 8], false, count).expect("a scan");
+        assert_eq!(rows, 0, "{family:?}");
+    }
+}
+
+#[tokio::test]
+async fn rooms_that_nobody_uses_are_dropped() {
+    let world = World::new(1).await;
+    let mut held = Vec::new();
+    for number in 0..600 {
+        let mut spec = CreateRoom::new(user("alice"), Preset::PrivateChat);
+        spec.name = Some(number.to_string());
+        let room = world.rooms.create(spec).await.expect("a room");
+        if number % 100 == 0 {
+            held.push(room);
+        }
+    }
+    assert_eq!(world.rooms.loaded.len(), 600);
+    let id = held[0].id().to_owned();
+    drop(world.rooms.loaded.remove(&id));
+    world.rooms.get(&id).expect("a look-up").expect("the room");
+    assert!(world.rooms.loaded.len() <= held.len() + 1);
+}

@@ -123,6 +123,110 @@ async fn threads_are_counted_ahead_of_storage() {
 }
 
 #[tokio::test]
+async fn a_thread_may_hang_on_state_that_others_cite() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let root = room.state("m.room.power_levels", "").expect("a look-up");
+    let root = root.expect("power levels");
+    for number in 0..2 {
+        room.send(reply(root.id(), &number.to_string()), None)
+            .await
+            .expect("sent");
+        // Not from what is kept in memory.
+        room.0.head.lock().thread_counts.clear();
+    }
+    let counted = room.thread_count(root.short, Place::END).expect("a look-up");
+    assert_eq!(counted.notify, 2);
+    // What cites the power levels is found, as state resolution asks for it, and nothing else.
+    let (start, end, skip) = crate::keys::all_citing(room.key(), root.short);
+    let mut citing = Vec::new();
+    room.reader()
+        .scan(
+            hearth_storage::Family::RoomIndex,
+            &start,
+            &end,
+            true,
+            &mut |key, _| {
+                citing.push(crate::keys::read_u32(&key[skip..], "citation").expect("a number"));
+                true
+            },
+        )
+        .expect("a scan");
+    assert!(!citing.is_empty());
+    for short in citing {
+        let event = room.event(short).expect("a look-up").expect("an event");
+        assert!(event.header.auth.contains(&root.short));
+    }
+}
+
+#[tokio::test]
+async fn of_two_receipts_at_once_the_newer_one_stays() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let mut events = Vec::new();
+    for body in ["old", "new"] {
+        events.push(room.send(text("alice", body), None).await.expect("sent").event_id);
+    }
+    let gate = world.log.reserve(room.shard());
+    let set = |at: usize| {
+        let (room, event) = (room.clone(), events[at].clone());
+        tokio::spawn(async move {
+            let public = crate::ReceiptKind::Public;
+            room.set_receipt(&user("bob"), public, None, &event).await
+        })
+    };
+    // The older event is read on another device, and is heard of while the newer one is on its way.
+    let (newer, older) = (set(1), set(0));
+    settle().await;
+    assert!(!newer.is_finished() && !older.is_finished());
+    drop(gate);
+    for task in [newer, older] {
+        task.await.expect("no panic").expect("set");
+    }
+    let receipt = room.receipt(&user("bob"), crate::ReceiptKind::Public, None);
+    assert_eq!(
+        receipt.expect("a look-up").map(|found| found.event_id),
+        Some(events[1].clone())
+    );
+    let between = room.receipts_between(&user("alice"), 0, u64::MAX - 1);
+    assert_eq!(
+        between.expect("a list").len(),
+        1,
+        "nothing is left of the older one"
+    );
+}
+
+#[tokio::test]
+async fn a_receipt_of_a_thread_is_on_an_event_of_the_thread() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let root = room
+        .send(text("alice", "root"), None)
+        .await
+        .expect("sent")
+        .event_id;
+    let inside = room.send(reply(&root, "in"), None).await.expect("sent").event_id;
+    let outside = room
+        .send(text("alice", "out"), None)
+        .await
+        .expect("sent")
+        .event_id;
+    for (event, thread, taken) in [
+        (&root, root.as_str(), true),
+        (&inside, root.as_str(), true),
+        (&outside, "main", true),
+        (&outside, root.as_str(), false),
+        (&outside, "$nothing", false),
+        (&outside, "anything", false),
+    ] {
+        let public = crate::ReceiptKind::Public;
+        let outcome = room.set_receipt(&user("bob"), public, Some(thread), event).await;
+        assert_eq!(outcome.is_ok(), taken, "{event} in {thread}: {outcome:?}");
+        assert!(taken || matches!(outcome, Err(Error::InvalidParam(_))));
+    }
+}
+
+#[tokio::test]
 async fn an_annotation_counts_once() {
     let world = World::new(1).await;
     let room = world.room().await;

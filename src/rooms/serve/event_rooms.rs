@@ -69,6 +69,7 @@ impl Rooms {
     pub fn start(self: &Arc<Self>, shutdown: &Shutdown) -> Result<(), Error> {
         let duty = self.event_rooms.clone();
         duty.feed.lock().register(DUTY, Start::Oldest)?;
+        self.start_forgetting(shutdown);
         // Whoever drops the rooms ends the task.
         let (rooms, shutdown) = (Arc::downgrade(self), shutdown.clone());
         tasks::spawn("rooms of events", async move {

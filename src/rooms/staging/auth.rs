@@ -270,7 +270,11 @@ impl Staging<'_> {
                 "m.room.power_levels" => auth.power = None,
                 "m.room.join_rules" => auth.join_rules = None,
                 "m.room.third_party_invite" => drop(auth.invites_3pid.remove(&key)),
-                "m.room.member" => auth.members.retain(|user, _| *user != *key),
+                "m.room.member" => {
+                    if let Ok(user) = <&UserId>::try_from(key.as_str()) {
+                        auth.members.remove(user);
+                    }
+                }
                 _ => {}
             }
         }

@@ -115,6 +115,8 @@ impl Staging<'_> {
         }
         head.pending.nodes.add(position, &self.nodes);
         head.record = self.record.clone();
+        let mut ticket = ticket;
+        ticket.decide();
         Staged {
             ticket,
             view: head.view(),
@@ -240,10 +242,9 @@ impl Staged {
             put_event(&mut batch, room, &event);
             if event.pdu.state_key().is_some() && !known {
                 for cited in &event.header.auth {
-                    let row = [cited.to_be_bytes(), event.short.to_be_bytes()].concat();
                     batch.put(
                         Family::RoomIndex,
-                        keys::index(key, keys::INDEX_CITED, &[&row]),
+                        keys::cited(key, *cited, event.short),
                         Vec::new(),
                     );
                 }
@@ -299,7 +300,8 @@ impl Staged {
             });
         }
         if let (Some(txn), Some(last)) = (self.txn, last_short) {
-            batch.put(Family::RoomTxn, keys::txn(key, &txn), keys::u32_value(last));
+            let value = keys::txn_value(last, room.0.rooms.clock.now_ms());
+            batch.put(Family::RoomTxn, keys::txn(key, &txn), value);
         }
         for (kind, state_key, entry) in &self.state {
             let row = keys::state(key, kind, state_key);

@@ -119,6 +119,49 @@ fn positions_are_written_in_order_and_voids_are_passed() {
 }
 
 #[test]
+fn a_void_in_a_group_with_records_is_not_published() {
+    let (engine, log) = inline(1);
+    let one = ShardId(1);
+    let (first, behind) = (log.reserve(one), log.reserve(one));
+    drop(behind);
+    // Both are taken from the queue at once.
+    assert_eq!(now(first.submit(traced(one, 1))), Some(Ok(1)));
+    assert_eq!(log.published_all(), [(one, 1)]);
+    let waited = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(log.wait_durable(one, 2));
+    assert_eq!(waited, Ok(()), "it is settled all the same");
+    // The disk knows of nothing behind the record: what comes next has the void's position, and is news to everybody
+    // who has seen what was published.
+    let again = open(Arc::new(engine.crash()), 9, WriterMode::Inline);
+    assert_eq!(again.reserve(one).position(), 2);
+}
+
+#[test]
+fn a_decided_ticket_that_is_given_up_stops_the_log() {
+    let (_, log) = inline(2);
+    let fatal = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&fatal);
+    log.on_fatal(Box::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    }));
+    let mut submitted = log.reserve(ShardId(1));
+    submitted.decide();
+    assert_eq!(now(submitted.submit(row("a"))), Some(Ok(1)));
+    assert!(log.check_writable().is_ok());
+    let mut ticket = log.reserve(ShardId(1));
+    ticket.decide();
+    drop(ticket);
+    assert_eq!(fatal.load(Ordering::SeqCst), 1);
+    assert_eq!(log.check_writable(), Err(Error::Stopped));
+    assert_eq!(
+        now(log.reserve(ShardId(1)).submit(row("b"))),
+        Some(Err(Error::Stopped))
+    );
+}
+
+#[test]
 fn callbacks_may_use_the_log() {
     let (_, log) = inline(2);
     let (weak, order) = (Arc::downgrade(&log), Arc::new(Mutex::new(Vec::new())));

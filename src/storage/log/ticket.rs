@@ -19,6 +19,7 @@ pub struct Ticket {
     index: usize,
     position: Position,
     submitted: bool,
+    decided: bool,
 }
 
 /// The wait for a submitted record to be durable. The commit goes on if this is dropped.
@@ -111,7 +112,14 @@ impl Ticket {
             index,
             position,
             submitted: false,
+            decided: false,
         }
+    }
+
+    /// Says that memory has moved on by what the record will have: from now on the ticket must be submitted. To give
+    /// it up, as a panic does, stops the log like a failed write, because memory would stay ahead of the disk for good.
+    pub fn decide(&mut self) {
+        self.decided = true;
     }
 
     /// The position.
@@ -160,6 +168,11 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.submitted {
+            if self.decided && !self.inner.stopped.load(Ordering::Acquire) {
+                self.inner.fail(&Error::Engine(
+                    "an operation that was decided could not be written".to_owned(),
+                ));
+            }
             self.settle(Entry::Void);
         }
     }

@@ -30,12 +30,21 @@ const TRIM_INTERVAL_POSITIONS: Position = 16_384;
 pub(super) struct Writer {
     batch: Batch,
     group: Vec<Member>,
-    /// For each shard in the group: its index and the last position.
-    touched: Vec<(usize, Position)>,
+    /// The shards from whose queues something was taken.
+    touched: Vec<Touched>,
     /// The group as the callbacks see it.
     published: Vec<Published>,
     /// Committers of the group, woken when all of it is published.
     done: Vec<(Position, oneshot::Sender<Result<Position, Error>>)>,
+}
+
+/// What was taken from the queue of a shard.
+struct Touched {
+    index: usize,
+    /// The last position, which may be void.
+    last: Position,
+    /// The last position that has a record: up to it the shard is published.
+    last_filled: Option<Position>,
 }
 
 /// A record in the group.
@@ -133,8 +142,8 @@ impl Writer {
         self.gather(inner);
         if self.group.is_empty() {
             // Only voids, or nothing: no disk is needed.
-            for (index, position) in self.touched.drain(..) {
-                inner.settle(index, position);
+            for touched in self.touched.drain(..) {
+                inner.settle(touched.index, touched.last);
             }
             if inner.deferred.lock().len() >= DEFERRED_MAX_OPS {
                 inner.write_deferred(false);
@@ -174,13 +183,14 @@ impl Writer {
             // Cleared before the queue is read: an entry that comes later sets it again.
             shard.ready.store(false, Ordering::Release);
             let mut queue = shard.queue.lock();
-            let mut last = None;
+            let (mut last, mut last_filled) = (None, None);
             while ops < GROUP_MAX_OPS {
                 let Some((position, entry)) = queue.pop() else {
                     break;
                 };
                 last = Some(position);
                 if let Entry::Filled(filled) = entry {
+                    last_filled = Some(position);
                     ops += filled.record.batch.len();
                     self.group.push(Member {
                         index,
@@ -193,7 +203,11 @@ impl Writer {
                 shard.ready.store(true, Ordering::Release);
             }
             if let Some(last) = last {
-                self.touched.push((index, last));
+                self.touched.push(Touched {
+                    index,
+                    last,
+                    last_filled,
+                });
             }
         }
     }
@@ -263,11 +277,14 @@ impl Writer {
         for published in &self.published {
             callbacks.before.iter().for_each(|callback| callback(published));
         }
-        for (index, position) in &self.touched {
-            // A void at the end may be passed as well: its position was given to nobody.
-            inner.shards[*index]
-                .published
-                .fetch_max(*position, Ordering::AcqRel);
+        for touched in &self.touched {
+            // Not up to a void at the end: the disk does not know of it, so after a restart its position is given
+            // again, and who was told that it is published would believe to have seen what stands there.
+            if let Some(position) = touched.last_filled {
+                inner.shards[touched.index]
+                    .published
+                    .fetch_max(position, Ordering::AcqRel);
+            }
         }
         for published in &self.published {
             callbacks.after.iter().for_each(|callback| callback(published));
@@ -276,8 +293,8 @@ impl Writer {
         self.published.clear();
         // Names are released only now, when the entity can be read.
         self.batch.reservations.clear();
-        for (index, position) in self.touched.drain(..) {
-            inner.settle(index, position);
+        for touched in self.touched.drain(..) {
+            inner.settle(touched.index, touched.last);
         }
         for (position, done) in self.done.drain(..) {
             let _ = done.send(Ok(position));

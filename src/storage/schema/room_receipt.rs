@@ -10,7 +10,7 @@ pub const DOC: FamilyDoc = FamilyDoc {
     key: "room entity · 'r' · user text · type text · thread; room entity · 'p' · position u64 · index u16",
     value: "'r': tag · record; 'p': tag · the key of the receipt that came at that position",
     writer: "the room",
-    growth: "two rows for each user, type and thread; overwritten",
+    growth: "two rows for each user, type and thread of the room; overwritten",
     profile: Profile::Scan,
 };
 

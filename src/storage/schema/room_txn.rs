@@ -7,9 +7,9 @@ use crate::schema::FamilyDoc;
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
     key: "room entity · hash [16] of user, device, path and transaction id",
-    value: "tag · event id",
+    value: "tag 2 · short id u32 · when it was made, in minutes since 1970, u32; in earlier versions tag 1 · short id u32",
     writer: "the room, in the batch of the event",
-    growth: "a row a client send; old ones are removed by age",
+    growth: "a row a client send; removed after 30 days",
     profile: Profile::Point,
 };
 

@@ -9,7 +9,7 @@ pub const DOC: FamilyDoc = FamilyDoc {
     key: "user entity · kind u8 (1 sent by device, then device id, 0, transaction hash; 2 received, then source shard u16) · mark",
     value: "tag · time of sending u64, or position u64 and index u16 of the last row received",
     writer: "the user",
-    growth: "a row a transaction, removed with the device; a row a shard that sent",
+    growth: "a row a transaction, removed after 30 days or with the device; a row a shard that sent",
     profile: Profile::Point,
 };
 

@@ -9,7 +9,7 @@ pub const DOC: FamilyDoc = FamilyDoc {
     key: "user entity · position u64 · index u16",
     value: "tag · kind u8 · reference",
     writer: "the user, in the batch of the change",
-    growth: "a row a change; trimmed behind the oldest token in use",
+    growth: "a row for each thing of a user that ever changed, at its last change",
     profile: Profile::Queue,
 };
 

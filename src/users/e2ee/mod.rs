@@ -4,6 +4,7 @@
 pub(crate) mod dehydrated;
 pub(crate) mod device_keys;
 pub(crate) mod lists;
+mod old_transactions;
 mod one_time;
 mod rows;
 #[cfg(test)]

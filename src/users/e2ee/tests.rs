@@ -283,3 +283,32 @@ async fn messages_reach_a_device_once_and_stay_until_they_are_acknowledged() {
     log_in(&alice, "DESK").await;
     assert!(numbers(&alice, "DESK", 0).is_empty());
 }
+
+#[tokio::test]
+async fn transactions_are_forgotten_after_a_time() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let send = |txn: &'static str| {
+        let to = BTreeMap::from([(PHONE.to_owned(), content(1))]);
+        let messages = BTreeMap::from([(alice.id().to_owned(), to)]);
+        let alice = alice.clone();
+        async move {
+            alice
+                .send_to_device(phone(), "m.test", txn, messages)
+                .await
+                .unwrap()
+        }
+    };
+    let got = || numbers(&alice, PHONE, 0).len();
+    send("old").await;
+    world.clock.advance(20 * 24 * 60 * 60 * 1000);
+    send("young").await;
+    assert_eq!(world.users.forget_old_transactions().await.unwrap(), 0);
+    world.clock.advance(11 * 24 * 60 * 60 * 1000);
+    assert_eq!(world.users.forget_old_transactions().await.unwrap(), 1);
+    send("young").await;
+    assert_eq!(got(), 2, "it is still known");
+    send("old").await;
+    assert_eq!(got(), 3);
+}

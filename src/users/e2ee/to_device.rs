@@ -202,7 +202,7 @@ impl User {
         if got.is_empty() {
             return Ok(());
         }
-        self.write(|tx| {
+        self.write_anyway(|tx| {
             let mut waiting = waiting(tx, self.key, device.as_str())?;
             for row in got {
                 if tx.get(Family::ToDevice, &row)?.is_some() {
@@ -243,6 +243,12 @@ fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, count: u64) {
     }
 }
 
+/// When a transaction was made, in milliseconds since 1970.
+pub(super) fn sent_at(value: &[u8]) -> Option<u64> {
+    let bytes = value.strip_prefix(&[TAG])?.try_into().ok()?;
+    Some(u64::from_be_bytes(bytes))
+}
+
 /// Removes the transactions of a device.
 pub(super) fn forget_sent(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) -> Result<()> {
     for (row, _) in tx.scan(Family::ToDeviceMark, &rows::sent(key, device.as_str(), &[]))? {
@@ -280,7 +286,7 @@ impl OutboxHandler for ToDeviceHandler {
             Ok(None) => return Ok(()),
             Err(error) => return Err(storage_error(error)),
         };
-        user.write(|tx| deliver(tx, user.key, batch, source))
+        user.write_anyway(|tx| deliver(tx, user.key, batch, source))
             .await
             .map_err(storage_error)
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use hearth_core::error::MatrixError;
+use hearth_core::limits::BODY_READ_TIMEOUT;
 use hearth_media::{
     ByteStream, Content, Description, Disposition, MediaId, Method, RangeOutcome, ThumbnailRequest,
     content_disposition, disposition_for, parse_range,
@@ -111,9 +112,17 @@ pub fn description(query: UploadQuery, headers: &HeaderMap) -> Description {
     }
 }
 
-/// A body in pieces, as the store takes it.
+/// A body in pieces, as the store takes it. It ends with an error where the next piece does not come.
 pub fn stream_of(body: Body) -> ByteStream {
-    body.into_data_stream().map_err(io::Error::other).boxed()
+    let pieces = body.into_data_stream().map_err(io::Error::other).boxed();
+    stream::unfold(Some(pieces), |pieces| async {
+        let mut pieces = pieces?;
+        match tokio::time::timeout(BODY_READ_TIMEOUT, pieces.next()).await {
+            Ok(piece) => piece.map(|piece| (piece, Some(pieces))),
+            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Answers with a file, or the part of it that the client wants.

@@ -12,6 +12,8 @@ use rocksdb::{
     ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
+mod read;
+
 use crate::family::Profile;
 use crate::{Batch, Engine, Error, Family, Op, Reader};
 
@@ -54,6 +56,7 @@ pub struct RocksEngine {
     path: PathBuf,
     synced: WriteOptions,
     unsynced: WriteOptions,
+    tiers: read::Tiers,
     // Dropped after the database, which refers to it.
     _cache: Cache,
 }
@@ -90,6 +93,7 @@ impl RocksEngine {
             path: path.to_owned(),
             synced,
             unsynced: WriteOptions::default(),
+            tiers: read::Tiers::default(),
             _cache: cache,
         })
     }
@@ -251,14 +255,6 @@ fn refuse_unknown_groups(options: &Options, path: &Path) -> Result<(), Error> {
     }
 }
 
-fn scan_bounds(family: Family, start: &[u8], end: &[u8]) -> ReadOptions {
-    let mut options = ReadOptions::default();
-    let mut key = Vec::with_capacity(1 + start.len().max(end.len()));
-    options.set_iterate_lower_bound(full_key(&mut key, family, start));
-    options.set_iterate_upper_bound(full_key(&mut key, family, end));
-    options
-}
-
 fn full_keys(family: Family, keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let full = |key: &Vec<u8>| {
         let mut buffer = Vec::with_capacity(1 + key.len());
@@ -270,39 +266,25 @@ fn full_keys(family: Family, keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
 
-fn visit_all(mut iterator: rocksdb::DBRawIterator<'_>, reverse: bool, visit: Visit<'_>) -> Result<(), Error> {
-    if reverse {
-        iterator.seek_to_last()
-    } else {
-        iterator.seek_to_first()
-    }
-    while let Some((key, value)) = iterator.item() {
-        if !visit(&key[1..], value) {
-            return Ok(());
-        }
-        if reverse { iterator.prev() } else { iterator.next() }
-    }
-    iterator.status().map_err(engine_error)
-}
-
 impl Reader for RocksEngine {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.db
-            .get_cf(
-                self.handle(family.doc().profile),
-                full_key(&mut Vec::with_capacity(64), family, key),
-            )
-            .map_err(engine_error)
+        let mut buffer = Vec::with_capacity(64);
+        let (handle, key) = (
+            self.handle(family.doc().profile),
+            full_key(&mut buffer, family, key),
+        );
+        read::one(|cached| self.db.get_cf_opt(handle, key, self.tiers.of(cached)))
     }
 
     fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let found =
-            self.db
-                .batched_multi_get_cf(self.handle(family.doc().profile), &full_keys(family, keys), false);
-        found
-            .into_iter()
-            .map(|value| Ok(value.map_err(engine_error)?.map(|value| value.to_vec())))
-            .collect()
+        let handle = self.handle(family.doc().profile);
+        read::many(&full_keys(family, keys), |keys, cached| {
+            let options = self.tiers.of(cached);
+            let found = self
+                .db
+                .batched_multi_get_cf_opt(handle, keys.iter().copied(), false, options);
+            found.into_iter().map(read::copied).collect()
+        })
     }
 
     fn scan(
@@ -316,10 +298,14 @@ impl Reader for RocksEngine {
         if start >= end {
             return Ok(());
         }
-        let iterator = self
-            .db
-            .raw_iterator_cf_opt(self.handle(family.doc().profile), scan_bounds(family, start, end));
-        visit_all(iterator, reverse, visit)
+        let handle = self.handle(family.doc().profile);
+        let range = read::Range {
+            family,
+            start,
+            end,
+            reverse,
+        };
+        range.visit(|options| self.db.raw_iterator_cf_opt(handle, options), visit)
     }
 }
 
@@ -380,6 +366,14 @@ impl Engine for RocksEngine {
     }
 }
 
+/// Options for a read of a snapshot, which sets itself in them.
+fn options_of(cached: bool) -> ReadOptions {
+    match cached {
+        true => read::cached(ReadOptions::default()),
+        false => ReadOptions::default(),
+    }
+}
+
 /// A frozen state of the store.
 struct Snapshot<'a> {
     engine: &'a RocksEngine,
@@ -388,23 +382,20 @@ struct Snapshot<'a> {
 
 impl Reader for Snapshot<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.snapshot
-            .get_cf(
-                self.engine.handle(family.doc().profile),
-                full_key(&mut Vec::with_capacity(64), family, key),
-            )
-            .map_err(engine_error)
+        let mut buffer = Vec::with_capacity(64);
+        let (handle, key) = (
+            self.engine.handle(family.doc().profile),
+            full_key(&mut buffer, family, key),
+        );
+        read::one(|cached| self.snapshot.get_cf_opt(handle, key, options_of(cached)))
     }
 
     fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let handle = self.engine.handle(family.doc().profile);
-        let found = self
-            .snapshot
-            .multi_get_cf(full_keys(family, keys).iter().map(|key| (handle, key)));
-        found
-            .into_iter()
-            .map(|value| value.map_err(engine_error))
-            .collect()
+        read::many(&full_keys(family, keys), |keys, cached| {
+            let keys = keys.iter().map(|key| (handle, key));
+            self.snapshot.multi_get_cf_opt(keys, options_of(cached))
+        })
     }
 
     fn scan(
@@ -418,10 +409,16 @@ impl Reader for Snapshot<'_> {
         if start >= end {
             return Ok(());
         }
-        let iterator = self.snapshot.raw_iterator_cf_opt(
-            self.engine.handle(family.doc().profile),
-            scan_bounds(family, start, end),
-        );
-        visit_all(iterator, reverse, visit)
+        let handle = self.engine.handle(family.doc().profile);
+        let range = read::Range {
+            family,
+            start,
+            end,
+            reverse,
+        };
+        range.visit(
+            |options| self.snapshot.raw_iterator_cf_opt(handle, options),
+            visit,
+        )
     }
 }
