@@ -54,6 +54,7 @@ pub struct RocksEngine {
     path: PathBuf,
     synced: WriteOptions,
     unsynced: WriteOptions,
+    reads: ReadOptions,
     // Dropped after the database, which refers to it.
     _cache: Cache,
 }
@@ -90,6 +91,7 @@ impl RocksEngine {
             path: path.to_owned(),
             synced,
             unsynced: WriteOptions::default(),
+            reads: ReadOptions::default(),
             _cache: cache,
         })
     }
@@ -287,12 +289,12 @@ fn visit_all(mut iterator: rocksdb::DBRawIterator<'_>, reverse: bool, visit: Vis
 
 impl Reader for RocksEngine {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.db
-            .get_cf(
-                self.handle(family.doc().profile),
-                full_key(&mut Vec::with_capacity(64), family, key),
-            )
-            .map_err(engine_error)
+        let found = self.db.get_pinned_cf_opt(
+            self.handle(family.doc().profile),
+            full_key(&mut Vec::with_capacity(64), family, key),
+            &self.reads,
+        );
+        Ok(found.map_err(engine_error)?.map(|value| value.to_vec()))
     }
 
     fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {

@@ -211,6 +211,49 @@ impl<'a> Tx<'a> {
         Ok(found.into_iter().collect())
     }
 
+    /// The first row whose key begins with `prefix` and is not before `start`.
+    pub(crate) fn first(
+        &self,
+        family: Family,
+        start: &[u8],
+        prefix: &[u8],
+    ) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let layers = || {
+            let submitted = self.lane.submitted.iter().rev().map(|one| &one.rows);
+            std::iter::once(&self.rows).chain(submitted)
+        };
+        // What the newest layer that knows a row has of it: a value, or that it is gone.
+        let above = |key: &[u8]| {
+            let at = (family.name(), key.to_vec());
+            layers().find_map(|rows| rows.get(&at)).map(|(_, value)| value)
+        };
+        let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
+        for rows in layers() {
+            let of_prefix = rows
+                .range((family.name(), start.to_vec())..)
+                .take_while(|((name, key), _)| *name == family.name() && key.starts_with(prefix));
+            let mut there = of_prefix.filter_map(|((_, key), _)| Some((key, above(key)?.as_ref()?)));
+            if let Some((key, value)) = there.next()
+                && first.as_ref().is_none_or(|(first, _)| key < first)
+            {
+                first = Some((key.clone(), value.clone()));
+            }
+        }
+        let end = first
+            .as_ref()
+            .map_or_else(|| hearth_storage::prefix_end(prefix), |(key, _)| key.clone());
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            // What is above and there has been found already.
+            if above(key).is_some() {
+                return true;
+            }
+            first = Some((key.to_vec(), value.to_vec()));
+            false
+        };
+        self.log.engine().scan(family, start, &end, false, visit)?;
+        Ok(first)
+    }
+
     pub(crate) fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
         self.rows.insert((family.name(), key), (family, Some(value)));
     }
