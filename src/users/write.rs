@@ -336,3 +336,56 @@ impl<'a> Tx<'a> {
         (ticket, record, self.rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hearth_storage::{LogOptions, MemoryEngine, WriterMode, slot_of};
+
+    use super::*;
+
+    #[test]
+    fn the_first_row_is_the_newest_layers() {
+        let engine = Arc::new(MemoryEngine::new());
+        let options = LogOptions {
+            mode: WriterMode::Inline,
+            ..LogOptions::default()
+        };
+        let log = Log::open_with(engine, options).unwrap();
+        let lanes = Lanes::new(log.clone(), Cluster::new(log.clone()));
+        let slot = slot_of("@a:x");
+        let row = |name: &str| name.as_bytes().to_vec();
+        let put = |tx: &mut Tx<'_>, name: &str, value: &str| tx.put(Family::View, row(name), row(value));
+        let (made, _) = lanes.build(slot, |tx| {
+            ["a1", "a3", "a5", "b0"]
+                .iter()
+                .for_each(|name| put(tx, name, "stored"));
+            Ok(())
+        });
+        made.unwrap();
+        // What comes behind an open ticket is submitted and not durable.
+        let _held = log.reserve(log.shard_of(slot));
+        let (submitted, _waits) = lanes.build(slot, |tx| {
+            tx.delete(Family::View, row("a1"));
+            put(tx, "a2", "submitted");
+            put(tx, "a5", "submitted");
+            Ok(())
+        });
+        submitted.unwrap();
+        let (checked, _) = lanes.build(slot, |tx| {
+            tx.delete(Family::View, row("a2"));
+            put(tx, "a4", "own");
+            let check = |start: &str, expected: Option<(&str, &str)>| {
+                let found = tx.first(Family::View, start.as_bytes(), b"a").unwrap();
+                let expected = expected.map(|(name, value)| (row(name), row(value)));
+                assert_eq!(found, expected, "{start}");
+            };
+            check("a", Some(("a3", "stored")));
+            check("a3", Some(("a3", "stored")));
+            check("a4", Some(("a4", "own")));
+            check("a41", Some(("a5", "submitted")));
+            check("a6", None);
+            Ok(())
+        });
+        checked.unwrap();
+    }
+}
