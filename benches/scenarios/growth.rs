@@ -11,7 +11,7 @@ use crate::report::{Report, Row};
 use crate::{Result, Settings};
 
 /// Local members of the rooms.
-const MEMBERS: [usize; 4] = [10, 500, 5_000, 20_000];
+const MEMBERS: [usize; 5] = [10, 500, 1_000, 5_000, 20_000];
 /// Those of them who send, and the connections over which it is measured.
 const SENDERS: usize = 10;
 /// Users who join and leave in each round.
@@ -64,7 +64,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         report.add(Row::new(figure, rate, "/s"));
     }
     let name = "sends a second, 10 local members against 5,000";
-    report.add(Row::new(name, rates[0] / rates[2], "times").at_most(RATES));
+    report.add(Row::new(name, rates[0] / rates[3], "times").at_most(RATES));
     for (what, pick) in [("send", 0), ("join", 1)] {
         let mut medians = Vec::new();
         for room in &mut rooms {

@@ -88,6 +88,8 @@ pub struct App {
     pub room_links: Arc<dyn RoomLinks>,
     /// How often who may call what.
     pub limits: RateLimits,
+    /// How long answers take.
+    pub latencies: crate::latency::Latencies,
     /// Nonces given out for registration by shared secret.
     pub nonces: Nonces,
     /// Held while a user's notices room is found or made.
@@ -131,6 +133,7 @@ impl App {
         } = parts;
         Arc::new(Self {
             limits: RateLimits::new(&config, clock.clone()),
+            latencies: crate::latency::Latencies::default(),
             nonces: Nonces::new(clock.clone(), random.clone()),
             notices: tokio::sync::Mutex::default(),
             config,

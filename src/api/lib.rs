@@ -11,6 +11,7 @@ pub mod edge;
 pub mod error;
 pub mod extract;
 pub mod federation;
+pub mod latency;
 pub mod ratelimit;
 pub mod routes;
 pub mod well_known;

@@ -46,6 +46,11 @@ impl Push {
                 if after >= published || self.shutdown.is_triggered() {
                     break;
                 }
+                if self.parts.users.pushing_count() == 0 {
+                    // What was published before anybody has a pusher concerns none.
+                    self.feed.set_cursor(DUTY, shard, published);
+                    break;
+                }
                 let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
                 let Some((last, _)) = batches.last() else {
                     self.feed.set_cursor(DUTY, shard, published);
@@ -67,20 +72,18 @@ impl Push {
     ) -> Result<(), Error> {
         let mut batch = Batch::new();
         let mut targets = BTreeSet::new();
-        if self.parts.users.pushing_count() > 0 {
-            for (position, items) in batches {
-                for (index, item) in items.iter().enumerate() {
-                    let source = Source {
-                        shard: shard.0,
-                        position: *position,
-                        index: u16::try_from(index).unwrap_or(u16::MAX),
-                    };
-                    match self.queue_item(item, source, &mut batch, &mut targets) {
-                        Ok(()) => {}
-                        Err(error) if error.is_of_storage() => return Err(error),
-                        // One event that cannot be read must not keep all others from their readers.
-                        Err(error) => tracing::error!(%error, "nobody is notified of an event"),
-                    }
+        for (position, items) in batches {
+            for (index, item) in items.iter().enumerate() {
+                let source = Source {
+                    shard: shard.0,
+                    position: *position,
+                    index: u16::try_from(index).unwrap_or(u16::MAX),
+                };
+                match self.queue_item(item, source, &mut batch, &mut targets) {
+                    Ok(()) => {}
+                    Err(error) if error.is_of_storage() => return Err(error),
+                    // One event that cannot be read must not keep all others from their readers.
+                    Err(error) => tracing::error!(%error, "nobody is notified of an event"),
                 }
             }
         }

@@ -196,6 +196,31 @@ impl HeadRecord {
     }
 }
 
+/// What is known of a room's rows since it is in memory, so that readers need not look for what cannot be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hints {
+    /// The state has been the current one at least since this position.
+    pub(crate) root_since: Position,
+    /// Nothing relates to events with greater short ids.
+    pub(crate) related: Short,
+    /// No event with a greater sequence number names a user.
+    pub(crate) named: u64,
+    /// No counted event with a greater sequence number was redacted.
+    pub(crate) uncounted: u64,
+}
+
+impl Hints {
+    /// Of a room that was just loaded: nothing is known of what it has.
+    pub(crate) fn of_loaded(record: &HeadRecord) -> Self {
+        Self {
+            root_since: record.timeline_position,
+            related: record.last_short,
+            named: record.last_n,
+            uncounted: record.last_n,
+        }
+    }
+}
+
 /// What readers see of a room: everything up to `position` is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
@@ -213,6 +238,7 @@ pub struct View {
     pub invited: u32,
     /// How many forward extremities there are.
     pub extremities: u32,
+    pub(crate) hints: Hints,
 }
 
 /// The state that authorization reads, parsed once and replaced as events change it.
@@ -398,6 +424,7 @@ pub(crate) struct Head {
     pub(crate) thread_counts: HashMap<Short, crate::unread::ThreadCount>,
     /// Until this is durable, stored bytes that authorization reads are changing.
     pub(crate) barrier: Position,
+    pub(crate) hints: Hints,
 }
 
 impl Head {
@@ -422,6 +449,7 @@ impl Head {
             joined: self.record.joined,
             invited: self.record.invited,
             extremities: u32::try_from(self.record.tips.len()).unwrap_or(u32::MAX),
+            hints: self.hints,
         }
     }
 }

@@ -34,6 +34,7 @@ mod keys;
 mod lacking;
 mod load;
 mod locks;
+mod may;
 mod membership;
 mod observe;
 mod old_transactions;
@@ -68,6 +69,8 @@ pub use error::Error;
 pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use event_room::EventRoom;
 pub use head::{Membership, View};
+/// The push rules of a user, which unread counts go by.
+pub use hearth_events::push::Rules as PushRules;
 pub use input::{DELAYED_DEVICE, NewEvent, Sent, Txn};
 pub use observe::Extremities;
 pub use policy::{POLICY_KEY_ID, PolicyServer};
@@ -166,6 +169,8 @@ pub struct Rooms {
     /// in use, so that not every room that is loaded looks at all others.
     loaded_max: usize,
     sweep_above: AtomicUsize,
+    /// Ids of loaded rooms by their numbers, which are what feeds name.
+    ids: DashMap<EntityKey, OwnedRoomId>,
     events: EventCache,
     nodes: state_tree::NodeCache,
     listeners: RwLock<Vec<Listener>>,
@@ -217,6 +222,7 @@ impl Rooms {
             loaded: DashMap::new(),
             loaded_max,
             sweep_above: AtomicUsize::new(loaded_max),
+            ids: DashMap::new(),
             events,
             nodes: state_tree::NodeCache::new(config.node_cache_bytes),
             listeners: RwLock::new(Vec::new()),
@@ -350,15 +356,26 @@ impl Rooms {
 
     /// The room with a number, as feeds name it; none where it is gone.
     pub fn room_of_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
+        let id = self.ids.get(&key).map(|id| id.clone());
+        // A room that was purged and joined anew has another number.
+        let loaded = id.and_then(|id| self.loaded.get(&id).map(|room| room.clone()));
+        if let Some(room) = loaded.filter(|room| room.key() == key) {
+            return Ok(Some(room));
+        }
         let row = keys::room(key, keys::ROOM_RECORD);
         let Some(value) = self.reader().get(Family::Room, &row)? else {
             return Ok(None);
         };
         let record: load::RoomRecord = hearth_storage::record::decode(&value)?;
-        match <&RoomId>::try_from(record.room_id.as_str()) {
-            Ok(id) => self.get(id),
-            Err(_) => Err(Error::Damaged("room record")),
+        let id = <&RoomId>::try_from(record.room_id.as_str()).map_err(|_| Error::Damaged("room record"))?;
+        let room = self.get(id)?;
+        if room.is_some() {
+            if self.ids.len() > LOADED_ROOMS_MAX {
+                self.ids.clear();
+            }
+            self.ids.insert(key, id.to_owned());
         }
+        Ok(room)
     }
 
     /// The first room after another in the order of their numbers; the first of all after none. For consumers that look
@@ -395,6 +412,11 @@ impl Rooms {
 
     pub(crate) fn node_store(&self, key: EntityKey) -> state_tree::CachedStore<'_> {
         state_tree::CachedStore::new(self.reader(), &self.nodes, key)
+    }
+
+    /// An event, if it is in memory.
+    pub(crate) fn remembered_event(&self, key: EntityKey, short: Short) -> Option<Arc<Event>> {
+        self.events.peek(&(key, short))
     }
 
     pub(crate) fn cached_event(&self, room: &Room, short: Short) -> Result<Option<Arc<Event>>, Error> {

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Room, Rooms,
-    head::{AuthCache, Head, HeadRecord, Pending},
+    head::{AuthCache, Head, HeadRecord, Hints, Pending},
     keys,
+    may::May,
     room::RoomInner,
     typing::Typing,
 };
@@ -99,6 +100,7 @@ impl Rooms {
         let rules =
             hearth_events::rules(version).ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?;
         let head = Head {
+            hints: Hints::of_loaded(&record),
             record,
             servers,
             auth: AuthCache::default(),
@@ -120,12 +122,16 @@ impl Rooms {
             closed: AtomicBool::new(false),
             pending_receipts: Mutex::default(),
             create: OnceLock::new(),
+            visibility_key: OnceLock::new(),
             typing: Mutex::new(Typing::default()),
             partial: tokio::sync::watch::Sender::new(None),
             full_since: AtomicU64::new(0),
             lacking: Mutex::new(None),
             missing_keys: Mutex::default(),
             receiving: tokio::sync::Mutex::new(()),
+            gaps: May::default(),
+            relations: May::default(),
+            awaited: May::default(),
         })))
     }
 }

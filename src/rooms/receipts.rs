@@ -246,6 +246,9 @@ impl Room {
     pub fn receipts(&self, user: &UserId) -> Result<Vec<Receipt>, Error> {
         let (start, end) = keys::range(keys::receipt_prefix(self.0.key));
         let mut out = Vec::new();
+        if self.receipts_position() == 0 {
+            return Ok(out);
+        }
         self.reader()
             .scan(Family::RoomReceipt, &start, &end, false, &mut |key, value| {
                 out.extend(read(&key[start.len()..], value).filter(|receipt| shown(receipt, user)));

@@ -283,6 +283,10 @@ impl Room {
         backward: bool,
         visit: &mut dyn FnMut(RelationRow) -> bool,
     ) -> Result<(), Error> {
+        let all = keys::index(self.0.key, keys::INDEX_RELATION, &[]);
+        if parent > self.view().hints.related || !self.0.relations.be(|| self.has_rows(&all))? {
+            return Ok(());
+        }
         let prefix = keys::index(self.0.key, keys::INDEX_RELATION, &[&parent.to_be_bytes()]);
         let skip = prefix.len();
         let (mut start, mut end) = keys::range(prefix.clone());

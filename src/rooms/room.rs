@@ -39,6 +39,7 @@ pub(crate) struct RoomInner {
     /// Receipts that are on their way. Lock order: nothing else is locked while this is held but the log's own lock.
     pub(crate) pending_receipts: Mutex<crate::receipts::PendingReceipts>,
     pub(crate) create: OnceLock<Arc<CreateInfo>>,
+    pub(crate) visibility_key: OnceLock<u32>,
     pub(crate) typing: Mutex<Typing>,
     /// What is known of the rest of the state, where it is not whole.
     pub(crate) partial: tokio::sync::watch::Sender<Option<Arc<crate::partial::PartialState>>>,
@@ -50,6 +51,12 @@ pub(crate) struct RoomInner {
     pub(crate) missing_keys: Mutex<std::collections::BTreeSet<crate::KeyAt>>,
     /// Held while an event of another server is judged: one at a time, in order.
     pub(crate) receiving: tokio::sync::Mutex<()>,
+    /// Whether history may be missing before some event.
+    pub(crate) gaps: crate::may::May,
+    /// Whether any event may relate to another.
+    pub(crate) relations: crate::may::May,
+    /// Whether events may wait for others that they refer to.
+    pub(crate) awaited: crate::may::May,
 }
 
 /// An entry of the state that differs: the event as it was, and as it is.
@@ -132,6 +139,18 @@ impl Room {
 
     pub(crate) fn reader(&self) -> &dyn Reader {
         self.0.rooms.reader()
+    }
+
+    /// Whether there is a row of the room's index with this prefix.
+    pub(crate) fn has_rows(&self, prefix: &[u8]) -> Result<bool, Error> {
+        let mut found = false;
+        let end = hearth_storage::prefix_end(prefix);
+        self.reader()
+            .scan(Family::RoomIndex, prefix, &end, false, &mut |_, _| {
+                found = true;
+                false
+            })?;
+        Ok(found)
     }
 
     /// The event with a short id.
@@ -248,6 +267,17 @@ impl Room {
         Ok(entry.map_or(Membership::None, |entry| entry.membership))
     }
 
+    /// Whether a user is joined, asked before an event of the user is decided under the room's lock: a member whom
+    /// authorization has read already is not looked up again.
+    pub fn may_be_joined(&self, user: &UserId) -> Result<bool, Error> {
+        let is_known = {
+            let head = self.0.head.lock();
+            let known = head.auth.members.get(user).and_then(Option::as_ref);
+            known.is_some_and(|(_, info)| info.membership == hearth_events::Membership::Join)
+        };
+        Ok(is_known || self.membership(user)? == Membership::Join)
+    }
+
     /// The room's short number for a state key, if any event ever had it.
     pub fn state_key_short(&self, kind: &str, state_key: &str) -> Result<Option<u32>, Error> {
         let value = self
@@ -320,7 +350,7 @@ impl Room {
     /// the first.
     pub fn state_root_at(&self, position: Position) -> Result<NodeId, Error> {
         let view = self.view();
-        if view.timeline_position <= position {
+        if view.timeline_position <= position || view.hints.root_since <= position {
             return Ok(view.root);
         }
         let start = keys::state_at(self.0.key, 0);

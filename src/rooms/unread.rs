@@ -167,16 +167,38 @@ impl Room {
         user.map(|user| self.unread(&user)).transpose()
     }
 
+    /// What is unread for a user who is known to be joined: since an event, where that was noted, and a position. The rules
+    /// and whom the user ignores are read once for many rooms.
+    pub fn unread_since(
+        &self,
+        user: &User,
+        (anchor, position): (u64, Position),
+        rules: &Arc<Rules>,
+        ignored: &Arc<BTreeSet<OwnedUserId>>,
+    ) -> Result<Unread, Error> {
+        self.unread(&UnreadUser {
+            id: user.id(),
+            joined: self.joined_at(anchor, position)?,
+            threads: self.subscribed_threads(user, rules)?,
+            rules: rules.clone(),
+            ignored: ignored.clone(),
+        })
+    }
+
+    fn joined_at(&self, anchor: u64, position: Position) -> Result<u64, Error> {
+        match anchor {
+            0 => Ok(self.place_at(position)?.anchor),
+            noted => Ok(noted),
+        }
+    }
+
     /// A user as unread counts see it; none where the user is not joined.
     pub fn unread_user<'a>(&self, user: &'a User) -> Result<Option<UnreadUser<'a>>, Error> {
         let entry = user.room(self.id()).map_err(of_user)?;
         let Some(entry) = entry.filter(|entry| entry.membership == hearth_users::Membership::Join) else {
             return Ok(None);
         };
-        let joined = match entry.began_anchor {
-            0 => self.place_at(entry.room_began)?.anchor,
-            noted => noted,
-        };
+        let joined = self.joined_at(entry.began_anchor, entry.room_began)?;
         let rules = user.rules().map_err(of_user)?;
         Ok(Some(UnreadUser {
             id: user.id(),
@@ -262,7 +284,16 @@ impl Room {
         };
         let ((notify, highlight), (read, read_highlight)) = (in_main(now), in_main(main));
         sums.add(None, notify - read, highlight - read_highlight);
-        for root in self.counted_threads(marks.base)? {
+        let base = match marks.base == marks.main {
+            true => main,
+            false => self.totals_at(marks.base)?,
+        };
+        // Where nothing was counted in threads since, there is none to look for.
+        let threads = match now.thread_notify == base.thread_notify {
+            true => Vec::new(),
+            false => self.counted_threads(marks.base)?,
+        };
+        for root in threads {
             let (now, read) = (
                 self.thread_count(root, last)?,
                 self.thread_count(root, marks.of(Some(root)))?,
@@ -369,6 +400,9 @@ impl Room {
         }
         let (start, end) = keys::range(keys::receipts_of(self.0.key, user.as_str()));
         let mut found = Vec::new();
+        if self.receipts_position() == 0 {
+            return Ok(found);
+        }
         self.reader()
             .scan(Family::RoomReceipt, &start, &end, false, &mut |row, value| {
                 let tail = std::str::from_utf8(&row[start.len()..]).unwrap_or_default();
@@ -434,6 +468,15 @@ impl Room {
         until: Place,
         visit: &mut dyn FnMut(Place, hearth_events::notification::Class, Option<Short>),
     ) -> Result<(), Error> {
+        let last = self.view().hints.uncounted;
+        if after
+            >= (Place {
+                anchor: last,
+                offset: 0,
+            })
+        {
+            return Ok(());
+        }
         let start = hearth_storage::prefix_end(&rows::uncounted(self.0.key, after));
         let end = hearth_storage::prefix_end(&rows::uncounted(self.0.key, until));
         let skip = start.len() - 12;
@@ -456,10 +499,19 @@ impl Room {
         after: Place,
         until: Place,
     ) -> Result<Vec<(Place, Short, Option<Short>)>, Error> {
+        let mut found = Vec::new();
+        let last = self.view().hints.named;
+        if after
+            >= (Place {
+                anchor: last,
+                offset: 0,
+            })
+        {
+            return Ok(found);
+        }
         let start = hearth_storage::prefix_end(&rows::named(self.0.key, user, after));
         let end = hearth_storage::prefix_end(&rows::named(self.0.key, user, until));
         let skip = start.len() - 12;
-        let mut found = Vec::new();
         self.reader()
             .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
                 let place = keys::read_place(&row[skip..]);

@@ -85,7 +85,7 @@ impl Room {
             user: user.to_owned(),
             membership,
             left: None,
-            visibility_key: self.state_key_short("m.room.history_visibility", "")?,
+            visibility_key: self.visibility_key()?,
             member_key,
             memo: HashMap::new(),
         };
@@ -95,6 +95,20 @@ impl Room {
             viewer.left = viewer.end_of_stay(entry.short)?;
         }
         Ok(viewer)
+    }
+}
+
+impl Room {
+    /// The room's number for the state key of its history visibility, which it keeps once it has one.
+    fn visibility_key(&self) -> Result<Option<u32>, Error> {
+        if let Some(key) = self.0.visibility_key.get() {
+            return Ok(Some(*key));
+        }
+        let key = self.state_key_short("m.room.history_visibility", "")?;
+        if let Some(key) = key {
+            let _ = self.0.visibility_key.set(key);
+        }
+        Ok(key)
     }
 }
 

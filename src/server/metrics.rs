@@ -1,11 +1,12 @@
 //! The Prometheus recorder of the process and what `/metrics` shows.
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use hearth_core::metrics::{self as names, Kind};
 use hearth_core::{Clock, Shutdown, VERSION, tasks};
 use hearth_rooms::Changed;
+use metrics::Counter;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Histograms keep every value until they are folded into buckets, so this is done often.
@@ -75,12 +76,28 @@ pub fn start_upkeep(shutdown: Shutdown) {
     tasks::spawn("metrics upkeep", upkeep);
 }
 
+/// The counters that move with every message, found once: the log's writer counts, and what it does all wait for.
+struct Counters {
+    events: Counter,
+    direct: Counter,
+    group: Counter,
+}
+
+static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
+    let messages = |chat_type| metrics::counter!(names::MESSAGES_SENT, "chat_type" => chat_type);
+    Counters {
+        events: metrics::counter!(names::EVENTS_COMMITTED),
+        direct: messages("direct"),
+        group: messages("group"),
+    }
+});
+
 /// Counts what a room's change added: events of all kinds, and messages by the size of the chat.
 pub fn count_events(change: &Changed<'_>) {
     if change.added.is_empty() {
         return;
     }
-    metrics::counter!(names::EVENTS_COMMITTED).increment(change.added.len() as u64);
+    COUNTERS.events.increment(change.added.len() as u64);
     let is_message = |kind: &str| matches!(kind, "m.room.message" | "m.room.encrypted" | "m.sticker");
     let sent = change
         .added
@@ -90,12 +107,11 @@ pub fn count_events(change: &Changed<'_>) {
     if sent > 0 {
         // The server does not know which rooms a client shows as direct; two people are one in practice.
         let view = change.room.view();
-        let chat_type = if view.joined + view.invited <= 2 {
-            "direct"
-        } else {
-            "group"
+        let counter = match view.joined + view.invited {
+            0..=2 => &COUNTERS.direct,
+            _ => &COUNTERS.group,
         };
-        metrics::counter!(names::MESSAGES_SENT, "chat_type" => chat_type).increment(sent);
+        counter.increment(sent);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A consumer, called a duty, reads behind its cursor, does its work, and moves the cursor. It may be
 //! stopped anywhere: it does its last items again, with no visible effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -82,6 +82,9 @@ impl Feed {
         limit: usize,
     ) -> Result<Vec<(Position, Vec<FeedItem>)>, Error> {
         let published = self.0.published(shard);
+        if let Some(found) = self.0.tail(shard).read(after, published, limit) {
+            return Ok(found);
+        }
         let start = FeedKey {
             shard,
             position: after.saturating_add(1),
@@ -118,12 +121,10 @@ impl Feed {
         self.0.cursors.get(duty, shard).unwrap_or(0)
     }
 
-    /// Says that a duty's work up to a position is done and durable. The cursor itself is written with
-    /// the next commit; after a crash before it, the duty does that work again.
+    /// Says that a duty's work up to a position is done and durable. The cursor itself is written with one of
+    /// the next commits; after a crash before it, the duty does that work again.
     pub fn set_cursor(&self, duty: &str, shard: ShardId, position: Position) {
-        let mut batch = Batch::new();
-        self.0.cursors.set(duty, shard, position, &mut batch);
-        self.0.defer(batch);
+        self.0.cursors.move_to(duty, shard, position);
     }
 
     /// As [`set_cursor`](Self::set_cursor), but into the duty's own batch, so that its work and its cursor
@@ -135,58 +136,81 @@ impl Feed {
     /// Removes what every duty has read, or all but the last [`UNREAD_FEED_POSITIONS`] where there is no
     /// duty. The log does this by itself as it grows.
     pub fn trim(&self, shard: ShardId) -> Result<(), Error> {
-        if let Some(op) = trim_op(self.0.engine(), shard, self.0.published(shard))? {
-            self.0.engine().write(
-                &Batch {
-                    ops: vec![op],
-                    ..Batch::new()
-                },
-                false,
-            )?;
-        }
+        let Some(read) = trimmable(self.0.engine(), shard, self.0.published(shard))? else {
+            return Ok(());
+        };
+        let mut batch = Batch::new();
+        batch.ops.push(trim_op(shard, read));
+        self.0.engine().write(&batch, false)?;
+        self.0.tail(shard).forget(read);
         Ok(())
     }
 }
 
 /// The cursors of all duties, as they are known to this process.
 #[derive(Default)]
-pub(crate) struct Cursors(Mutex<Duties>);
+pub(crate) struct Cursors(Mutex<BTreeMap<String, Known>>);
+
+/// The cursors of one duty.
+#[derive(Default)]
+struct Known {
+    positions: BTreeMap<ShardId, Position>,
+    /// The shards whose cursor has moved since it was written.
+    unwritten: BTreeSet<ShardId>,
+}
 
 /// Duty, shard, position.
 type Duties = BTreeMap<String, BTreeMap<ShardId, Position>>;
 
 impl Cursors {
     pub(crate) fn load(engine: &dyn Engine) -> Result<Cursors, Error> {
-        load_cursors(engine).map(|duties| Cursors(Mutex::new(duties)))
+        let known = |(duty, positions)| {
+            let unwritten = BTreeSet::new();
+            (duty, Known { positions, unwritten })
+        };
+        let duties = load_cursors(engine)?;
+        Ok(Cursors(Mutex::new(duties.into_iter().map(known).collect())))
     }
 
     fn get(&self, duty: &str, shard: ShardId) -> Option<Position> {
-        self.0.lock().get(duty)?.get(&shard).copied()
+        self.0.lock().get(duty)?.positions.get(&shard).copied()
     }
 
+    /// Moves a cursor; the change is written later.
+    fn move_to(&self, duty: &str, shard: ShardId, position: Position) {
+        let mut duties = self.0.lock();
+        if !duties.contains_key(duty) {
+            duties.insert(duty.to_owned(), Known::default());
+        }
+        if let Some(known) = duties.get_mut(duty) {
+            known.positions.insert(shard, position);
+            known.unwritten.insert(shard);
+        }
+    }
+
+    /// Moves a cursor, and writes the change into a batch.
     fn set(&self, duty: &str, shard: ShardId, position: Position, batch: &mut Batch) {
         let mut duties = self.0.lock();
-        match duties.get_mut(duty) {
-            Some(cursors) => cursors.insert(shard, position),
-            None => duties.entry(duty.to_owned()).or_default().insert(shard, position),
-        };
-        let mut value = Vec::with_capacity(9);
-        value.push(TAG);
-        value.extend_from_slice(&position.to_be_bytes());
-        batch.put(
-            Family::Cursor,
-            CursorKey {
-                duty: duty.into(),
-                shard,
+        let known = duties.entry(duty.to_owned()).or_default();
+        known.positions.insert(shard, position);
+        known.unwritten.remove(&shard);
+        put_cursor(duty, shard, position, batch);
+    }
+
+    /// Writes the cursors that moved into a batch.
+    pub(crate) fn take_unwritten(&self, batch: &mut Batch) {
+        for (duty, known) in self.0.lock().iter_mut() {
+            for shard in std::mem::take(&mut known.unwritten) {
+                if let Some(position) = known.positions.get(&shard) {
+                    put_cursor(duty, shard, *position, batch);
+                }
             }
-            .encode(),
-            value,
-        );
+        }
     }
 
     fn remove(&self, duty: &str, batch: &mut Batch) {
-        let cursors = self.0.lock().remove(duty).unwrap_or_default();
-        for shard in cursors.into_keys() {
+        let known = self.0.lock().remove(duty).unwrap_or_default();
+        for shard in known.positions.into_keys() {
             batch.delete(
                 Family::Cursor,
                 CursorKey {
@@ -199,9 +223,21 @@ impl Cursors {
     }
 }
 
-/// The removal of what no duty of a shard needs. It goes by the cursors on disk: those in memory may be
-/// ahead of work that a crash would lose.
-pub(crate) fn trim_op(engine: &dyn Engine, shard: ShardId, published: Position) -> Result<Option<Op>, Error> {
+fn put_cursor(duty: &str, shard: ShardId, position: Position, batch: &mut Batch) {
+    let mut value = Vec::with_capacity(9);
+    value.push(TAG);
+    value.extend_from_slice(&position.to_be_bytes());
+    let duty = duty.into();
+    batch.put(Family::Cursor, CursorKey { duty, shard }.encode(), value);
+}
+
+/// Up to where no duty of a shard needs the feed; none where all of it is needed. It goes by the cursors on disk: those
+/// in memory may be ahead of work that a crash would lose.
+pub(crate) fn trimmable(
+    engine: &dyn Engine,
+    shard: ShardId,
+    published: Position,
+) -> Result<Option<Position>, Error> {
     let duties = load_cursors(engine)?;
     let slowest = duties
         .values()
@@ -210,13 +246,18 @@ pub(crate) fn trim_op(engine: &dyn Engine, shard: ShardId, published: Position) 
     let read = slowest
         .unwrap_or(published.saturating_sub(UNREAD_FEED_POSITIONS))
         .min(published);
+    Ok((read > 0).then_some(read))
+}
+
+/// The removal of a shard's feed up to a position.
+pub(crate) fn trim_op(shard: ShardId, read: Position) -> Op {
     let start = FeedKey { shard, position: 0 }.encode();
     let end = FeedKey {
         shard,
         position: read + 1,
     }
     .encode();
-    Ok((read > 0).then_some(Op::DeleteRange(Family::Feed, start, end)))
+    Op::DeleteRange(Family::Feed, start, end)
 }
 
 fn load_cursors(engine: &dyn Engine) -> Result<Duties, Error> {

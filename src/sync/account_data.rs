@@ -1,6 +1,9 @@
 //! Account data as `/sync` sends it: with the push rules that a user has without ever setting any.
 
+use std::collections::BTreeMap;
+
 use hearth_users::{AccountData, PUSH_RULES, User};
+use ruma::OwnedRoomId;
 use serde_json::{json, value::RawValue};
 
 use crate::{Error, view::DataEvent};
@@ -19,6 +22,15 @@ pub(crate) fn all_global(user: &User) -> Result<Vec<DataEvent>, Error> {
             kind: PUSH_RULES.to_owned(),
             content,
         });
+    }
+    Ok(out)
+}
+
+/// The account data of all rooms.
+pub(crate) fn all_of_rooms(user: &User) -> Result<BTreeMap<OwnedRoomId, Vec<DataEvent>>, Error> {
+    let mut out: BTreeMap<OwnedRoomId, Vec<DataEvent>> = BTreeMap::new();
+    for (room, data) in user.now().account_data_of_rooms()? {
+        out.entry(room).or_default().push(event(user, data)?);
     }
     Ok(out)
 }

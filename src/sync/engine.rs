@@ -5,13 +5,14 @@
 //! positions taken. What is beyond them waits for the next sync.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use hearth_core::{Shutdown, clock::SharedClock, limits, metrics as names, random::SharedRandom, tasks};
-use hearth_rooms::{Rooms, Viewer};
+use hearth_rooms::{PushRules, Room, Rooms, Unread, Viewer};
 use hearth_storage::{Position, ShardId};
 use hearth_users::{Change, InviteVerdict, Membership, PresenceState, RoomEntry, User, Users};
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
@@ -88,6 +89,8 @@ pub(crate) struct Look<'a> {
     /// The position up to which the user's own shard is read.
     pub(crate) user_position: Position,
     pub(crate) ignored: Arc<BTreeSet<OwnedUserId>>,
+    /// The user's push rules, once a room asked for them.
+    pub(crate) rules: OnceCell<Arc<PushRules>>,
 }
 
 /// The user's own changes since the token.
@@ -279,6 +282,7 @@ impl SyncEngine {
             positions,
             user_position,
             ignored,
+            rules: OnceCell::new(),
         };
         let to_device = look.take_to_device()?;
         let mut view = look.view()?;
@@ -324,6 +328,7 @@ impl SyncEngine {
             positions: positions.collect(),
             user_position: until.user.min(user.position()),
             ignored: user.ignored_users()?,
+            rules: OnceCell::new(),
         };
         let own = look.own_news()?;
         look.device_lists(own.devices, &own.gone(look.user_since()))
@@ -438,6 +443,7 @@ impl Look<'_> {
     fn own_everything(&self) -> Result<OwnNews, Error> {
         let mut own = OwnNews {
             entries: self.all_entries()?,
+            of_rooms: crate::account_data::all_of_rooms(&self.request.user)?,
             ..OwnNews::default()
         };
         let filter = &self.request.filter.account_data;
@@ -467,10 +473,19 @@ impl Look<'_> {
         Ok(entries)
     }
 
+    /// What changed of the user after a position, up to where the look goes.
+    pub(crate) fn changes_after(&self, since: Position) -> Result<Vec<(Position, Change)>, Error> {
+        if !self.index.state.lock().own.may_be_after(since) {
+            return Ok(Vec::new());
+        }
+        let user = self.request.user.now();
+        Ok(user.changes_between(since, self.user_position)?)
+    }
+
     fn own_changes(&self, since: Position) -> Result<OwnNews, Error> {
         let user = self.request.user.now();
         let mut own = OwnNews::default();
-        for (_, change) in user.changes_between(since, self.user_position)? {
+        for (_, change) in self.changes_after(since)? {
             match change {
                 Change::Room(room_id) => own.entries.extend(user.room(&room_id)?),
                 Change::AccountData { room, kind } => {
@@ -576,6 +591,19 @@ impl Look<'_> {
             room_id: entry.room_id.clone(),
             state,
         })
+    }
+
+    /// What is unread in a room that the user is joined to: since an event, where that was noted, and a position.
+    pub(crate) fn unread(&self, room: &Room, began: (u64, Position)) -> Result<Unread, Error> {
+        let user = &self.request.user;
+        let rules = match self.rules.get() {
+            Some(rules) => rules,
+            None => {
+                let read = user.rules()?;
+                self.rules.get_or_init(|| read)
+            }
+        };
+        Ok(room.unread_since(user, began, rules, &self.ignored)?)
     }
 
     /// Whether an event is one that the user does not want to see: state events of ignored users

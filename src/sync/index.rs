@@ -41,6 +41,8 @@ pub(crate) struct JoinedEntry {
     /// Where the membership began, in the user's shard and in the room's.
     pub(crate) began: Position,
     pub(crate) room_began: Position,
+    /// The event with which it began; 0 where that was not noted.
+    pub(crate) began_anchor: u64,
     /// The room's last position.
     last: Position,
     /// The index's count at the last change of who types; 0 where there was none.
@@ -59,6 +61,40 @@ impl JoinedEntry {
     }
 }
 
+/// When the user's own data changed last, so that a sync need not look for changes where only others did something.
+#[derive(Debug, Default)]
+pub(crate) struct OwnChanges {
+    /// What was published of the user's shard when the index began.
+    begun: Option<Position>,
+    /// Changes that were not noted here are not after this position.
+    settled: Option<Position>,
+    /// The last change that was noted.
+    last: Position,
+}
+
+impl OwnChanges {
+    /// The index is known to those who note changes, and so much of the user's shard is published. What is published
+    /// next may have been noted before that, with nobody to note it; whatever comes after is noted here.
+    pub(crate) fn settle(&mut self, published: Position) {
+        match self.begun {
+            None => self.begun = Some(published),
+            Some(begun) if self.settled.is_none() && published > begun => self.settled = Some(published),
+            Some(_) => {}
+        }
+    }
+
+    /// A change is about to be published.
+    pub(crate) fn note(&mut self, position: Position) {
+        self.last = self.last.max(position);
+    }
+
+    /// Whether something may have changed after a position.
+    pub(crate) fn may_be_after(&self, position: Position) -> bool {
+        self.settled
+            .is_none_or(|settled| position < settled.max(self.last))
+    }
+}
+
 /// The part of an index that changes.
 #[derive(Default)]
 pub(crate) struct IndexState {
@@ -67,6 +103,7 @@ pub(crate) struct IndexState {
     pub(crate) closed: bool,
     /// Rooms whose entry in the room list changed since it was read.
     pub(crate) stale: BTreeSet<OwnedRoomId>,
+    pub(crate) own: OwnChanges,
     rooms: HashMap<EntityKey, JoinedEntry>,
     keys: HashMap<OwnedRoomId, EntityKey>,
     /// Positions within a shard belong to one room each: a batch is of one entity.
@@ -142,6 +179,7 @@ impl IndexState {
             shard: room.shard(),
             began: 0,
             room_began: 0,
+            began_anchor: 0,
             last: 0,
             typing: 0,
         });
@@ -149,6 +187,7 @@ impl IndexState {
         self.began.insert((entry.began, key));
         joined.began = entry.began;
         joined.room_began = entry.room_began;
+        joined.began_anchor = entry.began_anchor;
         self.keys.insert(entry.room_id.clone(), key);
         self.move_to(key, room.changed_position().max(entry.room_position));
         if !known && room.typing().1 > 0 {
@@ -259,5 +298,26 @@ impl IndexState {
 fn remove_from(order: &mut BTreeMap<Position, EntityKey>, at: Position, key: EntityKey) {
     if order.get(&at) == Some(&key) {
         order.remove(&at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_changes_that_nobody_noted_are_looked_for() {
+        let mut own = OwnChanges::default();
+        own.settle(5);
+        assert!(own.may_be_after(5), "6 may have been on its way");
+        own.settle(5);
+        assert!(own.may_be_after(9));
+        own.settle(8);
+        assert!(own.may_be_after(7), "6 to 8 may have been noted before");
+        assert!(!own.may_be_after(8));
+        own.note(12);
+        own.note(11);
+        assert!(own.may_be_after(11));
+        assert!(!own.may_be_after(12));
     }
 }

@@ -133,6 +133,7 @@ impl Notifier {
         };
         {
             let mut state = index.state.lock();
+            state.own.note(position);
             for change in &note.changes {
                 if let Change::Room(room_id) = change {
                     state.stale.insert(room_id.clone());
@@ -223,7 +224,12 @@ impl Notifier {
                 index,
                 clock: self.clock.clone(),
             };
-            if !guard.state.lock().closed {
+            let mut state = guard.index.state.lock();
+            // After the index is in the map: what is noted from now on is noted in it.
+            state.own.settle(user.position());
+            let closed = state.closed;
+            drop(state);
+            if !closed {
                 return guard;
             }
         }

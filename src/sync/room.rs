@@ -90,7 +90,7 @@ impl Look<'_> {
         if news.is_empty() {
             return Ok(None);
         }
-        let unread = room.unread_of(&self.request.user)?.unwrap_or_default();
+        let unread = self.unread(&room, (entry.began_anchor, entry.room_began))?;
         if self.request.filter.room.timeline.unread_thread_notifications {
             news.unread = unread.main.into();
             let threads = unread
@@ -455,7 +455,8 @@ impl Look<'_> {
         if !filter.has_room(room.id()) {
             return Ok(Vec::new());
         }
-        let mut data = match known {
+        // A first sync has read those of all rooms at once.
+        let mut data = match known || self.since.is_none() {
             true => changed,
             false => crate::account_data::all_of_room(&self.request.user, room.id())?,
         };

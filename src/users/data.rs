@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use hearth_core::limits;
+use hearth_storage::schema::user_data::UserDataKey;
 use hearth_storage::{EntityKey, Family, Position, Reader};
-use ruma::{OwnedUserId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
@@ -354,6 +355,24 @@ pub(crate) fn all(reader: &dyn Reader, key: EntityKey, room: Option<&RoomId>) ->
         if let Ok(kind) = std::str::from_utf8(&row[prefix.len()..]) {
             found.extend(event(kind, value));
         }
+        true
+    })?;
+    Ok(found)
+}
+
+/// The account data of all rooms.
+pub(crate) fn of_rooms(reader: &dyn Reader, key: EntityKey) -> Result<Vec<(OwnedRoomId, AccountData)>> {
+    // Global data stands first: its room is empty.
+    let start = hearth_storage::prefix_end(&keys::data_room(key, ""));
+    let end = hearth_storage::prefix_end(&key.to_bytes());
+    let mut found = Vec::new();
+    reader.scan(Family::UserData, &start, &end, false, &mut |row, value| {
+        let row = UserDataKey::decode(row);
+        let room = row
+            .as_ref()
+            .and_then(|row| OwnedRoomId::try_from(&*row.room.0).ok());
+        let data = row.as_ref().and_then(|row| event(&row.kind.0, value));
+        found.extend(room.zip(data));
         true
     })?;
     Ok(found)

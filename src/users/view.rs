@@ -1,7 +1,7 @@
 //! A user's data as one reader has it: the newest published state, or the snapshot of a sync.
 
 use hearth_storage::{EntityKey, Position, Reader};
-use ruma::RoomId;
+use ruma::{OwnedRoomId, RoomId};
 
 use crate::change::{self, Change};
 use crate::data::{self, AccountData};
@@ -45,6 +45,13 @@ impl<'a> View<'a> {
         Ok(all)
     }
 
+    /// The account data of all rooms, without what was deleted.
+    pub fn account_data_of_rooms(&self) -> Result<Vec<(OwnedRoomId, AccountData)>> {
+        let mut all = data::of_rooms(self.reader, self.key)?;
+        all.retain(|(_, data)| !data.deleted);
+        Ok(all)
+    }
+
     /// The account data of a room that changed after `since`; what was deleted has an empty content.
     pub fn room_data_after(&self, room: &RoomId, since: Position) -> Result<Vec<AccountData>> {
         let mut all = data::all(self.reader, self.key, Some(room))?;
@@ -58,7 +65,7 @@ impl<'a> View<'a> {
         &self,
         since: Position,
         until: Position,
-    ) -> Result<Vec<(Option<ruma::OwnedRoomId>, AccountData)>> {
+    ) -> Result<Vec<(Option<OwnedRoomId>, AccountData)>> {
         let mut found = Vec::new();
         for (_, change) in self.changes_between(since, until)? {
             if let Change::AccountData { room, kind } = change

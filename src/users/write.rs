@@ -241,6 +241,49 @@ impl<'a> Tx<'a> {
         Ok(found.into_iter().collect())
     }
 
+    /// The first row whose key begins with `prefix` and is not before `start`.
+    pub(crate) fn first(
+        &self,
+        family: Family,
+        start: &[u8],
+        prefix: &[u8],
+    ) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let layers = || {
+            let submitted = self.lane.submitted.iter().rev().map(|one| &one.rows);
+            std::iter::once(&self.rows).chain(submitted)
+        };
+        // What the newest layer that knows a row has of it: a value, or that it is gone.
+        let above = |key: &[u8]| {
+            let at = (family.name(), key.to_vec());
+            layers().find_map(|rows| rows.get(&at)).map(|(_, value)| value)
+        };
+        let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
+        for rows in layers() {
+            let of_prefix = rows
+                .range((family.name(), start.to_vec())..)
+                .take_while(|((name, key), _)| *name == family.name() && key.starts_with(prefix));
+            let mut there = of_prefix.filter_map(|((_, key), _)| Some((key, above(key)?.as_ref()?)));
+            if let Some((key, value)) = there.next()
+                && first.as_ref().is_none_or(|(first, _)| key < first)
+            {
+                first = Some((key.clone(), value.clone()));
+            }
+        }
+        let end = first
+            .as_ref()
+            .map_or_else(|| hearth_storage::prefix_end(prefix), |(key, _)| key.clone());
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            // What is above and there has been found already.
+            if above(key).is_some() {
+                return true;
+            }
+            first = Some((key.to_vec(), value.to_vec()));
+            false
+        };
+        self.log.engine().scan(family, start, &end, false, visit)?;
+        Ok(first)
+    }
+
     pub(crate) fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
         self.rows.insert((family.name(), key), (family, Some(value)));
     }
@@ -326,6 +369,9 @@ impl<'a> Tx<'a> {
 
 #[cfg(test)]
 mod tests {
+    use hearth_storage::{LogOptions, MemoryEngine, WriterMode, slot_of};
+
+    use super::*;
     use crate::tests::World;
 
     #[tokio::test]
@@ -341,5 +387,51 @@ mod tests {
             .unwrap();
         let lanes = &world.users.lanes;
         assert!(lanes.lanes.iter().all(|lane| lane.lock().submitted.is_empty()));
+    }
+
+    #[test]
+    fn the_first_row_is_the_newest_layers() {
+        let engine = Arc::new(MemoryEngine::new());
+        let options = LogOptions {
+            mode: WriterMode::Inline,
+            ..LogOptions::default()
+        };
+        let log = Log::open_with(engine, options).unwrap();
+        let lanes = Lanes::new(log.clone(), Cluster::new(log.clone()));
+        let slot = slot_of("@a:x");
+        let row = |name: &str| name.as_bytes().to_vec();
+        let put = |tx: &mut Tx<'_>, name: &str, value: &str| tx.put(Family::View, row(name), row(value));
+        let (made, _) = lanes.build(slot, |tx| {
+            ["a1", "a3", "a5", "b0"]
+                .iter()
+                .for_each(|name| put(tx, name, "stored"));
+            Ok(())
+        });
+        made.unwrap();
+        // What comes behind an open ticket is submitted and not durable.
+        let _held = log.reserve(log.shard_of(slot));
+        let (submitted, _waits) = lanes.build(slot, |tx| {
+            tx.delete(Family::View, row("a1"));
+            put(tx, "a2", "submitted");
+            put(tx, "a5", "submitted");
+            Ok(())
+        });
+        submitted.unwrap();
+        let (checked, _) = lanes.build(slot, |tx| {
+            tx.delete(Family::View, row("a2"));
+            put(tx, "a4", "own");
+            let check = |start: &str, expected: Option<(&str, &str)>| {
+                let found = tx.first(Family::View, start.as_bytes(), b"a").unwrap();
+                let expected = expected.map(|(name, value)| (row(name), row(value)));
+                assert_eq!(found, expected, "{start}");
+            };
+            check("a", Some(("a3", "stored")));
+            check("a3", Some(("a3", "stored")));
+            check("a4", Some(("a4", "own")));
+            check("a41", Some(("a5", "submitted")));
+            check("a6", None);
+            Ok(())
+        });
+        checked.unwrap();
     }
 }

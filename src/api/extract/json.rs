@@ -130,6 +130,10 @@ pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let sentence = format!("The JSON is nested deeper than {JSON_MAX_DEPTH} levels");
         return Err(MatrixError::bad_json(sentence).into());
     }
+    if has_half_pair(bytes) {
+        let sentence = "A text in the JSON has half of a surrogate pair, which stands for no character";
+        return Err(MatrixError::bad_json(sentence).into());
+    }
     // A derived struct would also read an array, so the shape is checked first.
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
@@ -163,6 +167,31 @@ fn depth(bytes: &[u8]) -> usize {
         }
     }
     deepest
+}
+
+/// Whether an escape stands for half of a surrogate pair: serde_json refuses it where it reads the text, and not in
+/// what is kept as sent, which others then could not read.
+fn has_half_pair(bytes: &[u8]) -> bool {
+    let unit = |at: usize| {
+        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while let Some(next) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += next;
+        at += match unit(at) {
+            Some(0xD800..=0xDBFF) => match unit(at + 6) {
+                Some(0xDC00..=0xDFFF) => 12,
+                _ => return true,
+            },
+            Some(0xDC00..=0xDFFF) => return true,
+            _ => 2,
+        };
+        if at >= bytes.len() {
+            return false;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -216,6 +245,24 @@ mod tests {
         );
         let whole = body_bytes(Body::from("{}"), 100).await.expect("a body");
         assert_eq!(&whole[..], b"{}");
+    }
+
+    #[test]
+    fn half_pairs_are_refused_in_what_is_kept_as_sent() {
+        let check = |text: &str, good: bool| {
+            let body = format!(r#"{{"more":"{text}"}}"#);
+            let got = read_object::<Box<serde_json::value::RawValue>>(body.as_bytes());
+            let errcode = got.as_ref().err().and_then(ApiError::errcode);
+            assert_eq!(errcode, (!good).then_some("M_BAD_JSON"), "{body}");
+        };
+        check(r"\ud83d\ude00", true);
+        check(r"\u00e4\\", true);
+        check(r"\\ud83d", true);
+        check(r"\ud83d", false);
+        check(r"\ud83d\\ude00", false);
+        check(r"\ud83dx\ude00", false);
+        check(r"\uDE00", false);
+        check(r"\\\uDE00", false);
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl Room {
     /// The place of the newest event up to `from`, and after `to`, before which events are missing.
     pub fn gap_before(&self, from: Place, to: Option<Place>) -> Result<Option<Place>, Error> {
         let prefix = keys::index(self.0.key, keys::INDEX_GAP, &[]);
+        if !self.0.gaps.be(|| self.has_rows(&prefix))? {
+            return Ok(None);
+        }
         let row = |place: Place| [prefix.as_slice(), &keys::place_bytes(place)].concat();
         let start = match to {
             Some(to) => hearth_storage::prefix_end(&row(to)),

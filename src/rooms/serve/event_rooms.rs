@@ -141,10 +141,17 @@ impl Rooms {
             let Some(shorts) = shorts_of(&item) else { continue };
             for short in shorts {
                 // Read without the room, which may be on the way of being joined. Where it is gone, so is the event.
-                let row = keys::event(item.entity, short);
-                if let Some(record) = self.reader().get(Family::RoomEvent, &row)? {
-                    let id = Event::id_of_record(&record)?;
-                    batch.put(Family::View, key_of(&id), keys::tagged(&item.entity.to_bytes()));
+                let key = match self.remembered_event(item.entity, short) {
+                    Some(event) => Some(key_of(event.id())),
+                    None => {
+                        let row = keys::event(item.entity, short);
+                        let record = self.reader().get(Family::RoomEvent, &row)?;
+                        let id = record.map(|record| Event::id_of_record(&record)).transpose()?;
+                        id.map(|id| key_of(&id))
+                    }
+                };
+                if let Some(key) = key {
+                    batch.put(Family::View, key, keys::tagged(&item.entity.to_bytes()));
                 }
             }
         }

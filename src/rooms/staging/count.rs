@@ -45,6 +45,8 @@ impl Staging<'_> {
     /// Takes a counted event out again: it is redacted.
     pub(super) fn uncount(&mut self, header: &Header) {
         if header.class.notify && header.place.anchor != 0 {
+            let hints = &mut self.head.hints;
+            hints.uncounted = hints.uncounted.max(header.place.anchor);
             let row = rows::uncounted(self.room.0.key, header.place);
             let value = rows::uncounted_value(header.class, header.thread);
             self.rows.put(Family::RoomIndex, row, value);
@@ -130,6 +132,8 @@ impl Staging<'_> {
                 .entry(&member)?
                 .is_some_and(|entry| entry.membership == Membership::Join);
             if joined && user != event.sender {
+                let hints = &mut self.head.hints;
+                hints.named = hints.named.max(event.place.anchor);
                 let row = rows::named(self.room.0.key, &user, event.place);
                 let value = rows::named_value(event.short, thread);
                 self.rows.put(Family::RoomIndex, row, value);

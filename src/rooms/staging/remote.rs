@@ -167,6 +167,7 @@ impl Staging<'_> {
         if missing.is_empty() {
             return;
         }
+        self.room.0.gaps.come();
         let row = keys::index(self.room.0.key, keys::INDEX_GAP, &[&keys::place_bytes(place)]);
         let ids: Vec<&str> = missing.iter().map(|id| id.as_str()).collect();
         self.rows
@@ -484,6 +485,8 @@ impl Staging<'_> {
             } else if let Some(found) = Relation::of_content(child.pdu.content())
                 && found.event_id == pdu.event_id
             {
+                self.room.0.relations.come();
+                self.head.hints.related = self.head.hints.related.max(short);
                 let row = keys::relation(key, short, child.header.place, child.short);
                 self.rows.put(Family::RoomIndex, row, found.row(child.pdu.kind()));
             }
@@ -518,6 +521,7 @@ impl Staging<'_> {
     }
 
     pub(super) fn wait_for(&mut self, id: &ruma::EventId, child: Short) {
+        self.room.0.awaited.come();
         let row = keys::index(
             self.room.0.key,
             keys::INDEX_WAITING,
@@ -527,8 +531,12 @@ impl Staging<'_> {
     }
 
     fn waiting_for(&self, id: &ruma::EventId) -> Result<Vec<Short>, Stop> {
-        let start = keys::index(self.room.0.key, keys::INDEX_WAITING, &[&encode_event_id(id)]);
+        let all = keys::index(self.room.0.key, keys::INDEX_WAITING, &[]);
         let mut shorts = Vec::new();
+        if !self.room.0.awaited.be(|| self.room.has_rows(&all))? {
+            return Ok(shorts);
+        }
+        let start = keys::index(self.room.0.key, keys::INDEX_WAITING, &[&encode_event_id(id)]);
         self.room.reader().scan(
             Family::RoomIndex,
             &start,

@@ -85,6 +85,14 @@ impl Staging<'_> {
         let threads = self.count_threads(position);
         let servers = self.count_servers();
         let head = &mut *self.head;
+        if root_changed {
+            head.hints.root_since = position;
+        }
+        let parents = self.events.iter().filter_map(|event| event.relation.as_ref());
+        if let Some(last) = parents.map(|(parent, _)| *parent).max() {
+            self.room.0.relations.come();
+            head.hints.related = head.hints.related.max(last);
+        }
         head.thread_counts.extend(self.thread_counts);
         let mut state = Vec::with_capacity(self.state.len());
         for (key, entry) in self.state {

@@ -12,6 +12,7 @@
 
 mod rows;
 mod shards;
+mod tail;
 mod ticket;
 mod writer;
 
@@ -36,6 +37,7 @@ pub use rows::{FeedItem, FeedKind, OutboxRow, Published, Record};
 pub(crate) use rows::{decode_feed, encode_feed, encode_outbox};
 pub use shards::ShardInfo;
 pub(crate) use shards::head_op;
+use tail::Tail;
 use ticket::Queue;
 pub use ticket::{Commit, Ticket};
 use writer::Writer;
@@ -50,6 +52,9 @@ pub const DISK_RESERVE_BYTES: u64 = 256 << 20;
 const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// More deferred changes than this are written without waiting for a commit that takes them along.
 const DEFERRED_MAX_OPS: usize = 4096;
+/// So often at most deferred changes are taken along: under load the followers of a feed move their cursors with
+/// every group, and only where they stand at last matters.
+const DEFERRED_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How the log writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +131,8 @@ struct Shard {
     /// Whether the queue's first entry is settled.
     ready: AtomicBool,
     published: AtomicU64,
+    /// The newest items of the feed.
+    tail: Tail,
     /// Everything up to here is durable or void.
     settled: AtomicU64,
     waiters: Mutex<Vec<Waiter>>,
@@ -155,6 +162,7 @@ impl Log {
                 queue: Mutex::new(Queue::new(head)),
                 ready: AtomicBool::new(false),
                 published: AtomicU64::new(head),
+                tail: Tail::new(head),
                 settled: AtomicU64::new(head),
                 waiters: Mutex::default(),
             });
@@ -300,8 +308,8 @@ impl Log {
             .allocate(&*self.inner.engine, kind, name, batch)
     }
 
-    /// Adds changes that need no durability of their own, such as the removal of applied outbox rows: the
-    /// next group commit takes them along, and a crash before it loses them.
+    /// Adds changes that need no durability of their own, such as the removal of applied outbox rows: one of
+    /// the next group commits takes them along, and a crash before it loses them.
     pub fn defer(&self, batch: Batch) {
         self.inner.defer(batch);
     }
@@ -352,6 +360,10 @@ impl Inner {
         self.shard(shard).published.load(Ordering::Acquire)
     }
 
+    pub(crate) fn tail(&self, shard: ShardId) -> &Tail {
+        &self.shard(shard).tail
+    }
+
     fn index(&self, shard: ShardId) -> usize {
         let found = self.shards.iter().position(|candidate| candidate.id == shard);
         found.expect("the shard is one of this log")
@@ -373,7 +385,8 @@ impl Inner {
     }
 
     fn write_deferred(&self, sync: bool) {
-        let batch = std::mem::take(&mut *self.deferred.lock());
+        let mut batch = std::mem::take(&mut *self.deferred.lock());
+        self.cursors.take_unwritten(&mut batch);
         if batch.is_empty() {
             return;
         }

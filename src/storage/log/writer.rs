@@ -9,7 +9,9 @@ use hearth_core::metrics as names;
 use tokio::sync::oneshot;
 
 use super::ticket::{Entry, Filled};
-use super::{DEFERRED_MAX_OPS, Inner, Published, encode_feed, encode_outbox, head_op};
+use super::{
+    DEFERRED_INTERVAL, DEFERRED_MAX_OPS, Inner, Published, WriterMode, encode_feed, encode_outbox, head_op,
+};
 use crate::engine::Segment;
 use crate::schema::feed::FeedKey;
 use crate::schema::outbox::OutboxKey;
@@ -34,6 +36,8 @@ pub(super) struct Writer {
     touched: Vec<Touched>,
     /// The group as the callbacks see it.
     published: Vec<Published>,
+    /// When deferred changes were last taken along.
+    took_deferred: Option<Instant>,
     /// Committers of the group, woken when all of it is published.
     done: Vec<(Position, oneshot::Sender<Result<Position, Error>>)>,
 }
@@ -214,9 +218,7 @@ impl Writer {
 
     /// Puts the group's rows, feed, outbox and heads into one batch.
     fn encode(&mut self, inner: &Inner) {
-        self.batch
-            .ops
-            .append(&mut std::mem::take(&mut *inner.deferred.lock()).ops);
+        self.take_deferred(inner);
         for at in 0..self.group.len() {
             let member = &mut self.group[at];
             let (shard, position) = (inner.shards[member.index].id, member.position);
@@ -260,10 +262,33 @@ impl Writer {
         }
     }
 
+    /// Takes deferred changes along, if it is time. Simulations take them always, so that every run is the same.
+    fn take_deferred(&mut self, inner: &Inner) {
+        let mut deferred = inner.deferred.lock();
+        let waits = inner.options.mode == WriterMode::Thread
+            && deferred.len() < DEFERRED_MAX_OPS
+            && self
+                .took_deferred
+                .is_some_and(|last| last.elapsed() < DEFERRED_INTERVAL);
+        if waits {
+            return;
+        }
+        self.batch.ops.append(&mut deferred.ops);
+        drop(deferred);
+        inner.cursors.take_unwritten(&mut self.batch);
+        self.took_deferred = Some(Instant::now());
+    }
+
     /// The group is durable: makes it visible and wakes its committers.
     fn publish(&mut self, inner: &Inner) {
         for member in self.group.drain(..) {
             let Filled { record, done } = *member.filled;
+            // Before the position is published: who reads up to it finds them.
+            if !record.feed.is_empty() {
+                inner.shards[member.index]
+                    .tail
+                    .push(member.position, &record.feed);
+            }
             self.done.push((member.position, done));
             self.published.push(Published {
                 shard: inner.shards[member.index].id,
@@ -309,8 +334,8 @@ fn trim_op(inner: &Inner, index: usize, position: Position) -> Option<Op> {
     if before / TRIM_INTERVAL_POSITIONS == position / TRIM_INTERVAL_POSITIONS {
         return None;
     }
-    match feed::trim_op(inner.engine(), shard.id, before) {
-        Ok(op) => op,
+    match feed::trimmable(inner.engine(), shard.id, before) {
+        Ok(read) => read.map(|read| feed::trim_op(shard.id, read)),
         Err(error) => {
             tracing::error!(%error, "a feed is not trimmed");
             None

@@ -34,6 +34,11 @@ const OPEN_FILES_MAX: i32 = 1024;
 const EVENT_ZSTD_LEVEL: i32 = 1;
 /// The size of the dictionary that zstd trains for a file of event bodies: they resemble each other.
 const EVENT_DICTIONARY_BYTES: i32 = 32 << 10;
+/// What it is trained with: a few hundred events. The time of training grows with it, and comes for each file.
+const EVENT_TRAINING_BYTES: i32 = EVENT_DICTIONARY_BYTES * 16;
+/// So many flushed files of event bodies are gathered before they are merged into the level below: events of all rooms
+/// lie all over it, so that each merge writes most of it anew.
+const EVENT_FILES_GATHERED: i32 = 8;
 
 /// Settings of the RocksDB engine.
 #[derive(Clone, Debug)]
@@ -229,7 +234,8 @@ fn group_options(profile: Profile, cache: &Cache) -> Options {
                 EVENT_DICTIONARY_BYTES,
                 true,
             );
-            options.set_bottommost_zstd_max_train_bytes(EVENT_DICTIONARY_BYTES * 64, true);
+            options.set_bottommost_zstd_max_train_bytes(EVENT_TRAINING_BYTES, true);
+            options.set_level_zero_file_num_compaction_trigger(EVENT_FILES_GATHERED);
         }
     }
     options.set_block_based_table_factory(&table);
@@ -273,7 +279,8 @@ impl Reader for RocksEngine {
             self.handle(family.doc().profile),
             full_key(&mut buffer, family, key),
         );
-        read::one(|cached| self.db.get_cf_opt(handle, key, self.tiers.of(cached)))
+        let found = read::one(|cached| self.db.get_pinned_cf_opt(handle, key, self.tiers.of(cached)))?;
+        Ok(found.map(|value| value.to_vec()))
     }
 
     fn multi_get(&self, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Error> {

@@ -1,6 +1,7 @@
 //! One request of sliding sync, from its position to its answer.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -167,6 +168,7 @@ impl SyncEngine {
             positions,
             user_position,
             ignored: request.user.ignored_users()?,
+            rules: OnceCell::new(),
         };
         let direct = current_direct(&look)?;
         let counts = catch_up(request, &look, connection, &direct)?;

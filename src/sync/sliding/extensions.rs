@@ -163,7 +163,7 @@ impl OwnNews {
         };
         let user = look.request.user.now();
         let first = data_since.unwrap_or(since).min(since);
-        for (position, change) in user.changes_between(first, look.user_position)? {
+        for (position, change) in look.changes_after(first)? {
             match change {
                 Change::AccountData { room: None, kind }
                     if data_since.is_some_and(|since| position > since) =>
@@ -221,6 +221,10 @@ fn room_data(look: &Look<'_>, entry: &ListedRoom, sent: &mut RoomSent) -> Result
     let user = &look.request.user;
     let first = sent.data.is_none();
     let since = sent.data.unwrap_or(0);
+    if !first && !look.index.state.lock().own.may_be_after(since) {
+        sent.data = Some(look.user_position);
+        return Ok(Vec::new());
+    }
     let mut found = user.now().room_data_after(&entry.room_id, since)?;
     found.retain(|data| data.position <= look.user_position && !(first && data.deleted));
     sent.data = Some(look.user_position);

@@ -137,6 +137,7 @@ mod tests {
             position: 0,
             began: 0,
             room_began: 0,
+            began_anchor: 0,
             was_joined: true,
             forgotten: false,
             sender: user_id!("@a:x").to_owned(),

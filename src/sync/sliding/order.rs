@@ -26,6 +26,8 @@ pub(crate) struct ListedRoom {
     pub(crate) began: Position,
     /// Where the membership began, in the room's shard.
     pub(crate) room_began: Position,
+    /// The event with which it began; 0 where that was not noted.
+    pub(crate) began_anchor: u64,
     pub(crate) was_joined: bool,
     pub(crate) forgotten: bool,
     /// Who sent the member event; told apart from the user for kicks, and for invitations of the ignored.
@@ -69,6 +71,7 @@ impl Listed {
             position: entry.position,
             began: entry.began,
             room_began: entry.room_began,
+            began_anchor: entry.began_anchor,
             was_joined: entry.was_joined,
             forgotten: entry.forgotten,
             sender: entry.sender.clone(),
@@ -266,6 +269,7 @@ mod tests {
             position: 1,
             began: 1,
             room_began: 1,
+            began_anchor: 0,
             was_joined: true,
             forgotten: false,
             sender: user_id!("@a:x").to_owned(),

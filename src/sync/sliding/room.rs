@@ -171,7 +171,7 @@ impl Reader<'_> {
         let sent = asked
             .sent
             .filter(|sent| sent.shown == Shown::Joined && sent.began == entry.began);
-        let unread = room.unread_of(&self.look.request.user)?.unwrap_or_default();
+        let unread = self.look.unread(&room, (entry.began_anchor, entry.room_began))?;
         let unread = Unread::from(unread.total);
         let mut next = self.next_sent(asked, Shown::Joined, until);
         next.unread = (unread.notifications, unread.highlights);
@@ -201,7 +201,7 @@ impl Reader<'_> {
             full.unread = Some(unread);
         }
         let bump_stamp = match sent.is_none() || !full.timeline.events.is_empty() {
-            true => Some(self.bump_stamp(&room, span.end)?),
+            true => Some(self.bump_stamp(&room, span.end, full.timeline.events.last())?),
             false => None,
         };
         let news = self.news(&asked, &next, bump_stamp, Body::Full(Box::new(full)));
@@ -441,13 +441,18 @@ impl Reader<'_> {
 
     /// When the last event came that lifts the room: its time, which is what rooms of different shards have in
     /// common.
-    fn bump_stamp(&self, room: &Room, end: Place) -> Result<u64, Error> {
+    fn bump_stamp(&self, room: &Room, end: Place, shown: Option<&Arc<Event>>) -> Result<u64, Error> {
+        let now = self.look.request.user.users().now_ms();
+        let is_last =
+            |event: &&Arc<Event>| event.header.place == end && BUMPING_TYPES.contains(&event.pdu.kind());
+        if let Some(last) = shown.filter(is_last) {
+            return Ok(last.pdu.origin_server_ts().min(now));
+        }
         let mut shorts = Vec::new();
         room.visit_timeline(Place::START, end, true, &mut |row| {
             shorts.push(row.short);
             shorts.len() < BUMP_LOOK_MAX_EVENTS
         })?;
-        let now = self.look.request.user.users().now_ms();
         let mut oldest = 0;
         for short in shorts {
             let Some(event) = room.event(short)? else {

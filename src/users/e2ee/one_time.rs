@@ -70,6 +70,9 @@ struct State {
     /// How many keys were handed out.
     claimed: u64,
     counts: BTreeMap<String, u64>,
+    /// Before these order numbers all keys of an algorithm were handed out: nothing of them is looked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    first: BTreeMap<String, u64>,
     fallback: BTreeMap<String, Fallback>,
 }
 
@@ -134,14 +137,16 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
     if algorithm == CLAIMED {
         return Ok(None);
     }
-    let first = tx
-        .scan(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?
-        .into_iter()
-        .next();
-    if let Some((row, value)) = first {
+    let mut state = load(tx, key, device)?;
+    let from = state.first.get(algorithm).copied().unwrap_or(0);
+    let start = rows::one_time_key(key, device, algorithm, from);
+    let prefix = rows::one_time_keys(key, device, algorithm);
+    if let Some((row, value)) = tx.first(Family::OneTimeKey, &start, &prefix)? {
         let one: OneTimeKey = record::decode(&value)?;
+        if let Some(order) = rows::order_of(&row) {
+            state.first.insert(algorithm.to_owned(), order + 1);
+        }
         tx.delete(Family::OneTimeKey, row);
-        let mut state = load(tx, key, device)?;
         remember(tx, key, device, &mut state, &one)?;
         if let Some(count) = state.counts.get_mut(algorithm) {
             *count = count.saturating_sub(1);
@@ -149,7 +154,6 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
         store(tx, key, device, &state);
         return Ok(Some(one));
     }
-    let mut state = load(tx, key, device)?;
     let Some(fallback) = state.fallback.get_mut(algorithm) else {
         return Ok(None);
     };

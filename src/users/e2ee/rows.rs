@@ -46,6 +46,11 @@ pub(super) fn one_time_keys(user: EntityKey, device: &str, algorithm: &str) -> V
     key
 }
 
+/// The order in the key of a one-time key.
+pub(super) fn order_of(row: &[u8]) -> Option<u64> {
+    row.last_chunk().copied().map(u64::from_be_bytes)
+}
+
 pub(super) fn one_time_key_id(user: EntityKey, device: &str, key_id: &str) -> Vec<u8> {
     OneTimeKeyIdKey {
         user,

@@ -8,13 +8,12 @@ use hearth_cluster::OutboxHandler;
 use hearth_storage::{EntityKey, EntityKind, Family, OutboxRow, Position, ShardId, record};
 use ruma::{DeviceId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::rows::{self, kind};
 use crate::change::Change;
 use crate::error::{Error, Result};
-use crate::keys::op;
+use crate::keys::{self, op};
 use crate::room_list::storage_error;
 use crate::user::{User, Users};
 use crate::write::Tx;
@@ -166,7 +165,7 @@ impl User {
         limit: usize,
     ) -> Result<Vec<(Position, Box<RawValue>)>> {
         let mut found: Vec<(Position, Box<RawValue>)> = Vec::new();
-        if since >= until {
+        if since >= until || !self.has_messages(device)? {
             return Ok(found);
         }
         let start = rows::to_device(self.key, device.as_str(), since.saturating_add(1), 0);
@@ -187,8 +186,17 @@ impl User {
         Ok(found)
     }
 
+    /// Whether messages wait for a device: most syncs find none, and need no scan to learn it.
+    fn has_messages(&self, device: &DeviceId) -> Result<bool> {
+        let row = rows::device_key(self.key, kind::WAITING, device.as_str());
+        Ok(self.users.log.engine().get(Family::DeviceKey, &row)?.is_some())
+    }
+
     /// The device has got everything up to a position: lets go of it.
     pub async fn acknowledge_to_device(&self, device: &DeviceId, until: Position) -> Result<()> {
+        if !self.has_messages(device)? {
+            return Ok(());
+        }
         let start = rows::to_device(self.key, device.as_str(), 0, 0);
         let end = rows::to_device(self.key, device.as_str(), until.saturating_add(1), 0);
         let mut got = Vec::new();
@@ -307,29 +315,16 @@ fn deliver(
     {
         return Ok(());
     }
-    let mut all = Vec::new();
-    for (row, _) in tx.scan(Family::UserDevice, &key.to_bytes())? {
-        all.extend(
-            std::str::from_utf8(&row[EntityKey::LEN..])
-                .ok()
-                .map(str::to_owned),
-        );
-    }
+    let devices = addressed(tx, key, &batch)?;
     let mut next = 0;
-    for device in all {
+    for device in devices {
         let content = batch.messages.get(&device).or_else(|| batch.messages.get("*"));
         let Some(content) = content else { continue };
-        let event = json!({ "type": batch.kind, "sender": batch.sender, "content": content });
         let at = tx.position();
-        make_room(tx, key, &device)?;
+        let count = make_room(tx, key, &device)?;
         let row = rows::to_device(key, &device, at, next);
         next = next.checked_add(1).ok_or(Error::TooMany("Too many devices"))?;
-        tx.put(
-            Family::ToDevice,
-            row,
-            [&[TAG], event.to_string().as_bytes()].concat(),
-        );
-        let count = waiting(tx, key, &device)?;
+        tx.put(Family::ToDevice, row, message(&batch, content));
         put_waiting(tx, key, &device, count + 1);
     }
     if next > 0 {
@@ -339,11 +334,49 @@ fn deliver(
     Ok(())
 }
 
-/// Where a device has too many messages waiting, the oldest tenth goes.
-fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<()> {
+/// The devices of a user that a batch has messages for.
+fn addressed(tx: &Tx<'_>, key: EntityKey, batch: &ToDeviceBatch) -> Result<Vec<String>> {
+    let mut devices = Vec::new();
+    if !batch.messages.contains_key("*") {
+        for device in batch.messages.keys() {
+            let row = keys::device(key, device);
+            if tx.get(Family::UserDevice, &row)?.is_some() {
+                devices.push(device.clone());
+            }
+        }
+        return Ok(devices);
+    }
+    for (row, _) in tx.scan(Family::UserDevice, &key.to_bytes())? {
+        let device = std::str::from_utf8(&row[EntityKey::LEN..]).ok();
+        devices.extend(device.map(str::to_owned));
+    }
+    Ok(devices)
+}
+
+/// A message as it is stored: its content is kept as it was sent.
+fn message(batch: &ToDeviceBatch, content: &RawValue) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        content: &'a RawValue,
+        sender: &'a UserId,
+        r#type: &'a str,
+    }
+    let event = Event {
+        content,
+        sender: &batch.sender,
+        r#type: &batch.kind,
+    };
+    let mut stored = Vec::with_capacity(content.get().len() + 120);
+    stored.push(TAG);
+    serde_json::to_writer(&mut stored, &event).expect("text and JSON can be written");
+    stored
+}
+
+/// Where a device has too many messages waiting, the oldest tenth goes. Gives how many wait then.
+fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
     let count = waiting(tx, key, device)?;
     if count < WAITING_MAX {
-        return Ok(());
+        return Ok(count);
     }
     let rows = tx.scan(Family::ToDevice, &rows::of_device(key, device))?;
     let mut left = rows.len() as u64;
@@ -354,6 +387,5 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<()> {
         tx.delete(Family::ToDevice, row);
         left -= 1;
     }
-    put_waiting(tx, key, device, left);
-    Ok(())
+    Ok(left)
 }

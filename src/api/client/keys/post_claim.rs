@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::extract::{Auth, Json};
 
 /// What the body says.
@@ -38,19 +38,32 @@ pub async fn post_claim(
         keys.extend(of_users.map(|(user, devices)| (user.to_string(), Value::Object(devices))));
         failures.extend(claimed.failures);
     }
-    for (user_id, wanted) in &local {
-        let Some(user) = app.users.get(user_id)? else {
-            continue;
-        };
-        let mut of_user = Map::new();
-        for (device, key) in user.claim_keys(wanted).await? {
-            let mut one = Map::new();
-            one.insert(key.id, key.key);
-            of_user.insert(device, Value::Object(one));
-        }
-        if !of_user.is_empty() {
-            keys.insert(user_id.to_string(), Value::Object(of_user));
-        }
-    }
+    keys.extend(claim_local(&app, local).await?);
     Ok(Json(json!({ "one_time_keys": keys, "failures": failures })))
+}
+
+/// How many users' keys are taken at once: each user's are a commit, and the log writes those together that wait together.
+const USERS_AT_ONCE: usize = 64;
+
+/// Takes keys of this server's users.
+pub(crate) async fn claim_local(app: &App, wanted: WantedKeys) -> Result<Map<String, Value>> {
+    let mut keys = Map::new();
+    let wanted: Vec<_> = wanted.into_iter().collect();
+    for users in wanted.chunks(USERS_AT_ONCE) {
+        let claims = users.iter().map(async |(user_id, wanted)| {
+            let claimed = match app.users.get(user_id)? {
+                Some(user) => user.claim_keys(wanted).await?,
+                None => return Ok(None),
+            };
+            let of_user: Map<String, Value> = claimed
+                .into_iter()
+                .map(|(device, key)| (device, Value::Object(Map::from_iter([(key.id, key.key)]))))
+                .collect();
+            Ok::<_, ApiError>(Some((user_id.to_string(), Value::Object(of_user))))
+        });
+        let claimed = futures::future::try_join_all(claims).await?;
+        let some = |(_, keys): &(String, Value)| keys.as_object().is_some_and(|keys| !keys.is_empty());
+        keys.extend(claimed.into_iter().flatten().filter(some));
+    }
+    Ok(keys)
 }

@@ -146,6 +146,16 @@ pub(crate) fn joined_room(app: &App, id: &RoomId, user: &UserId) -> Result<Room>
     Ok(room)
 }
 
+/// A room that a user sends an event to, and is joined to. Authorization decides about the event itself.
+pub(crate) fn sending_room(app: &App, id: &RoomId, user: &UserId) -> Result<Room> {
+    let not_in = || MatrixError::forbidden("You are not in this room");
+    let room = app.rooms.get(id)?.ok_or_else(not_in)?;
+    if !room.may_be_joined(user)? {
+        return Err(not_in().into());
+    }
+    Ok(room)
+}
+
 /// A room and what a user may read of it: the present, or what was when the user left.
 pub(crate) struct Reading {
     pub(crate) room: Room,

@@ -16,7 +16,7 @@ pub(crate) async fn send_message(
     mut event: NewEvent,
     txn: Txn,
 ) -> Result<OwnedEventId> {
-    let room = super::joined_room(app, room_id, &event.sender)?;
+    let room = super::sending_room(app, room_id, &event.sender)?;
     super::events::check_content(&room, &event.kind, &event.content)?;
     event.redacts = super::events::redacts(&event.kind, &event.content);
     Ok(room.send(event, Some(txn)).await?.event_id)

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use ruma::OwnedUserId;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::client::keys::post_claim::claim_local;
 use crate::error::Result;
 use crate::extract::Json;
 use crate::federation::origin::Signed;
@@ -25,21 +26,8 @@ pub async fn post_keys_claim(
     State(app): State<Arc<App>>,
     Signed(_, body): Signed<Body>,
 ) -> Result<Json<Value>> {
-    let mut keys = Map::new();
-    for (user_id, wanted) in &body.one_time_keys {
-        if !app.users.is_local(user_id) {
-            continue;
-        }
-        let Some(user) = app.users.get(user_id)? else {
-            continue;
-        };
-        let claimed = user.claim_keys(wanted).await?.into_iter();
-        let of_user: Map<String, Value> = claimed
-            .map(|(device, key)| (device, Value::Object(Map::from_iter([(key.id, key.key)]))))
-            .collect();
-        if !of_user.is_empty() {
-            keys.insert(user_id.to_string(), Value::Object(of_user));
-        }
-    }
+    let mut wanted = body.one_time_keys;
+    wanted.retain(|user_id, _| app.users.is_local(user_id));
+    let keys = claim_local(&app, wanted).await?;
     Ok(Json(json!({ "one_time_keys": keys })))
 }
