@@ -59,6 +59,8 @@ pub struct CreateRoom {
     pub is_direct: bool,
     /// The room that this one replaces, for its history of permissions: set by an upgrade.
     pub extra_bans: Vec<(OwnedUserId, Value)>,
+    /// Power levels that hold once the room is set up, where they differ from those it is set up with.
+    pub last_power_levels: Option<Value>,
 }
 
 impl CreateRoom {
@@ -79,6 +81,7 @@ impl CreateRoom {
             power_levels: None,
             is_direct: false,
             extra_bans: Vec::new(),
+            last_power_levels: None,
         }
     }
 }
@@ -297,6 +300,9 @@ impl Rooms {
         }
         for (user, content) in &spec.extra_bans {
             events.push(state("m.room.member", user.as_str(), content));
+        }
+        if let Some(content) = &spec.last_power_levels {
+            events.push(state("m.room.power_levels", "", content));
         }
         for (user, profile) in spec.invite.iter().filter(|(user, _)| self.is_local(user)) {
             let mut content = profile.clone();

@@ -264,6 +264,10 @@ impl Rooms {
             let Some(rooms) = weak.upgrade() else { return };
             rooms.event_rooms.published();
             if let Some(note) = note_of(published) {
+                let went = note.change.members.iter();
+                let went =
+                    went.filter(|member| member.before == Membership::Join && member.after != member.before);
+                went.for_each(|member| note.room.set_typing(&member.user, None));
                 rooms.notify(&note.room, &note.change, published.position, &note.added);
             }
         }));

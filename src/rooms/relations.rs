@@ -323,7 +323,8 @@ impl Room {
     /// What to bundle with an event for a user, as far as the user may see it.
     pub fn bundle(&self, event: &Event, viewer: &mut crate::Viewer) -> Result<Bundle, Error> {
         let mut bundle = Bundle::default();
-        if event.is_redacted() {
+        // State has no bundled aggregations.
+        if event.is_redacted() || event.pdu.state_key().is_some() {
             return Ok(bundle);
         }
         let mut edits = Vec::new();
@@ -346,6 +347,7 @@ impl Room {
         bundle.edit = self.newest_edit(event, &edits, viewer)?;
         for child in references.into_iter().rev() {
             if let Some(child) = self.event(child)?
+                && !viewer.ignores(&child)
                 && viewer.may_see(&child)?
             {
                 bundle.references.push(child.id().to_owned());
@@ -353,13 +355,45 @@ impl Room {
         }
         if (threaded || rows >= BUNDLED_ROWS_MAX)
             && let Some(thread) = self.thread(event.short)?
-            && let Some(latest) = self.latest_visible(&thread, viewer)?
+            && let Some((latest, count)) = self.thread_for(&thread, viewer)?
         {
             let takes_part =
                 *event.pdu.sender() == *viewer.user() || self.takes_part(event.short, viewer.user())?;
-            bundle.thread = Some((latest, thread.count, takes_part));
+            bundle.thread = Some((latest, count, takes_part));
         }
         Ok(bundle)
+    }
+
+    /// The newest event of a thread and how many there are, for a viewer: without what ignored users said.
+    fn thread_for(
+        &self,
+        thread: &Thread,
+        viewer: &mut crate::Viewer,
+    ) -> Result<Option<(Arc<Event>, u32)>, Error> {
+        let mut ignored = false;
+        for user in viewer.ignored().iter() {
+            ignored |= self.takes_part(thread.root, user)?;
+        }
+        if !ignored {
+            let latest = self.latest_visible(thread, viewer)?;
+            return Ok(latest.map(|latest| (latest, thread.count)));
+        }
+        let mut replies = Vec::new();
+        self.visit_relations(thread.root, None, true, &mut |row| {
+            if row.rel_type == "m.thread" {
+                replies.push(row.child);
+            }
+            replies.len() < BUNDLED_ROWS_MAX
+        })?;
+        let (mut latest, mut count) = (None, thread.count);
+        for reply in self.events(&replies)? {
+            if viewer.ignored().contains(reply.pdu.sender()) {
+                count = count.saturating_sub(u32::from(!reply.is_redacted()));
+            } else if latest.is_none() && !reply.is_redacted() && viewer.may_see(&reply)? {
+                latest = Some(reply);
+            }
+        }
+        Ok(latest.map(|latest| (latest, count)))
     }
 
     /// The newest event of a thread that the viewer may see: not what was said after the viewer left.
@@ -419,15 +453,11 @@ impl Room {
         viewer: &mut dyn crate::Sees,
     ) -> Result<Option<Arc<Event>>, Error> {
         let mut newest: Option<Arc<Event>> = None;
-        if event.pdu.state_key().is_some() {
+        if edits.is_empty() || !may_be_edited(event) {
             return Ok(None);
         }
         for edit in self.events(edits)? {
-            let valid = edit.pdu.sender() == event.pdu.sender()
-                && edit.pdu.kind() == event.pdu.kind()
-                && edit.pdu.state_key().is_none()
-                && !edit.is_redacted()
-                && contains(edit.pdu.content(), b"\"m.new_content\"");
+            let valid = is_edit_of(&edit, event);
             let rank = |event: &Event| (event.pdu.origin_server_ts(), event.id().to_owned());
             let newer = newest.as_ref().is_none_or(|found| rank(found) < rank(&edit));
             if valid && newer && viewer.may_see(&edit)? {
@@ -438,9 +468,47 @@ impl Room {
     }
 }
 
+/// Whether an event can be replaced at all: state is not, and no edit is edited.
+fn may_be_edited(event: &Event) -> bool {
+    let is_edit = Relation::of_content(event.pdu.content()).is_some_and(|own| own.rel_type == "m.replace");
+    event.pdu.state_key().is_none() && !is_edit
+}
+
+/// Whether a replacement is valid ("Validity of replacement events"), as far as a server can see.
+fn is_edit_of(edit: &Event, event: &Event) -> bool {
+    edit.pdu.sender() == event.pdu.sender()
+        && edit.pdu.kind() == event.pdu.kind()
+        && edit.pdu.state_key().is_none()
+        && !edit.is_redacted()
+        // The new content of an encrypted event is encrypted with it.
+        && (edit.pdu.kind() == "m.room.encrypted" || has_new_content(edit.pdu.content()))
+}
+
+fn has_new_content(content: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Content<'a> {
+        #[serde(rename = "m.new_content", borrow)]
+        new_content: Option<&'a serde_json::value::RawValue>,
+    }
+    serde_json::from_slice::<Content<'_>>(content).is_ok_and(|content| content.new_content.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn new_content_stands_at_the_top() {
+        for (content, expected) in [
+            (r#"{"m.new_content":{"body":"b"}}"#, true),
+            (r#"{"body":"\"m.new_content\":{}"}"#, false),
+            (r#"{"inner":{"m.new_content":{}}}"#, false),
+            (r#"{"m.new_content":null}"#, false),
+            ("{}", false),
+        ] {
+            assert_eq!(has_new_content(content.as_bytes()), expected, "{content}");
+        }
+    }
 
     #[test]
     fn relations_are_read_leniently() {

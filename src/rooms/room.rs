@@ -1,8 +1,11 @@
 //! The handle of one room, and what readers do with it.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use hearth_events::{CreateInfo, Rules};
@@ -234,6 +237,28 @@ impl Room {
             Some(error) => Err(error),
             None => self.events(&shorts),
         }
+    }
+
+    /// The events of the state with the given root that are no members: costs those, and what differs from the current
+    /// state.
+    pub fn state_without_members_at(&self, root: NodeId) -> Result<Vec<Arc<Event>>, Error> {
+        let current = self.view().root;
+        let mut events = self.state_without_members()?;
+        if root == current {
+            return Ok(events);
+        }
+        let (mut gone, mut came) = (HashSet::new(), Vec::new());
+        for (now, then) in self.state_changes(current, root)? {
+            gone.extend(now);
+            came.extend(then);
+        }
+        let came = self.events(&came)?;
+        events.retain(|event| !gone.contains(&event.short));
+        events.extend(
+            came.into_iter()
+                .filter(|event| event.pdu.kind() != "m.room.member"),
+        );
+        Ok(events)
     }
 
     /// Events by short id, in the order asked; unknown ones are left out.

@@ -16,6 +16,9 @@ const STRIPPED_MAX_BYTES: usize = 256 << 10;
 /// How many members are looked at to name a room's heroes.
 const HERO_ROWS_MAX: usize = 2_000;
 
+/// Among how many members the heroes are chosen.
+const HERO_MEMBERS_MAX: usize = 100;
+
 /// How many heroes a summary names.
 const HEROES_MAX: usize = 5;
 
@@ -65,26 +68,34 @@ impl Room {
         Ok(self.state_text("m.room.guest_access", "guest_access")?.as_deref() == Some("can_join"))
     }
 
-    /// The members who name a room that has no name: up to five others, joined or invited, else
-    /// who left, in the order of their ids.
+    /// The members who name a room that has no name: the first five others, joined or invited, else who left.
+    ///
+    /// First is whose membership the room has known longest. Of a room with many members only some are looked at, in the
+    /// order of their ids: such a room is not called by its members, and the list must not cost what they are.
     pub fn heroes(&self, user: &UserId) -> Result<Vec<(ruma::OwnedUserId, Membership)>, Error> {
         let mut present = Vec::new();
         let mut gone = Vec::new();
         let mut looked_at = 0;
-        self.visit_members(&mut |member, membership, _| {
+        self.visit_members(&mut |member, membership, short| {
             looked_at += 1;
             if member != user {
-                match membership {
-                    Membership::Join | Membership::Invite => present.push((member.to_owned(), membership)),
-                    Membership::Leave | Membership::Ban if gone.len() < HEROES_MAX => {
-                        gone.push((member.to_owned(), membership));
-                    }
-                    _ => {}
-                }
+                let list = match membership {
+                    Membership::Join | Membership::Invite => Some(&mut present),
+                    Membership::Leave | Membership::Ban if gone.len() < HERO_MEMBERS_MAX => Some(&mut gone),
+                    _ => None,
+                };
+                list.into_iter()
+                    .for_each(|list| list.push((short, member.to_owned(), membership)));
             }
-            present.len() < HEROES_MAX && looked_at < HERO_ROWS_MAX
+            present.len() < HERO_MEMBERS_MAX && looked_at < HERO_ROWS_MAX
         })?;
-        Ok(if present.is_empty() { gone } else { present })
+        let mut heroes = if present.is_empty() { gone } else { present };
+        heroes.sort_unstable_by_key(|(short, _, _)| *short);
+        heroes.truncate(HEROES_MAX);
+        let heroes = heroes.into_iter();
+        Ok(heroes
+            .map(|(_, member, membership)| (member, membership))
+            .collect())
     }
 
     /// The room as the public directory and `room_summary` show it.

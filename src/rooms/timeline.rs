@@ -12,6 +12,9 @@ const CHUNK_ROWS: usize = 64;
 /// How many events a page may look at when a filter leaves most of them out.
 const PAGE_LOOKED_AT_MAX: usize = 5_000;
 
+/// How many events of one millisecond are looked at to find the one that is meant.
+const SAME_TIME_MAX: usize = 100;
+
 /// A page of the timeline.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -112,6 +115,20 @@ impl Room {
         viewer: &mut dyn Sees,
         keep: &dyn Fn(&Event) -> bool,
     ) -> Result<Page, Error> {
+        let bounds = (limit, PAGE_LOOKED_AT_MAX);
+        self.page_within(from, to, backward, bounds, viewer, keep)
+    }
+
+    /// As [`Self::page`], with so many events, of so many that are looked at.
+    pub fn page_within(
+        &self,
+        from: Place,
+        to: Option<Place>,
+        backward: bool,
+        (limit, looked_at_max): (usize, usize),
+        viewer: &mut dyn Sees,
+        keep: &dyn Fn(&Event) -> bool,
+    ) -> Result<Page, Error> {
         let mut page = Page::default();
         let mut at = from;
         let mut looked_at = 0;
@@ -127,7 +144,7 @@ impl Room {
             })?;
             let shorts: Vec<_> = rows.iter().map(|row| row.short).collect();
             for event in self.events(&shorts)? {
-                if page.events.len() >= limit || looked_at >= PAGE_LOOKED_AT_MAX {
+                if page.events.len() >= limit || looked_at >= looked_at_max {
                     page.next = Some(at);
                     return Ok(page);
                 }
@@ -218,8 +235,51 @@ impl Room {
     }
 
     /// The event at or nearest to a time: the first at or after it, or the last at or before it
-    /// (`timestamp_to_event`). Looks at origin_server_ts in the order of the timeline.
+    /// (`timestamp_to_event`). Looks at origin_server_ts in the order of the timeline. Of several events of the same
+    /// millisecond it is one that says something where there is one, since that is what people look for, and of those the
+    /// one that stands first in the graph, or last.
     pub fn event_near(
+        &self,
+        timestamp_ms: u64,
+        backward: bool,
+        viewer: &mut dyn Sees,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let Some(nearest) = self.any_event_near(timestamp_ms, backward, viewer)? else {
+            return Ok(None);
+        };
+        let same = |event: &Event| event.pdu.origin_server_ts() == nearest.pdu.origin_server_ts();
+        let mut found = nearest.clone();
+        let mut looked_at = 0;
+        let from = match backward {
+            true => nearest.header.place.before(),
+            false => nearest.header.place,
+        };
+        let (after, until) = match backward {
+            true => (Place::START, from),
+            false => (from, Place::END),
+        };
+        let mut rows = Vec::new();
+        self.visit_timeline(after, until, backward, &mut |row| {
+            rows.push(row.short);
+            rows.len() < SAME_TIME_MAX
+        })?;
+        for chunk in rows.chunks(8) {
+            for event in self.events(chunk)? {
+                looked_at += usize::from(same(&event));
+                if same(&event) && is_meant_before(&event, &found, backward) && viewer.may_see(&event)? {
+                    found = event;
+                }
+            }
+            // Events of one millisecond stand side by side.
+            if std::mem::take(&mut looked_at) == 0 {
+                break;
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// An event at or nearest to a time, the first that is found.
+    fn any_event_near(
         &self,
         timestamp_ms: u64,
         backward: bool,
@@ -275,5 +335,16 @@ impl Room {
             page = self.page(from, None, backward, 1, viewer, &keep)?;
         }
         Ok(page.events.into_iter().next())
+    }
+}
+
+/// Whether of two events of the same time the one is meant rather than the other.
+fn is_meant_before(one: &Event, other: &Event, backward: bool) -> bool {
+    let is_state = |event: &Event| event.pdu.state_key().is_some();
+    match (is_state(one), is_state(other)) {
+        (false, true) => true,
+        (true, false) => false,
+        _ if backward => one.pdu.depth() > other.pdu.depth(),
+        _ => one.pdu.depth() < other.pdu.depth(),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{CreateRoom, Error, Membership, NewEvent, Preset, Room, Rooms};
 
 /// The state that is carried over, where the old room has it.
-const CARRIED_TYPES: [&str; 10] = [
+const CARRIED_TYPES: [&str; 11] = [
     "m.room.server_acl",
     "m.room.encryption",
     "m.room.name",
@@ -19,7 +19,12 @@ const CARRIED_TYPES: [&str; 10] = [
     "m.room.join_rules",
     "m.room.power_levels",
     "m.room.policy",
+    // Its aliases are moved to the new room at once.
+    "m.room.canonical_alias",
 ];
+
+/// The most children of a space that are carried over.
+const CHILDREN_CARRIED_MAX: usize = 400;
 
 /// The most bans that are carried over in the new room's first batch.
 const BANS_CARRIED_MAX: usize = 1000;
@@ -55,12 +60,12 @@ impl Rooms {
             predecessor["event_id"] = json!(old.last_event_id()?);
         }
         creation_content.insert("predecessor".to_owned(), predecessor);
+        // Where the version has none, they have no effect.
+        let additional_creators = match rules.authorization.additional_room_creators {
+            true => additional_creators,
+            false => Vec::new(),
+        };
         if !additional_creators.is_empty() {
-            if !rules.authorization.additional_room_creators {
-                return Err(Error::Invalid(format!(
-                    "room version {version} has no additional creators"
-                )));
-            }
             creation_content.insert("additional_creators".to_owned(), json!(additional_creators));
         }
         let privileged = rules.authorization.explicitly_privilege_room_creators;
@@ -83,15 +88,21 @@ impl Rooms {
             }
             spec.initial_state.push((kind.to_owned(), String::new(), content));
         }
+        if old.create_info().room_type.as_deref() == Some("m.space") {
+            spec.initial_state.extend(old.children_to_carry()?);
+        }
         spec.extra_bans = old.bans()?;
+        if !privileged {
+            set_up_with_power(&mut spec);
+        }
         let new = self.create(spec).await?;
         self.move_aliases(old, &new, sender).await?;
         self.close_upgraded(old, &new, sender).await?;
         Ok(new)
     }
 
-    /// Points the old room's aliases and its place in the directory to the new one, and says which alias is
-    /// canonical.
+    /// Points the old room's aliases and its place in the directory to the new one; the old one has no canonical alias
+    /// any more.
     async fn move_aliases(&self, old: &Room, new: &Room, sender: &UserId) -> Result<(), Error> {
         for alias in old.aliases()? {
             let Some(record) = self.alias(&alias)? else {
@@ -104,16 +115,9 @@ impl Rooms {
             self.set_listed(old, false).await?;
             self.set_listed(new, true).await?;
         }
-        let Some(canonical) = old.state("m.room.canonical_alias", "")? else {
+        if old.state("m.room.canonical_alias", "")?.is_none() {
             return Ok(());
-        };
-        let content: Value =
-            serde_json::from_slice(canonical.pdu.content()).map_err(|_| Error::Damaged("event"))?;
-        new.send(
-            NewEvent::state(sender, "m.room.canonical_alias", "", &content),
-            None,
-        )
-        .await?;
+        }
         // Not having the power to take it out of the old room is no reason to fail.
         let emptied = NewEvent::state(sender, "m.room.canonical_alias", "", &json!({}));
         drop(old.send(emptied, None).await);
@@ -172,7 +176,55 @@ fn carry_power(content: &mut Value, sender: &UserId, creators: &[OwnedUserId], p
     }
 }
 
+/// Lets a sender who has less power than the carried state asks for set the new room up, and gives the power back at
+/// the end: whoever may replace a room can do so whatever its other levels are.
+fn set_up_with_power(spec: &mut CreateRoom) {
+    let Some(levels) = &mut spec.power_levels else {
+        return;
+    };
+    let number = |value: Option<&Value>| value.and_then(Value::as_i64);
+    let level = |name: &str, default: i64| number(levels.get(name)).unwrap_or(default);
+    let of_user = |user: &UserId| {
+        let own = levels
+            .get("users")
+            .and_then(|users| number(users.get(user.as_str())));
+        own.unwrap_or(level("users_default", 0))
+    };
+    let mut needed = level("state_default", 50);
+    let of_events = levels.get("events").and_then(Value::as_object);
+    let of_events = of_events.into_iter().flat_map(Map::values);
+    needed = of_events.filter_map(Value::as_i64).fold(needed, i64::max);
+    if !spec.extra_bans.is_empty() {
+        needed = needed.max(level("ban", 50));
+    }
+    for (banned, _) in &spec.extra_bans {
+        needed = needed.max(of_user(banned).saturating_add(1));
+    }
+    if of_user(&spec.creator) >= needed {
+        return;
+    }
+    let last = Value::Object(levels.clone());
+    if let Some(users) = levels.get_mut("users").and_then(Value::as_object_mut) {
+        users.insert(spec.creator.to_string(), json!(needed));
+        spec.last_power_levels = Some(last);
+    }
+}
+
 impl Room {
+    /// The children of a space, as the space that replaces it begins with them.
+    fn children_to_carry(&self) -> Result<Vec<(String, String, Value)>, Error> {
+        let mut children = Vec::new();
+        for event in self.state_of_type("m.space.child")? {
+            let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
+            let is_child = content["via"].as_array().is_some_and(|via| !via.is_empty());
+            if let Some(key) = event.pdu.state_key().filter(|_| is_child) {
+                children.push(("m.space.child".to_owned(), key.to_owned(), content));
+            }
+        }
+        children.truncate(CHILDREN_CARRIED_MAX);
+        Ok(children)
+    }
+
     /// The id of the newest event.
     pub fn last_event_id(&self) -> Result<Option<ruma::OwnedEventId>, Error> {
         let mut last = None;

@@ -1,6 +1,9 @@
 //! Who may see which event (client-server API, "Room history visibility").
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
@@ -69,6 +72,8 @@ pub struct Viewer {
     visibility_key: Option<u32>,
     member_key: Option<u32>,
     memo: HashMap<NodeId, (Visibility, Membership)>,
+    /// Whom the user ignores.
+    ignored: Arc<BTreeSet<OwnedUserId>>,
 }
 
 impl Room {
@@ -88,6 +93,7 @@ impl Room {
             visibility_key: self.visibility_key()?,
             member_key,
             memo: HashMap::new(),
+            ignored: Arc::default(),
         };
         if let Some(entry) = entry
             && membership != Membership::Join
@@ -116,6 +122,23 @@ impl Viewer {
     /// Who looks.
     pub fn user(&self) -> &UserId {
         &self.user
+    }
+
+    /// Says whom the user ignores: what they did is not bundled with other events. Their own events are the caller's to
+    /// leave out ([`Self::ignores`]).
+    pub fn ignoring(mut self, users: Arc<BTreeSet<OwnedUserId>>) -> Self {
+        self.ignored = users;
+        self
+    }
+
+    /// Whether an event is of somebody whom the user ignores; state counts all the same.
+    pub fn ignores(&self, event: &Event) -> bool {
+        event.pdu.state_key().is_none() && self.ignored.contains(event.pdu.sender())
+    }
+
+    /// Whom the user ignores.
+    pub fn ignored(&self) -> Arc<BTreeSet<OwnedUserId>> {
+        self.ignored.clone()
     }
 
     /// The user's current membership.

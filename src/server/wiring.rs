@@ -359,6 +359,7 @@ fn build_users(
     settings.access_token_lifetime_ms = config.session.access_token_seconds * 1000;
     settings.cache_bytes = share(config, 10);
     settings.server_user = notices_user(config, server_name)?;
+    settings.presence = config.presence;
     let (clock, random) = (deps.clock.clone(), deps.random.clone());
     Ok(Users::new(
         log.clone(),

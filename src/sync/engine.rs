@@ -209,7 +209,7 @@ impl SyncEngine {
         let deadline = tokio::time::Instant::now() + timeout;
         let mut since = request.since.clone();
         let mut waiting = None;
-        let (view, news) = loop {
+        let (mut view, news) = loop {
             let woken = index.notify.notified();
             tokio::pin!(woken);
             // Registered before anything is looked at, so that no wake-up is lost.
@@ -230,6 +230,9 @@ impl SyncEngine {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
+        view.next_batch = self
+            .token_text(&index, request.device.as_deref(), &view.next)
+            .await;
         self.remember(request, &index, &view);
         if waiting.is_some() && !view.joined.is_empty() {
             delivered(news);
@@ -613,6 +616,8 @@ impl Look<'_> {
     }
 
     pub(crate) fn viewer(&self, room: &hearth_rooms::Room) -> Result<Viewer, Error> {
-        Ok(room.viewer(self.request.user.id())?)
+        Ok(room
+            .viewer(self.request.user.id())?
+            .ignoring(self.ignored.clone()))
     }
 }

@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, RoomId};
 use tokio::sync::Notify;
 
-use crate::{lazy::LazyMembers, sliding::RoomOrder};
+use crate::{lazy::LazyMembers, presence_notes::PresenceNotes, sliding::RoomOrder, token_base::TokenBases};
 
 /// The index of one user.
 ///
-/// Lock order: `refresh`, then the notifier's map of watched rooms, then `state`.
+/// Lock order: `refresh`, then the notifier's map of watched rooms, then `state`; of two states, the one at the lower
+/// address first.
 pub(crate) struct UserIndex {
     pub(crate) user: User,
     /// Tells this index from others: a count of typing is worth nothing with another.
@@ -116,6 +117,10 @@ pub(crate) struct IndexState {
     pub(crate) first_news: Option<Instant>,
     /// What each device was sent of members.
     pub(crate) lazy: LazyMembers,
+    /// Whose presence changed, of those who share a room with the user.
+    pub(crate) presence: PresenceNotes,
+    /// What the tokens of each device build on, where they are too long to be given out whole.
+    pub(crate) bases: TokenBases,
     /// The rooms in the order of their activity, once a client asked for sliding windows.
     pub(crate) sliding: Option<Box<RoomOrder>>,
 }
@@ -257,6 +262,15 @@ impl IndexState {
     /// Whether a room is among the joined ones.
     pub(crate) fn has(&self, key: EntityKey) -> bool {
         self.rooms.contains_key(&key)
+    }
+
+    /// Whether both are joined to some room.
+    pub(crate) fn shares(&self, other: &Self) -> bool {
+        let (fewer, more) = match self.rooms.len() <= other.rooms.len() {
+            true => (self, other),
+            false => (other, self),
+        };
+        fewer.rooms.keys().any(|key| more.rooms.contains_key(key))
     }
 
     /// The keys of all joined rooms.

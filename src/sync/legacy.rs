@@ -2,17 +2,17 @@
 //! `/events`, `/initialSync` and `rooms/{roomId}/initialSync`.
 
 use hearth_rooms::{Membership, Place, Receipt, Rendering, Room, Rooms, Visibility};
-use hearth_users::User;
-use ruma::{DeviceId, RoomId};
+use hearth_users::{PresenceInfo, User};
+use ruma::{DeviceId, RoomId, UserId};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    BatchToken, Error, SyncEngine, SyncRequest, SyncToken, SyncView,
+    BatchToken, Error, SyncEngine, SyncRequest, SyncView,
     v3::{data_event, presence_event, receipt_contents},
 };
 
 /// `/events`: the news as one list.
-pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> Result<Value, Error> {
+pub fn events(request: &SyncRequest, since: &str, view: &mut SyncView) -> Result<Value, Error> {
     let mut chunk: Vec<Value> = Vec::new();
     let device = request.device.as_ref().map(|device| device.as_str());
     let rendering = Rendering {
@@ -21,6 +21,13 @@ pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> 
     };
     for room in &mut view.joined {
         let id = room.room.id().to_owned();
+        if room.initial
+            && let Some(own) = room.room.state("m.room.member", request.user.id().as_str())?
+        {
+            // Of a room that is new to the user, what came before is no news.
+            let began = own.header.place;
+            room.timeline.events.retain(|event| event.header.place >= began);
+        }
         for event in room
             .room
             .render_all(&room.timeline.events, &mut room.viewer, &rendering)?
@@ -47,18 +54,14 @@ pub fn events(request: &SyncRequest, since: &SyncToken, view: &mut SyncView) -> 
             chunk.push(event);
         }
     }
-    chunk.extend(
-        view.presence
-            .iter()
-            .map(|(user, info)| presence_event(user, info)),
-    );
-    Ok(json!({ "start": since.to_string(), "end": view.next.to_string(), "chunk": chunk }))
+    chunk.extend(view.presence.iter().map(|(user, info)| presence_of(user, info)));
+    Ok(json!({ "start": since, "end": view.next_batch, "chunk": chunk }))
 }
 
 /// `/initialSync`: the whole account as an initial sync shows it.
 pub fn initial(rooms: &Rooms, request: &SyncRequest, view: &mut SyncView) -> Result<Value, Error> {
     let mut list = Vec::new();
-    let end = view.next.to_string();
+    let end = view.next_batch.clone();
     for news in &mut view.joined {
         let device = request.device.as_deref();
         let start = BatchToken::from(news.timeline.start).to_string();
@@ -74,13 +77,28 @@ pub fn initial(rooms: &Rooms, request: &SyncRequest, view: &mut SyncView) -> Res
         room["membership"] = json!("join");
         list.push(room);
     }
+    if request.filter.room.include_leave {
+        for news in &mut view.left {
+            let membership = news.viewer.membership();
+            let start = BatchToken::from(news.timeline.start).to_string();
+            let until = news
+                .viewer
+                .left()
+                .map_or(end.clone(), |left| BatchToken::from(left).to_string());
+            let device = request.device.as_deref();
+            let events = &news.timeline.events;
+            let mut room = snapshot(rooms, &request.user, device, &news.room, events, start, until)?;
+            room["membership"] = json!(membership.word());
+            list.push(room);
+        }
+    }
     for invited in &view.invited {
         list.push(json!({ "room_id": invited.room_id, "membership": "invite", "invite_state": { "events": invited.state } }));
     }
     let presence: Vec<Value> = view
         .presence
         .iter()
-        .map(|(user, info)| presence_event(user, info))
+        .map(|(user, info)| presence_of(user, info))
         .collect();
     let account_data: Vec<Box<RawValue>> = view
         .account_data
@@ -134,12 +152,19 @@ impl SyncEngine {
         let mut presence = Vec::new();
         for present in self.users.presence().present() {
             if room.membership(&present)? == Membership::Join {
-                presence.push(presence_event(&present, &self.users.presence().get(&present)));
+                presence.push(presence_of(&present, &self.users.presence().get(&present)));
             }
         }
         out["presence"] = json!(presence);
         Ok(out)
     }
+}
+
+/// An `m.presence` event as it was: the content says whose it is, too.
+fn presence_of(user: &UserId, info: &PresenceInfo) -> Value {
+    let mut event = presence_event(user, info);
+    event["content"]["user_id"] = json!(user);
+    event
 }
 
 fn receipt_events(room: &RoomId, receipts: &[Receipt]) -> Vec<Value> {
@@ -157,7 +182,7 @@ fn snapshot(
     start: String,
     end: String,
 ) -> Result<Value, Error> {
-    let mut viewer = room.viewer(user.id())?;
+    let mut viewer = room.viewer(user.id())?.ignoring(user.ignored_users()?);
     let rendering = Rendering {
         device: device.map(DeviceId::as_str),
         ..Rendering::default()
@@ -167,9 +192,10 @@ fn snapshot(
         Membership::Join => None,
         _ => viewer.left(),
     };
-    // Who has left sees the state as it was then: that after the own member event.
-    let state = match left.and(room.state("m.room.member", user.id().as_str())?) {
-        Some(own) => room.full_state_at(room.state_after(&own)?)?,
+    // Who has left sees the state as it was then, also where another invitation came since.
+    let ended = left.map(|place| room.event_at(place)).transpose()?.flatten();
+    let state = match ended {
+        Some(ended) => room.full_state_at(room.state_after(&ended)?)?,
         None => room.full_state()?,
     };
     let state = room.render_all(

@@ -16,10 +16,12 @@ mod lazy;
 pub mod legacy;
 mod notifier;
 mod presence;
+mod presence_notes;
 mod room;
 pub mod sliding;
 mod threads;
 mod token;
+mod token_base;
 pub mod v3;
 mod view;
 

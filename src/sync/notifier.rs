@@ -4,9 +4,12 @@
 //! after: so a sync that samples positions finds in its index whatever they include, and one that is
 //! woken finds it published.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use dashmap::DashMap;
@@ -35,6 +38,8 @@ pub(crate) struct Notifier {
     watchers: DashMap<EntityKey, Vec<Arc<UserIndex>>>,
     /// Indexes that were touched by batches that are about to be published.
     touched: Mutex<Vec<Arc<UserIndex>>>,
+    /// Indexes that were told of changes of presence that the counter does not include yet, by the changes' counters.
+    told: Mutex<HashMap<u64, Vec<Arc<UserIndex>>>>,
     next_start: AtomicU64,
 }
 
@@ -70,6 +75,7 @@ impl Notifier {
             indexes: DashMap::new(),
             watchers: DashMap::new(),
             touched: Mutex::default(),
+            told: Mutex::default(),
             next_start: AtomicU64::new(start),
         });
         let weak = Arc::downgrade(&notifier);
@@ -97,8 +103,12 @@ impl Notifier {
             .log()
             .on_publish(Box::new(move |_| upgraded(&weak, Notifier::wake)));
         let weak = Arc::downgrade(&notifier);
-        users.presence().on_change(Box::new(move |user, _| {
-            upgraded(&weak, |notifier| notifier.presence_changed(user))
+        users.presence().on_change(Box::new(move |user, counter| {
+            upgraded(&weak, |notifier| notifier.presence_changed(user, counter.value));
+        }));
+        let weak = Arc::downgrade(&notifier);
+        users.presence().after_change(Box::new(move |_, counter| {
+            upgraded(&weak, |notifier| notifier.wake_for_presence(counter.value));
         }));
         notifier
     }
@@ -154,8 +164,8 @@ impl Notifier {
         }
     }
 
-    /// Wakes those who share a room with a user whose presence changed, and the user.
-    fn presence_changed(&self, user: &UserId) {
+    /// Tells those who share a room with a user whose presence changed, and the user: each index once.
+    fn presence_changed(&self, user: &UserId, counter: u64) {
         let keys = match self.room_keys_of(user) {
             Ok(keys) => keys,
             Err(error) => {
@@ -163,14 +173,28 @@ impl Notifier {
                 return;
             }
         };
-        if let Some(index) = self.indexes.get(user) {
-            index.notify.notify_waiters();
-        }
+        let mut told: Vec<Arc<UserIndex>> = Vec::new();
+        let mut seen: HashSet<*const UserIndex> = HashSet::new();
+        told.extend(self.indexes.get(user).map(|index| index.clone()));
+        seen.extend(told.iter().map(Arc::as_ptr));
         for key in keys {
             let Some(watchers) = self.watchers.get(&key) else {
                 continue;
             };
-            watchers.iter().for_each(|index| index.notify.notify_waiters());
+            let new = watchers.iter().filter(|index| seen.insert(Arc::as_ptr(index)));
+            told.extend(new.cloned());
+        }
+        for index in &told {
+            index.state.lock().presence.note(user, counter);
+        }
+        self.told.lock().insert(counter, told);
+    }
+
+    /// Wakes whoever was told of a change of presence, now that the counter includes it.
+    fn wake_for_presence(&self, counter: u64) {
+        let told = self.told.lock().remove(&counter);
+        for index in told.into_iter().flatten() {
+            index.notify.notify_waiters();
         }
     }
 
@@ -198,10 +222,26 @@ impl Notifier {
         Ok(keys)
     }
 
-    /// Whether another user is joined to one of the rooms of an index.
+    /// Whether another user is joined to one of the rooms of an index. Costs the rooms of whoever has fewer of them.
     pub(crate) fn share_a_room(&self, index: &UserIndex, other: &UserId) -> Result<bool, Error> {
         if index.user.id() == other {
             return Ok(true);
+        }
+        if let Some(theirs) = self.indexes.get(other).map(|theirs| theirs.clone()) {
+            // The lower address first, as everybody does who holds two of them.
+            let (mine, theirs) = match std::ptr::from_ref(index) < Arc::as_ptr(&theirs) {
+                true => {
+                    let mine = index.state.lock();
+                    (mine, theirs.state.lock())
+                }
+                false => {
+                    let theirs = theirs.state.lock();
+                    (index.state.lock(), theirs)
+                }
+            };
+            if theirs.built {
+                return Ok(mine.shares(&theirs));
+            }
         }
         let keys = self.room_keys_of(other)?;
         let state = index.state.lock();
@@ -274,7 +314,10 @@ impl Notifier {
         for (room, _) in &rooms {
             self.watch(room.key(), index);
         }
+        // What changes after this is noted in the index, which is watched now.
+        let floor = self.users.presence().last_change().value;
         let mut state = index.state.lock();
+        state.presence.begin(floor);
         for (room, entry) in &rooms {
             state.add(room, entry);
         }

@@ -22,15 +22,7 @@ impl Look<'_> {
         }
         let presence = self.engine.users.presence();
         let mut changed: BTreeSet<OwnedUserId> = BTreeSet::new();
-        let news = match self.since.map(|since| since.presence) {
-            Some((start, value)) => presence.changed_since(PresenceCounter { start, value }),
-            None => PresenceChanges::All,
-        };
-        let users = match news {
-            PresenceChanges::Users(users) => users,
-            PresenceChanges::All => presence.present(),
-        };
-        for user in users {
+        for user in self.presence_changes() {
             if self.engine.notifier.share_a_room(self.index, &user)? {
                 changed.insert(user);
             }
@@ -48,6 +40,26 @@ impl Look<'_> {
             .take(limit);
         view.presence = wanted.map(|user| (user.clone(), presence.get(&user))).collect();
         Ok(())
+    }
+
+    /// Whose presence may be news: those noted in the index, where it goes back to the token; else everybody's whose
+    /// presence changed since, or all who are there.
+    fn presence_changes(&self) -> Vec<OwnedUserId> {
+        let presence = self.engine.users.presence();
+        let Some((start, value)) = self.since.map(|since| since.presence) else {
+            return presence.present();
+        };
+        let now = presence.counter();
+        if start == now.start
+            && value <= now.value
+            && let Some(noted) = self.index.state.lock().presence.after(value)
+        {
+            return noted;
+        }
+        match presence.changed_since(PresenceCounter { start, value }) {
+            PresenceChanges::Users(users) => users,
+            PresenceChanges::All => presence.present(),
+        }
     }
 
     /// Adds present users who came into a room, or into whose room this user came.

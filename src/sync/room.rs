@@ -18,6 +18,10 @@ use crate::{
     view::{DataEvent, JoinedRoom, LeftRoom, Summary, Timeline, Unread},
 };
 
+/// How many events of a room are looked at to fill its timeline: one answer has many rooms, and in each of them a filter
+/// may leave most events out. What is older comes by pages.
+const LOOKED_AT_MAX: usize = 500;
+
 /// The stretch of a room's history that is news.
 struct Stretch {
     /// The gap after what the client has seen, if it knows the room, and the gap where the news end.
@@ -481,7 +485,8 @@ pub(crate) fn newest(
     let gap = room.gap_before(until, after)?.map(Place::before);
     let after = gap.or(after);
     // One more than is sent, to know whether there is more.
-    let page = room.page(until, after, true, limit + 1, viewer, keep)?;
+    let bounds = (limit + 1, LOOKED_AT_MAX);
+    let page = room.page_within(until, after, true, bounds, viewer, keep)?;
     let mut events = page.events;
     let too_many = events.len() > limit;
     events.truncate(limit);

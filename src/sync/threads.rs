@@ -31,7 +31,7 @@ impl ThreadsPage {
         let from = from.map(ThreadsToken::parse).transpose()?;
         let to = match to {
             Some(to) => {
-                SlidingPos::parse(to)
+                SlidingPos::read(user, to)?
                     .ok_or(Error::BadToken("to is no position of sliding sync"))?
                     .token
                     .user

@@ -7,7 +7,7 @@
 //! | `p1_…` | a [`SlidingPos`]: an answer of a connection of sliding sync, and how far it went |
 //! | `d1_…` | how far a device has got the messages to it ([`ToDeviceToken`]) |
 //! | `h1_…` | between which changes of thread subscriptions to go on ([`ThreadsToken`]) |
-//! | `n1_…` | reserved for names of tokens that are stored, should they get too long for a URL |
+//! | `n1_…`, `q1_…` | the same as `s1_…` and `p1_…`, beside shards that are stored in the user's shard under a name |
 //!
 //! After the prefix stand variable-length integers in base64url without padding.
 //! **Invariant:** no other module knows what is inside.
@@ -17,14 +17,20 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hearth_rooms::{Place, Room};
 use hearth_storage::{Position, ShardId};
+use hearth_users::User;
 
-use crate::Error;
+use crate::{
+    Error,
+    token_base::{BaseName, NAME_BYTES, TokenBase, put_shards, take_shards},
+};
 
 const SYNC_PREFIX: &str = "s1_";
 const PLACE_PREFIX: &str = "t1_";
 const SLIDING_PREFIX: &str = "p1_";
 const TO_DEVICE_PREFIX: &str = "d1_";
 const THREADS_PREFIX: &str = "h1_";
+const NAMED_PREFIX: &str = "n1_";
+const NAMED_SLIDING_PREFIX: &str = "q1_";
 
 /// The longest text that is looked at.
 const TEXT_MAX_BYTES: usize = hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
@@ -68,7 +74,30 @@ pub struct ThreadsToken {
 }
 
 impl SlidingPos {
-    /// Reads a position; none for anything else.
+    /// Reads a position that was given to a device of the user; none for anything else.
+    pub fn read(user: &User, text: &str) -> Result<Option<Self>, Error> {
+        let Some(text) = text
+            .strip_prefix(NAMED_SLIDING_PREFIX)
+            .filter(|text| text.len() <= TEXT_MAX_BYTES)
+        else {
+            return Ok(Self::parse(text));
+        };
+        let Ok(bytes) = URL_SAFE_NO_PAD.decode(text) else {
+            return Ok(None);
+        };
+        let mut rest = bytes.as_slice();
+        let (Some(connection), Some(answer)) = (take(&mut rest), take(&mut rest)) else {
+            return Ok(None);
+        };
+        // Where the base is gone, the client begins anew, as with any position that is not known.
+        Ok(SyncToken::decode_named(user, rest).ok().map(|token| Self {
+            connection,
+            answer,
+            token,
+        }))
+    }
+
+    /// Reads a position that needs nothing stored; none for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text
             .strip_prefix(SLIDING_PREFIX)
@@ -81,16 +110,21 @@ impl SlidingPos {
             token: SyncToken::decode(rest)?,
         })
     }
+
+    /// The position as text, beside a base if one is given.
+    pub(crate) fn text(&self, base: Option<&TokenBase>) -> String {
+        let mut bytes = Vec::with_capacity(64);
+        put(&mut bytes, self.connection);
+        put(&mut bytes, self.answer);
+        bytes.extend_from_slice(&self.token.encode(base));
+        let prefix = base.map_or(SLIDING_PREFIX, |_| NAMED_SLIDING_PREFIX);
+        format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
 }
 
 impl fmt::Display for SlidingPos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(64);
-        put(&mut bytes, self.connection);
-        put(&mut bytes, self.answer);
-        bytes.extend_from_slice(&self.token.encode());
-        f.write_str(SLIDING_PREFIX)?;
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        f.write_str(&self.text(None))
     }
 }
 
@@ -162,16 +196,34 @@ impl SyncToken {
         at.map_or(0, |at| self.shards[at].1)
     }
 
-    /// Reads a token that must be one of `/sync`.
+    /// Reads a token that was given to a device of the user, and must be one of `/sync`.
+    pub fn read(user: &User, text: &str) -> Result<Self, Error> {
+        Self::of(BatchToken::read(user, text)?)
+    }
+
+    /// Reads a token that needs nothing stored, and must be one of `/sync`.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        match BatchToken::parse(text)? {
+        Self::of(BatchToken::parse(text)?)
+    }
+
+    fn of(token: BatchToken) -> Result<Self, Error> {
+        match token {
             BatchToken::Sync(token) => Ok(token),
             BatchToken::Place(_) => Err(Error::BadToken("it is not a token of /sync")),
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The token as text, beside a base if one is given.
+    pub(crate) fn text(&self, base: Option<&TokenBase>) -> String {
+        let prefix = base.map_or(SYNC_PREFIX, |_| NAMED_PREFIX);
+        format!("{prefix}{}", URL_SAFE_NO_PAD.encode(self.encode(base)))
+    }
+
+    fn encode(&self, base: Option<&TokenBase>) -> Vec<u8> {
         let mut out = Vec::with_capacity(32 + 6 * self.shards.len());
+        if let Some(base) = base {
+            out.extend_from_slice(&base.name);
+        }
         put(&mut out, self.user);
         for value in [
             self.ephemeral.0,
@@ -181,36 +233,70 @@ impl SyncToken {
         ] {
             put(&mut out, value);
         }
-        // Shards are told by the step from the one before: most lie side by side.
-        let mut next = 0;
-        for (shard, position) in &self.shards {
-            put(&mut out, u64::from(shard.0) - next);
-            put(&mut out, *position);
-            next = u64::from(shard.0) + 1;
+        match base {
+            Some(base) => base.put_difference(&mut out, &self.shards),
+            None => put_shards(&mut out, &self.shards),
         }
         out
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
-        let mut token = SyncToken {
-            user: take(&mut rest)?,
-            ephemeral: (take(&mut rest)?, take(&mut rest)?),
-            presence: (take(&mut rest)?, take(&mut rest)?),
+        let token = Self::decode_head(&mut rest)?;
+        Some(Self {
+            shards: take_shards(rest)?,
+            ..token
+        })
+    }
+
+    /// Everything but the shards.
+    fn decode_head(rest: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            user: take(rest)?,
+            ephemeral: (take(rest)?, take(rest)?),
+            presence: (take(rest)?, take(rest)?),
             shards: Vec::new(),
+        })
+    }
+
+    /// Reads what stands beside a base of the user.
+    fn decode_named(user: &User, bytes: &[u8]) -> Result<Self, Error> {
+        let damaged = Error::BadToken("it is damaged");
+        let Some((name, mut rest)) = bytes.split_at_checked(NAME_BYTES) else {
+            return Err(damaged);
         };
-        let mut next: u64 = 0;
-        while !rest.is_empty() {
-            let shard = u16::try_from(next.checked_add(take(&mut rest)?)?).ok()?;
-            token.shards.push((ShardId(shard), take(&mut rest)?));
-            next = u64::from(shard) + 1;
-        }
-        Some(token)
+        let Ok(name) = BaseName::try_from(name) else {
+            return Err(damaged);
+        };
+        let Some(token) = Self::decode_head(&mut rest) else {
+            return Err(damaged);
+        };
+        let base = TokenBase::read(user, name)?;
+        let shards = base.with_difference(rest).ok_or(damaged)?;
+        Ok(Self { shards, ..token })
     }
 }
 
 impl BatchToken {
-    /// Reads any batch token.
+    /// Reads any batch token that was given to a device of the user.
+    pub fn read(user: &User, text: &str) -> Result<Self, Error> {
+        if text.len() > TEXT_MAX_BYTES {
+            return Err(Error::BadToken("it is too long"));
+        }
+        if text.starts_with(NAMED_SLIDING_PREFIX) {
+            let pos = SlidingPos::read(user, text)?;
+            let pos = pos.ok_or(Error::BadToken("it is damaged, or too old"))?;
+            return Ok(Self::Sync(pos.token));
+        }
+        let Some(named) = text.strip_prefix(NAMED_PREFIX) else {
+            return Self::parse(text);
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(named);
+        let bytes = bytes.map_err(|_| Error::BadToken("it is damaged"))?;
+        SyncToken::decode_named(user, &bytes).map(Self::Sync)
+    }
+
+    /// Reads any batch token that needs nothing stored.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if text.len() > TEXT_MAX_BYTES {
             return Err(Error::BadToken("it is too long"));
@@ -247,8 +333,7 @@ impl BatchToken {
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(SYNC_PREFIX)?;
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.encode()))
+        f.write_str(&self.text(None))
     }
 }
 
@@ -286,7 +371,7 @@ fn zigzag(value: i32) -> u64 {
 }
 
 /// Appends a number in LEB128.
-fn put(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -295,7 +380,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Takes a number in LEB128 off the front.
-fn take(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, tail) = rest.split_first()?;
@@ -377,7 +462,7 @@ mod tests {
         ] {
             assert!(BatchToken::parse(text).is_err(), "{text}");
         }
-        assert!(BatchToken::parse(&format!("s1_{}", "A".repeat(5000))).is_err());
+        assert!(BatchToken::parse(&format!("s1_{}", "A".repeat(TEXT_MAX_BYTES))).is_err());
         assert!(SyncToken::parse("t1_CQE").is_err());
     }
 

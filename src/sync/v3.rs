@@ -16,7 +16,7 @@ use crate::{
 /// The answer to a `/sync` request.
 pub fn render(request: &SyncRequest, view: &mut SyncView) -> Result<String, Error> {
     let mut out = Object::new();
-    out.text("next_batch", &view.next.to_string());
+    out.text("next_batch", &view.next_batch);
     if !view.account_data.is_empty() {
         out.raw("account_data", &data_events(&view.account_data));
     }
@@ -168,7 +168,9 @@ impl Writer<'_> {
     ) -> Result<(), Error> {
         if always || !timeline.events.is_empty() || timeline.limited {
             let mut object = Object::new();
-            object.raw("events", &self.events(room, viewer, &timeline.events, true)?);
+            // A client that misses nothing has what would be bundled.
+            let bundle = always || timeline.limited;
+            object.raw("events", &self.events(room, viewer, &timeline.events, bundle)?);
             object.raw("limited", if timeline.limited { "true" } else { "false" });
             object.text("prev_batch", &BatchToken::from(timeline.start).to_string());
             out.raw("timeline", &object.end());

@@ -17,6 +17,8 @@ use crate::{SyncToken, lazy::SentMember};
 pub struct SyncView {
     /// How far this goes.
     pub next: SyncToken,
+    /// The same as the client gets it.
+    pub next_batch: String,
     /// News of joined rooms.
     pub joined: Vec<JoinedRoom>,
     /// New invitations.

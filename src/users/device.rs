@@ -308,6 +308,7 @@ pub(crate) fn delete(tx: &mut Tx<'_>, user: &User, id: &DeviceId, mut device: De
     device_keys::remove_device(tx, key, id)?;
     dehydrated::forget(tx, key, id)?;
     crate::connections::remove_device(tx, key, id)?;
+    crate::token_bases::remove_device(tx, key, id)?;
     Ok(had_keys)
 }
 

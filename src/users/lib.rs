@@ -37,6 +37,7 @@ mod tests;
 mod tests_auth;
 mod threads;
 mod token;
+mod token_bases;
 mod uia;
 mod user;
 mod view;

@@ -27,9 +27,12 @@ type Callback = Box<dyn Fn(&UserId, PresenceCounter) + Send + Sync>;
 /// The owner of all local users' presence.
 pub struct Presence {
     clock: SharedClock,
+    /// Off, everybody is offline.
+    is_kept: bool,
     start: u64,
     state: Mutex<State>,
     callbacks: RwLock<Vec<Callback>>,
+    after_callbacks: RwLock<Vec<Callback>>,
     users: RwLock<Weak<Users>>,
 }
 
@@ -66,14 +69,16 @@ impl Drop for SyncGuard {
 }
 
 impl Presence {
-    pub(crate) fn new(clock: SharedClock, random: SharedRandom) -> Self {
+    pub(crate) fn new(clock: SharedClock, random: SharedRandom, is_kept: bool) -> Self {
         // 53 bits, so that the number survives any JSON on its way.
         let start = (hearth_core::random::u64(random.as_ref()) >> 11).max(1);
         Self {
             clock,
+            is_kept,
             start,
             state: Mutex::default(),
             callbacks: RwLock::default(),
+            after_callbacks: RwLock::default(),
             users: RwLock::default(),
         }
     }
@@ -99,13 +104,26 @@ impl Presence {
         });
     }
 
-    /// Adds a function that is called after each change that others can see.
+    /// Adds a function that is called after each change that others can see, before the counter includes it.
     pub fn on_change(&self, callback: Callback) {
         self.callbacks.write().push(callback);
     }
 
-    /// The counter now.
+    /// Adds a function that is called when the counter includes a change: for waking who waits for it.
+    pub fn after_change(&self, callback: Callback) {
+        self.after_callbacks.write().push(callback);
+    }
+
+    /// The counter now: every change up to it was told to those who listen.
     pub fn counter(&self) -> PresenceCounter {
+        PresenceCounter {
+            start: self.start,
+            value: self.state.lock().told(),
+        }
+    }
+
+    /// The counter of the last change, which those who listen may be being told of.
+    pub fn last_change(&self) -> PresenceCounter {
         PresenceCounter {
             start: self.start,
             value: self.state.lock().counter,
@@ -167,7 +185,7 @@ impl Presence {
         device: &DeviceId,
         set_presence: PresenceState,
     ) -> Option<SyncGuard> {
-        if set_presence == PresenceState::Offline {
+        if set_presence == PresenceState::Offline || !self.is_kept {
             return None;
         }
         let now = self.clock.now_ms();
@@ -334,17 +352,38 @@ impl Presence {
     /// Changes a user's presence, sets the next timer, and tells of it if others can see a difference or `change`
     /// says so.
     fn change_with(&self, user: &UserId, change: impl FnOnce(&mut UserPresence) -> bool) {
+        if !self.is_kept {
+            return;
+        }
         let value = self.state.lock().change(user, self.clock.now_ms(), change);
         let Some(value) = value else { return };
+        let telling = Telling {
+            presence: self,
+            value,
+        };
+        let counter = PresenceCounter {
+            start: self.start,
+            value,
+        };
         for callback in self.callbacks.read().iter() {
-            callback(
-                user,
-                PresenceCounter {
-                    start: self.start,
-                    value,
-                },
-            );
+            callback(user, counter);
         }
+        drop(telling);
+        for callback in self.after_callbacks.read().iter() {
+            callback(user, counter);
+        }
+    }
+}
+
+/// A change that those who listen are being told of.
+struct Telling<'a> {
+    presence: &'a Presence,
+    value: u64,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.presence.state.lock().telling.remove(&self.value);
     }
 }
 
@@ -412,7 +451,7 @@ mod tests {
 
     fn presence() -> (Arc<ManualClock>, Arc<Presence>) {
         let clock = Arc::new(ManualClock::new(1_000_000));
-        let presence = Presence::new(clock.clone(), Arc::new(SeededRandom::new(1)));
+        let presence = Presence::new(clock.clone(), Arc::new(SeededRandom::new(1)), true);
         (clock, Arc::new(presence))
     }
 
@@ -494,6 +533,40 @@ mod tests {
                 .sync(alice, device_id!("C"), PresenceState::Offline)
                 .is_none()
         );
+    }
+
+    #[test]
+    fn the_counter_waits_until_a_change_was_told() {
+        let (_, presence) = presence();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (weak, during) = (Arc::downgrade(&presence), seen.clone());
+        let note = move |_: &UserId, change: PresenceCounter| {
+            if let Some(presence) = weak.upgrade() {
+                during.lock().push((
+                    change.value,
+                    presence.counter().value,
+                    presence.last_change().value,
+                ));
+            }
+        };
+        presence.on_change(Box::new(note.clone()));
+        presence.after_change(Box::new(note));
+        let _guard = presence.sync(user_id!("@alice:a"), device_id!("A"), PresenceState::Online);
+        assert_eq!(*seen.lock(), [(1, 0, 1), (1, 1, 1)]);
+    }
+
+    #[test]
+    fn switched_off_everybody_is_offline() {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let off = Arc::new(Presence::new(clock, Arc::new(SeededRandom::new(1)), false));
+        let (alice, device) = (user_id!("@alice:a"), device_id!("A"));
+        assert!(off.sync(alice, device, PresenceState::Online).is_none());
+        off.active(alice, device);
+        off.set(alice, device, PresenceState::Busy, None);
+        assert_eq!(state(&off, alice), (PresenceState::Offline, false));
+        assert_eq!(off.get(alice).last_active_ago_ms, None);
+        assert!(off.present().is_empty());
+        assert_eq!(off.counter().value, 0);
     }
 
     #[test]

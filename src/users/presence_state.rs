@@ -117,6 +117,8 @@ pub(crate) struct State {
     pub(crate) by_change: BTreeMap<u64, OwnedUserId>,
     pub(crate) deadlines: BTreeSet<(u64, OwnedUserId)>,
     pub(crate) counter: u64,
+    /// Changes that those who listen are being told of.
+    pub(crate) telling: BTreeSet<u64>,
     /// Changes up to this counter may have been dropped.
     pub(crate) floor: u64,
 }
@@ -155,11 +157,17 @@ impl State {
         }
         presence.told = Some(shown);
         state.counter += 1;
+        state.telling.insert(state.counter);
         state.by_change.remove(&presence.changed_at);
         state.by_change.insert(state.counter, user.to_owned());
         presence.changed_at = state.counter;
         state.shed();
         Some(state.counter)
+    }
+
+    /// The last counter up to which everything was told.
+    pub(crate) fn told(&self) -> u64 {
+        self.telling.first().map_or(self.counter, |first| first - 1)
     }
 
     /// Drops users who have been offline longest where there are too many.

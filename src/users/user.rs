@@ -47,6 +47,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// The user that the server itself speaks as; nobody can register the name.
     pub server_user: Option<OwnedUserId>,
+    /// Whether presence is kept and told.
+    pub presence: bool,
 }
 
 impl Settings {
@@ -60,6 +62,7 @@ impl Settings {
             login_token_lifetime_ms: 2 * 60 * 1000,
             cache_bytes: 16 << 20,
             server_user: None,
+            presence: true,
         }
     }
 
@@ -132,7 +135,7 @@ impl Users {
                 stale.published(note);
             }
         }));
-        let presence = Arc::new(Presence::new(clock.clone(), random.clone()));
+        let presence = Arc::new(Presence::new(clock.clone(), random.clone(), settings.presence));
         let directory = Arc::new(Directory::new(
             log.clone(),
             lanes.clone(),

@@ -124,7 +124,12 @@ impl Room {
             let asked = remote.timestamp_to_event(&server, self.id(), timestamp_ms, !backward);
             let Ok((id, at_ms)) = asked.await else { continue };
             let is_nearer = near.as_ref().is_none_or(|near| {
-                near.pdu.origin_server_ts().abs_diff(timestamp_ms) > at_ms.abs_diff(timestamp_ms)
+                let (here, there) = (
+                    near.pdu.origin_server_ts().abs_diff(timestamp_ms),
+                    at_ms.abs_diff(timestamp_ms),
+                );
+                // Of the same time, another server may have one that is meant rather than ours.
+                here > there || (here == there && near.pdu.state_key().is_some() && *near.id() != id)
             });
             if !is_nearer {
                 return Ok(near);

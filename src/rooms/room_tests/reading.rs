@@ -163,3 +163,44 @@ async fn receipts_move_forward_only() {
         .expect("receipts");
     assert_eq!(between.len(), 1, "the row of the first is gone: {between:?}");
 }
+
+/// Of the events of one millisecond that is meant which says something, and of those the first in the graph, or the last.
+#[tokio::test]
+async fn events_of_one_millisecond_are_told_apart() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let at = |event: NewEvent, ms: u64| NewEvent {
+        timestamp_ms: Some(1_700_000_000_000 + ms),
+        ..event
+    };
+    let mut sent = Vec::new();
+    for event in [
+        at(state("alice", "org.example.s", json!({ "v": 1 })), 10),
+        at(text("alice", "one"), 10),
+        at(text("bob", "two"), 10),
+        at(state("alice", "org.example.s", json!({ "v": 2 })), 10),
+        at(state("alice", "org.example.s", json!({ "v": 3 })), 20),
+        at(text("alice", "three"), 30),
+    ] {
+        sent.push(room.send(event, None).await.expect("sent").event_id);
+    }
+    let mut viewer = room.viewer(&user("alice")).expect("a viewer");
+    let mut near = |ms: u64, backward: bool| {
+        let found = room.event_near(1_700_000_000_000 + ms, backward, &mut viewer);
+        let found = found.expect("a look-up").map(|event| event.id().to_owned());
+        found.and_then(|id| sent.iter().position(|one| *one == id))
+    };
+    for (ms, backward, expected) in [
+        (5, false, Some(1)),
+        (10, false, Some(1)),
+        (10, true, Some(2)),
+        (15, true, Some(2)),
+        (15, false, Some(4)),
+        (20, true, Some(4)),
+        (25, false, Some(5)),
+        (40, true, Some(5)),
+        (40, false, None),
+    ] {
+        assert_eq!(near(ms, backward), expected, "{ms} {backward}");
+    }
+}

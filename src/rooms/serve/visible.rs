@@ -45,15 +45,22 @@ impl Room {
     }
 }
 
+impl Room {
+    /// An event as a redaction would leave it, for somebody who is not to see what it says.
+    pub fn without_content(&self, event: &Event) -> Result<Event, Error> {
+        let mut redacted = event.clone();
+        redacted.pdu = hearth_events::redact(self.rules(), &event.pdu)?;
+        Ok(redacted)
+    }
+}
+
 impl ServerViewer {
     /// The event as the server gets it: whole, or redacted where it may not see it.
     pub fn shown(&mut self, event: &Arc<Event>) -> Result<Arc<Event>, Error> {
         if self.sees(event)? {
             return Ok(event.clone());
         }
-        let mut redacted = (**event).clone();
-        redacted.pdu = hearth_events::redact(self.room.rules(), &event.pdu)?;
-        Ok(Arc::new(redacted))
+        Ok(Arc::new(self.room.without_content(event)?))
     }
 
     /// Whether the server may see the content of an event.

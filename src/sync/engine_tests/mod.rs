@@ -4,8 +4,10 @@
 mod client_model;
 mod devices;
 mod following;
+mod presence;
 mod sliding;
 mod syncing;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 

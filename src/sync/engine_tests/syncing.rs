@@ -562,3 +562,26 @@ async fn costs() {
         println!("round {round}: render {:?}", cpu(began, 200));
     }
 }
+
+/// A filter that leaves nearly everything out makes no sync read the whole room: what is older comes by pages.
+#[tokio::test]
+async fn a_timeline_is_looked_for_within_bounds() {
+    let world = World::new(1);
+    let alice = world.user("alice").await;
+    let room = world.room(&alice, Preset::PublicChat).await;
+    set(&room, &alice, "org.example.rare", "", json!({})).await;
+    for number in 0..600 {
+        say(&room, &alice, &number.to_string()).await;
+    }
+    let filter = json!({ "room": { "timeline": { "types": ["org.example.rare"] } } });
+    let answer = world.sync(&request(&alice).filter(filter)).await;
+    let timeline = &answer["rooms"]["join"][room.id().as_str()]["timeline"];
+    assert_eq!(timeline["events"], json!([]));
+    assert_eq!(timeline["limited"], true);
+    let from = crate::BatchToken::parse(timeline["prev_batch"].as_str().unwrap()).unwrap();
+    let mut viewer = room.viewer(alice.id()).unwrap();
+    let keep = |event: &hearth_rooms::Event| event.pdu.kind() == "org.example.rare";
+    let from = from.place_in(&room).unwrap();
+    let page = room.page(from, None, true, 5, &mut viewer, &keep).unwrap();
+    assert_eq!(page.events.len(), 1);
+}

@@ -31,6 +31,8 @@ use crate::{
 pub struct Answer {
     /// Where to go on.
     pub pos: SlidingPos,
+    /// The same as the client gets it.
+    pub pos_text: String,
     /// How many rooms each list has.
     pub lists: BTreeMap<Arc<str>, usize>,
     /// The rooms with news.
@@ -77,7 +79,7 @@ impl SyncEngine {
         let mut waiting = None;
         // How far was looked in vain: what lies before need not be looked at again, but for rooms.
         let mut looked: Option<SyncToken> = None;
-        let (answer, news) = loop {
+        let (mut answer, news) = loop {
             let woken = index.notify.notified();
             tokio::pin!(woken);
             // Registered before anything is looked at, so that no wake-up is lost.
@@ -109,6 +111,9 @@ impl SyncEngine {
             delivered(news);
         }
         drop(presence);
+        answer.pos_text = self
+            .pos_text(&index, request.device.as_deref(), &answer.pos)
+            .await;
         Ok(answer)
     }
 
@@ -155,7 +160,10 @@ impl SyncEngine {
         let connection = &mut *connection;
         if !turn.is_current() {
             // Another request took the connection over; its client does not read this answer.
-            let pos = request.pos.as_deref().and_then(SlidingPos::parse);
+            let pos = match &request.pos {
+                Some(pos) => SlidingPos::read(&request.user, pos)?,
+                None => None,
+            };
             return Ok((Answer::empty(pos.ok_or(Error::UnknownPos)?), true));
         }
         connection.on_index(index.start);
@@ -196,6 +204,7 @@ impl SyncEngine {
                 answer: connection.last_answer,
                 token: token_of(&look, false),
             },
+            pos_text: String::new(),
             lists: counts,
             rooms: found.news,
             extensions: found.extensions,
@@ -292,6 +301,7 @@ impl Answer {
     fn empty(pos: SlidingPos) -> Self {
         Self {
             pos,
+            pos_text: String::new(),
             lists: BTreeMap::new(),
             rooms: Vec::new(),
             extensions: ExtensionNews::default(),

@@ -73,7 +73,7 @@ impl Connections {
     pub(super) fn begin(&self, engine: &SyncEngine, request: &Request) -> Result<Turn, Error> {
         let device = request.device.as_ref().map_or("", |device| device.as_str());
         let pos = match &request.pos {
-            Some(text) => Some(SlidingPos::parse(text).ok_or(Error::UnknownPos)?),
+            Some(text) => Some(SlidingPos::read(&request.user, text)?.ok_or(Error::UnknownPos)?),
             None => None,
         };
         let key = (request.user.id().to_owned(), device.to_owned());

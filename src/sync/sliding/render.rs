@@ -39,7 +39,7 @@ struct Writer<'a> {
 pub fn render(wire: Wire, device: Option<&DeviceId>, answer: &mut Answer) -> Result<String, Error> {
     let writer = Writer { wire, device };
     let mut out = Object::new();
-    out.text("pos", &answer.pos.to_string());
+    out.text("pos", &answer.pos_text);
     let mut lists = Object::new();
     for (name, count) in &answer.lists {
         lists.raw(name, &json!({ "count": count }).to_string());

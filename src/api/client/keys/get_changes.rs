@@ -26,12 +26,13 @@ pub async fn get_changes(
     auth: Auth,
     Query(between): Query<Between>,
 ) -> Result<Json<Value>> {
-    let until = SyncToken::parse(&between.to)?;
+    let until = SyncToken::read(&auth.handle, &between.to)?;
+    let since = SyncToken::read(&auth.handle, &between.from)?;
     let request = SyncRequest {
         user: auth.handle,
         device: auth.device,
         filter: Arc::new(Filter::default()),
-        since: Some(SyncToken::parse(&between.from)?),
+        since: Some(since),
         full_state: false,
         state: StateSide::Before,
         timeout: Duration::ZERO,

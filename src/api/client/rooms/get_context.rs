@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_rooms::{Event, Rendering};
+use hearth_rooms::{Event, NodeId, Rendering};
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -43,7 +43,11 @@ pub async fn get_context(
         .limit
         .map_or(10, |limit| usize::try_from(limit).unwrap_or(LIMIT_MAX))
         .min(LIMIT_MAX);
-    let keep = |event: &Event| filter.has_event(event);
+    let ignored = reading.viewer.ignored();
+    let keep = |event: &Event| {
+        let is_ignored = event.pdu.state_key().is_none() && ignored.contains(event.pdu.sender());
+        filter.has_event(event) && !is_ignored
+    };
     let place = event.header.place;
     let (before, after) = (limit / 2, limit - limit / 2);
     let viewer = &mut reading.viewer;
@@ -67,7 +71,9 @@ pub async fn get_context(
         let mut shown = earlier.events.clone();
         shown.push(event.clone());
         shown.extend(later.events.iter().cloned());
-        members_of(&reading, &shown)?
+        let mut state = room.state_without_members_at(root)?;
+        state.extend(members_of(&reading, &shown, root)?);
+        state
     } else {
         room.full_state_at(root)?
     };
@@ -82,12 +88,17 @@ pub async fn get_context(
     })))
 }
 
-/// The member events of those who sent the given events.
-pub(crate) fn members_of(reading: &Reading, events: &[Arc<Event>]) -> Result<Vec<Arc<Event>>> {
+/// The member events of those who sent the given events, as they were in a state: whoever has left since had a name then.
+pub(crate) fn members_of(reading: &Reading, events: &[Arc<Event>], root: NodeId) -> Result<Vec<Arc<Event>>> {
     let senders: BTreeSet<_> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
     let mut out = Vec::new();
     for sender in senders {
-        out.extend(reading.state("m.room.member", sender.as_str())?);
+        let member = match reading.room.state_at(root, "m.room.member", sender.as_str())? {
+            Some(member) => Some(member),
+            // A state that is not whole yet may lack the member.
+            None => reading.state("m.room.member", sender.as_str())?,
+        };
+        out.extend(member);
     }
     Ok(out)
 }

@@ -32,9 +32,32 @@ pub struct Options {
     from: Option<String>,
 }
 
+impl Options {
+    /// The token of the page that follows so many rooms: it also says what may not change from page to page.
+    fn token(&self, given: usize) -> String {
+        let depth = self.max_depth.map_or("-".to_owned(), |depth| depth.to_string());
+        format!("{given}_{}_{depth}", u8::from(self.suggested_only))
+    }
+
+    /// How many rooms the pages before this one gave.
+    fn given_before(&self) -> Result<usize, MatrixError> {
+        let Some(from) = &self.from else { return Ok(0) };
+        let given = from.split('_').next().and_then(|given| given.parse().ok());
+        let given =
+            given.ok_or_else(|| MatrixError::invalid_param("from is not a token of this endpoint"))?;
+        match *from == self.token(given) {
+            true => Ok(given),
+            false => {
+                let sentence = "suggested_only and max_depth cannot change from page to page";
+                Err(MatrixError::invalid_param(sentence))
+            }
+        }
+    }
+}
+
 /// The rooms below a space, depth first, as far as the user may know of them.
 ///
-/// A page's token is how many rooms were given before it: the walk is made anew for each page.
+/// A page's token is how many rooms were given before it, and of which walk: it is made anew for each page.
 pub async fn get_hierarchy(
     State(app): State<Arc<App>>,
     auth: Auth,
@@ -46,8 +69,7 @@ pub async fn get_hierarchy(
     if root.is_none() {
         return Err(MatrixError::forbidden("You are not in this space, and may not look into it").into());
     }
-    let wrong = |_| MatrixError::invalid_param("from is not a token of this endpoint");
-    let from: usize = options.from.as_deref().map_or(Ok(0), str::parse).map_err(wrong)?;
+    let from = options.given_before()?;
     let limit = options
         .limit
         .map_or(PAGE_MAX, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX));
@@ -83,7 +105,7 @@ pub async fn get_hierarchy(
             (room.with_children(), room.children().collect())
         };
         if page.len() == limit {
-            return Ok(Json(json!({ "rooms": page, "next_batch": found.to_string() })));
+            return Ok(Json(json!({ "rooms": page, "next_batch": options.token(found) })));
         }
         if goes_on {
             let below = below.into_iter().rev();

@@ -20,13 +20,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// One of two conditions is enough.
     fn keeps(&self, membership: Membership) -> bool {
         let word = membership.word();
-        self.membership.as_deref().is_none_or(|wanted| wanted == word)
-            && self
-                .not_membership
-                .as_deref()
-                .is_none_or(|unwanted| unwanted != word)
+        let is_wanted = self.membership.as_deref().map(|wanted| wanted == word);
+        let is_not_unwanted = self.not_membership.as_deref().map(|unwanted| unwanted != word);
+        match (is_wanted, is_not_unwanted) {
+            (None, None) => true,
+            (wanted, not_unwanted) => wanted == Some(true) || not_unwanted == Some(true),
+        }
     }
 }
 
@@ -40,8 +42,7 @@ pub async fn get_members(
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
     // Of a room that was just joined elsewhere, the members may still be on their way.
     reading.room.clone().wait_full().await;
-    let at = options.at.as_deref().filter(|_| reading.left.is_none());
-    let events: Vec<Arc<Event>> = match (at, &reading.left) {
+    let events: Vec<Arc<Event>> = match (options.at.as_deref(), &reading.left) {
         (None, None) => {
             let mut shorts = Vec::new();
             reading.room.visit_members(&mut |_, membership, short| {
@@ -53,8 +54,10 @@ pub async fn get_members(
             reading.room.events(&shorts)?
         }
         (None, Some(_)) => members(reading.full_state()?, &options),
-        (Some(token), _) => {
+        (Some(token), left) => {
             let place = super::tokens::place(&reading, token)?;
+            // Who has left sees nothing later than that.
+            let place = left.as_ref().map_or(place, |left| place.min(left.header.place));
             let root = reading.room.state_root_after(place)?;
             members(reading.room.full_state_at(root)?, &options)
         }
@@ -83,4 +86,30 @@ fn members(state: Vec<Arc<Event>>, options: &Options) -> Vec<Arc<Event>> {
         .filter(|event| event.pdu.kind() == "m.room.member")
         .filter(keeps)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_condition_is_enough() {
+        use Membership::{Ban, Invite, Join, Knock, Leave};
+        let all = [Join, Invite, Knock, Leave, Ban];
+        let check = |membership: Option<&str>, not_membership: Option<&str>, expected: &[Membership]| {
+            let options = Options {
+                at: None,
+                membership: membership.map(str::to_owned),
+                not_membership: not_membership.map(str::to_owned),
+            };
+            let kept: Vec<_> = all.into_iter().filter(|one| options.keeps(*one)).collect();
+            assert_eq!(kept, expected, "{membership:?} {not_membership:?}");
+        };
+        check(None, None, &all);
+        check(Some("join"), None, &[Join]);
+        check(None, Some("leave"), &[Join, Invite, Knock, Ban]);
+        check(Some("join"), Some("leave"), &[Join, Invite, Knock, Ban]);
+        check(Some("leave"), Some("leave"), &all);
+        check(Some("ban"), Some("join"), &[Invite, Knock, Leave, Ban]);
+    }
 }

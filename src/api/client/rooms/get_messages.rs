@@ -80,26 +80,29 @@ pub async fn get_messages(
         }
         false => room.page(from, to, backward, limit, &mut reading.viewer, &keep)?,
     };
-    let ignored = auth.handle.ignored_users()?;
     let events: Vec<_> = page
         .events
         .into_iter()
-        .filter(|event| event.pdu.state_key().is_some() || !ignored.contains(event.pdu.sender()))
+        .filter(|event| !reading.viewer.ignores(event))
         .collect();
     let rendering = Rendering {
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()
     };
     let chunk = room.render_all(&events, &mut reading.viewer, &rendering)?;
-    let mut answer = json!({ "chunk": chunk, "start": tokens::token(from) });
+    // The token that was given, as it was given.
+    let start = options.from.clone().unwrap_or_else(|| tokens::token(from));
+    let mut answer = json!({ "chunk": chunk, "start": start });
     if let Some(next) = page
         .next
         .or_else(|| end_of_filtered(&options, &filter, backward, &events))
     {
         answer["end"] = json!(tokens::token(next));
     }
-    if filter.lazy_load_members {
-        let members = super::get_context::members_of(&reading, &events)?;
+    let newest = events.iter().max_by_key(|event| event.header.place);
+    if let Some(newest) = newest.filter(|_| filter.lazy_load_members) {
+        let root = room.state_after(newest)?;
+        let members = super::get_context::members_of(&reading, &events, root)?;
         answer["state"] = json!(room.render_all(&members, &mut reading.viewer, &rendering)?);
     }
     Ok(Json(answer))

@@ -21,6 +21,9 @@ const LIMIT_MAX: usize = 1000;
 /// The most events that are looked at for one page.
 const LOOKED_AT_MAX: usize = 5000;
 
+/// How many rows are read at once.
+const CHUNK_ROWS: usize = 64;
+
 /// How deep `recurse` follows relations.
 const DEPTH_MAX: usize = 3;
 
@@ -110,20 +113,12 @@ fn find(
         .as_deref()
         .map(|token| tokens::place(&reading, token))
         .transpose()?;
-    let mut rows = Vec::new();
-    collect(
-        &room,
-        parent.short,
-        wanted,
-        if options.recurse { DEPTH_MAX } else { 1 },
-        &mut rows,
-    )?;
-    rows.retain(|row| within(row.place, from, to, backward));
-    rows.sort_by_key(|row| row.place);
-    if backward {
-        rows.reverse();
-    }
-    let (events, next) = page(&room, &mut reading.viewer, &rows, limit, backward)?;
+    let span = Span { from, to, backward };
+    let viewer = &mut reading.viewer;
+    let (events, next) = match options.recurse {
+        true => recursive_page(&room, viewer, parent.short, wanted, &span, limit)?,
+        false => page(&room, viewer, parent.short, wanted, &span, limit)?,
+    };
     let rendering = Rendering {
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()
@@ -142,12 +137,132 @@ fn find(
     Ok(Json(answer))
 }
 
-/// Whether an event lies in the direction of reading from one gap and up to another.
-fn within(place: Place, from: Option<Place>, to: Option<Place>, backward: bool) -> bool {
-    match backward {
-        true => from.is_none_or(|from| place <= from) && to.is_none_or(|to| place > to),
-        false => from.is_none_or(|from| place > from) && to.is_none_or(|to| place <= to),
+/// What a page is of: from one gap towards another.
+struct Span {
+    from: Option<Place>,
+    to: Option<Place>,
+    backward: bool,
+}
+
+impl Span {
+    /// Whether an event lies in the direction of reading from the one gap and up to the other.
+    fn has(&self, place: Place) -> bool {
+        let (from, to) = (self.from, self.to);
+        match self.backward {
+            true => from.is_none_or(|from| place <= from) && to.is_none_or(|to| place > to),
+            false => from.is_none_or(|from| place > from) && to.is_none_or(|to| place <= to),
+        }
     }
+
+    /// The gap behind an event, in the direction of reading.
+    fn behind(&self, place: Place) -> Place {
+        if self.backward { place.before() } else { place }
+    }
+}
+
+impl Wanted {
+    fn has(&self, row: &RelationRow) -> bool {
+        self.rel_type
+            .as_ref()
+            .is_none_or(|wanted| *wanted == row.rel_type)
+            && self.kind.as_ref().is_none_or(|wanted| *wanted == row.kind)
+    }
+}
+
+/// A page of an event's children: reads as many rows as it needs.
+fn page(
+    room: &Room,
+    viewer: &mut Viewer,
+    parent: u32,
+    wanted: &Wanted,
+    span: &Span,
+    limit: usize,
+) -> Result<(Vec<Arc<Event>>, Option<Place>)> {
+    // A token is the gap after a place; rows are visited from the place on.
+    let mut at = span.from.map(|place| match span.backward {
+        true => Place {
+            offset: place.offset.saturating_add(1),
+            ..place
+        },
+        false => place,
+    });
+    let mut events: Vec<Arc<Event>> = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        let mut rows = Vec::with_capacity(CHUNK_ROWS);
+        room.visit_relations(parent, at, span.backward, &mut |row| {
+            rows.push(row);
+            rows.len() < CHUNK_ROWS
+        })?;
+        for row in &rows {
+            if !span.has(row.place) {
+                return Ok((events, None));
+            }
+            looked_at += 1;
+            let event = match wanted.has(row) {
+                true => shown(room, viewer, row)?,
+                false => None,
+            };
+            let Some(event) = event else {
+                if looked_at >= LOOKED_AT_MAX {
+                    return Ok((events, Some(span.behind(row.place))));
+                }
+                continue;
+            };
+            if events.len() == limit {
+                let last = events[limit - 1].header.place;
+                return Ok((events, Some(span.behind(last))));
+            }
+            events.push(event);
+        }
+        match rows.last() {
+            Some(last) if rows.len() == CHUNK_ROWS => at = Some(last.place),
+            _ => return Ok((events, None)),
+        }
+    }
+}
+
+/// A page of an event's children and of theirs: they are gathered before they can be put in order.
+fn recursive_page(
+    room: &Room,
+    viewer: &mut Viewer,
+    parent: u32,
+    wanted: &Wanted,
+    span: &Span,
+    limit: usize,
+) -> Result<(Vec<Arc<Event>>, Option<Place>)> {
+    let mut rows = Vec::new();
+    collect(room, parent, wanted, DEPTH_MAX, &mut rows)?;
+    rows.retain(|row| span.has(row.place));
+    rows.sort_by_key(|row| row.place);
+    if span.backward {
+        rows.reverse();
+    }
+    let mut events: Vec<Arc<Event>> = Vec::new();
+    for row in &rows {
+        let Some(event) = shown(room, viewer, row)? else {
+            continue;
+        };
+        if events.len() == limit {
+            let last = events[limit - 1].header.place;
+            return Ok((events, Some(span.behind(last))));
+        }
+        events.push(event);
+    }
+    Ok((events, None))
+}
+
+/// The event of a row, if it still relates and the user may see it.
+fn shown(room: &Room, viewer: &mut Viewer, row: &RelationRow) -> Result<Option<Arc<Event>>> {
+    let Some(event) = room.event(row.child)? else {
+        return Ok(None);
+    };
+    Ok(
+        match event.is_redacted() || viewer.ignores(&event) || !viewer.may_see(&event)? {
+            true => None,
+            false => Some(event),
+        },
+    )
 }
 
 fn collect(
@@ -162,42 +277,12 @@ fn collect(
         found.push(row);
         found.len() < LOOKED_AT_MAX
     })?;
-    for row in found {
+    // What is left out leads to nothing else either: it would be related through an event that does not fit.
+    for row in found.into_iter().filter(|row| wanted.has(row)) {
         if depth > 1 && out.len() < LOOKED_AT_MAX {
             collect(room, row.child, wanted, depth - 1, out)?;
         }
-        if wanted
-            .rel_type
-            .as_ref()
-            .is_none_or(|wanted| *wanted == row.rel_type)
-            && wanted.kind.as_ref().is_none_or(|wanted| *wanted == row.kind)
-        {
-            out.push(row);
-        }
+        out.push(row);
     }
     Ok(())
-}
-
-fn page(
-    room: &Room,
-    viewer: &mut Viewer,
-    rows: &[RelationRow],
-    limit: usize,
-    backward: bool,
-) -> Result<(Vec<Arc<Event>>, Option<Place>)> {
-    let mut events: Vec<Arc<Event>> = Vec::new();
-    for row in rows {
-        let Some(event) = room.event(row.child)? else {
-            continue;
-        };
-        if event.is_redacted() || !viewer.may_see(&event)? {
-            continue;
-        }
-        if events.len() == limit {
-            let last = events[limit - 1].header.place;
-            return Ok((events, Some(if backward { last.before() } else { last })));
-        }
-        events.push(event);
-    }
-    Ok((events, None))
 }

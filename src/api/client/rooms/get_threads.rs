@@ -79,6 +79,13 @@ pub async fn get_threads(
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()
     };
+    let ignored = reading.viewer.ignored();
+    for root in &mut roots {
+        if ignored.contains(root.pdu.sender()) {
+            // What others made of it stays, what the ignored user said does not.
+            *root = Arc::new(room.without_content(root)?);
+        }
+    }
     let chunk = room.render_all(&roots, &mut reading.viewer, &rendering)?;
     let mut answer = json!({ "chunk": chunk });
     if let Some(next) = next {

@@ -38,9 +38,12 @@ pub(crate) mod spaces;
 pub(crate) mod tokens;
 mod unban;
 
+use std::sync::Arc;
+
 use axum::routing::{get, post, put};
 use hearth_core::error::MatrixError;
 use hearth_rooms::{Event, Membership, Room, Viewer};
+use hearth_users::User;
 use ruma::{RoomId, UserId};
 use serde_json::{Map, Value};
 
@@ -158,10 +161,12 @@ pub(crate) fn sending_room(app: &App, id: &RoomId, user: &UserId) -> Result<Room
 
 /// A room and what a user may read of it: the present, or what was when the user left.
 pub(crate) struct Reading {
+    /// Who reads.
+    pub(crate) user: Option<User>,
     pub(crate) room: Room,
     pub(crate) viewer: Viewer,
     /// The event that ended the user's stay; none while the present may be read.
-    pub(crate) left: Option<std::sync::Arc<Event>>,
+    pub(crate) left: Option<Arc<Event>>,
 }
 
 impl Reading {
@@ -169,7 +174,9 @@ impl Reading {
     pub(crate) fn begin(app: &App, id: &RoomId, user: &UserId) -> Result<Self> {
         let not_in = || MatrixError::forbidden("You are not in this room, and never were");
         let room = app.rooms.get(id)?.ok_or_else(not_in)?;
-        let viewer = room.viewer(user)?;
+        let handle = app.users.get(user)?;
+        let ignored = handle.as_ref().map_or(Ok(Arc::default()), User::ignored_users)?;
+        let viewer = room.viewer(user)?.ignoring(ignored);
         let mut left = None;
         if viewer.membership() != Membership::Join
             && room.history_visibility()? != hearth_rooms::Visibility::WorldReadable
@@ -180,11 +187,16 @@ impl Reading {
             }
             left = room.event_at(place)?;
         }
-        Ok(Self { room, viewer, left })
+        Ok(Self {
+            user: handle,
+            room,
+            viewer,
+            left,
+        })
     }
 
     /// A state event as of what the user may read.
-    pub(crate) fn state(&self, kind: &str, state_key: &str) -> Result<Option<std::sync::Arc<Event>>> {
+    pub(crate) fn state(&self, kind: &str, state_key: &str) -> Result<Option<Arc<Event>>> {
         Ok(match &self.left {
             None => self.room.state(kind, state_key)?,
             Some(event) => self
@@ -194,7 +206,7 @@ impl Reading {
     }
 
     /// All state events as of what the user may read.
-    pub(crate) fn full_state(&self) -> Result<Vec<std::sync::Arc<Event>>> {
+    pub(crate) fn full_state(&self) -> Result<Vec<Arc<Event>>> {
         Ok(match &self.left {
             None => self.room.full_state()?,
             Some(event) => self.room.full_state_at(self.room.state_after(event)?)?,

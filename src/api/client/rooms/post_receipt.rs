@@ -43,6 +43,11 @@ pub async fn post_receipt(
     }
     let kind = ReceiptKind::from_word(&kind)
         .ok_or_else(|| MatrixError::invalid_param(format!("There are no receipts of type {kind:?}")))?;
+    if let Some(thread) = &thread
+        && !super::events::belongs_to_thread(&room, &event_id, thread)?
+    {
+        return Err(MatrixError::invalid_param("The event is not in the thread that thread_id names").into());
+    }
     room.set_receipt(&auth.user, kind, thread.as_deref(), &event_id)
         .await?;
     Ok(Json(json!({})))

@@ -17,7 +17,7 @@ pub(crate) async fn send_message(
     txn: Txn,
 ) -> Result<OwnedEventId> {
     let room = super::sending_room(app, room_id, &event.sender)?;
-    super::events::check_content(&room, &event.kind, &event.content)?;
+    super::events::check_content(&room, &event.content)?;
     event.redacts = super::events::redacts(&event.kind, &event.content);
     Ok(room.send(event, Some(txn)).await?.event_id)
 }
@@ -34,8 +34,13 @@ pub(crate) async fn send_state(
     if event.kind == "m.room.create" {
         return Err(MatrixError::invalid_param("A room is created once").into());
     }
+    if event.kind == "m.room.tombstone"
+        && super::events::replacement(&event.content).is_some_and(|new| new == room_id.as_str())
+    {
+        return Err(MatrixError::invalid_param("A room cannot be replaced by itself").into());
+    }
     if event.kind == "m.room.canonical_alias" && state_key.is_empty() {
-        check_aliases(app, &room, &event.content)?;
+        check_aliases(app, &room, &event.content).await?;
     }
     if event.kind == "m.room.member" {
         if app.user(&event.sender)?.account()?.guest {
@@ -74,7 +79,7 @@ pub(crate) fn guest_may_join(app: &App, room_id: &RoomId) -> Result<()> {
 }
 
 /// New aliases must point to the room (M_BAD_ALIAS).
-fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
+async fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
     let aliases = |content: &[u8]| -> Result<Vec<String>, MatrixError> {
         let content: Value =
             serde_json::from_slice(content).map_err(|_| MatrixError::not_json("The content is not JSON"))?;
@@ -107,11 +112,12 @@ fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
         }
         let alias = OwnedRoomAliasId::try_from(alias.as_str())
             .map_err(|_| MatrixError::invalid_param(format!("{alias:?} is not a room alias")))?;
-        let target = app.rooms.alias(&alias)?;
-        if target.is_none_or(|target| target.room_id != room.id()) {
-            let sentence = format!("The alias {alias} does not point to this room");
-            return Err(MatrixError::new(400, errcode::BAD_ALIAS, sentence).into());
+        let target = super::elsewhere::resolve_alias(app, &alias).await;
+        if target.is_ok_and(|(target, _)| target == room.id()) {
+            continue;
         }
+        let sentence = format!("The alias {alias} does not point to this room");
+        return Err(MatrixError::new(400, errcode::BAD_ALIAS, sentence).into());
     }
     Ok(())
 }

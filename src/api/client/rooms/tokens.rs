@@ -9,7 +9,11 @@ use crate::error::Result;
 
 /// The gap in the room's timeline that a token names, as far as the user may read.
 pub(crate) fn place(reading: &Reading, token: &str) -> Result<Place> {
-    let token = BatchToken::parse(token).map_err(|error| MatrixError::invalid_param(error.to_string()))?;
+    let token = match &reading.user {
+        Some(user) => BatchToken::read(user, token),
+        None => BatchToken::parse(token),
+    };
+    let token = token.map_err(|error| MatrixError::invalid_param(error.to_string()))?;
     match (&token, &reading.left) {
         // A sync token names the shards of the rooms that the user is in; of one that was left, the
         // user has seen all there is to see.

@@ -35,12 +35,15 @@ pub async fn get_events(
         let filter = json!({ "room": { "rooms": [room], "timeline": { "limit": 100 } } });
         request.filter = Arc::new(Filter::from_value(filter)?);
     }
-    let since = match query.from.as_deref().filter(|from| !from.is_empty()) {
-        Some(from) => SyncToken::parse(from)?,
+    let (since, start) = match query.from.filter(|from| !from.is_empty()) {
+        Some(from) => (SyncToken::read(&auth.handle, &from)?, from),
         // Without a token the stream begins now.
-        None => app.sync.sync(&request).await?.next,
+        None => {
+            let now = app.sync.sync(&request).await?;
+            (now.next, now.next_batch)
+        }
     };
-    request.since = Some(since.clone());
+    request.since = Some(since);
     let mut view = app.sync.sync(&request).await?;
-    Ok(Json(legacy::events(&request, &since, &mut view)?))
+    Ok(Json(legacy::events(&request, &start, &mut view)?))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_sync::legacy;
+use hearth_sync::{Filter, legacy};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +15,9 @@ use crate::extract::{Auth, Json, Query};
 #[derive(Deserialize)]
 pub struct InitialSyncQuery {
     limit: Option<u64>,
+    /// Whether rooms that the user has left are shown too.
+    #[serde(default)]
+    archived: bool,
 }
 
 /// The user's rooms and settings, whole.
@@ -23,7 +26,12 @@ pub async fn get_initial_sync(
     auth: Auth,
     Query(query): Query<InitialSyncQuery>,
 ) -> Result<Json<Value>> {
-    let request = super::plain_request(&auth, query.limit, 0)?;
+    let mut request = super::plain_request(&auth, query.limit, 0)?;
+    if query.archived {
+        let mut filter = Filter::clone(&request.filter);
+        filter.room.include_leave = true;
+        request.filter = Arc::new(filter);
+    }
     let mut view = app.sync.sync(&request).await?;
     Ok(Json(legacy::initial(app.sync.rooms(), &request, &mut view)?))
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_core::limits;
+use hearth_core::{error::MatrixError, limits};
+use hearth_rooms::Membership;
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,6 +27,11 @@ pub async fn get_room_initial_sync(
     Query(query): Query<RoomInitialSyncQuery>,
 ) -> Result<Json<Value>> {
     let room = app.sync.rooms().require(&room)?;
+    let is_gone =
+        room.membership(&auth.user)? != Membership::Join && app.is_forgotten(&auth.user, room.id())?;
+    if is_gone {
+        return Err(MatrixError::forbidden("You have left and forgotten this room").into());
+    }
     let limit = query
         .limit
         .unwrap_or(limits::PAGE_DEFAULT_EVENTS)

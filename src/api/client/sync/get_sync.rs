@@ -35,11 +35,14 @@ pub async fn get_sync(
     Query(query): Query<SyncQuery>,
 ) -> Result<Response> {
     let since = query.since.as_deref().filter(|since| !since.is_empty());
+    let since = since
+        .map(|since| SyncToken::read(&auth.handle, since))
+        .transpose()?;
     let request = SyncRequest {
         filter: Arc::new(super::filter(&auth.handle, query.filter.as_deref())?),
         user: auth.handle,
         device: auth.device,
-        since: since.map(SyncToken::parse).transpose()?,
+        since,
         full_state: query.full_state,
         state: match (query.use_state_after, query.use_state_after_unstable) {
             (Some(true), _) => StateSide::After,

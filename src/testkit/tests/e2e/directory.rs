@@ -1,7 +1,9 @@
 //! Aliases, the public directory, the user directory.
 
-use hearth_testkit::{TestServer, encode};
+use hearth_testkit::{SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
+
+use crate::federation::{public_room, servers};
 
 scenarios!(aliases, public_rooms, user_search, canonical_aliases_must_exist);
 
@@ -141,4 +143,29 @@ async fn canonical_aliases_must_exist(server: &TestServer) {
         .await
         .ok();
     set(json!({})).await.ok();
+}
+
+/// An alias of another server is as good as one of this one, if it points to the room.
+#[tokio::test(start_paused = true)]
+async fn aliases_of_other_servers_are_asked_for() {
+    let network = SimNetwork::new(41);
+    let servers = servers(&network, 2);
+    let (alice, bob) = (
+        servers[0].register("alice").await,
+        servers[1].register("bob").await,
+    );
+    let room = public_room(&alice, "11").await;
+    bob.post(&format!("/join/{}?via=hs1", encode(&room)), json!({}))
+        .await
+        .ok();
+    let path = format!("/directory/room/{}", encode("#b:hs2"));
+    bob.put(&path, json!({ "room_id": room })).await.ok();
+    let set = async |alias: &str| {
+        let content = json!({ "alt_aliases": [alias] });
+        alice
+            .try_set_state(&room, "m.room.canonical_alias", "", content)
+            .await
+    };
+    set("#none:hs2").await.refused(400, "M_BAD_ALIAS");
+    set("#b:hs2").await.ok();
 }

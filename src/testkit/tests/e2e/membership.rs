@@ -9,6 +9,7 @@ scenarios!(
     invites_are_shown_and_declined,
     kick_ban_and_unban,
     forgotten_rooms_are_gone,
+    heroes_came_first,
     knocks_are_answered,
     restricted_rooms_let_members_in,
     profiles_follow_into_rooms,
@@ -124,6 +125,26 @@ async fn kick_ban_and_unban(server: &TestServer) {
         .act(&room, "join", json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
+}
+
+/// The members who give a room its name are those who came first.
+async fn heroes_came_first(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let mut others = Vec::new();
+    for name in ["zoe", "yan", "xia", "wim", "vic", "ann", "bea"] {
+        others.push(server.register(name).await);
+    }
+    let mut room = alice.room();
+    for other in &others {
+        room = room.with(other);
+    }
+    let room = room.build().await;
+    let shown = alice.sync("timeout=0").await;
+    let expected: Vec<&str> = others[..5].iter().map(|other| other.user_id.as_str()).collect();
+    assert_eq!(
+        shown["rooms"]["join"][&room]["summary"]["m.heroes"],
+        json!(expected)
+    );
 }
 
 async fn forgotten_rooms_are_gone(server: &TestServer) {
@@ -288,9 +309,28 @@ async fn member_lists(server: &TestServer) {
     assert_eq!(list("?membership=join".into()).await, "ali car");
     assert_eq!(list("?not_membership=join".into()).await, "bob");
     assert_eq!(
+        list("?membership=leave&not_membership=leave".into()).await,
+        "ali bob car",
+        "one of the two is enough"
+    );
+    assert_eq!(
         list(format!("?membership=join&at={}", encode(&at))).await,
         "ali bob"
     );
+    // Who has left sees the members of the time of the leaving, and of every time before.
+    let of_bob = |query: String| {
+        let (bob, path) = (&bob, format!("/rooms/{}/members{query}", encode(&room)));
+        async move { bob.get(&path).await.ok()["chunk"].as_array().map_or(0, Vec::len) }
+    };
+    let later = encode(
+        alice.sync("timeout=0").await["next_batch"]
+            .as_str()
+            .unwrap_or_default(),
+    );
+    alice.invite(&room, &server.register("dora").await).await;
+    assert_eq!(of_bob(String::new()).await, 3);
+    assert_eq!(of_bob(format!("?at={}", encode(&at))).await, 2);
+    assert_eq!(of_bob(format!("?at={later}")).await, 3);
     let joined = alice
         .get(&format!("/rooms/{}/joined_members", encode(&room)))
         .await

@@ -10,7 +10,9 @@ scenarios!(
     read_markers,
     typing,
     presence,
-    receipts_never_go_back
+    receipts_never_go_back,
+    receipts_of_threads_name_their_events,
+    who_leaves_types_no_more
 );
 
 /// The content of the receipts that an answer shows of a room.
@@ -72,6 +74,68 @@ async fn public_private_and_threaded_receipts(server: &TestServer) {
         .refused(400, "M_INVALID_PARAM");
     let wrong = receipt(&bob, &room, "m.read", &root, json!({ "thread_id": "" })).await;
     assert_eq!(wrong.status, 400, "{}", wrong.text());
+}
+
+/// A receipt of a thread names an event of that thread; every event may stand in the main timeline's.
+async fn receipts_of_threads_name_their_events(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let (root, apart) = (alice.say(&room, "root").await, alice.say(&room, "apart").await);
+    let relates = |kind: &str, to: &str| json!({ "body": "r", "m.relates_to": { "rel_type": kind, "event_id": to, "key": "k" } });
+    let reply = alice
+        .send(&room, "m.room.message", relates("m.thread", &root))
+        .await;
+    let reaction = alice
+        .send(&room, "m.reaction", relates("m.annotation", &reply))
+        .await;
+    for (event, thread, status) in [
+        (&root, root.as_str(), 200),
+        (&reply, &root, 200),
+        (&reaction, &root, 200),
+        (&root, "main", 200),
+        (&apart, "main", 200),
+        (&apart, &root, 400),
+        (&reply, &apart, 400),
+        (&reply, "nothing", 400),
+        (&reaction, "$nothing", 400),
+    ] {
+        let answer = receipt(&alice, &room, "m.read", event, json!({ "thread_id": thread })).await;
+        assert_eq!(answer.status, status, "{event} {thread}: {}", answer.text());
+    }
+}
+
+async fn who_leaves_types_no_more(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let path = format!("/rooms/{}/typing/{}", encode(&room), encode(&bob.user_id));
+    bob.put(&path, json!({ "typing": true, "timeout": 100_000 }))
+        .await
+        .ok();
+    let since = alice.sync("timeout=0").await;
+    bob.leave(&room).await;
+    let shown = events(&alice.sync_since(&since).await["rooms"]["join"][&room]["ephemeral"]);
+    let typing = shown.iter().find(|event| event["type"] == "m.typing");
+    assert_eq!(
+        typing.map(|event| &event["content"]["user_ids"]),
+        Some(&json!([]))
+    );
+}
+
+#[tokio::test]
+async fn presence_is_off_where_the_operator_says_so() {
+    let server = TestServer::memory_with(1, |config| config.presence = false).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    alice.room().with(&bob).build().await;
+    let since = alice.sync("timeout=0").await;
+    let path = format!("/presence/{}/status", encode(&bob.user_id));
+    bob.put(&path, json!({ "presence": "online" })).await.ok();
+    bob.sync("timeout=0").await;
+    assert_eq!(alice.get(&path).await.ok()["presence"], "offline");
+    let news = alice.sync_since(&since).await;
+    assert!(
+        since.get("presence").is_none() && news.get("presence").is_none(),
+        "{news}"
+    );
 }
 
 async fn receipts_never_go_back(server: &TestServer) {

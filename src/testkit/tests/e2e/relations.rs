@@ -10,7 +10,12 @@ scenarios!(
     the_newest_edit_is_bundled,
     threads_are_counted_and_listed,
     redacted_relations_are_gone,
-    concurrent_redactions_count_once
+    concurrent_redactions_count_once,
+    encrypted_edits_are_bundled,
+    threads_begin_at_events_that_relate_to_none,
+    ignored_users_have_no_part_in_threads,
+    recursion_passes_through_what_fits,
+    long_threads_are_read_to_the_end
 );
 
 fn relates(body: &str, kind: &str, to: &str) -> Value {
@@ -262,4 +267,163 @@ async fn concurrent_redactions_count_once(server: &TestServer) {
         ),
         (&json!(2), &json!("r1"))
     );
+}
+
+/// What an encrypted event becomes is encrypted with the edit: the server takes the edit for valid.
+async fn encrypted_edits_are_bundled(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let sealed = |to: Option<&str>| {
+        let mut content =
+            json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": "s" });
+        if let Some(to) = to {
+            content["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": to });
+        }
+        content
+    };
+    let said = alice.send(&room, "m.room.encrypted", sealed(None)).await;
+    let edit = alice.send(&room, "m.room.encrypted", sealed(Some(&said))).await;
+    let bundle = bundled(&alice, &room, &said).await;
+    assert_eq!(bundle["m.replace"]["event_id"], edit.as_str(), "{bundle}");
+    // An edit of an edit is none, and neither is one that says nothing new.
+    alice.send(&room, "m.room.encrypted", sealed(Some(&edit))).await;
+    assert_eq!(bundled(&alice, &room, &edit).await, Value::Null);
+    let plain = alice.say(&room, "plain").await;
+    let empty = relates("* \"m.new_content\":{}", "m.replace", &plain);
+    alice.send(&room, "m.room.message", empty).await;
+    assert_eq!(bundled(&alice, &room, &plain).await, Value::Null);
+}
+
+async fn threads_begin_at_events_that_relate_to_none(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let said = alice.say(&room, "said").await;
+    let reference = alice
+        .send(&room, "m.room.message", relates("see", "m.reference", &said))
+        .await;
+    let in_thread = alice
+        .send(&room, "m.room.message", relates("reply", "m.thread", &said))
+        .await;
+    let rich = json!({ "body": "rich", "m.relates_to": { "m.in_reply_to": { "event_id": said } } });
+    let rich = alice.send(&room, "m.room.message", rich).await;
+    for (number, root) in [&reference, &in_thread].into_iter().enumerate() {
+        let content = relates("no", "m.thread", root);
+        alice
+            .send_txn(&room, "m.room.message", &format!("no{number}"), content)
+            .await
+            .refused(400, "M_UNKNOWN");
+    }
+    alice
+        .send(&room, "m.room.message", relates("yes", "m.thread", &rich))
+        .await;
+}
+
+async fn ignored_users_have_no_part_in_threads(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let root = alice.say(&room, "root").await;
+    let (other, of_bob) = (alice.say(&room, "other").await, bob.say(&room, "of bob").await);
+    let reply = |body: &str, to: &str| relates(body, "m.thread", to);
+    alice.send(&room, "m.room.message", reply("mine", &root)).await;
+    bob.send(&room, "m.room.message", reply("his", &root)).await;
+    bob.send(&room, "m.room.message", reply("his alone", &other))
+        .await;
+    alice
+        .send(&room, "m.room.message", reply("to him", &of_bob))
+        .await;
+    let path = format!(
+        "/user/{}/account_data/m.ignored_user_list",
+        encode(&alice.user_id)
+    );
+    let ignored = json!({ "ignored_users": { &bob.user_id: {} } });
+    alice.put(&path, ignored).await.ok();
+    let thread = bundled(&alice, &room, &root).await["m.thread"].clone();
+    assert_eq!(
+        (&thread["count"], &thread["latest_event"]["content"]["body"]),
+        (&json!(1), &json!("mine"))
+    );
+    assert_eq!(bundled(&bob, &room, &root).await["m.thread"]["count"], 2);
+    assert_eq!(bundled(&alice, &room, &other).await, Value::Null);
+    assert_eq!(
+        bodies(&relations(&alice, &room, &root, "").await["chunk"]),
+        ["mine"]
+    );
+    let path = format!("/_matrix/client/v1/rooms/{}/threads", encode(&room));
+    let list = alice.get(&path).await.ok();
+    let shown = list["chunk"].as_array().cloned().unwrap_or_default();
+    let shown = shown.iter().find(|event| event["event_id"] == of_bob.as_str());
+    let shown = shown.expect("a thread that others go on with stays");
+    assert_eq!(shown["content"], json!({}), "what the ignored user said is gone");
+    assert_eq!(
+        shown["unsigned"]["m.relations"]["m.thread"]["count"], 1,
+        "{shown}"
+    );
+}
+
+/// Indirect relations are found through events that fit themselves.
+async fn recursion_passes_through_what_fits(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let root = alice.say(&room, "root").await;
+    let send = async |kind: &str, rel: &str, to: &str| {
+        let mut content = relates("x", rel, to);
+        content["m.relates_to"]["key"] = json!(to);
+        alice.send(&room, kind, content).await
+    };
+    let reply = send("m.room.message", "m.thread", &root).await;
+    let reaction = send("m.reaction", "m.annotation", &reply).await;
+    let reference = send("m.room.message", "m.reference", &reply).await;
+    let far = send("m.room.message", "m.reference", &reference).await;
+    let first = send("m.room.message", "m.reference", &root).await;
+    let found = async |rest: &str| ids(&relations(&alice, &room, &root, rest).await["chunk"]);
+    assert_eq!(found("").await, [first.clone(), reply.clone()]);
+    assert_eq!(
+        found("?recurse=true").await,
+        [first.clone(), far, reference, reaction, reply.clone()]
+    );
+    assert_eq!(found("/m.thread?recurse=true").await, [reply]);
+    assert_eq!(found("/m.reference?recurse=true").await, [first]);
+    let answer = relations(&alice, &room, &root, "?recurse=true").await;
+    assert!(
+        answer["recursion_depth"].as_u64().is_some_and(|depth| depth >= 3),
+        "{answer}"
+    );
+    // State has nothing bundled with it.
+    let topic = alice
+        .set_state(&room, "m.room.topic", "", json!({ "topic": "t" }))
+        .await;
+    send("m.room.message", "m.reference", &topic).await;
+    assert_eq!(bundled(&alice, &room, &topic).await, Value::Null);
+}
+
+async fn long_threads_are_read_to_the_end(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let root = alice.say(&room, "root").await;
+    let mut sent = Vec::new();
+    for number in 0..140 {
+        let content = relates(&number.to_string(), "m.thread", &root);
+        sent.push(alice.send(&room, "m.room.message", content).await);
+        if number % 20 == 0 {
+            let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": root, "key": number.to_string() } });
+            alice.send(&room, "m.reaction", reaction).await;
+        }
+    }
+    for (dir, limit) in [("b", 7), ("f", 50), ("b", 64), ("f", 128)] {
+        let (mut from, mut found) = (String::new(), Vec::new());
+        loop {
+            let rest = format!("/m.thread?dir={dir}&limit={limit}{from}");
+            let page = relations(&alice, &room, &root, &rest).await;
+            found.extend(ids(&page["chunk"]));
+            match page["next_batch"].as_str() {
+                Some(next) => from = format!("&from={}", encode(next)),
+                None => break,
+            }
+            assert!(found.len() < 200, "the thread does not end");
+        }
+        if dir == "b" {
+            found.reverse();
+        }
+        assert_eq!(found, sent, "{dir} {limit}");
+    }
 }

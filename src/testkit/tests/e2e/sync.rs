@@ -344,10 +344,42 @@ async fn old_endpoints(server: &TestServer) {
         .await
         .ok();
     assert_eq!(of_room["membership"], "join");
+    let left = alice.room().messages(1).build().await;
+    alice.leave(&left).await;
+    let rooms = |answer: &Value| {
+        let rooms = answer["rooms"].as_array().cloned().unwrap_or_default();
+        let shown = rooms
+            .iter()
+            .map(|room| format!("{} {}", room["room_id"], room["membership"]));
+        shown
+            .map(|shown| shown.replace('"', ""))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(rooms(&alice.get("/initialSync").await.ok()).len(), 1);
+    let all = rooms(&alice.get("/initialSync?archived=true").await.ok());
+    assert!(
+        all.contains(&format!("{left} leave")) && all.len() == 2,
+        "{all:?}"
+    );
+    let of_left = format!("/rooms/{}/initialSync", encode(&left));
+    assert_eq!(alice.get(&of_left).await.ok()["membership"], "leave");
+    alice.act(&left, "forget", json!({})).await.ok();
+    alice.get(&of_left).await.refused(403, "M_FORBIDDEN");
     let from = encode(initial["end"].as_str().unwrap_or_default());
     alice.say(&room, "news").await;
     let news = alice.get(&format!("/events?timeout=0&from={from}")).await.ok();
     assert!(bodies(&news["chunk"]).contains(&"news".to_owned()), "{news}");
+    // Of a room that the user comes into, what came before is no news.
+    let bob = server.register("bob").await;
+    let room = bob.room().messages(2).build().await;
+    let from = encode(news["end"].as_str().unwrap_or_default());
+    alice.join(&room).await;
+    bob.say(&room, "welcome").await;
+    let news = alice.get(&format!("/events?timeout=0&from={from}")).await.ok();
+    assert_eq!(bodies(&news["chunk"]), ["welcome"], "{news}");
+    let list = news["chunk"].as_array().cloned().unwrap_or_default();
+    let own = state_event(&list, "m.room.member", &alice.user_id);
+    assert_eq!(own.map(|event| &event["room_id"]), Some(&json!(room)));
 }
 
 /// A token that was given before a restart goes on where it stood.

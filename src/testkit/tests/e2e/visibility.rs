@@ -9,7 +9,8 @@ scenarios!(
     all_four_values,
     what_comes_after_leaving_is_hidden,
     edits_after_leaving_are_hidden,
-    a_change_of_visibility_counts_from_then_on
+    a_change_of_visibility_counts_from_then_on,
+    members_have_the_names_of_the_time
 );
 
 /// The bodies that a user sees, oldest first; nothing where the user may not look.
@@ -158,4 +159,46 @@ async fn a_change_of_visibility_counts_from_then_on(server: &TestServer) {
     alice.say(&room, "open").await;
     bob.join(&room).await;
     assert_eq!(seen(&bob, &room).await, ["open"]);
+}
+
+/// Whoever has left since is shown with the name that went with the message.
+async fn members_have_the_names_of_the_time(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let name = json!({ "displayname": "Bob of old" });
+    let path = format!("/profile/{}/displayname", encode(&bob.user_id));
+    bob.put(&path, name).await.ok();
+    let room = alice.room().with(&bob).build().await;
+    let said = bob.say(&room, "said").await;
+    bob.leave(&room).await;
+    alice.say(&room, "later").await;
+    let filter = encode(r#"{"lazy_load_members":true,"types":["m.room.message"],"senders":["@bob:hs1"]}"#);
+    let page = alice.messages(&room, &format!("dir=b&filter={filter}")).await;
+    let context = alice
+        .get(&format!(
+            "/rooms/{}/context/{}?limit=0&filter={filter}",
+            encode(&room),
+            encode(&said)
+        ))
+        .await
+        .ok();
+    let kinds = context["state"].as_array().cloned().unwrap_or_default();
+    let kinds: Vec<_> = kinds.iter().map(|event| &event["type"]).collect();
+    assert!(kinds.contains(&&json!("m.room.create")), "{context}");
+    assert_eq!(
+        kinds.iter().filter(|kind| **kind == "m.room.member").count(),
+        1,
+        "{context}"
+    );
+    for answer in [page, context] {
+        let state = answer["state"].as_array().cloned().unwrap_or_default();
+        let bob_then = state
+            .iter()
+            .find(|event| event["state_key"] == bob.user_id.as_str());
+        let content = bob_then.map(|event| &event["content"]);
+        assert_eq!(
+            content.map(|content| (&content["membership"], &content["displayname"])),
+            Some((&json!("join"), &json!("Bob of old"))),
+            "{answer}"
+        );
+    }
 }
