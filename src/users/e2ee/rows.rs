@@ -18,6 +18,7 @@ pub(super) mod kind {
 pub(super) mod mark {
     pub const SENT: u8 = 1;
     pub const RECEIVED: u8 = 2;
+    pub const PRUNED: u8 = 3;
 }
 
 pub(super) fn device_key(user: EntityKey, kind: u8, device: &str) -> Vec<u8> {
@@ -76,6 +77,16 @@ pub(super) fn sent(user: EntityKey, device: &str, txn: &[u8]) -> Vec<u8> {
         user,
         kind: mark::SENT,
         mark: mark.as_slice().into(),
+    }
+    .encode()
+}
+
+/// When the transactions of a device were last looked through.
+pub(super) fn pruned(user: EntityKey, device: &str) -> Vec<u8> {
+    ToDeviceMarkKey {
+        user,
+        kind: mark::PRUNED,
+        mark: device.as_bytes().into(),
     }
     .encode()
 }

@@ -283,3 +283,117 @@ async fn messages_reach_a_device_once_and_stay_until_they_are_acknowledged() {
     log_in(&alice, "DESK").await;
     assert!(numbers(&alice, "DESK", 0).is_empty());
 }
+
+#[tokio::test]
+async fn messages_do_not_wait_for_ever() {
+    let world = World::new();
+    let alice = world.alice().await;
+    for device in [PHONE, "DESK"] {
+        log_in(&alice, device).await;
+    }
+    let send = async |txn: &str, number| {
+        let to = BTreeMap::from([("DESK".to_owned(), content(number))]);
+        let messages = BTreeMap::from([(alice.id().to_owned(), to)]);
+        alice
+            .send_to_device(phone(), "m.test", txn, messages)
+            .await
+            .unwrap();
+    };
+    let day = 24 * 60 * 60 * 1_000;
+    send("a", 1).await;
+    world.clock.advance(60 * day);
+    send("b", 2).await;
+    let found = |user: &User| {
+        let found = numbers(user, "DESK", 0);
+        found.into_iter().map(|(_, number)| number).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&alice), [1, 2]);
+    world.clock.advance(31 * day);
+    send("c", 3).await;
+    assert_eq!(found(&alice), [2, 3], "what waits for more than 90 days goes");
+}
+
+#[tokio::test]
+async fn transactions_are_remembered_for_a_day() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let send = async |txn: &str| {
+        let to = BTreeMap::from([(PHONE.to_owned(), content(1))]);
+        let messages = BTreeMap::from([(alice.id().to_owned(), to)]);
+        alice
+            .send_to_device(phone(), "m.test", txn, messages)
+            .await
+            .unwrap();
+    };
+    let marks = || {
+        let mut count = 0;
+        let start = crate::e2ee::rows::sent(alice.key, PHONE, &[]);
+        let end = hearth_storage::prefix_end(&start);
+        let engine = world.log.engine();
+        engine
+            .scan(
+                hearth_storage::Family::ToDeviceMark,
+                &start,
+                &end,
+                false,
+                &mut |_, _| {
+                    count += 1;
+                    true
+                },
+            )
+            .unwrap();
+        count
+    };
+    for number in 0..20 {
+        send(&number.to_string()).await;
+    }
+    let hour = 60 * 60 * 1_000;
+    world.clock.advance(23 * hour);
+    send("later").await;
+    send("0").await;
+    assert_eq!(
+        (marks(), numbers(&alice, PHONE, 0).len()),
+        (21, 21),
+        "still known"
+    );
+    world.clock.advance(7 * hour);
+    send("last").await;
+    assert_eq!(marks(), 2);
+    alice.delete_devices(&[phone().to_owned()]).await.unwrap();
+    assert_eq!(marks(), 0);
+}
+
+/// The form of a stored message, and the form that it had before its time was stored.
+#[test]
+fn stored_messages_are_read_in_both_forms() {
+    use crate::e2ee::to_device::{came_at, event_of};
+    let json = br#"{"type":"m.test"}"#;
+    let old = [&[2], json.as_slice()].concat();
+    let new = [&[3], 1_700_000_000_000_u64.to_be_bytes().as_slice(), json].concat();
+    for (value, at) in [(&old, 0), (&new, 1_700_000_000_000)] {
+        assert_eq!((event_of(value), came_at(value)), (Some(json.as_slice()), at));
+    }
+    for damaged in [&[][..], &[3, 0, 0], &[9, 1, 2]] {
+        assert_eq!((event_of(damaged), came_at(damaged)), (None, 0));
+    }
+}
+
+/// Content that no value can hold is passed over, also where it is in the outbox already.
+#[tokio::test]
+async fn content_that_cannot_be_read_stops_nothing() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let bad = RawValue::from_string(r#"{"n":1e999}"#.to_owned()).unwrap();
+    for (txn, content) in [("bad", bad), ("good", content(7))] {
+        let to = BTreeMap::from([("*".to_owned(), content)]);
+        let messages = BTreeMap::from([(alice.id().to_owned(), to)]);
+        alice
+            .send_to_device(phone(), "m.test", txn, messages)
+            .await
+            .unwrap();
+    }
+    let found = numbers(&alice, PHONE, 0);
+    assert_eq!(found.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [7]);
+}

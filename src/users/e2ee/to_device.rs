@@ -8,8 +8,8 @@ use hearth_cluster::OutboxHandler;
 use hearth_storage::{EntityKey, EntityKind, Family, OutboxRow, Position, ShardId, record};
 use ruma::{DeviceId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::rows::{self, kind};
 use crate::change::Change;
@@ -19,10 +19,20 @@ use crate::room_list::storage_error;
 use crate::user::{User, Users};
 use crate::write::Tx;
 
-/// The tag of a message, and of a mark.
+/// The tag of a mark, and of a message as it was stored before its time was.
 const TAG: u8 = 2;
+/// The tag of a message: then come the time at which it came, eight bytes, and the event.
+const TAG_TIMED: u8 = 3;
 /// The most messages that wait for a device; then a tenth of them, the oldest, goes.
 const WAITING_MAX: u64 = 10_000;
+/// So long a message waits for a device that does not come. The keys in older ones are in the backup, if anywhere.
+const WAITING_MAX_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
+/// So long a transaction is remembered: no client repeats a request for longer.
+const SENT_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
+/// So often a device that sends has its old transactions removed: each of them is read a few times, not each time.
+const PRUNE_INTERVAL_MS: u64 = 6 * 60 * 60 * 1_000;
+/// So many transactions one batch removes.
+const PRUNED_PER_BATCH: usize = 4_096;
 
 /// Messages by user and device; the device `*` is all devices.
 pub type ToDeviceMessages = BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>;
@@ -118,11 +128,8 @@ impl User {
             if tx.get(Family::ToDeviceMark, &row)?.is_some() {
                 return Ok(());
             }
-            tx.put(
-                Family::ToDeviceMark,
-                row,
-                [&[TAG], now.to_be_bytes().as_slice()].concat(),
-            );
+            tx.put(Family::ToDeviceMark, row, time_mark(now));
+            prune_sent(tx, self.key, device, now)?;
             let (local, remote): (ToDeviceMessages, ToDeviceMessages) = messages
                 .into_iter()
                 .partition(|(user, _)| self.users.is_local(user));
@@ -179,8 +186,7 @@ impl User {
                 if found.len() >= limit && found.last().is_some_and(|(last, _)| *last != position) {
                     return false;
                 }
-                let event = value.split_first().filter(|(tag, _)| **tag == TAG);
-                let event = event.and_then(|(_, json)| serde_json::from_slice(json).ok());
+                let event = event_of(value).and_then(|json| serde_json::from_slice(json).ok());
                 found.extend(event.map(|event| (position, event)));
                 true
             })?;
@@ -226,6 +232,33 @@ fn position_of(row: &[u8]) -> Position {
         .map_or(0, u64::from_be_bytes)
 }
 
+/// A time, as marks hold it.
+fn time_mark(ms: u64) -> Vec<u8> {
+    [&[TAG], ms.to_be_bytes().as_slice()].concat()
+}
+
+fn marked_time(mark: &[u8]) -> Option<u64> {
+    let (tag, ms) = mark.split_first()?;
+    let ms = ms.try_into().ok().filter(|_| *tag == TAG)?;
+    Some(u64::from_be_bytes(ms))
+}
+
+/// The event of a stored message.
+pub(super) fn event_of(value: &[u8]) -> Option<&[u8]> {
+    match value.split_first()? {
+        (&TAG, event) => Some(event),
+        (&TAG_TIMED, rest) => rest.get(8..),
+        _ => None,
+    }
+}
+
+/// When a stored message came; 0 where that was not stored.
+pub(super) fn came_at(value: &[u8]) -> u64 {
+    let timed = value.split_first().filter(|(tag, _)| **tag == TAG_TIMED);
+    let ms = timed.and_then(|(_, rest)| rest.first_chunk());
+    ms.map_or(0, |ms| u64::from_be_bytes(*ms))
+}
+
 fn waiting(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
     let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::WAITING, device))?;
     Ok(value
@@ -243,8 +276,31 @@ fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, count: u64) {
     }
 }
 
+/// Removes the transactions of a device that are too old to be repeated, if it is time to.
+fn prune_sent(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId, now_ms: u64) -> Result<()> {
+    let row = rows::pruned(key, device.as_str());
+    let last = tx.get(Family::ToDeviceMark, &row)?;
+    let last = last.as_deref().and_then(marked_time);
+    // The first time there is nothing old yet.
+    if let Some(last) = last {
+        if now_ms < last.saturating_add(PRUNE_INTERVAL_MS) {
+            return Ok(());
+        }
+        let is_old =
+            |mark: &[u8]| marked_time(mark).is_none_or(|at| at.saturating_add(SENT_KEPT_MS) < now_ms);
+        let sent = tx.scan(Family::ToDeviceMark, &rows::sent(key, device.as_str(), &[]))?;
+        let old = sent.into_iter().filter(|(_, mark)| is_old(mark));
+        for (row, _) in old.take(PRUNED_PER_BATCH) {
+            tx.delete(Family::ToDeviceMark, row);
+        }
+    }
+    tx.put(Family::ToDeviceMark, row, time_mark(now_ms));
+    Ok(())
+}
+
 /// Removes the transactions of a device.
 pub(super) fn forget_sent(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) -> Result<()> {
+    tx.delete(Family::ToDeviceMark, rows::pruned(key, device.as_str()));
     for (row, _) in tx.scan(Family::ToDeviceMark, &rows::sent(key, device.as_str(), &[]))? {
         tx.delete(Family::ToDeviceMark, row);
     }
@@ -280,7 +336,8 @@ impl OutboxHandler for ToDeviceHandler {
             Ok(None) => return Ok(()),
             Err(error) => return Err(storage_error(error)),
         };
-        user.write(|tx| deliver(tx, user.key, batch, source))
+        let now = users.now_ms();
+        user.write(|tx| deliver(tx, user.key, batch, source, now))
             .await
             .map_err(storage_error)
     }
@@ -291,6 +348,7 @@ fn deliver(
     key: EntityKey,
     batch: ToDeviceBatch,
     (shard, position, index): (ShardId, Position, u16),
+    now_ms: u64,
 ) -> Result<()> {
     // The rows of one shard to one user come in order, so the last one says which were applied.
     let received = rows::received(key, shard.0);
@@ -313,15 +371,24 @@ fn deliver(
     for device in all {
         let content = batch.messages.get(&device).or_else(|| batch.messages.get("*"));
         let Some(content) = content else { continue };
+        // JSON that no value can hold, such as a number without end, must not come back from the outbox for ever.
+        let Ok(content) = serde_json::from_str::<Value>(content.get()) else {
+            continue;
+        };
         let event = json!({ "type": batch.kind, "sender": batch.sender, "content": content });
         let at = tx.position();
-        make_room(tx, key, &device)?;
+        make_room(tx, key, &device, now_ms)?;
         let row = rows::to_device(key, &device, at, next);
         next = next.checked_add(1).ok_or(Error::TooMany("Too many devices"))?;
         tx.put(
             Family::ToDevice,
             row,
-            [&[TAG], event.to_string().as_bytes()].concat(),
+            [
+                &[TAG_TIMED],
+                &now_ms.to_be_bytes()[..],
+                event.to_string().as_bytes(),
+            ]
+            .concat(),
         );
         let count = waiting(tx, key, &device)?;
         put_waiting(tx, key, &device, count + 1);
@@ -333,18 +400,30 @@ fn deliver(
     Ok(())
 }
 
-/// Where a device has too many messages waiting, the oldest tenth goes.
-fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<()> {
+/// Removes messages that waited too long, and where too many wait the oldest tenth.
+fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, now_ms: u64) -> Result<()> {
     let count = waiting(tx, key, device)?;
-    if count < WAITING_MAX {
+    if count == 0 {
         return Ok(());
     }
-    let rows = tx.scan(Family::ToDevice, &rows::of_device(key, device))?;
+    let of_device = rows::of_device(key, device);
+    // Where no time was stored, only the number counts.
+    let is_old = |value: &[u8]| match came_at(value) {
+        0 => false,
+        at => at.saturating_add(WAITING_MAX_MS) < now_ms,
+    };
+    let oldest = tx.first(Family::ToDevice, &of_device)?;
+    let is_full = count >= WAITING_MAX;
+    if !is_full && !oldest.is_some_and(|(_, value)| is_old(&value)) {
+        return Ok(());
+    }
+    let rows = tx.scan(Family::ToDevice, &of_device)?;
     let mut left = rows.len() as u64;
-    for (row, _) in rows
-        .into_iter()
-        .take(usize::try_from(WAITING_MAX / 10).unwrap_or(1))
-    {
+    let tenth = if is_full { WAITING_MAX / 10 } else { 0 };
+    for (at, (row, value)) in (0_u64..).zip(rows) {
+        if at >= tenth && !is_old(&value) {
+            break;
+        }
         tx.delete(Family::ToDevice, row);
         left -= 1;
     }
