@@ -134,10 +134,7 @@ fn claim(tx: &mut Tx<'_>, key: EntityKey, device: &str, algorithm: &str) -> Resu
     if algorithm == CLAIMED {
         return Ok(None);
     }
-    let first = tx
-        .scan(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?
-        .into_iter()
-        .next();
+    let first = tx.first(Family::OneTimeKey, &rows::one_time_keys(key, device, algorithm))?;
     if let Some((row, value)) = first {
         let one: OneTimeKey = record::decode(&value)?;
         tx.delete(Family::OneTimeKey, row);
