@@ -32,6 +32,8 @@ pub const PAGE_MAX_EVENTS: usize = 1_000;
 pub const SYNC_TOKEN_MAX_BYTES: usize = 12 << 10;
 /// To-device messages in one sync, as other servers send.
 pub const TO_DEVICE_PAGE_MAX_MESSAGES: usize = 100;
+/// The largest content of a to-device message: that of an event. It is stored once for each device.
+pub const TO_DEVICE_CONTENT_MAX_BYTES: usize = 64 << 10;
 
 /// Rooms in a page of the public directory without a limit.
 pub const DIRECTORY_PAGE_DEFAULT_ROOMS: usize = 100;

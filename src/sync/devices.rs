@@ -15,7 +15,7 @@ use crate::{
 
 impl Look<'_> {
     /// The messages to the device since the token. Where there are more than fit, the look ends with the last one
-    /// that does: the rest comes next time.
+    /// that does, and the rooms stay where they were: the rest comes next time, and what it unlocks after it.
     pub(crate) fn take_to_device(&mut self) -> Result<Vec<ToDeviceEvent>, Error> {
         let Some(device) = &self.request.device else {
             return Ok(Vec::new());
@@ -29,8 +29,20 @@ impl Look<'_> {
             && let Some((last, _)) = found.last()
         {
             self.user_position = *last;
+            if !user.to_device_between(device, *last, until, 1)?.is_empty() {
+                self.hold_rooms();
+            }
         }
         Ok(found.into_iter().map(|(_, event)| event).collect())
+    }
+
+    /// Reads no room further than the token did.
+    pub(crate) fn hold_rooms(&mut self) {
+        if let Some(since) = self.since {
+            for (shard, position) in &mut self.positions {
+                *position = since.shard(*shard).min(*position);
+            }
+        }
     }
 
     /// Whose devices changed since the token, and who shares no room with the user any more. `own` says whether the

@@ -15,7 +15,7 @@ use hearth_core::{Shutdown, clock::SharedClock, limits, metrics as names, random
 use hearth_rooms::{PushRules, Room, Rooms, Unread, Viewer};
 use hearth_storage::{Position, ShardId};
 use hearth_users::{Change, InviteVerdict, Membership, PresenceState, RoomEntry, User, Users};
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
     Error, Filter, SyncToken, SyncView,
@@ -539,7 +539,7 @@ impl Look<'_> {
         }
         match entry.membership {
             Membership::Join => {}
-            Membership::Invite if self.is_unwanted(entry)? => {}
+            Membership::Invite if self.is_unwanted(&entry.sender)? => {}
             Membership::Invite => view.invited.push(self.stripped(entry)?),
             Membership::Knock => view.knocked.push(self.stripped(entry)?),
             Membership::Leave | Membership::Ban => {
@@ -558,12 +558,12 @@ impl Look<'_> {
     }
 
     /// Whether the user wants no invitations of this sender.
-    fn is_unwanted(&self, entry: &RoomEntry) -> Result<bool, Error> {
-        let verdict = self.request.user.invite_verdict(&entry.sender)?;
-        Ok(self.ignored.contains(&entry.sender) || verdict != InviteVerdict::Take)
+    pub(crate) fn is_unwanted(&self, sender: &UserId) -> Result<bool, Error> {
+        let verdict = self.request.user.invite_verdict(sender)?;
+        Ok(self.ignored.contains(sender) || verdict != InviteVerdict::Take)
     }
 
-    fn left_outside(&self, entry: &RoomEntry) -> crate::view::LeftOutside {
+    pub(crate) fn left_outside(&self, entry: &RoomEntry) -> crate::view::LeftOutside {
         let membership = match entry.membership {
             Membership::Ban => "ban",
             _ => "leave",

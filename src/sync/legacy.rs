@@ -4,7 +4,7 @@
 use hearth_rooms::{Membership, Place, Receipt, Rendering, Room, Rooms, Visibility};
 use hearth_users::{PresenceInfo, User};
 use ruma::{DeviceId, RoomId, UserId};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use crate::{
     BatchToken, Error, SyncEngine, SyncRequest, SyncView,
@@ -93,18 +93,18 @@ pub fn initial(rooms: &Rooms, request: &SyncRequest, view: &mut SyncView) -> Res
         }
     }
     for invited in &view.invited {
-        list.push(json!({ "room_id": invited.room_id, "membership": "invite", "invite_state": { "events": invited.state } }));
+        let state = values(invited.state.iter().map(|event| event.get()));
+        list.push(
+            json!({ "room_id": invited.room_id, "membership": "invite", "invite_state": { "events": state } }),
+        );
     }
     let presence: Vec<Value> = view
         .presence
         .iter()
         .map(|(user, info)| presence_of(user, info))
         .collect();
-    let account_data: Vec<Box<RawValue>> = view
-        .account_data
-        .iter()
-        .map(|event| RawValue::from_string(data_event(event)))
-        .collect::<Result<_, _>>()?;
+    let account_data: Vec<String> = view.account_data.iter().map(data_event).collect();
+    let account_data = values(account_data.iter().map(String::as_str));
     let receipts: Vec<Value> = view
         .joined
         .iter()
@@ -113,6 +113,13 @@ pub fn initial(rooms: &Rooms, request: &SyncRequest, view: &mut SyncView) -> Res
     Ok(
         json!({ "end": end, "rooms": list, "presence": presence, "account_data": account_data, "receipts": receipts }),
     )
+}
+
+/// Events as values; JSON that no value can hold, such as a number without end, is left out.
+fn values<'a>(events: impl Iterator<Item = &'a str>) -> Vec<Value> {
+    events
+        .filter_map(|event| serde_json::from_str(event).ok())
+        .collect()
 }
 
 impl SyncEngine {
@@ -207,10 +214,8 @@ fn snapshot(
         },
     )?;
     let data = crate::account_data::all_of_room(user, room.id())?;
-    let account_data: Vec<Box<RawValue>> = data
-        .iter()
-        .map(|event| RawValue::from_string(data_event(event)))
-        .collect::<Result<_, _>>()?;
+    let account_data: Vec<String> = data.iter().map(data_event).collect();
+    let account_data = values(account_data.iter().map(String::as_str));
     Ok(json!({
         "room_id": room.id(),
         "messages": { "chunk": chunk, "start": start, "end": end },

@@ -24,6 +24,8 @@ pub struct ClientModel {
     pub account_data: BTreeMap<String, Value>,
     /// Presence by user.
     pub presence: BTreeMap<String, String>,
+    /// Every event that came in a timeline: its room, and its id.
+    pub seen: BTreeSet<(String, String)>,
     /// What this client met that no server may send.
     pub faults: Vec<String>,
 }
@@ -77,15 +79,20 @@ impl ClientModel {
             self.invited.remove(id);
             self.knocked.remove(id);
             self.joined.remove(id);
-            let shown = events(&news["timeline"])
+            let shown: Vec<String> = events(&news["timeline"])
                 .map(|event| text(&event["event_id"]))
                 .collect();
+            self.seen
+                .extend(shown.iter().map(|event| (id.clone(), event.clone())));
             self.left.insert(id.clone(), shown);
         }
         for (id, news) in members(&answer["rooms"]["join"]) {
             self.invited.remove(id);
             self.knocked.remove(id);
             self.left.remove(id);
+            let shown = events(&news["timeline"]);
+            self.seen
+                .extend(shown.map(|event| (id.clone(), text(&event["event_id"]))));
             self.joined
                 .entry(id.clone())
                 .or_default()

@@ -1,5 +1,6 @@
 //! A client that only follows `/sync`, checked against one that comes fresh.
 
+use crate::client_model::RoomModel;
 use crate::{Client, ClientModel, encode};
 
 /// A device that follows its account.
@@ -43,7 +44,10 @@ impl Follower {
     /// Fails where it knows anything otherwise than a client that comes fresh.
     pub async fn check(&mut self, when: &str) {
         self.pull().await;
-        let found = self.differences().await;
+        let mut found = self.differences().await;
+        for (id, room) in &self.model.joined {
+            found.extend(differences_to_room(room, &self.client, id, self.lazy).await);
+        }
         assert!(
             found.is_empty(),
             "{when}: {} sees\n{}",
@@ -59,4 +63,39 @@ impl Follower {
             ..self
         }
     }
+}
+
+/// How a view of a room differs from what the room says where it is asked for its whole state and history. With lazily
+/// loaded members those that are known are compared.
+pub(crate) async fn differences_to_room(
+    view: &RoomModel,
+    client: &Client,
+    id: &str,
+    lazy: bool,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    let place = format!("/rooms/{}", encode(id));
+    let state = client.get(&format!("{place}/state")).await.ok();
+    let mut asked = RoomModel::default();
+    for event in state.as_array().into_iter().flatten() {
+        asked.set_state(event, id, &mut out);
+    }
+    let known = |key: &(String, String)| !lazy || key.0 != "m.room.member" || view.state.contains_key(key);
+    asked.state.retain(|key, _| known(key));
+    if asked.state != view.state {
+        out.push(format!(
+            "{id}: state: followed {:?}, /state {:?}",
+            view.state, asked.state
+        ));
+    }
+    let page = client.messages(id, "dir=b&limit=1000").await;
+    let events = page["chunk"].as_array().into_iter().flatten().rev();
+    let history: Vec<&str> = events.filter_map(|event| event["event_id"].as_str()).collect();
+    let timeline: Vec<&str> = view.timeline.iter().map(String::as_str).collect();
+    if !history.ends_with(&timeline) {
+        out.push(format!(
+            "{id}: timeline: followed {timeline:?}, /messages {history:?}"
+        ));
+    }
+    out
 }

@@ -22,7 +22,7 @@ pub use process::TestProcess;
 pub use room_builder::RoomBuilder;
 pub use server::TestServer;
 pub use sim_network::{Faults, SimNetwork};
-pub use sliding_follower::SlidingFollower;
+pub use sliding_follower::{SlidingFollower, SlidingWire, WantedState, Window};
 
 /// The prefix of the stable client API.
 pub const V3: &str = "/_matrix/client/v3";

@@ -1,6 +1,8 @@
 //! Where the sync engine keeps what a connection of sliding sync has been sent. What is in the rows is the engine's
 //! own; this is no change of the user that anybody is told of.
 
+use std::collections::BTreeMap;
+
 use hearth_storage::{EntityKey, Family};
 use ruma::DeviceId;
 
@@ -9,8 +11,11 @@ use crate::keys;
 use crate::user::User;
 use crate::write::Tx;
 
-/// The connections of one device that are kept; the one that was stored first by its id gives way.
+/// The connections of one device that are kept; the one that was stored longest ago gives way.
 const CONNECTIONS_PER_DEVICE_MAX: usize = 16;
+
+/// The part that says when a connection was last stored: eight bytes, milliseconds. The engine's own parts are below.
+const STORED_PART: u8 = 254;
 
 /// A part of a connection: its number, and its bytes.
 pub type ConnectionPart = (u8, Vec<u8>);
@@ -19,7 +24,7 @@ impl User {
     /// The stored parts of a connection, in the order of their numbers.
     pub fn connection_parts(&self, device: &str, connection: &str) -> Result<Vec<ConnectionPart>> {
         let start = keys::connection(self.key, device, connection, 0);
-        let end = keys::connection(self.key, device, connection, u8::MAX);
+        let end = keys::connection(self.key, device, connection, STORED_PART);
         let mut found = Vec::new();
         self.users
             .log
@@ -39,6 +44,7 @@ impl User {
         parts: Vec<ConnectionPart>,
     ) -> Result<()> {
         let lanes = self.users.lanes.clone();
+        let now = self.users.now_ms();
         lanes
             .write_anyway(self.key.slot, |tx| {
                 // A device that is gone must leave nothing behind.
@@ -50,6 +56,11 @@ impl User {
                     return Ok(());
                 }
                 make_room(tx, self.key, device, connection)?;
+                tx.put(
+                    Family::SyncConnection,
+                    keys::connection(self.key, device, connection, STORED_PART),
+                    now.to_be_bytes().to_vec(),
+                );
                 for (part, value) in parts {
                     tx.put(
                         Family::SyncConnection,
@@ -75,15 +86,26 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, connection: &str) ->
         return Ok(());
     }
     let rows = tx.scan(Family::SyncConnection, &keys::connections_of(key, device))?;
-    let heads: Vec<&[u8]> = rows
-        .iter()
-        .filter(|(row, _)| row.last() == Some(&0))
-        .filter_map(|(row, _)| row.split_last().map(|(_, head)| head))
-        .collect();
-    if heads.len() < CONNECTIONS_PER_DEVICE_MAX {
+    // A connection whose time is not there was stored before times were.
+    let mut stored: BTreeMap<&[u8], u64> = BTreeMap::new();
+    for (row, value) in &rows {
+        let Some((part, connection)) = row.split_last() else {
+            continue;
+        };
+        let at = stored.entry(connection).or_default();
+        if *part == STORED_PART
+            && let Ok(ms) = value.as_slice().try_into()
+        {
+            *at = u64::from_be_bytes(ms);
+        }
+    }
+    if stored.len() < CONNECTIONS_PER_DEVICE_MAX {
         return Ok(());
     }
-    let gone = heads[0].to_vec();
+    let oldest = stored.iter().min_by_key(|(_, at)| **at);
+    let Some(gone) = oldest.map(|(connection, _)| connection.to_vec()) else {
+        return Ok(());
+    };
     for (row, _) in rows.iter().filter(|(row, _)| row.starts_with(&gone)) {
         tx.delete(Family::SyncConnection, row.clone());
     }
@@ -99,4 +121,38 @@ pub(crate) fn remove_device(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) 
         tx.delete(Family::SyncConnection, row);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::World;
+
+    #[tokio::test]
+    async fn the_connection_that_was_stored_longest_ago_gives_way() {
+        let world = World::new();
+        let alice = world.alice().await;
+        let put = async |connection: &str| {
+            world.clock.advance(1);
+            let parts = vec![(0, vec![1]), (7, vec![2])];
+            alice.put_connection_parts("", connection, parts).await.unwrap();
+        };
+        let has = |connection: &str| {
+            let parts = alice.connection_parts("", connection).unwrap();
+            assert!(
+                parts.is_empty() || parts == [(0, vec![1]), (7, vec![2])],
+                "{parts:?}"
+            );
+            !parts.is_empty()
+        };
+        put("a").await;
+        for number in 1..CONNECTIONS_PER_DEVICE_MAX {
+            put(&format!("c{number:02}")).await;
+        }
+        put("a").await;
+        put("d").await;
+        assert!(has("a") && has("d") && !has("c01") && has("c02"));
+        put("e").await;
+        assert!(has("a") && has("e") && !has("c02"));
+    }
 }

@@ -11,6 +11,11 @@ const PERMISSION: &str = "m.invite_permission_config";
 /// The type of the account data with lists of users and servers.
 const LISTS: &str = "org.matrix.msc4155.invite_permission_config";
 
+/// Whether account data of a type says which invitations a user is told of.
+pub fn is_invite_setting(kind: &str) -> bool {
+    [PERMISSION, LISTS, crate::data::IGNORED_USERS].contains(&kind)
+}
+
 /// What becomes of an invitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InviteVerdict {

@@ -57,7 +57,7 @@ pub use e2ee::{
     RemoteToDevice, ToDeviceBatch, ToDeviceMessages,
 };
 pub use error::{Error, Result};
-pub use invite_permission::InviteVerdict;
+pub use invite_permission::{InviteVerdict, is_invite_setting};
 pub use key_backup::{Backup, BackupKey, BackupScope, BackupState};
 pub use keys::op;
 pub use openid::OpenIdToken;

@@ -210,6 +210,19 @@ impl<'a> Tx<'a> {
         Ok(self.log.engine().get(family, key)?)
     }
 
+    /// What was put over the engine's rows whose key begins with `prefix`; `None` is a deletion.
+    fn changed_rows(&self, family: Family, prefix: &[u8]) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        let mut changed = BTreeMap::new();
+        let submitted = self.lane.submitted.iter().map(|one| &one.rows);
+        for rows in submitted.chain(std::iter::once(&self.rows)) {
+            let of_prefix = rows
+                .range((family.name(), prefix.to_vec())..)
+                .take_while(|((name, key), _)| *name == family.name() && key.starts_with(prefix));
+            changed.extend(of_prefix.map(|((_, key), (_, value))| (key.clone(), value.clone())));
+        }
+        changed
+    }
+
     /// All rows whose key begins with `prefix`, in order.
     pub(crate) fn scan(&self, family: Family, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut found = BTreeMap::new();
@@ -220,23 +233,11 @@ impl<'a> Tx<'a> {
                 found.insert(key.to_vec(), value.to_vec());
                 true
             })?;
-        let layers = self
-            .lane
-            .submitted
-            .iter()
-            .map(|one| &one.rows)
-            .chain(std::iter::once(&self.rows));
-        for rows in layers {
-            let start = (family.name(), prefix.to_vec());
-            let of_prefix = rows
-                .range(start..)
-                .take_while(|((name, key), _)| *name == family.name() && key.starts_with(prefix));
-            for ((_, key), (_, value)) in of_prefix {
-                match value {
-                    Some(value) => found.insert(key.clone(), value.clone()),
-                    None => found.remove(key),
-                };
-            }
+        for (key, value) in self.changed_rows(family, prefix) {
+            match value {
+                Some(value) => found.insert(key, value),
+                None => found.remove(&key),
+            };
         }
         Ok(found.into_iter().collect())
     }

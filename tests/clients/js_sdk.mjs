@@ -17,7 +17,7 @@ if (!process.env.HEARTH_CLIENT_LOG) {
 
 // The package lies in the cache, not beside this file.
 const require = createRequire(process.env.HEARTH_NODE_FOLDER + "/package.json");
-const load = async (name) => import(pathToFileURL(require.resolve(name)).href);
+export const load = async (name) => import(pathToFileURL(require.resolve(name)).href);
 export const sdk = await load("matrix-js-sdk");
 export const cryptoApi = await load("matrix-js-sdk/lib/crypto-api/index.js");
 

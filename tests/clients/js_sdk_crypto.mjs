@@ -4,96 +4,13 @@
 // Each step ends by looking for messages that some device cannot read: there must be none.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { webcrypto } from "node:crypto";
-import { cryptoApi, login, passwordAuth, register, restartServer, until } from "./js_sdk.mjs";
+import { cryptoApi, login, register, restartServer, until } from "./js_sdk.mjs";
+import {
+    allEvents, allReadable, bootstrapCrossSigning, bootstrapRecovery, compareEmoji, device, forget, open, read, say, seal,
+    stopAll, withPassword,
+} from "./js_sdk_device.mjs";
 
 const [url, picture] = process.argv.slice(2);
-const { VerificationPhase } = cryptoApi;
-const running = [];
-
-const nameOf = (client) => client.getUserId().slice(1).split(":")[0];
-
-/** A running device. What it keeps of secret storage is the recovery key that it made or was told. */
-async function device(make, name) {
-    const vault = {};
-    const getSecretStorageKey = async ({ keys }) => {
-        const id = Object.keys(keys).find((each) => vault[each]) ?? Object.keys(keys)[0];
-        const key = vault[id] ?? vault.recovery;
-        return key ? [id, key] : null;
-    };
-    const cacheSecretStorageKey = (id, _info, key) => { vault[id] = key; };
-    const client = await make(url, name, {
-        cryptoCallbacks: { getSecretStorageKey, cacheSecretStorageKey }, verificationMethods: ["m.sas.v1"],
-    });
-    client.vault = vault;
-    await client.initRustCrypto({ useIndexedDB: false });
-    await client.startClient({ initialSyncLimit: 100, threadSupport: true });
-    running.push(client);
-    await until(client, `${name}'s first sync`, () => client.isInitialSyncComplete());
-    return client;
-}
-
-function stop(client) {
-    client.stopClient();
-    running.splice(running.indexOf(client), 1);
-}
-
-/** The upload of cross-signing keys: where the server asks for the password, it gets it. */
-const withPassword = (client, note) => async (upload) => {
-    try {
-        return await upload(null);
-    } catch (error) {
-        assert.equal(error.httpStatus, 401, String(error));
-        note?.(error);
-        return await upload(passwordAuth(nameOf(client), error.data.session));
-    }
-};
-
-async function bootstrapCrossSigning(client) {
-    await client.getCrypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys: withPassword(client) });
-    assert.ok(await client.getCrypto().isCrossSigningReady(), "cross-signing is ready");
-}
-
-/** Makes secret storage and a key backup; gives the recovery key. */
-async function bootstrapRecovery(client) {
-    const recovery = await client.getCrypto().createRecoveryKeyFromPassphrase();
-    await client.getCrypto().bootstrapSecretStorage({
-        createSecretStorageKey: async () => recovery, setupNewSecretStorage: true, setupNewKeyBackup: true,
-    });
-    await until(client, "secret storage", () => client.getCrypto().isSecretStorageReady());
-    await until(client, "the backup", () => client.getCrypto().getActiveSessionBackupVersion());
-    return recovery.encodedPrivateKey;
-}
-
-const allEvents = (room) => [
-    ...room.getLiveTimeline().getEvents(),
-    ...room.getThreads().flatMap((thread) => thread.timeline),
-];
-
-/** Waits until a device shows a message with this text, decrypted. */
-const read = (client, room, body) => until(client, `${client.getUserId()} ${client.getDeviceId()} read "${body}"`,
-    () => allEvents(client.getRoom(room)).find((event) => event.getContent().body === body));
-
-/** Says something, and waits until all these devices have read it. */
-async function say(from, room, body, readers) {
-    await from.sendTextMessage(room, body);
-    for (const reader of readers) {
-        const event = await read(reader, room, body);
-        assert.equal(event.getWireType(), "m.room.encrypted", body);
-        assert.equal(event.getWireContent().body, undefined);
-    }
-}
-
-const isReadable = (event) => event.isRedacted()
-    || !(event.isBeingDecrypted() || event.isDecryptionFailure() || event.getType() === "m.room.encrypted");
-
-/** Nothing that these devices show is unreadable. */
-async function allReadable(room, clients) {
-    for (const client of clients) {
-        await until(client, `everything readable for ${client.getUserId()} ${client.getDeviceId()}`,
-            () => allEvents(client.getRoom(room)).every(isReadable));
-    }
-}
 
 async function makeRoom(alice, bob) {
     const { room_id: room } = await alice.createRoom({
@@ -146,38 +63,15 @@ async function relate(alice, bob, room) {
     await allReadable(room, [alice, bob]);
 }
 
-const base64 = (bytes) => Buffer.from(bytes).toString("base64").replace(/=+$/, "");
-const digest = async (bytes) => base64(await webcrypto.subtle.digest("SHA-256", bytes));
-
-/** An attachment as the specification has it: AES-CTR, the hash of the ciphertext, both in the encrypted event. */
+/** An encrypted attachment. */
 async function share(alice, bob, room) {
     const plain = await readFile(picture);
-    const key = await webcrypto.subtle.generateKey({ name: "AES-CTR", length: 256 }, true, ["encrypt", "decrypt"]);
-    const iv = new Uint8Array(16);
-    webcrypto.getRandomValues(iv.subarray(0, 8));
-    const sealed = await webcrypto.subtle.encrypt({ name: "AES-CTR", counter: iv, length: 64 }, key, plain);
-    const { content_uri: uri } = await alice.uploadContent(new Uint8Array(sealed), {
-        type: "application/octet-stream", includeFilename: false,
-    });
-    const jwk = await webcrypto.subtle.exportKey("jwk", key);
     await alice.sendEvent(room, "m.room.message", {
         msgtype: "m.image", body: "tea.png", info: { mimetype: "image/png", size: plain.length },
-        file: {
-            v: "v2", url: uri, iv: base64(iv), hashes: { sha256: await digest(sealed) },
-            key: { ...jwk, kty: "oct", alg: "A256CTR", ext: true },
-        },
+        file: await seal(alice, plain),
     });
     const event = await read(bob, room, "tea.png");
-    const { file } = event.getContent();
-    const link = bob.mxcUrlToHttp(file.url, undefined, undefined, undefined, false, true, true);
-    const answer = await fetch(link, { headers: { Authorization: `Bearer ${bob.getAccessToken()}` } });
-    assert.equal(answer.status, 200);
-    const got = await answer.arrayBuffer();
-    assert.equal(await digest(got), file.hashes.sha256);
-    const opener = await webcrypto.subtle.importKey("jwk", file.key, { name: "AES-CTR" }, false, ["decrypt"]);
-    const counter = Buffer.from(file.iv, "base64");
-    const opened = await webcrypto.subtle.decrypt({ name: "AES-CTR", counter, length: 64 }, opener, got);
-    assert.deepEqual(Buffer.from(opened), plain);
+    assert.deepEqual(await open(bob, event.getContent().file), plain);
 }
 
 /** Waits until a device knows another one's keys. */
@@ -185,27 +79,6 @@ const knows = (client, other) => until(client, `${other.getDeviceId()} in the li
     const devices = await client.getCrypto().getUserDeviceInfo([other.getUserId()], true);
     return devices.get(other.getUserId())?.has(other.getDeviceId());
 });
-
-/** Two devices compare emoji; `request` asks from `one`, `incoming` finds the request at `other`. */
-async function compareEmoji(one, other, request, incoming) {
-    const asked = await request();
-    const seen = await until(other, "the request", incoming);
-    await seen.accept();
-    await until(one, "its acceptance", () => asked.phase === VerificationPhase.Ready);
-    const verifiers = [await asked.startVerification("m.sas.v1")];
-    verifiers.push(await until(other, "the start", () => seen.verifier));
-    const shown = verifiers.map((verifier) => new Promise((resolve) => verifier.once("show_sas", resolve)));
-    const verified = verifiers.map((verifier) => verifier.verify());
-    const failed = Promise.all(verified).then(() => assert.fail("verified before anybody confirmed"));
-    const sas = await Promise.race([Promise.all(shown), failed]);
-    assert.deepEqual(sas[0].sas.emoji, sas[1].sas.emoji);
-    assert.equal(sas[0].sas.emoji.length, 7);
-    failed.catch(() => {});
-    await Promise.all(sas.map((each) => each.confirm()));
-    await Promise.all(verified);
-    await until(one, "the end", () => asked.phase === VerificationPhase.Done);
-    await until(other, "the end", () => seen.phase === VerificationPhase.Done);
-}
 
 /** Waits until the server has every room key of a device: the library lets up to ten seconds pass. */
 const backedUp = (client) => until(client, `everything of ${client.getDeviceId()} backed up`, async () => {
@@ -216,7 +89,7 @@ const backedUp = (client) => until(client, `everything of ${client.getDeviceId()
 
 /** A new device that the old one verifies gets the secrets from it, and with the backup's key the history. */
 async function secondDevice(bob, alice, room) {
-    const phone = await device(login, "bob");
+    const phone = await device(login, url, "bob");
     const crypto = phone.getCrypto();
     // Who does not know the sender's device yet ignores its request.
     await knows(bob, phone);
@@ -275,10 +148,10 @@ async function recover(lost, recovery, bob, room) {
         return [...devices.get(lost.getUserId()).values()].some((each) => each.dehydrated);
     });
     await lost.logout(true);
-    running.splice(running.indexOf(lost), 1);
+    forget(lost);
     await say(bob, room, "are you there?", [bob]);
 
-    const fresh = await device(login, "alice");
+    const fresh = await device(login, url, "alice");
     fresh.vault.recovery = cryptoApi.decodeRecoveryKey(recovery);
     const crypto = fresh.getCrypto();
     await crypto.bootstrapCrossSigning({});
@@ -317,8 +190,8 @@ async function reset(bob, alice, room) {
 }
 
 try {
-    const alice = await device(register, "alice");
-    const bob = await device(register, "bob");
+    const alice = await device(register, url, "alice");
+    const bob = await device(register, url, "bob");
     await bootstrapCrossSigning(alice);
     await bootstrapCrossSigning(bob);
     const recovery = await bootstrapRecovery(alice);
@@ -338,7 +211,7 @@ try {
     await say(phone, room, "goodbye", [bob, phone, fresh]);
     await reset(bob, fresh, room);
 } finally {
-    for (const client of [...running]) stop(client);
+    stopAll();
 }
 process.stdout.write("matrix-js-sdk, encrypted: cross-signing, backup and recovery, second and dehydrated device, emoji\n"
     + "    comparison, reactions, edits, threads, media, a reset: passed\n");

@@ -35,7 +35,7 @@ js() {
         fi
         cp "$here/package-lock.json" "$folder/installed-lock.json"
     fi
-    for script in js_sdk_chat.mjs js_sdk_crypto.mjs; do
+    for script in js_sdk_chat.mjs js_sdk_crypto.mjs js_sdk_sliding.mjs; do
         HEARTH_NODE_FOLDER=$folder python3 "$here/js_sdk.py" "$script"
     done
 }

@@ -10,6 +10,7 @@ use http::Method;
 use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::Edus;
 use super::lists::{Device, WholeList, is_key_of};
@@ -146,7 +147,17 @@ impl Edus {
                 to_fetch.push((user, devices));
             }
         }
+        // In half of the time as many lists are fetched as can be, to be kept; the rest is asked for in one request.
+        let whole_until = Instant::now() + timeout / 2;
         for page in to_fetch.chunks(FETCHES_AT_ONCE) {
+            if !found.failures.is_empty() {
+                break;
+            }
+            if Instant::now() >= whole_until {
+                to_ask.extend(page.iter().cloned());
+                continue;
+            }
+            let timeout = timeout / 2;
             let fetches = page.iter().map(|(user, _)| self.fetch_list(user, timeout));
             let fetched = futures::future::join_all(fetches).await;
             for ((user, devices), fetched) in page.iter().zip(fetched) {
@@ -256,7 +267,10 @@ impl Edus {
 impl QueryAnswer {
     fn into_keys(mut self, wanted: &WantedDevices, found: &mut RemoteKeys) {
         for (user, devices) in wanted {
-            let of_user = self.device_keys.remove(user.as_str()).unwrap_or_default();
+            // Whom that server does not know is missing from the answer.
+            let Some(of_user) = self.device_keys.remove(user.as_str()) else {
+                continue;
+            };
             let of_user = of_user.into_iter().filter_map(|(id, keys)| {
                 let Value::Object(keys) = keys else { return None };
                 let name = keys

@@ -73,6 +73,61 @@ async fn device_lists_are_kept_while_a_room_is_shared() {
     assert!(found.failures.contains_key("b"));
 }
 
+/// A server that cannot be reached is not asked for one user after another.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_costs_one_wait() {
+    let world = World::new().await;
+    let names: Vec<String> = (0..40).map(|number| format!("u{number}")).collect();
+    let members: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "b")).collect();
+    world.room(&members).await;
+    pass(1).await;
+    world.others.down.lock().insert("b".to_owned());
+    let before = asked(&world);
+    let wanted: WantedDevices = names.iter().map(|name| (user(name, "b"), vec![])).collect();
+    let found = world.edus.query_keys(wanted, WAIT).await.expect("an answer");
+    assert!(found.failures.contains_key("b") && found.device_keys.is_empty());
+    assert!(
+        asked(&world) - before <= 8,
+        "{} were asked",
+        asked(&world) - before
+    );
+}
+
+/// A slow server with many users is asked for the lists that there is time for, and for the rest at once.
+#[tokio::test(start_paused = true)]
+async fn many_lists_of_a_slow_server_come_in_time() {
+    let world = World::new().await;
+    let names: Vec<String> = (0..80).map(|number| format!("u{number}")).collect();
+    let members: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "b")).collect();
+    world.room(&members).await;
+    pass(1).await;
+    let all: Vec<String> = names.iter().map(|name| format!("@{name}:b")).collect();
+    let devices: serde_json::Map<String, Value> = all.iter().map(|id| (id.clone(), json!({}))).collect();
+    let path = "/_matrix/federation/v1/user/keys/query".to_owned();
+    world
+        .others
+        .answers
+        .lock()
+        .insert(path, json!({ "device_keys": devices }));
+    let path = "/_matrix/federation/v1/user/devices/".to_owned();
+    world
+        .others
+        .answers
+        .lock()
+        .insert(path, json!({ "stream_id": 1, "devices": [] }));
+    let before = asked(&world);
+    let wanted: WantedDevices = names.iter().map(|name| (user(name, "b"), vec![])).collect();
+    // Each round of fetches takes 10 ms.
+    let wait = Duration::from_millis(60);
+    let found = world.edus.query_keys(wanted, wait).await.expect("an answer");
+    assert_eq!((found.device_keys.len(), found.failures.len()), (80, 0));
+    assert!(
+        asked(&world) - before < 60,
+        "{} were asked",
+        asked(&world) - before
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn messages_to_devices_come_once() {
     let world = World::new().await;
@@ -85,8 +140,10 @@ async fn messages_to_devices_come_once() {
         json!({ "edu_type": "m.direct_to_device", "content": { "sender": "@bob:b", "type": "m.x", "message_id": id,
             "messages": { "@alice:hs1": { "*": { "id": id } } } } })
     };
+    let bad = json!({ "edu_type": "m.direct_to_device", "content": { "sender": "@bob:b", "type": "m.x", "message_id": "bad",
+        "messages": { "@alice:hs1": { "A": "text", "*": { "large": "x".repeat(70_000) } } } } });
     world
-        .receive("b", "1", vec![], vec![message("1"), message("2")])
+        .receive("b", "1", vec![], vec![message("1"), bad, message("2")])
         .await;
     let world = world.crash().await;
     world

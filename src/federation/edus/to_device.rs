@@ -1,5 +1,6 @@
 //! Messages to devices from other servers: each once, into the inboxes of the local users.
 
+use hearth_core::limits::TO_DEVICE_CONTENT_MAX_BYTES;
 use hearth_storage::{EntityKey, Family, prefix_end};
 use hearth_users::ToDeviceBatch;
 use ruma::{OwnedUserId, ServerName};
@@ -53,7 +54,9 @@ impl Edus {
             let Ok(user) = OwnedUserId::try_from(user) else {
                 continue;
             };
-            if self.users.is_local(&user) && messages.values().all(|content| content.get().starts_with('{')) {
+            let mut messages = messages;
+            messages.retain(|_, content| is_content(content));
+            if self.users.is_local(&user) && !messages.is_empty() {
                 let batch = ToDeviceBatch {
                     sender: sender.to_owned(),
                     kind: message.kind.clone(),
@@ -103,6 +106,11 @@ impl Edus {
             .flat_map(|(key, value)| rows_of(server, key, &value))
             .collect())
     }
+}
+
+/// Whether the content of a message is one that a client of this server could send.
+fn is_content(content: &RawValue) -> bool {
+    content.get().starts_with('{') && content.get().len() <= TO_DEVICE_CONTENT_MAX_BYTES
 }
 
 /// Both rows of a message id.

@@ -52,11 +52,16 @@ impl Outbound {
         if is_full {
             tracing::warn!(%server, "too many messages to devices wait for a server; a new one is dropped");
         }
+        // JSON that no value can hold, such as a number without end, must not come back from the outbox for ever.
+        let Ok(messages) = serde_json::to_value(&message.messages) else {
+            tracing::warn!(%server, "messages to devices that cannot be read are dropped");
+            return Ok(());
+        };
         let content = json!({
             "sender": message.sender,
             "type": message.kind,
             "message_id": message.message_id,
-            "messages": message.messages,
+            "messages": messages,
         });
         let position = self
             .rows

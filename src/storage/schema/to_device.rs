@@ -7,9 +7,9 @@ use crate::{EntityKey, Position};
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
     key: "user entity · device id, 0 · position u64 · index u16",
-    value: "tag · event JSON",
+    value: "tag · time u64 ms · event JSON",
     writer: "the user, by delivery from the sender",
-    growth: "a row a message; removed when a sync brings back the token that carried it; capped for each device",
+    growth: "a row a message; removed when a sync brings back the token that carried it; capped for each device in number and time",
     profile: Profile::Queue,
 };
 

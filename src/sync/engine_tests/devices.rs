@@ -93,6 +93,49 @@ async fn many_messages_come_in_pages() {
     assert_eq!(got, (0..250).collect::<Vec<u64>>());
 }
 
+/// While keys wait that did not fit, so do the events that need them; everything comes.
+#[tokio::test]
+async fn no_event_comes_before_its_key() {
+    let world = World::new(16);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    log_in(&bob).await;
+    let room = world.room(&alice, Preset::PublicChat).await;
+    join(&room, &bob).await;
+    let mut windows = crate::sliding::Request {
+        device: Some(device_id!("DEVICE").to_owned()),
+        ..super::sliding::windows(&bob, 9)
+    };
+    windows.extensions.to_device = Some(Default::default());
+    let slid = world.slide(&mut windows).await;
+    let mut since = slid.extensions.to_device.unwrap().1.to_string();
+    let begin = world.sync(&request(&bob)).await;
+    for number in 0..250 {
+        send(&alice, &bob, &number.to_string(), number).await;
+    }
+    say(&room, &alice, "unlocked by the last key").await;
+
+    let (mut got, mut answer) = (0, begin);
+    while got < 250 {
+        answer = world.sync(&request(&bob).since(&answer)).await;
+        got += numbers(&answer).len();
+        let told = answer["rooms"]["join"].get(room.id().as_str()).is_some();
+        assert_eq!(told, got == 250, "after {got} keys");
+    }
+    let mut got = 0;
+    while got < 250 {
+        windows.extensions.to_device = Some(crate::sliding::ToDevice {
+            since: Some(since),
+            limit: Some(70),
+        });
+        let answer = world.slide(&mut windows).await;
+        let (events, next) = answer.extensions.to_device.unwrap();
+        since = next.to_string();
+        got += events.len();
+        assert_eq!(answer.rooms.len(), usize::from(got == 250), "after {got} keys");
+    }
+    assert!(world.slide(&mut windows).await.rooms.is_empty());
+}
+
 #[tokio::test]
 async fn changes_of_devices_reach_those_who_share_a_room() {
     for shards in [1, 16] {

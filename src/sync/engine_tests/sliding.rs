@@ -7,7 +7,7 @@ use crate::sliding::{
     Answer, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StateRule, Wire, render,
 };
 
-fn windows(user: &User, last: u64) -> Request {
+pub(super) fn windows(user: &User, last: u64) -> Request {
     let list = List {
         ranges: Some(vec![(0, last)]),
         config: RoomConfig {
@@ -34,12 +34,13 @@ fn windows(user: &User, last: u64) -> Request {
             typing: Some(Scope::default()),
             ..Extensions::default()
         },
+        with_unread: true,
     }
 }
 
 impl World {
     /// Asks, and goes on from the answer next time.
-    async fn slide(&self, request: &mut Request) -> Answer {
+    pub(super) async fn slide(&self, request: &mut Request) -> Answer {
         let mut answer = self.sync.sliding_sync(request).await.unwrap();
         render(Wire::Unstable, None, &mut answer).unwrap();
         request.pos = Some(answer.pos.to_string());

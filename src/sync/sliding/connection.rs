@@ -25,6 +25,10 @@ const MEMBERS_MAX: usize = 20_000;
 /// Configurations of rooms that a connection remembers; beyond it those that no room uses are dropped.
 const CONFIGS_MAX: usize = 64;
 
+/// Rooms in all lists of a connection, together: six lists of a very large account. Beyond it the lists are made anew
+/// for each answer.
+const LIST_ROOMS_MAX: usize = 100_000;
+
 /// Where it is not known who was said to type.
 pub(super) const TYPING_UNKNOWN: u64 = u64::MAX;
 
@@ -248,6 +252,13 @@ impl Connection {
         }
         let used: BTreeSet<u64> = self.state.rooms.values().map(|sent| sent.config).collect();
         self.state.configs.retain(|number, _| used.contains(number));
+    }
+
+    /// Lets go of lists that take too much memory: a client may name many that have all of its rooms.
+    pub(super) fn bound_lists(&mut self) {
+        if self.lists.values().map(ListCache::count).sum::<usize>() > LIST_ROOMS_MAX {
+            self.lists.clear();
+        }
     }
 
     /// Lets go of what belongs to another index: all lists are made anew.

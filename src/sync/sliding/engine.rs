@@ -168,7 +168,7 @@ impl SyncEngine {
         }
         connection.on_index(index.start);
         let since = connection.state.token.clone();
-        let look = Look {
+        let mut look = Look {
             engine: self,
             request: plain,
             since: looked.or(since.as_ref()),
@@ -178,9 +178,14 @@ impl SyncEngine {
             ignored: request.user.ignored_users()?,
             rules: OnceCell::new(),
         };
+        let messages = super::extensions::messages(&look, &request.extensions)?;
+        if messages.hold_rooms {
+            look.hold_rooms();
+        }
         let direct = current_direct(&look)?;
         let counts = catch_up(request, &look, connection, &direct)?;
         let mut found = self.read_rooms(request, &look, connection, since.as_ref(), &direct)?;
+        found.extensions.to_device = messages.page;
         let state = &connection.state;
         let global = state
             .global
@@ -224,6 +229,7 @@ impl SyncEngine {
             cleared: found.cleared,
             members: found.members,
         });
+        connection.bound_lists();
         Ok((answer, answers_at_once))
     }
 
@@ -236,7 +242,7 @@ impl SyncEngine {
         since: Option<&SyncToken>,
         direct: &BTreeSet<OwnedRoomId>,
     ) -> Result<Found, Error> {
-        let candidates = candidates(request, look, connection);
+        let candidates = candidates(request, look, connection)?;
         let mut found = Found::default();
         let (mut moved, mut quiet) = (Vec::new(), Vec::new());
         let mut configs: BTreeMap<u64, Arc<RequiredState>> = BTreeMap::new();
@@ -257,6 +263,7 @@ impl SyncEngine {
                 since,
                 direct,
                 known: &connection.members,
+                with_unread: request.with_unread,
             };
             let Some(read) = reader.read(&asked)? else {
                 continue;
@@ -358,21 +365,18 @@ fn token_of(look: &Look<'_>, all: bool) -> SyncToken {
 
 /// The rooms that must be looked at: those within the windows that were touched since they were read, and
 /// subscribed ones likewise.
-fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Vec<Candidate> {
+fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Result<Vec<Candidate>, Error> {
     let mut numbers: BTreeSet<u32> = BTreeSet::new();
     for (name, list) in &request.lists {
         let cache = connection.lists.get(name.as_str());
         numbers.extend(cache.iter().flat_map(|cache| cache.dirty_in(&list.ranges)));
     }
+    let subscribed = subscribed(request, look, connection)?;
+    numbers.extend(&subscribed);
     let state = look.index.state.lock();
     let Some(order) = &state.sliding else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    for room in request.subscriptions.keys() {
-        let listed = order.room_by_id(room);
-        let listed = listed.filter(|listed| may_subscribe(look, connection, listed));
-        numbers.extend(listed.map(|listed| listed.no));
-    }
     let mut found = Vec::with_capacity(numbers.len());
     for no in numbers {
         let Some(listed) = order.room(no) else { continue };
@@ -394,7 +398,7 @@ fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Ve
             }
         }
         if let Some(config) = request.subscriptions.get(&listed.room.room_id)
-            && may_subscribe(look, connection, listed)
+            && subscribed.contains(&no)
         {
             candidate.subscribed = true;
             candidate.config.widen(config);
@@ -405,16 +409,33 @@ fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Ve
             found.push(candidate);
         }
     }
-    found
+    Ok(found)
+}
+
+/// The numbers of the rooms that are asked for by their ids, and may be.
+fn subscribed(request: &Request, look: &Look<'_>, connection: &Connection) -> Result<BTreeSet<u32>, Error> {
+    let listed: Vec<Listed> = {
+        let state = look.index.state.lock();
+        let rooms = request.subscriptions.keys();
+        let listed = rooms.filter_map(|room| state.sliding.as_ref()?.room_by_id(room));
+        listed.cloned().collect()
+    };
+    let mut found = BTreeSet::new();
+    for listed in listed {
+        if may_subscribe(look, connection, &listed)? {
+            found.insert(listed.no);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a user may follow a room by its id.
-fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> bool {
+fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> Result<bool, Error> {
     use hearth_users::Membership;
     let entry = &*listed.room;
-    match entry.membership {
+    Ok(match entry.membership {
         Membership::Join | Membership::Knock => true,
-        Membership::Invite => !look.ignored.contains(&entry.sender),
+        Membership::Invite => !look.is_unwanted(&entry.sender)?,
         Membership::Leave | Membership::Ban => {
             let sent = connection.state.rooms.get(&entry.room_id);
             match entry.forgotten {
@@ -422,7 +443,7 @@ fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> b
                 false => entry.was_joined || sent.is_some(),
             }
         }
-    }
+    })
 }
 
 /// Whether everything that was noted of a room lay within what was read.

@@ -7,11 +7,7 @@ use hearth_storage::Position;
 use hearth_users::{Change, KeyCounts, Membership, RoomEntry};
 use ruma::{OwnedRoomId, OwnedUserId};
 
-use super::{
-    connection::RoomSent,
-    order::ListedRoom,
-    request::{Extensions, ToDevice},
-};
+use super::{connection::RoomSent, order::ListedRoom, request::Extensions};
 use crate::{DeviceLists, Error, ThreadsPage, ToDeviceEvent, ToDeviceToken, engine::Look, view::DataEvent};
 
 /// The receipts of a room that a client is told of where it has none yet: the newest, and its own.
@@ -59,9 +55,6 @@ impl ExtensionNews {
         global: Option<Position>,
         e2ee: bool,
     ) -> Result<(), Error> {
-        if let Some(wanted) = &asked.to_device {
-            self.to_device = to_device(look, wanted)?;
-        }
         let own = OwnNews::read(look, asked.account_data.as_ref().and(global))?;
         if asked.account_data.is_some() {
             self.global = match global {
@@ -190,13 +183,19 @@ fn is_gone(entry: &RoomEntry, since: u64) -> bool {
     is_out && entry.was_joined && entry.began > since
 }
 
+/// Messages to the device.
+#[derive(Default)]
+pub(super) struct Messages {
+    pub(super) page: Option<(Vec<ToDeviceEvent>, ToDeviceToken)>,
+    /// Whether more wait than an answer holds: then the rooms wait too, so that no event comes before the key that it
+    /// needs.
+    pub(super) hold_rooms: bool,
+}
+
 /// The messages to the device that came after what it has, oldest first.
-fn to_device(
-    look: &Look<'_>,
-    wanted: &ToDevice,
-) -> Result<Option<(Vec<ToDeviceEvent>, ToDeviceToken)>, Error> {
-    let Some(device) = &look.request.device else {
-        return Ok(None);
+pub(super) fn messages(look: &Look<'_>, asked: &Extensions) -> Result<Messages, Error> {
+    let (Some(device), Some(wanted)) = (&look.request.device, &asked.to_device) else {
+        return Ok(Messages::default());
     };
     let since = match &wanted.since {
         Some(since) => ToDeviceToken::parse(since)?.0,
@@ -213,8 +212,18 @@ fn to_device(
         // A position that is beyond what this start knows stays what it is.
         _ => look.user_position.max(since),
     };
+    let more = found.len() >= limit
+        && !look
+            .request
+            .user
+            .to_device_between(device, reached, look.user_position, 1)?
+            .is_empty();
     let events = found.into_iter().map(|(_, event)| event).collect();
-    Ok(Some((events, ToDeviceToken(reached))))
+    Ok(Messages {
+        page: Some((events, ToDeviceToken(reached))),
+        // Not for a client that does not say what it has got: its rooms would wait for ever.
+        hold_rooms: more && wanted.since.is_some(),
+    })
 }
 
 fn room_data(look: &Look<'_>, entry: &ListedRoom, sent: &mut RoomSent) -> Result<Vec<DataEvent>, Error> {

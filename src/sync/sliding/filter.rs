@@ -32,7 +32,7 @@ impl Sieve<'_> {
         children: &BTreeSet<OwnedRoomId>,
     ) -> Result<bool, Error> {
         let entry = &*listed.room;
-        if !self.is_listed(entry) || !self.passes_cheap(entry, filter, children) {
+        if !self.passes_cheap(entry, filter, children) || !self.is_listed(entry)? {
             return Ok(false);
         }
         if filter.tags.is_some() || filter.not_tags.is_some() {
@@ -57,10 +57,10 @@ impl Sieve<'_> {
 
     /// Joined rooms, invitations and knocks; rooms that the user was thrown out of; those that the user left
     /// where the client has been shown them.
-    fn is_listed(&self, entry: &ListedRoom) -> bool {
-        match entry.membership {
+    fn is_listed(&self, entry: &ListedRoom) -> Result<bool, Error> {
+        Ok(match entry.membership {
             Membership::Join | Membership::Knock => true,
-            Membership::Invite => !self.look.ignored.contains(&entry.sender),
+            Membership::Invite => !self.look.is_unwanted(&entry.sender)?,
             Membership::Leave | Membership::Ban => {
                 let thrown_out = entry.was_joined && entry.sender != *self.look.request.user.id();
                 let sent = self.state.rooms.get(&entry.room_id);
@@ -71,7 +71,7 @@ impl Sieve<'_> {
                     false => thrown_out || sent.is_some() || may_be_known,
                 }
             }
-        }
+        })
     }
 
     fn passes_cheap(

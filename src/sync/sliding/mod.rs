@@ -28,7 +28,7 @@ pub use request::{
     Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StatePattern, StateRule,
     Threads, ToDevice,
 };
-pub use room::{Body, FullRoom, Hero, RoomNews};
+pub use room::{Body, FullRoom, Gone, Hero, RoomNews};
 
 /// A number for a text: FNV-1a. It is stored, so it must never be another.
 fn number_of(text: &str) -> u64 {

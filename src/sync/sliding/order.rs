@@ -171,7 +171,7 @@ impl RoomOrder {
                 }
             }
             Change::AccountData { room: None, kind } if kind == DIRECT => self.direct_is_stale = true,
-            Change::AccountData { room: None, kind } if kind == hearth_users::IGNORED_USERS => {
+            Change::AccountData { room: None, kind } if hearth_users::is_invite_setting(kind) => {
                 self.epoch += 1;
             }
             _ => {}

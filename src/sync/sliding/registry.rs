@@ -23,12 +23,15 @@ const IDLE_MS: u64 = 10 * 60 * 1000;
 /// A connection in use is stored so often at most. What was sent since is sent again after a crash.
 const STORE_INTERVAL_MS: u64 = 10_000;
 
+/// A user and a device.
+type DeviceKey = (OwnedUserId, String);
+
 /// All connections, by user and device.
 ///
-/// Lock order: this map, then one connection, then the state of an index.
+/// Lock order: one connection, then the state of an index. The map is held with neither.
 #[derive(Default)]
 pub(crate) struct Connections {
-    devices: DashMap<(OwnedUserId, String), Vec<Arc<Slot>>>,
+    devices: DashMap<DeviceKey, Vec<Arc<Slot>>>,
 }
 
 /// The place of a connection.
@@ -78,52 +81,56 @@ impl Connections {
         };
         let key = (request.user.id().to_owned(), device.to_owned());
         let now = request.user.users().now_ms();
-        let mut slots = self.devices.entry(key).or_default();
-        let slot = slots.iter().find(|slot| slot.conn_id == request.conn_id).cloned();
-        let slot = match (slot, pos) {
-            (Some(slot), pos) => {
-                let mut connection = slot.connection.lock();
-                match pos {
-                    None => *connection = Connection::new(engine.connection_number()),
-                    Some(pos) if connection.number == pos.connection && connection.go_on(&pos) => {}
-                    Some(_) => return Err(Error::UnknownPos),
-                }
-                drop(connection);
+        let found = self.find(&key, &request.conn_id, now);
+        let slot = match found {
+            Some(slot) => {
+                slot.go_on(engine, pos.as_ref())?;
                 slot
             }
-            (None, pos) => {
-                let connection = match pos {
-                    None => Connection::new(engine.connection_number()),
-                    Some(pos) => {
-                        let found = stored::load(&request.user, device, &request.conn_id, pos.connection)?;
-                        let mut connection = found.ok_or(Error::UnknownPos)?;
-                        if !connection.go_on(&pos) {
-                            return Err(Error::UnknownPos);
-                        }
-                        connection
+            None => {
+                let connection = begun(engine, request, device, pos.as_ref())?;
+                let slot = Slot::new(request, device, connection, now);
+                match self.insert(key, slot) {
+                    Ok(slot) => slot,
+                    Err(other) => {
+                        other.go_on(engine, pos.as_ref())?;
+                        other
                     }
-                };
-                let slot = Arc::new(Slot {
-                    user: request.user.clone(),
-                    device: device.to_owned(),
-                    conn_id: request.conn_id.clone(),
-                    connection: Mutex::new(connection),
-                    storing: tokio::sync::Mutex::default(),
-                    turn: watch::Sender::new(0),
-                    used_ms: AtomicU64::new(now),
-                });
-                make_room(&mut slots);
-                slots.push(slot.clone());
-                slot
+                }
             }
         };
-        slot.used_ms.store(now, Ordering::Release);
         let mut number = 0;
         slot.turn.send_modify(|turn| {
             *turn += 1;
             number = *turn;
         });
         Ok(Turn { slot, number })
+    }
+
+    /// The place of a connection, which is used now. No connection is locked while the map is: another request may
+    /// hold it for as long as an answer takes.
+    fn find(&self, key: &DeviceKey, conn_id: &str, now: u64) -> Option<Arc<Slot>> {
+        let slots = self.devices.get(key)?;
+        let slot = slots.iter().find(|slot| slot.conn_id == conn_id)?;
+        slot.used_ms.store(now, Ordering::Release);
+        Some(slot.clone())
+    }
+
+    /// Adds the place of a connection; gives the one that another request made meanwhile.
+    fn insert(&self, key: DeviceKey, slot: Arc<Slot>) -> Result<Arc<Slot>, Arc<Slot>> {
+        let gone = {
+            let mut slots = self.devices.entry(key).or_default();
+            if let Some(other) = slots.iter().find(|other| other.conn_id == slot.conn_id) {
+                return Err(other.clone());
+            }
+            let gone = make_room(&mut slots);
+            slots.push(slot.clone());
+            gone
+        };
+        if let Some(gone) = gone {
+            hearth_core::tasks::spawn("sync connection", async move { gone.store().await });
+        }
+        Ok(slot)
     }
 
     /// Stores what a connection is known to have, if it is time; nobody waits for it.
@@ -173,6 +180,29 @@ impl Connections {
 }
 
 impl Slot {
+    fn new(request: &Request, device: &str, connection: Connection, now: u64) -> Arc<Self> {
+        Arc::new(Self {
+            user: request.user.clone(),
+            device: device.to_owned(),
+            conn_id: request.conn_id.clone(),
+            connection: Mutex::new(connection),
+            storing: tokio::sync::Mutex::default(),
+            turn: watch::Sender::new(0),
+            used_ms: AtomicU64::new(now),
+        })
+    }
+
+    /// Goes on from a position, or begins anew.
+    fn go_on(&self, engine: &SyncEngine, pos: Option<&SlidingPos>) -> Result<(), Error> {
+        let mut connection = self.connection.lock();
+        match pos {
+            None => *connection = Connection::new(engine.connection_number()),
+            Some(pos) if connection.number == pos.connection && connection.go_on(pos) => {}
+            Some(_) => return Err(Error::UnknownPos),
+        }
+        Ok(())
+    }
+
     async fn store(&self) {
         // One after the other, so that what is older never comes last.
         let _storing = self.storing.lock().await;
@@ -204,13 +234,30 @@ impl SyncEngine {
     }
 }
 
-/// Removes the connection that was used longest ago where there are too many.
-fn make_room(slots: &mut Vec<Arc<Slot>>) {
+/// The connection that a request begins: a new one, or one that was stored.
+fn begun(
+    engine: &SyncEngine,
+    request: &Request,
+    device: &str,
+    pos: Option<&SlidingPos>,
+) -> Result<Connection, Error> {
+    let Some(pos) = pos else {
+        return Ok(Connection::new(engine.connection_number()));
+    };
+    let found = stored::load(&request.user, device, &request.conn_id, pos.connection)?;
+    let mut connection = found.ok_or(Error::UnknownPos)?;
+    match connection.go_on(pos) {
+        true => Ok(connection),
+        false => Err(Error::UnknownPos),
+    }
+}
+
+/// Takes out the connection that was used longest ago where there are too many; it is to be stored.
+fn make_room(slots: &mut Vec<Arc<Slot>>) -> Option<Arc<Slot>> {
     if slots.len() < CONNECTIONS_PER_DEVICE_MAX {
-        return;
+        return None;
     }
     let used = |at: &usize| slots[*at].used_ms.load(Ordering::Acquire);
-    if let Some(oldest) = (0..slots.len()).min_by_key(used) {
-        slots.remove(oldest);
-    }
+    let oldest = (0..slots.len()).min_by_key(used)?;
+    Some(slots.remove(oldest))
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     engine::Answer,
     extensions::ExtensionNews,
-    room::{Body, FullRoom, Hero, RoomNews},
+    room::{Body, FullRoom, Gone, Hero, RoomNews},
 };
 use crate::{
     BatchToken, Error,
@@ -87,8 +87,13 @@ impl Writer<'_> {
             }
             (Body::Stripped { gone: Some(gone), .. }, Wire::Unstable) => {
                 // This wire has no membership: the client reads it off the member event.
-                let (room, viewer, own) = &mut **gone;
-                let own = self.events(room, viewer, std::slice::from_ref(own), false)?;
+                let own = match gone {
+                    Gone::Event(event) => {
+                        let (room, viewer, own) = &mut **event;
+                        self.events(room, viewer, std::slice::from_ref(own), false)?
+                    }
+                    Gone::Entry(event) => array(std::iter::once(event.get())),
+                };
                 out.raw("initial", word(initial));
                 out.raw("timeline", &own);
                 out.raw("required_state", &own);
@@ -147,7 +152,7 @@ impl Writer<'_> {
             out.raw("joined_count", &joined.to_string());
             out.raw("invited_count", &invited.to_string());
         }
-        if let Some(unread) = full.unread.filter(|_| self.wire == Wire::Unstable) {
+        if let Some(unread) = full.unread {
             out.raw("notification_count", &unread.notifications.to_string());
             out.raw("highlight_count", &unread.highlights.to_string());
         }

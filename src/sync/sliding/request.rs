@@ -34,6 +34,8 @@ pub struct Request {
     pub subscriptions: BTreeMap<OwnedRoomId, RoomConfig>,
     /// What else is wanted.
     pub extensions: Extensions,
+    /// Whether the client is told what is unread; a change of that alone is news then.
+    pub with_unread: bool,
 }
 
 /// A window over the rooms that pass a filter.

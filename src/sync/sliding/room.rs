@@ -63,9 +63,17 @@ pub enum Body {
     Stripped {
         /// What is shown of the room.
         state: Vec<Box<RawValue>>,
-        /// The user's own member event and its room, where an invitation or a knock came to nothing.
-        gone: Option<Box<(Room, Viewer, Arc<Event>)>>,
+        /// The user's own member event, where an invitation or a knock came to nothing.
+        gone: Option<Gone>,
     },
+}
+
+/// The member event that ended an invitation or a knock.
+pub enum Gone {
+    /// As the room has it.
+    Event(Box<(Room, Viewer, Arc<Event>)>),
+    /// As the user's room list has it: this server is not in the room.
+    Entry(Box<RawValue>),
 }
 
 /// A room from inside.
@@ -92,8 +100,10 @@ pub struct FullRoom {
     pub expanded: bool,
     /// How many of the last events happened since the last answer.
     pub live: usize,
-    /// What is unread, where it may have changed.
+    /// What is unread, if the client is told of it: each time, because clients take its absence for nothing unread.
     pub unread: Option<Unread>,
+    /// Whether that changed.
+    pub unread_changed: bool,
 }
 
 /// A member who names a room.
@@ -122,6 +132,7 @@ pub(super) struct Reader<'a> {
     pub(super) since: Option<&'a SyncToken>,
     pub(super) direct: &'a BTreeSet<OwnedRoomId>,
     pub(super) known: &'a KnownMembers,
+    pub(super) with_unread: bool,
 }
 
 /// What is asked of a room, and what was sent of it.
@@ -171,7 +182,10 @@ impl Reader<'_> {
         let sent = asked
             .sent
             .filter(|sent| sent.shown == Shown::Joined && sent.began == entry.began);
-        let unread = self.look.unread(&room, (entry.began_anchor, entry.room_began))?;
+        let unread = match self.with_unread {
+            true => self.look.unread(&room, (entry.began_anchor, entry.room_began))?,
+            false => Default::default(),
+        };
         let unread = Unread::from(unread.total);
         let mut next = self.next_sent(asked, Shown::Joined, until);
         next.unread = (unread.notifications, unread.highlights);
@@ -197,11 +211,10 @@ impl Reader<'_> {
         };
         let asked = Asked { sent, ..*asked };
         let (mut full, members) = self.full(&asked, &room, &span, &mut next)?;
-        if sent.is_none_or(|sent| sent.unread != next.unread) || !full.timeline.events.is_empty() {
-            full.unread = Some(unread);
-        }
+        full.unread = self.with_unread.then_some(unread);
+        full.unread_changed = sent.is_some_and(|sent| sent.unread != next.unread);
         let bump_stamp = match sent.is_none() || !full.timeline.events.is_empty() {
-            true => Some(self.bump_stamp(&room, span.end, full.timeline.events.last())?),
+            true => self.bump_stamp(&room, &span)?,
             false => None,
         };
         let news = self.news(&asked, &next, bump_stamp, Body::Full(Box::new(full)));
@@ -253,10 +266,13 @@ impl Reader<'_> {
             (Some(stored), Some(room)) => room.event_by_id(&stored.event_id)?,
             _ => None,
         };
-        let (Some(stored), Some(room), Some(own)) = (stored, room, own) else {
-            let body = Body::Stripped {
-                state: Vec::new(),
-                gone: None,
+        let (Some(stored), Some(room), Some(own)) = (&stored, &room, own) else {
+            let body = match &stored {
+                Some(stored) => self.gone_outside(stored)?,
+                None => Body::Stripped {
+                    state: Vec::new(),
+                    gone: None,
+                },
             };
             let news = self
                 .news(asked, &next, Some(entry.ts), body)
@@ -266,26 +282,26 @@ impl Reader<'_> {
                 ..self.nothing(asked, next)
             });
         };
-        let viewer = self.look.viewer(&room)?;
+        let viewer = self.look.viewer(room)?;
         let place = own.header.place;
         let Some(end) = viewer.left().filter(|left| entry.was_joined && *left <= place) else {
             if told.is_some() {
                 return Ok(self.nothing(asked, next));
             }
             let state = vec![stripped_own(&own)?];
-            let gone = Some(Box::new((room, viewer, own)));
+            let gone = Some(Gone::Event(Box::new((room.clone(), viewer, own))));
             let news = self.news(asked, &next, Some(entry.ts), Body::Stripped { state, gone });
             return Ok(Read {
                 news,
                 ..self.nothing(asked, next)
             });
         };
-        let span = self.span_of_stay(asked, &stored, &room, &own, end, told.is_some())?;
+        let span = self.span_of_stay(asked, stored, room, &own, end, told.is_some())?;
         let asked = Asked {
             sent: asked.sent.filter(|_| span.seen.is_some()),
             ..*asked
         };
-        let (mut full, members) = self.full(&asked, &room, &span, &mut next)?;
+        let (mut full, members) = self.full(&asked, room, &span, &mut next)?;
         full.counts = None;
         full.heroes = None;
         if end != place && told.is_none() {
@@ -311,6 +327,21 @@ impl Reader<'_> {
         })
     }
 
+    /// The end of an invitation or a knock, of a room that this server is not in: all that is known is the entry.
+    fn gone_outside(&self, stored: &RoomEntry) -> Result<Body, Error> {
+        let event = self.look.left_outside(stored).event;
+        let stripped = serde_json::json!({
+            "type": event["type"],
+            "state_key": event["state_key"],
+            "sender": event["sender"],
+            "content": event["content"],
+        });
+        Ok(Body::Stripped {
+            state: vec![serde_json::value::to_raw_value(&stripped)?],
+            gone: Some(Gone::Entry(serde_json::value::to_raw_value(&event)?)),
+        })
+    }
+
     /// The last stay, from what was seen of it.
     fn span_of_stay(
         &self,
@@ -325,13 +356,10 @@ impl Reader<'_> {
             true => None,
             false => room.event_at(end)?,
         };
-        let seen = asked.sent.filter(|sent| match sent.shown {
-            Shown::Joined => true,
-            Shown::Left => told,
-            _ => false,
-        });
-        let seen = match seen.map(|sent| sent.seen) {
-            Some(seen) if told || self.look.was_joined_at(room, seen)? => Some(seen),
+        let seen = match asked.sent.map(|sent| (sent.shown, sent.seen)) {
+            Some((Shown::Joined, seen)) if self.look.was_joined_at(room, seen)? => Some(seen),
+            // It was told of the whole stay, also where something else ended it once more, as a ban.
+            Some((Shown::Left, seen)) if told || room.place_at(seen)? >= end => Some(seen),
             _ => None,
         };
         Ok(Span {
@@ -385,6 +413,7 @@ impl Reader<'_> {
             timeline,
             expanded,
             unread: None,
+            unread_changed: false,
             viewer,
             room: room.clone(),
         };
@@ -440,30 +469,31 @@ impl Reader<'_> {
     }
 
     /// When the last event came that lifts the room: its time, which is what rooms of different shards have in
-    /// common.
-    fn bump_stamp(&self, room: &Room, end: Place, shown: Option<&Arc<Event>>) -> Result<u64, Error> {
-        let now = self.look.request.user.users().now_ms();
-        let is_last =
-            |event: &&Arc<Event>| event.header.place == end && BUMPING_TYPES.contains(&event.pdu.kind());
-        if let Some(last) = shown.filter(is_last) {
-            return Ok(last.pdu.origin_server_ts().min(now));
-        }
+    /// common. Nothing where the client knows it: no event of the span lifts the room.
+    fn bump_stamp(&self, room: &Room, span: &Span) -> Result<Option<u64>, Error> {
+        let seen = match span.seen {
+            Some(seen) => room.place_at(seen)?.min(span.end),
+            None => Place::START,
+        };
         let mut shorts = Vec::new();
-        room.visit_timeline(Place::START, end, true, &mut |row| {
+        room.visit_timeline(seen, span.end, true, &mut |row| {
             shorts.push(row.short);
             shorts.len() < BUMP_LOOK_MAX_EVENTS
         })?;
-        let mut oldest = 0;
+        let is_whole = shorts.len() < BUMP_LOOK_MAX_EVENTS;
+        let now = self.look.request.user.users().now_ms();
+        let mut oldest = None;
         for short in shorts {
             let Some(event) = room.event(short)? else {
                 continue;
             };
-            oldest = event.pdu.origin_server_ts().min(now);
+            oldest = Some(event.pdu.origin_server_ts().min(now));
             if BUMPING_TYPES.contains(&event.pdu.kind()) {
-                break;
+                return Ok(oldest);
             }
         }
-        Ok(oldest)
+        // A room in which nothing of that kind is found in a long stretch is as old as the stretch.
+        Ok(oldest.filter(|_| span.seen.is_none() || !is_whole))
     }
 
     /// What will have been sent, as far as it is the same in all cases.
@@ -535,7 +565,7 @@ impl FullRoom {
             && self.timeline.events.is_empty()
             && !self.timeline.limited
             && !self.expanded
-            && self.unread.is_none()
+            && !self.unread_changed
     }
 }
 

@@ -312,3 +312,66 @@ async fn transactions_are_forgotten_after_a_time() {
     send("old").await;
     assert_eq!(got(), 3);
 }
+
+#[tokio::test]
+async fn messages_do_not_wait_for_ever() {
+    let world = World::new();
+    let alice = world.alice().await;
+    for device in [PHONE, "DESK"] {
+        log_in(&alice, device).await;
+    }
+    let send = async |txn: &str, number| {
+        let to = BTreeMap::from([("DESK".to_owned(), content(number))]);
+        let messages = BTreeMap::from([(alice.id().to_owned(), to)]);
+        alice
+            .send_to_device(phone(), "m.test", txn, messages)
+            .await
+            .unwrap();
+    };
+    let day = 24 * 60 * 60 * 1_000;
+    send("a", 1).await;
+    world.clock.advance(60 * day);
+    send("b", 2).await;
+    let found = |user: &User| {
+        let found = numbers(user, "DESK", 0);
+        found.into_iter().map(|(_, number)| number).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&alice), [1, 2]);
+    world.clock.advance(31 * day);
+    send("c", 3).await;
+    assert_eq!(found(&alice), [2, 3], "what waits for more than 90 days goes");
+}
+
+/// The form of a stored message, and the form that it had before its time was stored.
+#[test]
+fn stored_messages_are_read_in_both_forms() {
+    use crate::e2ee::to_device::{came_at, event_of};
+    let json = br#"{"type":"m.test"}"#;
+    let old = [&[2], json.as_slice()].concat();
+    let new = [&[3], 1_700_000_000_000_u64.to_be_bytes().as_slice(), json].concat();
+    for (value, at) in [(&old, 0), (&new, 1_700_000_000_000)] {
+        assert_eq!((event_of(value), came_at(value)), (Some(json.as_slice()), at));
+    }
+    for damaged in [&[][..], &[3, 0, 0], &[9, 1, 2]] {
+        assert_eq!((event_of(damaged), came_at(damaged)), (None, 0));
+    }
+}
+
+/// Content that no value can hold is passed over, also where it is in the outbox already.
+#[tokio::test]
+async fn content_that_cannot_be_read_stops_nothing() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let bad = RawValue::from_string(r#"{"n":1e999}"#.to_owned()).unwrap();
+    for (txn, content) in [("bad", bad), ("good", content(7))] {
+        let to = BTreeMap::from([("*".to_owned(), content)]);
+        let messages = BTreeMap::from([(alice.id().to_owned(), to)]);
+        alice
+            .send_to_device(phone(), "m.test", txn, messages)
+            .await
+            .unwrap();
+    }
+    let found = numbers(&alice, PHONE, 0);
+    assert_eq!(found.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [7]);
+}

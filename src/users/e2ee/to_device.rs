@@ -18,10 +18,14 @@ use crate::room_list::storage_error;
 use crate::user::{User, Users};
 use crate::write::Tx;
 
-/// The tag of a message, and of a mark.
+/// The tag of a mark, and of a message as it was stored before its time was.
 const TAG: u8 = 2;
+/// The tag of a message: then come the time at which it came, eight bytes, and the event.
+const TAG_TIMED: u8 = 3;
 /// The most messages that wait for a device; then a tenth of them, the oldest, goes.
 const WAITING_MAX: u64 = 10_000;
+/// So long a message waits for a device that does not come. The keys in older ones are in the backup, if anywhere.
+const WAITING_MAX_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 
 /// Messages by user and device; the device `*` is all devices.
 pub type ToDeviceMessages = BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>;
@@ -117,11 +121,7 @@ impl User {
             if tx.get(Family::ToDeviceMark, &row)?.is_some() {
                 return Ok(());
             }
-            tx.put(
-                Family::ToDeviceMark,
-                row,
-                [&[TAG], now.to_be_bytes().as_slice()].concat(),
-            );
+            tx.put(Family::ToDeviceMark, row, time_mark(now));
             let (local, remote): (ToDeviceMessages, ToDeviceMessages) = messages
                 .into_iter()
                 .partition(|(user, _)| self.users.is_local(user));
@@ -178,8 +178,7 @@ impl User {
                 if found.len() >= limit && found.last().is_some_and(|(last, _)| *last != position) {
                     return false;
                 }
-                let event = value.split_first().filter(|(tag, _)| **tag == TAG);
-                let event = event.and_then(|(_, json)| serde_json::from_slice(json).ok());
+                let event = event_of(value).and_then(|json| serde_json::from_slice(json).ok());
                 found.extend(event.map(|event| (position, event)));
                 true
             })?;
@@ -234,6 +233,27 @@ fn position_of(row: &[u8]) -> Position {
         .map_or(0, u64::from_be_bytes)
 }
 
+/// A time, as marks hold it.
+fn time_mark(ms: u64) -> Vec<u8> {
+    [&[TAG], ms.to_be_bytes().as_slice()].concat()
+}
+
+/// The event of a stored message.
+pub(super) fn event_of(value: &[u8]) -> Option<&[u8]> {
+    match value.split_first()? {
+        (&TAG, event) => Some(event),
+        (&TAG_TIMED, rest) => rest.get(8..),
+        _ => None,
+    }
+}
+
+/// When a stored message came; 0 where that was not stored.
+pub(super) fn came_at(value: &[u8]) -> u64 {
+    let timed = value.split_first().filter(|(tag, _)| **tag == TAG_TIMED);
+    let ms = timed.and_then(|(_, rest)| rest.first_chunk());
+    ms.map_or(0, |ms| u64::from_be_bytes(*ms))
+}
+
 fn waiting(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
     let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::WAITING, device))?;
     Ok(value
@@ -252,9 +272,10 @@ fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, count: u64) {
 }
 
 /// When a transaction was made, in milliseconds since 1970.
-pub(super) fn sent_at(value: &[u8]) -> Option<u64> {
-    let bytes = value.strip_prefix(&[TAG])?.try_into().ok()?;
-    Some(u64::from_be_bytes(bytes))
+pub(super) fn sent_at(mark: &[u8]) -> Option<u64> {
+    let (tag, ms) = mark.split_first()?;
+    let ms = ms.try_into().ok().filter(|_| *tag == TAG)?;
+    Some(u64::from_be_bytes(ms))
 }
 
 /// Removes the transactions of a device.
@@ -294,7 +315,8 @@ impl OutboxHandler for ToDeviceHandler {
             Ok(None) => return Ok(()),
             Err(error) => return Err(storage_error(error)),
         };
-        user.write_anyway(|tx| deliver(tx, user.key, batch, source))
+        let now = users.now_ms();
+        user.write_anyway(|tx| deliver(tx, user.key, batch, source, now))
             .await
             .map_err(storage_error)
     }
@@ -305,6 +327,7 @@ fn deliver(
     key: EntityKey,
     batch: ToDeviceBatch,
     (shard, position, index): (ShardId, Position, u16),
+    now_ms: u64,
 ) -> Result<()> {
     // The rows of one shard to one user come in order, so the last one says which were applied.
     let received = rows::received(key, shard.0);
@@ -321,10 +344,10 @@ fn deliver(
         let content = batch.messages.get(&device).or_else(|| batch.messages.get("*"));
         let Some(content) = content else { continue };
         let at = tx.position();
-        let count = make_room(tx, key, &device)?;
+        let count = make_room(tx, key, &device, now_ms)?;
         let row = rows::to_device(key, &device, at, next);
         next = next.checked_add(1).ok_or(Error::TooMany("Too many devices"))?;
-        tx.put(Family::ToDevice, row, message(&batch, content));
+        tx.put(Family::ToDevice, row, message(&batch, content, now_ms));
         put_waiting(tx, key, &device, count + 1);
     }
     if next > 0 {
@@ -354,7 +377,7 @@ fn addressed(tx: &Tx<'_>, key: EntityKey, batch: &ToDeviceBatch) -> Result<Vec<S
 }
 
 /// A message as it is stored: its content is kept as it was sent.
-fn message(batch: &ToDeviceBatch, content: &RawValue) -> Vec<u8> {
+fn message(batch: &ToDeviceBatch, content: &RawValue, now_ms: u64) -> Vec<u8> {
     #[derive(Serialize)]
     struct Event<'a> {
         content: &'a RawValue,
@@ -367,23 +390,36 @@ fn message(batch: &ToDeviceBatch, content: &RawValue) -> Vec<u8> {
         r#type: &batch.kind,
     };
     let mut stored = Vec::with_capacity(content.get().len() + 120);
-    stored.push(TAG);
+    stored.push(TAG_TIMED);
+    stored.extend_from_slice(&now_ms.to_be_bytes());
     serde_json::to_writer(&mut stored, &event).expect("text and JSON can be written");
     stored
 }
 
-/// Where a device has too many messages waiting, the oldest tenth goes. Gives how many wait then.
-fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
+/// Removes messages that waited too long, and where too many wait the oldest tenth. Gives how many wait then.
+fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, now_ms: u64) -> Result<u64> {
     let count = waiting(tx, key, device)?;
-    if count < WAITING_MAX {
+    if count == 0 {
+        return Ok(0);
+    }
+    let of_device = rows::of_device(key, device);
+    // Where no time was stored, only the number counts.
+    let is_old = |value: &[u8]| match came_at(value) {
+        0 => false,
+        at => at.saturating_add(WAITING_MAX_MS) < now_ms,
+    };
+    let oldest = tx.first(Family::ToDevice, &of_device, &of_device)?;
+    let is_full = count >= WAITING_MAX;
+    if !is_full && !oldest.is_some_and(|(_, value)| is_old(&value)) {
         return Ok(count);
     }
-    let rows = tx.scan(Family::ToDevice, &rows::of_device(key, device))?;
+    let rows = tx.scan(Family::ToDevice, &of_device)?;
     let mut left = rows.len() as u64;
-    for (row, _) in rows
-        .into_iter()
-        .take(usize::try_from(WAITING_MAX / 10).unwrap_or(1))
-    {
+    let tenth = if is_full { WAITING_MAX / 10 } else { 0 };
+    for (at, (row, value)) in (0_u64..).zip(rows) {
+        if at >= tenth && !is_old(&value) {
+            break;
+        }
         tx.delete(Family::ToDevice, row);
         left -= 1;
     }

@@ -13,6 +13,7 @@ pub mod put_tag;
 use axum::routing::get;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_users::is_server_controlled;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{ApiError, Result};
@@ -68,7 +69,11 @@ fn is_empty(content: &RawValue) -> bool {
 
 /// An object from a request, as account data keeps it.
 fn raw(content: &RawJson) -> Result<&RawValue> {
-    // The extractor has read the bytes as a JSON object before.
+    // The extractor has looked at the form of the bytes; whether values can hold them, such as a number without end,
+    // shows when they are read.
+    if let Err(error) = serde_json::from_slice::<Value>(&content.0) {
+        return Err(MatrixError::bad_json(format!("The content cannot be read: {error}")).into());
+    }
     serde_json::from_slice(&content.0).map_err(|error| ApiError::internal(&error))
 }
 

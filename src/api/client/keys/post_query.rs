@@ -39,21 +39,23 @@ pub async fn post_query(
         answer.add_remote(&auth, found)?;
     }
     for (user_id, devices) in local {
+        // Who is not known is missing from the answer.
+        let Some(user) = app.users.get(&user_id)? else {
+            continue;
+        };
         let mut of_user = Map::new();
-        if let Some(user) = app.users.get(&user_id)? {
-            for device in user.device_keys(&devices)? {
-                of_user.insert(device.device_id.to_string(), Value::Object(device.keys));
-            }
-            let keys = user.cross_signing_keys_for(Some(&auth.handle))?;
-            let sections = [
-                (&mut answer.master_keys, keys.master),
-                (&mut answer.self_signing_keys, keys.self_signing),
-                (&mut answer.user_signing_keys, keys.user_signing),
-            ];
-            for (section, key) in sections {
-                if let Some(key) = key {
-                    section.insert(user_id.to_string(), Value::Object(key));
-                }
+        for device in user.device_keys(&devices)? {
+            of_user.insert(device.device_id.to_string(), Value::Object(device.keys));
+        }
+        let keys = user.cross_signing_keys_for(Some(&auth.handle))?;
+        let sections = [
+            (&mut answer.master_keys, keys.master),
+            (&mut answer.self_signing_keys, keys.self_signing),
+            (&mut answer.user_signing_keys, keys.user_signing),
+        ];
+        for (section, key) in sections {
+            if let Some(key) = key {
+                section.insert(user_id.to_string(), Value::Object(key));
             }
         }
         answer

@@ -14,6 +14,9 @@ use crate::error::Result;
 const LISTS_MAX: usize = 100;
 /// Room subscriptions in one request, set by MSC4186.
 const SUBSCRIPTIONS_MAX: usize = 100;
+/// The same on the wire before it was merged, which sets none: clients there may add to their subscriptions as the
+/// user scrolls.
+const SUBSCRIPTIONS_UNSTABLE_MAX: usize = 1_000;
 /// Ranges of one list: clients use one or two.
 const RANGES_MAX: usize = 100;
 /// Entries of one required state: clients name some twenty.
@@ -115,24 +118,42 @@ impl ExtensionsBody {
     }
 }
 
+/// Whose bounds a request has to keep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bounds {
+    /// Those of the wire before MSC4186 was merged: lists are called what clients call them.
+    Unstable,
+    /// Those of MSC4186.
+    Merged,
+}
+
 /// Refuses what is more than a request may ask.
 pub(super) fn check<L, S>(
     conn_id: &str,
     lists: &BTreeMap<String, L>,
     subscriptions: &BTreeMap<OwnedRoomId, S>,
+    bounds: Bounds,
 ) -> Result<()> {
+    let (subscriptions_max, names_opaque) = match bounds {
+        Bounds::Unstable => (SUBSCRIPTIONS_UNSTABLE_MAX, false),
+        Bounds::Merged => (SUBSCRIPTIONS_MAX, true),
+    };
     if conn_id.len() > ID_MAX_BYTES {
         return Err(MatrixError::invalid_param("conn_id has at most 255 bytes").into());
     }
     if lists.len() > LISTS_MAX {
         return Err(MatrixError::invalid_param("A request has at most 100 lists").into());
     }
-    if lists.keys().any(|name| !is_opaque_id(name)) {
+    if lists.keys().any(|name| name.len() > ID_MAX_BYTES) {
+        return Err(MatrixError::invalid_param("The name of a list has at most 255 bytes").into());
+    }
+    if names_opaque && lists.keys().any(|name| !is_opaque_id(name)) {
         let sentence = "The name of a list has 1 to 255 of the characters a-z A-Z 0-9 - . _ ~";
         return Err(MatrixError::invalid_param(sentence).into());
     }
-    if subscriptions.len() > SUBSCRIPTIONS_MAX {
-        return Err(MatrixError::invalid_param("A request has at most 100 room subscriptions").into());
+    if subscriptions.len() > subscriptions_max {
+        let sentence = format!("A request has at most {subscriptions_max} room subscriptions");
+        return Err(MatrixError::invalid_param(sentence).into());
     }
     Ok(())
 }

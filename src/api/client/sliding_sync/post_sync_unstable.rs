@@ -1,7 +1,9 @@
 //! POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync — MSC4186 as matrix-rust-sdk speaks it.
 //!
-//! Nothing is sticky: what a request does not name is not wanted any more, and `txn_id` is not repeated, so that
-//! clients which know sticky parameters send them again.
+//! Nothing is sticky: what a request does not name is not wanted any more. So MSC4186 was merged (it gave the sticky
+//! lists up), so matrix-rust-sdk relies on it: a room that it no longer subscribes to is just absent. matrix-js-sdk
+//! sends its lists and extensions whole each time, and a subscription once, which is enough to get what it asks for
+//! of the room. `txn_id` is not repeated, so that clients which know sticky parameters send them again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use hearth_sync::sliding::{self, List, Request, RequiredState, RoomConfig, State
 use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
 
-use super::body::{self, ExtensionsBody, Filters};
+use super::body::{self, Bounds, ExtensionsBody, Filters};
 use crate::app::App;
 use crate::client::sync::{json_text, presence};
 use crate::error::Result;
@@ -65,7 +67,7 @@ pub async fn post_sync_unstable(
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Response> {
     let conn_id = body.conn_id.unwrap_or_default();
-    body::check(&conn_id, &body.lists, &body.room_subscriptions)?;
+    body::check(&conn_id, &body.lists, &body.room_subscriptions, Bounds::Unstable)?;
     let mut lists = BTreeMap::new();
     for (name, list) in body.lists {
         let list = List {
@@ -89,6 +91,7 @@ pub async fn post_sync_unstable(
         lists,
         subscriptions,
         extensions: body.extensions.into_extensions(),
+        with_unread: true,
     };
     let mut answer = app.sync.sliding_sync(&request).await?;
     let text = sliding::render(Wire::Unstable, request.device.as_deref(), &mut answer)?;

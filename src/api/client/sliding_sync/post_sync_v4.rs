@@ -11,7 +11,7 @@ use hearth_sync::sliding::{self, List, Request, RequiredState, RoomConfig, State
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use super::body::{self, ExtensionsBody, Filters};
+use super::body::{self, Bounds, ExtensionsBody, Filters};
 use crate::app::App;
 use crate::client::sync::{json_text, presence};
 use crate::error::Result;
@@ -54,7 +54,7 @@ pub async fn post_sync_v4(
     Json(body): Json<Body>,
 ) -> Result<Response> {
     let conn_id = body.conn_id.unwrap_or_default();
-    body::check(&conn_id, &body.lists, &body.room_subscriptions)?;
+    body::check(&conn_id, &body.lists, &body.room_subscriptions, Bounds::Merged)?;
     let mut lists = BTreeMap::new();
     for (name, list) in body.lists {
         let list = List {
@@ -78,6 +78,7 @@ pub async fn post_sync_v4(
         lists,
         subscriptions,
         extensions: body.extensions.into_extensions(),
+        with_unread: false,
     };
     let mut answer = app.sync.sliding_sync(&request).await?;
     let text = sliding::render(Wire::V4, request.device.as_deref(), &mut answer)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hearth_core::error::MatrixError;
+use hearth_core::limits::{ID_MAX_BYTES, TO_DEVICE_CONTENT_MAX_BYTES};
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -26,12 +27,21 @@ pub async fn put_send_to_device(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
-    let contents = body.messages.values().flat_map(BTreeMap::values);
-    if contents
-        .into_iter()
-        .any(|content| !content.get().starts_with('{'))
-    {
-        return Err(MatrixError::bad_json("The content of a message to a device is an object").into());
+    if kind.is_empty() || kind.len() > ID_MAX_BYTES {
+        return Err(MatrixError::invalid_param("The type of a message has 1 to 255 bytes").into());
+    }
+    for content in body.messages.values().flat_map(BTreeMap::values) {
+        if !content.get().starts_with('{') {
+            return Err(MatrixError::bad_json("The content of a message to a device is an object").into());
+        }
+        if content.get().len() > TO_DEVICE_CONTENT_MAX_BYTES {
+            let sentence = "The content of a message to a device is larger than 64 KiB";
+            return Err(MatrixError::too_large(sentence).into());
+        }
+        if let Err(error) = serde_json::from_str::<Value>(content.get()) {
+            let sentence = format!("The content of a message to a device cannot be read: {error}");
+            return Err(MatrixError::bad_json(sentence).into());
+        }
     }
     let device = OwnedDeviceId::from(txn_device(&auth));
     auth.handle

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 scenarios!(
     bodies_of_the_wrong_shape,
     broken_bodies,
+    json_that_no_value_holds,
     broken_queries_and_paths,
     oversized_events,
     unknown_endpoints
@@ -264,4 +265,38 @@ async fn unknown_endpoints(server: &TestServer) {
     alice.get("/nothing/here").await.refused(404, "M_UNRECOGNIZED");
     alice.get("/_matrix/odd").await.refused(404, "M_UNRECOGNIZED");
     alice.delete("/sync").await.refused(405, "M_UNRECOGNIZED");
+}
+
+/// A number without end and half of a surrogate pair pass for JSON until somebody reads them: they must stop nothing that
+/// comes after them.
+async fn json_that_no_value_holds(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let user = format!("{V3}/user/{}", encode(&alice.user_id));
+    for content in [r#"{"a":1e999}"#, r#"{"a":-1e999}"#, r#"{"a":"\ud800"}"#] {
+        let messages = |user: &str| format!(r#"{{"messages":{{"{user}":{{"*":{content}}}}}}}"#);
+        for (path, body) in [
+            (format!("{V3}/sendToDevice/m.x/1"), messages(&bob.user_id)),
+            (format!("{V3}/sendToDevice/m.x/2"), messages("@bob:elsewhere")),
+            (format!("{user}/account_data/m.direct"), content.to_owned()),
+            (
+                format!("{user}/rooms/{}/account_data/org.example.x", encode(&room)),
+                content.to_owned(),
+            ),
+            (
+                format!("{V3}/rooms/{}/send/m.room.message/{}", encode(&room), alice.txn()),
+                content.to_owned(),
+            ),
+        ] {
+            let answer = server
+                .call_bytes("PUT", &path, Some(&alice.token), body.into_bytes())
+                .await;
+            refused(&answer);
+        }
+    }
+    let messages = json!({ "messages": { &bob.user_id: { "*": { "good": true } } } });
+    alice.put("/sendToDevice/m.x/3", messages).await.ok();
+    let news = bob.sync("timeout=0").await;
+    assert_eq!(news["to_device"]["events"].as_array().map(Vec::len), Some(1));
+    alice.get("/initialSync").await.ok();
 }

@@ -54,6 +54,7 @@ mod search;
 mod sending;
 mod server_notices;
 mod sliding;
+mod sliding_wires;
 mod spec;
 mod spec_files;
 mod sync;

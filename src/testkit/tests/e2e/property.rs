@@ -1,9 +1,14 @@
-//! Several users do anything at random while clients follow; at the end each sees what a fresh client sees, also when
-//! the server crashed in the middle.
+//! Several users do anything at random while clients follow by `/sync` and by windows; at the end each sees what a fresh
+//! client sees and what `/state` and `/messages` say, also when the server crashed in the middle. Nobody is shown what
+//! the history visibility forbids.
+
+mod hidden;
 
 use std::time::Duration;
 
-use hearth_testkit::{Answer, Client, Follower, SlidingFollower, TestServer, encode};
+use hearth_testkit::{
+    Answer, Client, Follower, SlidingFollower, SlidingWire, TestServer, WantedState, Window, encode,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -17,12 +22,16 @@ struct World {
     users: Vec<Client>,
     followers: Vec<Follower>,
     sliding: Vec<SlidingFollower>,
+    /// Those that speak the merged wire.
+    merged: Vec<SlidingFollower>,
     rooms: Vec<String>,
     acknowledged: Vec<Sent>,
     round: usize,
     random: ChaCha8Rng,
     /// Draws windows: a stream of its own, so that seeds mean what they meant before there were any.
     windows: ChaCha8Rng,
+    /// Draws what else windows ask for, and all windows of the merged wire.
+    wishes: ChaCha8Rng,
 }
 
 /// A message that the server acknowledged.
@@ -46,9 +55,10 @@ struct Action {
 }
 
 impl World {
-    async fn new(shards: u16, seed: u64) -> Self {
+    async fn new(shards: u16, seed: u64, visibilities: [&str; 3]) -> Self {
         let server = TestServer::memory(shards).await;
         let (mut users, mut followers, mut sliding) = (Vec::new(), Vec::new(), Vec::new());
+        let mut merged = Vec::new();
         for name in USERS {
             users.push(server.register(name).await);
             for (device, query) in [("PLAIN", ""), ("AFTER", "use_state_after=true"), ("LAZY", LAZY)] {
@@ -56,24 +66,27 @@ impl World {
             }
             let device = server.login(name, "SLIDING").await;
             // Two connections of one device know nothing of each other.
-            let second = device.on(server.endpoint());
-            sliding.push(SlidingFollower::new(device, "first"));
-            sliding.push(SlidingFollower::new(second, "second"));
+            let (second, third) = (device.on(server.endpoint()), device.on(server.endpoint()));
+            sliding.push(SlidingFollower::new(device, SlidingWire::Unstable, "first"));
+            sliding.push(SlidingFollower::new(second, SlidingWire::Unstable, "second"));
+            merged.push(SlidingFollower::new(third, SlidingWire::Merged, "merged"));
         }
         let mut rooms = Vec::new();
-        for user in &users {
-            rooms.push(user.room().visibility("shared").build().await);
+        for (user, visibility) in users.iter().zip(visibilities) {
+            rooms.push(user.room().visibility(visibility).build().await);
         }
         Self {
             server: Some(server),
             users,
             followers,
             sliding,
+            merged,
             rooms,
             acknowledged: Vec::new(),
             round: 0,
             random: ChaCha8Rng::seed_from_u64(seed),
             windows: ChaCha8Rng::seed_from_u64(!seed),
+            wishes: ChaCha8Rng::seed_from_u64(seed.rotate_left(32) ^ !seed),
         }
     }
 
@@ -184,7 +197,16 @@ impl World {
             if self.windows.random_range(0..4) == 0 {
                 let (last, limit) = (self.windows.random_range(0..5), self.windows.random_range(1..8));
                 let loses = self.windows.random_range(0..3) == 0;
-                self.sliding[at].pull(last, limit, loses).await;
+                let window = self.window(last, limit, loses);
+                self.sliding[at].pull(&window).await;
+            }
+        }
+        for at in 0..self.merged.len() {
+            if self.wishes.random_range(0..4) == 0 {
+                let (last, limit) = (self.wishes.random_range(0..5), self.wishes.random_range(1..8));
+                let loses = self.wishes.random_range(0..3) == 0;
+                let window = self.window(last, limit, loses);
+                self.merged[at].pull(&window).await;
             }
         }
         for task in running {
@@ -192,6 +214,25 @@ impl World {
             let sane = answer.status == 200 || (400..500).contains(&answer.status);
             assert!(sane, "{}: {}", answer.asked, answer.text());
             self.note(message_in, &answer);
+        }
+    }
+
+    /// A window with more that is drawn: which state, and perhaps a room by its id.
+    fn window(&mut self, last: u64, timeline_limit: u64, loses: bool) -> Window {
+        let state = match self.wishes.random_range(0..4) {
+            0 => WantedState::Named,
+            1 => WantedState::Lazy,
+            _ => WantedState::All,
+        };
+        let room = self.wishes.random_range(0..self.rooms.len());
+        let limit = self.wishes.random_range(1..10);
+        let subscribes = self.wishes.random_range(0..3) == 0;
+        Window {
+            last,
+            timeline_limit,
+            state,
+            subscription: subscribes.then(|| (self.rooms[room].clone(), limit)),
+            loses,
         }
     }
 
@@ -216,7 +257,7 @@ impl World {
         for follower in &mut self.followers {
             follower.check(when).await;
         }
-        for follower in &mut self.sliding {
+        for follower in self.sliding.iter_mut().chain(&mut self.merged) {
             follower.check(when).await;
         }
         // Every acknowledged message is there, once, after all that were acknowledged in earlier rounds.
@@ -264,11 +305,12 @@ impl World {
             .drain(..)
             .map(|follower| follower.on(endpoint.clone()))
             .collect();
-        self.sliding = self
-            .sliding
-            .drain(..)
-            .map(|follower| follower.after_crash(endpoint.clone()))
-            .collect();
+        for followers in [&mut self.sliding, &mut self.merged] {
+            *followers = followers
+                .drain(..)
+                .map(|follower| follower.after_crash(endpoint.clone()))
+                .collect();
+        }
         // Who types lives in memory only.
         for follower in &mut self.followers {
             for room in follower.model.joined.values_mut() {
@@ -293,7 +335,7 @@ async fn joined<'a>(users: &'a [Client], room: &str) -> Option<&'a Client> {
 }
 
 async fn run(shards: u16, seed: u64) {
-    let mut world = World::new(shards, seed).await;
+    let mut world = World::new(shards, seed, ["shared"; 3]).await;
     for half in 0..2 {
         for _ in 0..100 {
             world.act().await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{bodies, ids, state_event};
 
 pub(crate) const UNSTABLE: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
-const V4: &str = "/_matrix/client/v4/sync";
+pub(crate) const V4: &str = "/_matrix/client/v4/sync";
 
 scenarios!(
     the_unstable_wire,
@@ -17,6 +17,7 @@ scenarios!(
     lazy_members,
     filters,
     invitations_knocks_and_leaving,
+    unwanted_invitations,
     kicked_rooms_stay,
     subscriptions,
     the_last_position_may_be_asked_again,
@@ -121,13 +122,13 @@ fn list_of(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-fn kinds(events: &Value) -> Vec<String> {
+pub(crate) fn kinds(events: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     list_of(events).iter().map(|event| text(&event["type"])).collect()
 }
 
 /// Takes out of an answer what is another each time.
-fn without_times(value: &mut Value) {
+pub(crate) fn without_times(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for name in [
@@ -138,6 +139,7 @@ fn without_times(value: &mut Value) {
                 "prev_batch",
                 "unsigned",
                 "next_batch",
+                "ts",
             ] {
                 if let Some(value) = map.get_mut(name) {
                     *value = json!("…");
@@ -599,6 +601,39 @@ async fn invitations_knocks_and_leaving(server: &TestServer) {
     );
 }
 
+/// Invitations that the user is not to be told of are in no list, and cannot be asked for.
+async fn unwanted_invitations(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let data = format!("/user/{}/account_data", encode(&bob.user_id));
+    let path = format!("{data}/org.matrix.msc4155.invite_permission_config");
+    bob.put(&path, json!({ "ignored_users": [alice.user_id] }))
+        .await
+        .ok();
+    let room = alice.room().build().await;
+    alice.invite(&room, &bob).await;
+    let mut body = list(json!([[0, 9]]), json!([]), 1);
+    body["room_subscriptions"] = json!({ &room: { "timeline_limit": 1 } });
+    let mut pos = slide(&bob, &Value::Null, body.clone()).await;
+    assert_eq!(
+        (&pos["rooms"], &pos["lists"]["all"]["count"]),
+        (&json!({}), &json!(0))
+    );
+    bob.put(&path, json!({})).await.ok();
+    pos = slide(&bob, &pos, body.clone()).await;
+    assert!(pos["rooms"][&room]["invite_state"].is_array(), "{pos}");
+    let ignored = json!({ "ignored_users": { &alice.user_id: {} } });
+    bob.put(&format!("{data}/m.ignored_user_list"), ignored)
+        .await
+        .ok();
+    let other = alice.room().build().await;
+    alice.invite(&other, &bob).await;
+    pos = slide(&bob, &pos, body).await;
+    assert_eq!(
+        (&pos["rooms"], &pos["lists"]["all"]["count"]),
+        (&json!({}), &json!(0))
+    );
+}
+
 async fn kicked_rooms_stay(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let (kicked, banned) = (alice.room().with(&bob).build().await, alice.room().build().await);
@@ -905,10 +940,11 @@ async fn direct_chats(server: &TestServer) {
     let path = format!("/user/{}/account_data/m.direct", encode(&alice.user_id));
     alice.put(&path, json!({ &bob.user_id: [&room] })).await.ok();
     pos = slide(&alice, &pos, body.clone()).await;
-    assert_eq!(pos["rooms"][&room], json!({ "is_dm": true }));
+    let counts = |is_dm: bool| json!({ "is_dm": is_dm, "notification_count": 0, "highlight_count": 0 });
+    assert_eq!(pos["rooms"][&room], counts(true));
     alice.put(&path, json!({})).await.ok();
     pos = slide(&alice, &pos, body).await;
-    assert_eq!(pos["rooms"][&room], json!({ "is_dm": false }));
+    assert_eq!(pos["rooms"][&room], counts(false));
 }
 
 async fn waiting_ends_with_news(server: &TestServer) {
@@ -931,6 +967,16 @@ async fn waiting_ends_with_news(server: &TestServer) {
     let (ended, answered) = tokio::join!(bob.post(&path, body.clone()), slide(&bob, &waited, body));
     assert_eq!(ended.ok()["rooms"], json!({}));
     assert_eq!(answered["rooms"], json!({}));
+}
+
+fn unstable_subscriptions(count: usize) -> serde_json::Map<String, Value> {
+    let room = |number| {
+        (
+            format!("!r{number}:hs1"),
+            json!({ "timeline_limit": 1, "required_state": [] }),
+        )
+    };
+    (0..count).map(room).collect()
 }
 
 async fn wrong_requests(server: &TestServer) {
@@ -964,6 +1010,23 @@ async fn wrong_requests(server: &TestServer) {
         (json!({ "conn_id": "x".repeat(300) }), "M_INVALID_PARAM"),
     ] {
         alice.post(V4, body).await.refused(400, code);
+    }
+    // The wire before it was merged has fewer bounds: clients call their lists what they like, and some add to their
+    // subscriptions as the user scrolls.
+    for (body, status) in [
+        (json!({ "lists": { "a b": { "ranges": [[0, 1]] } } }), 200),
+        (
+            json!({ "lists": { "x".repeat(300): { "ranges": [[0, 1]] } } }),
+            400,
+        ),
+        (json!({ "room_subscriptions": unstable_subscriptions(101) }), 200),
+        (
+            json!({ "room_subscriptions": unstable_subscriptions(1_001) }),
+            400,
+        ),
+    ] {
+        let answer = alice.post(UNSTABLE, body).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
     }
     let versions = alice.get("/_matrix/client/versions").await.ok();
     assert_eq!(

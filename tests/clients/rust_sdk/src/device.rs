@@ -11,10 +11,10 @@ use matrix_sdk::encryption::{BackupDownloadStrategy, EncryptionSettings};
 use matrix_sdk::ruma::api::client::account::register::v3 as register;
 use matrix_sdk::ruma::api::client::uiaa::{AuthData, Dummy};
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
-use matrix_sdk::ruma::{OwnedRoomId, UserId};
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, UserId};
 use matrix_sdk_ui::room_list_service::filters::new_filter_non_left;
 use matrix_sdk_ui::sync_service::{State, SyncService};
-use matrix_sdk_ui::timeline::{EventTimelineItem, RoomExt, Timeline};
+use matrix_sdk_ui::timeline::{EventTimelineItem, RoomExt, Timeline, TimelineFocus};
 use tokio::sync::Mutex;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -61,7 +61,11 @@ impl Device {
 
     async fn start(client: Client) -> Result<Self> {
         client.encryption().wait_for_e2ee_initialization_tasks().await;
-        let sync = SyncService::builder(client.clone()).build().await?;
+        // Offline, it waits until the server is there again.
+        let sync = SyncService::builder(client.clone())
+            .with_offline_mode()
+            .build()
+            .await?;
         sync.start().await;
         let device = Self {
             client,
@@ -174,6 +178,13 @@ impl Device {
         Ok(timeline)
     }
 
+    /// The timeline of a thread.
+    pub async fn thread(&self, room: &OwnedRoomId, root: OwnedEventId) -> Result<Timeline> {
+        let found = self.client.get_room(room).context("the room")?;
+        let focus = TimelineFocus::Thread { root_event_id: root };
+        Ok(found.timeline_builder().with_focus(focus).build().await?)
+    }
+
     /// Sends a text.
     pub async fn say(&self, room: &OwnedRoomId, text: &str) -> Result<()> {
         let content = RoomMessageEventContent::text_plain(text);
@@ -222,4 +233,22 @@ impl Device {
             other => other,
         }
     }
+}
+
+/// Waits until a thread shows a text that came from the server.
+pub async fn read_in_thread(thread: &Timeline, text: &str) -> Result<()> {
+    until(text, async || {
+        while !thread.paginate_backwards(20).await? {}
+        let items = thread.items().await;
+        let is_it = |item: &EventTimelineItem| {
+            item.event_id().is_some()
+                && item
+                    .content()
+                    .as_message()
+                    .is_some_and(|message| message.body() == text)
+        };
+        let found = items.iter().filter_map(|item| item.as_event()).any(is_it);
+        Ok(found.then_some(()))
+    })
+    .await
 }

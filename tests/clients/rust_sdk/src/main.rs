@@ -1,10 +1,13 @@
 //! Encrypted chat through a running server with matrix-sdk and matrix-sdk-ui, as Element X does it: sliding sync by
 //! the sync service, rooms by the room list service, messages by timelines.
-//! Usage: hearth-client-test URL (rust_sdk.py starts the server).
+//! Usage: hearth-client-test URL (rust_sdk.py starts the server), or hearth-client-test URL meet (js_sdk.py starts the
+//! server and the other half, js_sdk_meet.mjs).
 //!
 //! A message that a device cannot decrypt ends the test.
 
 mod device;
+mod meet;
+mod verify;
 
 use std::collections::BTreeSet;
 
@@ -15,21 +18,30 @@ use matrix_sdk::encryption::VerificationState;
 use matrix_sdk::encryption::recovery::RecoveryState;
 use matrix_sdk::media::{MediaFormat, MediaRequestParameters};
 use matrix_sdk::room::edit::EditedContent;
-use matrix_sdk::ruma::OwnedRoomId;
+use matrix_sdk::ruma::{OwnedRoomId, UserId};
 use matrix_sdk::ruma::api::client::room::create_room::v3 as create_room;
 use matrix_sdk::ruma::events::InitialStateEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
-use matrix_sdk::ruma::events::room::message::{MessageType, RoomMessageEventContentWithoutRelation};
+use matrix_sdk::ruma::events::room::message::{
+    MessageType, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
+};
 
-use device::{Device, until};
+use device::{Device, read_in_thread, until};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let url = std::env::args().nth(1).context("usage: hearth-client-test URL")?;
+    let usage = "usage: hearth-client-test URL [meet]";
+    let url = std::env::args().nth(1).context(usage)?;
+    match std::env::args().nth(2).as_deref() {
+        None => {}
+        Some("meet") => return meet::run(&url).await,
+        Some(_) => anyhow::bail!(usage),
+    }
     let alice = Device::register(&url, "alice").await?;
     let bob = Device::register(&url, "bob").await?;
     let room = meet(&alice, &bob).await?;
     relate(&alice, &bob, &room).await?;
+    converse_in_thread(&alice, &bob, &room).await?;
     share(&alice, &bob, &room).await?;
     let recovery = alice
         .client
@@ -39,21 +51,28 @@ async fn main() -> Result<()> {
         .wait_for_backups_to_upload()
         .await?;
     let second = second_device(&url, &recovery, &alice, &bob, &room).await?;
+    restart_server(&alice, &bob, &room).await?;
+    third_device(&url, &alice, &bob, &room).await?;
     lose_and_recover(&url, &recovery, [alice, second], &bob, &room).await?;
     println!(
-        "matrix-sdk: room list, encrypted chat, reaction, edit, media, second device, recovery on a fresh device: passed"
+        "matrix-sdk: room list, encrypted chat, reaction, edit, thread, media, second device by recovery, a kill, third device by\n    emoji, recovery on a fresh device: passed"
     );
     Ok(())
 }
 
-/// An encrypted room in which both are, and say something.
-async fn meet(alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
+/// Makes an encrypted room, and invites somebody.
+pub async fn encrypted_room(creator: &Device, name: &str, invited: &UserId) -> Result<OwnedRoomId> {
     let mut request = create_room::Request::new();
-    request.name = Some("Rust tea".to_owned());
-    request.invite = vec![bob.user().to_owned()];
+    request.name = Some(name.to_owned());
+    request.invite = vec![invited.to_owned()];
     let encryption = RoomEncryptionEventContent::with_recommended_defaults();
     request.initial_state = vec![InitialStateEvent::with_empty_state_key(encryption).to_raw_any()];
-    let room = alice.client.create_room(request).await?.room_id().to_owned();
+    Ok(creator.client.create_room(request).await?.room_id().to_owned())
+}
+
+/// An encrypted room in which both are, and say something.
+async fn meet(alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
+    let room = encrypted_room(alice, "Rust tea", bob.user()).await?;
 
     let invited = until("the invitation", async || {
         Ok(bob
@@ -121,6 +140,67 @@ async fn relate(alice: &Device, bob: &Device, room: &OwnedRoomId) -> Result<()> 
         "not shown as edited"
     );
     Ok(())
+}
+
+/// Both answer in a thread.
+async fn converse_in_thread(alice: &Device, bob: &Device, room: &OwnedRoomId) -> Result<()> {
+    let root = alice.read(room, "Hello Bob").await?;
+    let root = root.event_id().context("an event id")?.to_owned();
+    let threads = [
+        alice.thread(room, root.clone()).await?,
+        bob.thread(room, root).await?,
+    ];
+    for (from, text) in [(0, "in the thread"), (1, "answer in the thread")] {
+        let content = RoomMessageEventContent::text_plain(text);
+        threads[from].send(content.into()).await?;
+        for thread in &threads {
+            read_in_thread(thread, text).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The server is killed and started again.
+async fn restart_server(alice: &Device, bob: &Device, room: &OwnedRoomId) -> Result<()> {
+    alice.say(room, "before the server was killed").await?;
+    alice.read(room, "before the server was killed").await?;
+    println!("RESTART");
+    let started = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    started.await??;
+    for (from, text) in [(bob, "after the server was killed"), (alice, "go on")] {
+        from.client.send_queue().set_enabled(true).await;
+        from.say(room, text).await?;
+        for device in [alice, bob] {
+            device.read(room, text).await?;
+            device.read(room, "before the server was killed").await?;
+        }
+    }
+    Ok(())
+}
+
+/// A third device is verified by comparing emoji; it gets the secrets from another one, and reads everything.
+async fn third_device(url: &str, alice: &Device, bob: &Device, room: &OwnedRoomId) -> Result<()> {
+    let third = Device::login(url, "alice").await?;
+    verify::verify_own(alice, &third).await?;
+    until("the third device verified", async || {
+        let state = third.client.encryption().verification_state().get();
+        Ok((state == VerificationState::Verified).then_some(()))
+    })
+    .await?;
+    until("the secrets", async || {
+        let status = third.client.encryption().cross_signing_status().await;
+        let backup = third.client.encryption().backups().are_enabled().await;
+        Ok((backup && status.is_some_and(|status| status.is_complete())).then_some(()))
+    })
+    .await?;
+    for text in ["Hello Bob", "Yes, please", "tea.bin", "to both", "go on"] {
+        third.read(room, text).await?;
+    }
+    third.say(room, "from the third").await?;
+    for device in [alice, bob, &third] {
+        device.read(room, "from the third").await?;
+    }
+    third.log_out().await
 }
 
 /// An encrypted attachment.
