@@ -84,7 +84,7 @@ pub use staging::MemberChange;
 pub use state_tree::NodeId;
 pub use timeline::Page;
 pub use unread::{Counts, Unread, UnreadUser};
-pub use unread_list::Notified;
+pub use unread_list::{Notified, NotifiedWanted};
 pub use visibility::{Sees, Viewer, Visibility};
 
 /// Above this many rooms in memory, those that nobody uses are dropped.
@@ -167,6 +167,8 @@ pub struct Rooms {
     pub(crate) alias_locks: locks::NameLocks,
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
+    /// Held while a receipt of a user in a room is moved.
+    pub(crate) receipt_locks: locks::NameLocks,
     pub(crate) event_rooms: Arc<serve::EventRooms>,
     /// Ids of rooms that are being created.
     pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
@@ -210,6 +212,7 @@ impl Rooms {
             own_counts: unread_own::cache(),
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
+            receipt_locks: locks::NameLocks::default(),
             event_rooms: Arc::new(serve::EventRooms::new(&log)),
             starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),

@@ -1,10 +1,15 @@
 //! Read receipts (client-server API, "Receipts"): one per user, kind and thread, durable.
 
+use std::sync::Arc;
+
 use hearth_storage::{Batch, Family, FeedItem, FeedKind, Position, Record, record};
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Change, Error, Place, Room, input::RoomNote, keys};
+use crate::{Change, Error, Event, Place, Relation, Room, input::RoomNote, keys};
+
+/// How far relations are followed to a thread, as the specification recommends.
+const RELATED_HOPS_MAX: usize = 3;
 
 /// Whom a receipt is shown to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +92,9 @@ impl Room {
         let event = self.shown_event(event_id)?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
         let place = event.header.place;
+        // Two at once must not both look at what is there, and the older one write last.
+        let name = format!("{}\0{user}", self.id());
+        let _one = self.0.rooms.receipt_locks.lock(&name).lock().await;
         let row = keys::receipt(self.0.key, user.as_str(), kind.word(), thread.unwrap_or(""));
         let old = self.reader().get(Family::RoomReceipt, &row)?;
         let old: Option<ReceiptRecord> = old.map(|bytes| record::decode(&bytes)).transpose()?;
@@ -143,10 +151,37 @@ impl Room {
             batch,
             feed,
             outbox: Vec::new(),
-            note: Some(std::sync::Arc::new(note)),
+            note: Some(Arc::new(note)),
         };
         ticket.submit(record).await?;
         Ok(())
+    }
+
+    /// Whether a receipt at an event may name a thread: `main` for what is in no thread, else the root of the thread that the
+    /// event is in, or that it is or relates to itself (client-server API, "Threaded read receipts").
+    pub fn belongs_to_thread(&self, event: &Event, thread: &str) -> Result<bool, Error> {
+        if thread == "main" {
+            return Ok(event.header.thread.is_none());
+        }
+        let root = match <&EventId>::try_from(thread) {
+            Ok(root) => self.short_of(root)?,
+            Err(_) => None,
+        };
+        let Some(root) = root else {
+            return Ok(false);
+        };
+        let mut at = Some(Arc::new(event.clone()));
+        for _ in 0..=RELATED_HOPS_MAX {
+            let Some(event) = at else { break };
+            if event.short == root || event.header.thread == Some(root) {
+                return Ok(true);
+            }
+            at = match Relation::of_content(event.pdu.content()) {
+                Some(relation) => self.event_by_id(&relation.event_id)?,
+                None => None,
+            };
+        }
+        Ok(false)
     }
 
     /// All receipts of the room that `user` may see.

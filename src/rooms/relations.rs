@@ -13,6 +13,9 @@ use crate::{
     keys,
 };
 
+/// How many ignored users are looked up in a thread; of a longer list it is taken that somebody takes part.
+const IGNORED_LOOKED_UP_MAX: usize = 50;
+
 /// The tag of a thread row's first encoding.
 const THREAD_V1: u8 = 1;
 
@@ -339,10 +342,14 @@ impl Room {
         if rows == 0 {
             return Ok(bundle);
         }
-        bundle.edit = self.newest_edit(event, &edits, viewer)?;
+        // Only its own sender edits an event.
+        if !viewer.ignores(event) {
+            bundle.edit = self.newest_edit(event, &edits, viewer)?;
+        }
         for child in references.into_iter().rev() {
             if let Some(child) = self.event(child)?
                 && viewer.may_see(&child)?
+                && !viewer.ignores(&child)
             {
                 bundle.references.push(child.id().to_owned());
             }
@@ -351,9 +358,10 @@ impl Room {
             && let Some(thread) = self.thread(event.short)?
             && let Some(latest) = self.latest_visible(&thread, viewer)?
         {
+            let ignored = self.ignored_replies(&thread, viewer)?;
             let takes_part =
                 *event.pdu.sender() == *viewer.user() || self.takes_part(event.short, viewer.user())?;
-            bundle.thread = Some((latest, thread.count, takes_part));
+            bundle.thread = Some((latest, thread.count.saturating_sub(ignored).max(1), takes_part));
         }
         Ok(bundle)
     }
@@ -366,11 +374,12 @@ impl Room {
     ) -> Result<Option<Arc<Event>>, Error> {
         if let Some(latest) = self.event(thread.latest)?
             && viewer.may_see(&latest)?
+            && !viewer.ignores(&latest)
         {
             return Ok(Some(latest));
         }
         let mut replies = Vec::new();
-        let before = viewer.left().unwrap_or(thread.place);
+        let before = viewer.left().map_or(thread.place, |left| left.min(thread.place));
         self.visit_relations(thread.root, Some(before), true, &mut |row| {
             if row.rel_type == "m.thread" {
                 replies.push(row.child);
@@ -380,11 +389,36 @@ impl Room {
         for reply in replies {
             if let Some(event) = self.event(reply)?
                 && viewer.may_see(&event)?
+                && !viewer.ignores(&event)
             {
                 return Ok(Some(event));
             }
         }
         Ok(None)
+    }
+
+    /// How many of a thread's events are by users whom the viewer ignores. Looked at one by one, but only where such a user
+    /// takes part.
+    fn ignored_replies(&self, thread: &Thread, viewer: &crate::Viewer) -> Result<u32, Error> {
+        let mut any = viewer.ignored().len() > IGNORED_LOOKED_UP_MAX;
+        for user in viewer.ignored() {
+            any = any || self.takes_part(thread.root, user)?;
+        }
+        let mut replies = Vec::new();
+        if any {
+            self.visit_relations(thread.root, None, true, &mut |row| {
+                if row.rel_type == "m.thread" {
+                    replies.push(row.child);
+                }
+                replies.len() < BUNDLED_ROWS_MAX
+            })?;
+        }
+        let mut count = 0;
+        for reply in replies {
+            let event = self.event(reply)?;
+            count += u32::from(event.is_some_and(|event| !event.is_redacted() && viewer.ignores(&event)));
+        }
+        Ok(count)
     }
 
     /// The newest valid edit of an event, whoever may see it.

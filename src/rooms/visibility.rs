@@ -1,6 +1,7 @@
 //! Who may see which event (client-server API, "Room history visibility").
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
@@ -68,6 +69,8 @@ pub struct Viewer {
     left: Option<Place>,
     visibility_key: Option<u32>,
     member_key: Option<u32>,
+    /// Whom the user ignores.
+    ignored: Arc<BTreeSet<OwnedUserId>>,
     memo: HashMap<NodeId, (Visibility, Membership)>,
 }
 
@@ -87,6 +90,7 @@ impl Room {
             left: None,
             visibility_key: self.state_key_short("m.room.history_visibility", "")?,
             member_key,
+            ignored: Arc::default(),
             memo: HashMap::new(),
         };
         if let Some(entry) = entry
@@ -99,6 +103,22 @@ impl Room {
 }
 
 impl Viewer {
+    /// The same user, who ignores these: nothing that they say is shown beside what is asked for.
+    pub fn ignoring(self, ignored: Arc<BTreeSet<OwnedUserId>>) -> Self {
+        Self { ignored, ..self }
+    }
+
+    /// Whether the user ignores the sender of an event. State is shown whoever set it (client-server API, "Ignoring
+    /// Users").
+    pub fn ignores(&self, event: &Event) -> bool {
+        event.pdu.state_key().is_none() && self.ignored.contains(event.pdu.sender())
+    }
+
+    /// Whom the user ignores.
+    pub fn ignored(&self) -> &BTreeSet<OwnedUserId> {
+        &self.ignored
+    }
+
     /// Who looks.
     pub fn user(&self) -> &UserId {
         &self.user

@@ -541,8 +541,13 @@ impl Look<'_> {
 
     /// Whether the user wants no invitations of this sender.
     fn is_unwanted(&self, entry: &RoomEntry) -> Result<bool, Error> {
-        let verdict = self.request.user.invite_verdict(&entry.sender)?;
-        Ok(self.ignored.contains(&entry.sender) || verdict != InviteVerdict::Take)
+        self.wants_none_of(&entry.sender)
+    }
+
+    /// Whether the user wants no invitations of somebody.
+    pub(crate) fn wants_none_of(&self, inviter: &ruma::UserId) -> Result<bool, Error> {
+        let verdict = self.request.user.invite_verdict(inviter)?;
+        Ok(self.ignored.contains(inviter) || verdict != InviteVerdict::Take)
     }
 
     fn left_outside(&self, entry: &RoomEntry) -> crate::view::LeftOutside {
@@ -585,6 +590,8 @@ impl Look<'_> {
     }
 
     pub(crate) fn viewer(&self, room: &hearth_rooms::Room) -> Result<Viewer, Error> {
-        Ok(room.viewer(self.request.user.id())?)
+        Ok(room
+            .viewer(self.request.user.id())?
+            .ignoring(self.ignored.clone()))
     }
 }

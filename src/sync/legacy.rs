@@ -106,7 +106,7 @@ impl SyncEngine {
         room: &Room,
         limit: usize,
     ) -> Result<Value, Error> {
-        let mut viewer = room.viewer(user.id())?;
+        let mut viewer = room.viewer(user.id())?.ignoring(user.ignored_users()?);
         let membership = viewer.membership();
         let until = match (membership, viewer.left()) {
             (Membership::Join, _) => Place::END,
@@ -157,7 +157,7 @@ fn snapshot(
     start: String,
     end: String,
 ) -> Result<Value, Error> {
-    let mut viewer = room.viewer(user.id())?;
+    let mut viewer = room.viewer(user.id())?.ignoring(user.ignored_users()?);
     let rendering = Rendering {
         device: device.map(DeviceId::as_str),
         ..Rendering::default()

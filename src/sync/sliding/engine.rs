@@ -402,7 +402,7 @@ fn may_subscribe(look: &Look<'_>, connection: &Connection, listed: &Listed) -> b
     let entry = &*listed.room;
     match entry.membership {
         Membership::Join | Membership::Knock => true,
-        Membership::Invite => !look.ignored.contains(&entry.sender),
+        Membership::Invite => super::filter::takes_invitation(look, entry),
         Membership::Leave | Membership::Ban => {
             let sent = connection.state.rooms.get(&entry.room_id);
             match entry.forgotten {

@@ -22,6 +22,15 @@ pub(super) struct Sieve<'a> {
     pub(super) direct: &'a BTreeSet<OwnedRoomId>,
 }
 
+/// Whether the user is told of an invitation by its sender.
+pub(super) fn takes_invitation(look: &Look<'_>, entry: &ListedRoom) -> bool {
+    let unwanted = look.wants_none_of(&entry.sender).unwrap_or_else(|error| {
+        tracing::warn!(%error, "it could not be read who may invite a user");
+        false
+    });
+    !unwanted
+}
+
 impl Sieve<'_> {
     /// Whether a room is one of those that lists are made of, and passes a filter. `children` is what the
     /// filter's spaces have.
@@ -60,7 +69,7 @@ impl Sieve<'_> {
     fn is_listed(&self, entry: &ListedRoom) -> bool {
         match entry.membership {
             Membership::Join | Membership::Knock => true,
-            Membership::Invite => !self.look.ignored.contains(&entry.sender),
+            Membership::Invite => takes_invitation(self.look, entry),
             Membership::Leave | Membership::Ban => {
                 let thrown_out = entry.was_joined && entry.sender != *self.look.request.user.id();
                 let sent = self.state.rooms.get(&entry.room_id);

@@ -43,7 +43,11 @@ pub async fn get_context(
         .limit
         .map_or(10, |limit| usize::try_from(limit).unwrap_or(LIMIT_MAX))
         .min(LIMIT_MAX);
-    let keep = |event: &Event| filter.has_event(event);
+    let ignored = auth.handle.ignored_users()?;
+    let keep = |event: &Event| {
+        let is_ignored = event.pdu.state_key().is_none() && ignored.contains(event.pdu.sender());
+        filter.has_event(event) && !is_ignored
+    };
     let place = event.header.place;
     let (before, after) = (limit / 2, limit - limit / 2);
     let viewer = &mut reading.viewer;

@@ -21,7 +21,7 @@ pub async fn get_event(
 ) -> Result<Json<Box<RawValue>>> {
     let not_found = || MatrixError::not_found("There is no such event, or you may not see it");
     let room = app.rooms.get(&room_id)?.ok_or_else(not_found)?;
-    let mut viewer = room.viewer(&auth.user)?;
+    let mut viewer = room.viewer(&auth.user)?.ignoring(auth.handle.ignored_users()?);
     let event = room.shown_event(&event_id)?.ok_or_else(not_found)?;
     if !viewer.may_see(&event)? {
         return Err(not_found().into());

@@ -32,6 +32,15 @@ pub struct Options {
     limit: Option<u64>,
     #[serde(default)]
     recurse: bool,
+    /// The name that it has in MSC3981.
+    #[serde(default, rename = "org.matrix.msc3981.recurse")]
+    recurse_unstable: bool,
+}
+
+impl Options {
+    fn recurse(&self) -> bool {
+        self.recurse || self.recurse_unstable
+    }
 }
 
 #[derive(Default)]
@@ -115,7 +124,7 @@ fn find(
         &room,
         parent.short,
         wanted,
-        if options.recurse { DEPTH_MAX } else { 1 },
+        if options.recurse() { DEPTH_MAX } else { 1 },
         &mut rows,
     )?;
     rows.retain(|row| within(row.place, from, to, backward));
@@ -136,7 +145,7 @@ fn find(
     if let Some(from) = &options.from {
         answer["prev_batch"] = json!(from);
     }
-    if options.recurse {
+    if options.recurse() {
         answer["recursion_depth"] = json!(DEPTH_MAX);
     }
     Ok(Json(answer))
@@ -190,7 +199,7 @@ fn page(
         let Some(event) = room.event(row.child)? else {
             continue;
         };
-        if event.is_redacted() || !viewer.may_see(&event)? {
+        if event.is_redacted() || viewer.ignores(&event) || !viewer.may_see(&event)? {
             continue;
         }
         if events.len() == limit {

@@ -159,7 +159,8 @@ impl Reading {
     pub(crate) fn begin(app: &App, id: &RoomId, user: &UserId) -> Result<Self> {
         let not_in = || MatrixError::forbidden("You are not in this room, and never were");
         let room = app.rooms.get(id)?.ok_or_else(not_in)?;
-        let viewer = room.viewer(user)?;
+        let ignored = app.user(user)?.ignored_users()?;
+        let viewer = room.viewer(user)?.ignoring(ignored);
         let mut left = None;
         if viewer.membership() != Membership::Join
             && room.history_visibility()? != hearth_rooms::Visibility::WorldReadable
