@@ -9,9 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use ruma::UserId;
 use ruma::push::{
-    Action, AnyPushRuleRef, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData,
-    FlattenedJson, HighlightTweakValue, PatternedPushRule, PatternedPushRuleInit, PushCondition,
-    PushConditionRoomCtx, Ruleset, SoundTweakValue, Tweak,
+    Action, EventMatchConditionData, FlattenedJson, HighlightTweakValue, PushCondition, PushConditionRoomCtx,
+    SoundTweakValue, Tweak,
 };
 use ruma::{OwnedRoomId, uint};
 use serde_json::Value;
@@ -19,8 +18,10 @@ use serde_json::value::RawValue;
 
 use crate::notification::names_too_many;
 
+mod ruleset;
 mod words;
 
+pub use ruleset::{ChangeError, Kind, Rule, Ruleset};
 use words::matches_words;
 
 /// The default rule for messages that name the user by id and have no `m.mentions`.
@@ -32,7 +33,8 @@ const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
 /// v1.17. NOTSPEC: `.m.rule.contains_user_name` stays, for the user's whole id, because bots and bridges that know
 /// nothing of `m.mentions` still name people in the text; where an event has `m.mentions`, the rule does not apply.
 pub fn default_ruleset(user: &UserId) -> Ruleset {
-    let mut rules = Ruleset::server_default(user);
+    let of_ruma = serde_json::to_value(ruma::push::Ruleset::server_default(user));
+    let mut rules = Ruleset::read(of_ruma.unwrap_or_default());
     let sound = || Action::SetTweak(Tweak::Sound(SoundTweakValue::Default));
     let poll = |name: &str, kind: &str, one_to_one: bool, actions: Vec<Action>| {
         let is_type =
@@ -44,26 +46,20 @@ pub fn default_ruleset(user: &UserId) -> Ruleset {
             ));
         }
         conditions.push(PushCondition::EventMatch(is_type));
-        ConditionalPushRule::from(ConditionalPushRuleInit {
-            actions,
+        Rule {
             default: true,
-            enabled: true,
-            rule_id: format!(".org.matrix.msc3930.rule.{name}"),
-            conditions,
-        })
+            conditions: Some(conditions),
+            ..Rule::new(format!(".org.matrix.msc3930.rule.{name}"), actions)
+        }
     };
     // NOTSPEC: MSC4306 has these rules in force for everybody. Clients that know nothing of subscriptions would then leave
     // their users without any notification of threads, so a client that does know switches them on.
-    rules.postcontent = std::mem::take(&mut rules.postcontent)
-        .into_iter()
-        .map(|mut rule| {
-            rule.enabled = false;
-            rule
-        })
-        .collect();
+    for rule in rules.of_mut(Kind::PostContent) {
+        rule.enabled = false;
+    }
     rules
-        .override_
-        .insert(poll("poll_response", "response", false, Vec::new()));
+        .of_mut(Kind::Override)
+        .push(poll("poll_response", "response", false, Vec::new()));
     for (name, kind, one_to_one) in [
         ("poll_start_one_to_one", "start", true),
         ("poll_start", "start", false),
@@ -72,40 +68,24 @@ pub fn default_ruleset(user: &UserId) -> Ruleset {
     ] {
         let mut actions = vec![Action::Notify];
         actions.extend(one_to_one.then(sound));
-        rules.underride.insert(poll(name, kind, one_to_one, actions));
+        rules
+            .of_mut(Kind::Underride)
+            .push(poll(name, kind, one_to_one, actions));
     }
-    rules
-        .content
-        .insert(PatternedPushRule::from(PatternedPushRuleInit {
-            actions: vec![
-                Action::Notify,
-                sound(),
-                Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes)),
-            ],
-            default: true,
-            enabled: true,
-            rule_id: CONTAINS_USER_NAME.to_owned(),
-            pattern: user.to_string(),
-        }));
+    let highlight = Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes));
+    rules.of_mut(Kind::Content).push(Rule {
+        default: true,
+        pattern: Some(user.to_string()),
+        ..Rule::new(CONTAINS_USER_NAME, vec![Action::Notify, sound(), highlight])
+    });
     rules
 }
 
 /// The rules that the `global` member of an `m.push_rules` content has, with the defaults that it lacks. What cannot
 /// be read counts as not written.
 pub fn ruleset(global: Option<Value>, user: &UserId) -> Ruleset {
-    let stored: Option<Ruleset> = global.and_then(|global| serde_json::from_value(global).ok());
-    match stored {
-        Some(mut rules) => {
-            let mut defaults = default_ruleset(user);
-            // Ruma's update leaves this kind alone; a rule that is there keeps the user's changes.
-            for rule in std::mem::take(&mut defaults.postcontent) {
-                rules.postcontent.insert(rule);
-            }
-            rules.update_with_server_default(defaults);
-            rules
-        }
-        None => default_ruleset(user),
-    }
+    let stored = Ruleset::read(global.unwrap_or_default());
+    stored.with_defaults(default_ruleset(user))
 }
 
 /// Whether a whole text fits a glob pattern, without regard to case (appendices, "Glob-style matching").
@@ -193,10 +173,10 @@ impl Rules {
     pub fn new(set: Ruleset, user: &UserId) -> Self {
         let mut general = set.clone();
         let mut rooms = std::collections::BTreeSet::new();
-        for rule in std::mem::take(&mut general.room) {
-            rooms.insert(rule.rule_id.to_string());
+        for rule in std::mem::take(general.of_mut(Kind::Room)) {
+            rooms.insert(rule.rule_id);
         }
-        general.override_.retain(|rule| match room_of(rule) {
+        general.of_mut(Kind::Override).retain(|rule| match room_of(rule) {
             Some(room) => {
                 rooms.insert(room.to_owned());
                 false
@@ -204,7 +184,7 @@ impl Rules {
             None => true,
         });
         let is_default = same_outcomes(&general, &default_ruleset(user));
-        let asks_threads = set.iter().any(asks_threads);
+        let asks_threads = set.iter().any(|(_, rule)| asks_threads(rule));
         Self {
             set,
             is_default,
@@ -229,10 +209,9 @@ impl Rules {
             return &[];
         }
         let asked = Asked::new(user, event, room);
-        self.set
-            .iter()
-            .find(|rule| asked.meets(*rule))
-            .map_or(&[], |rule| rule.actions())
+        let mut rules = self.set.iter();
+        let met = rules.find(|(kind, rule)| asked.meets(*kind, rule));
+        met.map_or(&[], |(_, rule)| &rule.actions)
     }
 
     /// What an event means to the user.
@@ -242,20 +221,14 @@ impl Rules {
 }
 
 /// Whether a rule that is in force has a condition on the subscription to a thread.
-fn asks_threads(rule: AnyPushRuleRef<'_>) -> bool {
-    let conditions = match rule {
-        AnyPushRuleRef::Override(rule)
-        | AnyPushRuleRef::PostContent(rule)
-        | AnyPushRuleRef::Underride(rule) => &rule.conditions,
-        _ => return false,
-    };
+fn asks_threads(rule: &Rule) -> bool {
     let asks = |condition: &PushCondition| matches!(condition, PushCondition::ThreadSubscription(_));
-    rule.enabled() && conditions.iter().any(asks)
+    rule.enabled && rule.conditions().iter().any(asks)
 }
 
 /// The one room that a rule is about, by a condition on `room_id`.
-fn room_of(rule: &ConditionalPushRule) -> Option<&str> {
-    rule.conditions.iter().find_map(|condition| match condition {
+fn room_of(rule: &Rule) -> Option<&str> {
+    rule.conditions().iter().find_map(|condition| match condition {
         PushCondition::EventMatch(data) if data.key == "room_id" && !data.pattern.contains(['*', '?']) => {
             Some(data.pattern.as_str())
         }
@@ -266,11 +239,12 @@ fn room_of(rule: &ConditionalPushRule) -> Option<&str> {
 /// Whether two sets have the same rules, in force alike, that notify and highlight alike; sounds may differ.
 fn same_outcomes(one: &Ruleset, other: &Ruleset) -> bool {
     let mut others = other.iter();
-    let alike = one.iter().all(|rule| {
-        others.next().is_some_and(|other| {
-            rule.rule_id() == other.rule_id()
-                && rule.enabled() == other.enabled()
-                && Outcome::of(rule.actions()) == Outcome::of(other.actions())
+    let alike = one.iter().all(|(kind, rule)| {
+        others.next().is_some_and(|(other_kind, other)| {
+            kind == other_kind
+                && rule.rule_id == other.rule_id
+                && rule.enabled == other.enabled
+                && Outcome::of(&rule.actions) == Outcome::of(&other.actions)
         })
     });
     alike && others.next().is_none()
@@ -292,27 +266,26 @@ impl<'a> Asked<'a> {
         Self { event, room, ruma }
     }
 
-    fn meets(&self, rule: AnyPushRuleRef<'_>) -> bool {
-        if !rule.enabled() {
+    fn meets(&self, kind: Kind, rule: &Rule) -> bool {
+        if !rule.enabled {
             return false;
         }
-        let all = |conditions: &[PushCondition]| conditions.iter().all(|condition| self.applies(condition));
-        match rule {
-            AnyPushRuleRef::Override(rule)
-            | AnyPushRuleRef::PostContent(rule)
-            | AnyPushRuleRef::Underride(rule) => all(&rule.conditions),
-            AnyPushRuleRef::Content(rule) if rule.default && rule.rule_id == CONTAINS_USER_NAME => {
+        let pattern = rule.pattern.as_deref().unwrap_or_default();
+        match kind {
+            Kind::Override | Kind::PostContent | Kind::Underride => {
+                rule.conditions().iter().all(|condition| self.applies(condition))
+            }
+            Kind::Content if rule.default && rule.rule_id == CONTAINS_USER_NAME => {
                 !self.event.flat.contains_mentions()
                     && self
                         .event
                         .body
                         .as_deref()
-                        .is_some_and(|body| !names_too_many(body) && matches_words(body, &rule.pattern))
+                        .is_some_and(|body| !names_too_many(body) && matches_words(body, pattern))
             }
-            AnyPushRuleRef::Content(rule) => self.body_has(&rule.pattern),
-            AnyPushRuleRef::Room(rule) => rule.rule_id.as_str() == self.room.room_id(),
-            AnyPushRuleRef::Sender(rule) => rule.rule_id.as_str() == self.event.sender(),
-            _ => false,
+            Kind::Content => self.body_has(pattern),
+            Kind::Room => rule.rule_id == self.room.room_id(),
+            Kind::Sender => rule.rule_id == self.event.sender(),
         }
     }
 

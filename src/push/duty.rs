@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hearth_core::tasks;
-use hearth_events::push::{Outcome, PushEvent};
+use hearth_events::push::{Outcome, PushEvent, Surroundings};
 use hearth_rooms::{Event, EventRoom, Room};
-use hearth_storage::{Batch, FeedItem, FeedKind, Position, ShardId};
-use hearth_users::{InviteVerdict, User};
+use hearth_storage::{Batch, EntityKind, FeedItem, FeedKind, Position, ShardId};
+use hearth_users::{Change, InviteVerdict, Membership, RoomEntry, User};
+use ruma::push::Action;
 use ruma::{OwnedUserId, UserId};
 
+use crate::notification::Told;
 use crate::queue::{self, Item, ItemEvent, Source, Target};
 use crate::{Error, Push};
 
@@ -26,7 +28,7 @@ impl Push {
             loop {
                 // Registered before the feeds are read, so that no news is missed.
                 let news = push.news.notified();
-                if let Err(error) = push.work() {
+                if let Err(error) = push.work().await {
                     tracing::error!(%error, "notifications could not be worked out; they are tried again with the next event");
                 }
                 tokio::select! {
@@ -39,7 +41,7 @@ impl Push {
     }
 
     /// Reads all feeds to their ends.
-    fn work(self: &Arc<Self>) -> Result<(), Error> {
+    async fn work(self: &Arc<Self>) -> Result<(), Error> {
         for (shard, published) in self.parts.rooms.log().published_all() {
             loop {
                 let after = self.feed.cursor(DUTY, shard);
@@ -58,6 +60,8 @@ impl Push {
                 };
                 let last = *last;
                 self.work_on(shard, &batches, last)?;
+                // Requests are served by the same threads.
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
@@ -91,8 +95,13 @@ impl Push {
             self.feed.set_cursor(DUTY, shard, last);
             return Ok(());
         }
+        let before = self.feed.cursor(DUTY, shard);
         self.feed.set_cursor_in(DUTY, shard, last, &mut batch);
-        self.engine().write(&batch, true)?;
+        if let Err(error) = self.engine().write(&batch, true) {
+            // What could not be written down is worked out again.
+            self.feed.set_cursor(DUTY, shard, before);
+            return Err(error.into());
+        }
         for target in targets {
             self.send_to(target);
         }
@@ -106,8 +115,10 @@ impl Push {
         batch: &mut Batch,
         targets: &mut BTreeSet<Target>,
     ) -> Result<(), Error> {
-        if item.kind != FeedKind::RoomEvent && item.kind != FeedKind::RoomReceipt {
-            return Ok(());
+        match item.kind {
+            FeedKind::RoomEvent | FeedKind::RoomReceipt => {}
+            FeedKind::UserChange => return self.queue_changes(item, source, batch, targets),
+            _ => return Ok(()),
         }
         // What is gone by now, with its room, is done.
         let Some(room) = self.parts.rooms.room_of_key(item.entity)? else {
@@ -120,7 +131,7 @@ impl Push {
             if self.parts.users.is_pushing(&user)
                 && let Some(user) = self.parts.users.get(&user)?
             {
-                self.queue_for(&user, Source::default(), None, batch, targets)?;
+                self.queue_for(&user, source, None, batch, targets)?;
             }
             return Ok(());
         }
@@ -170,10 +181,85 @@ impl Push {
                 self.queue_for(&user, source, Some(told), batch, targets)?;
             } else if event.pdu.sender() == user.id() {
                 // Who says something has read what was said before.
-                self.queue_for(&user, Source::default(), None, batch, targets)?;
+                self.queue_for(&user, source, None, batch, targets)?;
             }
         }
         Ok(())
+    }
+
+    /// What of a user's own changes is told: an invitation to a room that is not here, whose event is in no room's feed;
+    /// and what changes the counts, as leaving a room or muting it.
+    fn queue_changes(
+        &self,
+        item: &FeedItem,
+        source: Source,
+        batch: &mut Batch,
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<(), Error> {
+        let Some(user) = hearth_storage::name_of(self.engine(), EntityKind::User, item.entity)? else {
+            return Ok(());
+        };
+        let Some(user) = OwnedUserId::try_from(user)
+            .ok()
+            .filter(|user| self.parts.users.is_pushing(user))
+        else {
+            return Ok(());
+        };
+        let Some(user) = self.parts.users.get(&user)? else {
+            return Ok(());
+        };
+        let position = source.position;
+        let mut counts = false;
+        for (_, change) in user.now().changes_between(position.saturating_sub(1), position)? {
+            match change {
+                Change::Room(room) => match user.room(&room)? {
+                    Some(entry) if entry.is_invited_from_outside() => {
+                        if let Some(actions) = self.invitation(&user, &entry)? {
+                            let told = ItemEvent {
+                                room_id: room,
+                                short: 0,
+                                actions,
+                            };
+                            self.queue_for(&user, source, Some(told), batch, targets)?;
+                        }
+                    }
+                    Some(entry) => counts |= matches!(entry.membership, Membership::Leave | Membership::Ban),
+                    None => {}
+                },
+                Change::AccountData { room: None, kind } => {
+                    counts |= kind == hearth_users::PUSH_RULES || kind == hearth_users::IGNORED_USERS;
+                }
+                _ => {}
+            }
+        }
+        if !counts {
+            return Ok(());
+        }
+        let item = Item {
+            user: user.id().to_owned(),
+            event: None,
+            corrects: true,
+            ts: self.parts.clock.now_ms(),
+        };
+        // Beside an invitation of the same change.
+        let beside = Source {
+            index: source.index.wrapping_add(1 << 15),
+            ..source
+        };
+        put_for(&user, beside, &item, batch, targets)
+    }
+
+    /// What the user's rules say of an invitation from outside, if the user is notified of it.
+    fn invitation(&self, user: &User, entry: &RoomEntry) -> Result<Option<Vec<Action>>, Error> {
+        let wanted = !user.ignored_users()?.contains(&entry.sender)
+            && user.invite_verdict(&entry.sender)? == InviteVerdict::Take;
+        let event = Told::invitation(user, entry, Vec::new()).to_event().to_string();
+        let Some(parsed) = PushEvent::new(event.as_bytes()).filter(|_| wanted) else {
+            return Ok(None);
+        };
+        let rules = user.rules()?;
+        let actions = rules.actions(user.id(), &parsed, &Outside(entry));
+        Ok(Outcome::of(actions).notify.then(|| actions.to_vec()))
     }
 
     /// The users with pushers who are in the room, and the one whom the event invites.
@@ -226,19 +312,56 @@ impl Push {
         let item = Item {
             user: user.id().to_owned(),
             event,
+            corrects: false,
             ts: self.parts.clock.now_ms(),
         };
-        for pusher in user.pushers()? {
-            let target = Target {
-                user: user.id().to_owned(),
-                key: user.key(),
-                app_id: pusher.app_id,
-                pushkey: pusher.pushkey,
-            };
-            queue::put(batch, &target, source, &item);
-            targets.insert(target);
-        }
-        Ok(())
+        put_for(user, source, &item, batch, targets)
+    }
+}
+
+/// Queues an item for each pusher of a user.
+fn put_for(
+    user: &User,
+    source: Source,
+    item: &Item,
+    batch: &mut Batch,
+    targets: &mut BTreeSet<Target>,
+) -> Result<(), Error> {
+    for pusher in user.pushers()? {
+        let target = Target {
+            user: user.id().to_owned(),
+            key: user.key(),
+            app_id: pusher.app_id,
+            pushkey: pusher.pushkey,
+        };
+        queue::put(batch, &target, source, item);
+        targets.insert(target);
+    }
+    Ok(())
+}
+
+/// A room that is not here, as push rules ask of it: nothing is known but its id.
+struct Outside<'a>(&'a RoomEntry);
+
+impl Surroundings for Outside<'_> {
+    fn room_id(&self) -> &str {
+        self.0.room_id.as_str()
+    }
+
+    fn members(&self) -> u64 {
+        0
+    }
+
+    fn display_name(&self) -> Option<String> {
+        None
+    }
+
+    fn sender_may_notify(&self, _: &str) -> bool {
+        false
+    }
+
+    fn thread_subscribed(&self) -> Option<bool> {
+        None
     }
 }
 

@@ -1,5 +1,7 @@
 //! The queue of each pusher: what it is still to be told.
 
+use std::collections::BTreeSet;
+
 use hearth_storage::schema::push_queue::PushQueueKey;
 use hearth_storage::{Batch, Engine, EntityKey, Family, Position, ShardId, prefix_end, record};
 use ruma::push::Action;
@@ -25,6 +27,10 @@ pub(crate) struct Item {
     /// The event; none where only the counts changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) event: Option<ItemEvent>,
+    /// Whether counts are told only where others are known to have been told last: those of a change that clients
+    /// learn of by themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) corrects: bool,
     /// When it was queued, in milliseconds since 1970.
     pub(crate) ts: u64,
 }
@@ -33,14 +39,15 @@ pub(crate) struct Item {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ItemEvent {
     pub(crate) room_id: OwnedRoomId,
-    /// The event's number in its room.
+    /// The event's number in its room; 0 for an invitation to a room that is not here, as the user's room list has it.
     pub(crate) short: u32,
     /// What the push rules say.
     pub(crate) actions: Vec<Action>,
 }
 
-/// Where in the feed an item comes from; the place of counts, of which one is enough, is before all others.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where in the feed an item comes from. Each item has a row of its own, also where it tells of counts alone: a row that is
+/// being sent is not changed by what comes meanwhile.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
     pub(crate) shard: u16,
     pub(crate) position: Position,
@@ -107,6 +114,40 @@ pub(crate) fn remove(engine: &dyn Engine, rows: &[Vec<u8>]) -> Result<(), Error>
     Ok(engine.write(&batch, true)?)
 }
 
+/// How many rows are taken out in one write.
+const REMOVED_AT_ONCE: usize = 1_024;
+
+/// Takes out what nobody is told of any more where much has gathered: what is older than `oldest`, and all but the newest
+/// item of each room and of the counts.
+pub(crate) fn compact(engine: &dyn Engine, target: &Target, oldest: u64) -> Result<(), Error> {
+    let start = prefix(target);
+    loop {
+        let mut newest: BTreeSet<Option<OwnedRoomId>> = BTreeSet::new();
+        let mut stale = Vec::new();
+        engine.scan(
+            Family::PushQueue,
+            &start,
+            &prefix_end(&start),
+            true,
+            &mut |row, value| {
+                let told = record::decode::<Item>(value).is_ok_and(|item| {
+                    item.ts >= oldest && newest.insert(item.event.map(|event| event.room_id))
+                });
+                if !told {
+                    stale.push(row.to_vec());
+                }
+                stale.len() < REMOVED_AT_ONCE
+            },
+        )?;
+        if !stale.is_empty() {
+            remove(engine, &stale)?;
+        }
+        if stale.len() < REMOVED_AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
 /// Empties a queue.
 pub(crate) fn clear(engine: &dyn Engine, target: &Target) -> Result<(), Error> {
     let start = prefix(target);
@@ -134,4 +175,54 @@ pub(crate) fn targets(engine: &dyn Engine) -> Result<Vec<Target>, Error> {
         true
     })?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_storage::MemoryEngine;
+
+    use super::*;
+
+    fn target() -> Target {
+        Target {
+            user: ruma::user_id!("@a:b").to_owned(),
+            key: EntityKey::from_bytes([0, 1, 0, 0, 0, 1]).expect("a key"),
+            app_id: "app".to_owned(),
+            pushkey: "key".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_gathers_while_nobody_takes_it_stays_small() {
+        let engine = MemoryEngine::new();
+        let rooms = [ruma::room_id!("!one"), ruma::room_id!("!two")];
+        let mut batch = Batch::new();
+        for number in 0..3_000_u64 {
+            let room = rooms[usize::try_from(number % 2).expect("small")];
+            let told = ItemEvent {
+                room_id: room.to_owned(),
+                short: u32::try_from(number).expect("small"),
+                actions: Vec::new(),
+            };
+            let item = Item {
+                user: target().user,
+                event: (number % 5 > 0).then_some(told),
+                corrects: false,
+                ts: number,
+            };
+            let source = Source {
+                shard: 0,
+                position: number,
+                index: 0,
+            };
+            put(&mut batch, &target(), source, &item);
+        }
+        engine.write(&batch, true).expect("written");
+        compact(&engine, &target(), 10).expect("compacted");
+        let left = first(&engine, &target(), 100).expect("read");
+        let times: Vec<u64> = left.iter().map(|(_, item)| item.ts).collect();
+        assert_eq!(times, [2_995, 2_998, 2_999]);
+        compact(&engine, &target(), 5_000).expect("compacted");
+        assert!(first(&engine, &target(), 100).expect("read").is_empty());
+    }
 }

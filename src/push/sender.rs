@@ -1,26 +1,35 @@
 //! Emptying the queues: one task for each pusher that has something to be told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hearth_core::http::{Destination, OutboundRequest};
+use hearth_core::http::{Destination, OutboundRequest, OutboundResponse, TransportError};
 use hearth_core::tasks;
-use hearth_rooms::{Event, Room};
-use hearth_users::{Pusher, User};
+use hearth_users::{Pusher, RoomEntry, User};
 use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, UserId};
+use ruma::UserId;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use crate::notification::{self, Told};
 use crate::queue::{self, Item, ItemEvent, Target};
-use crate::{Error, Push, notification, web_push};
+use crate::{Error, Push, web_push};
 
-/// How many gateways are spoken to at once.
-const REQUESTS_MAX: usize = 64;
+/// How many requests are under way at once.
+const REQUESTS_MAX: usize = 256;
+
+/// How many of them go to one gateway: one that never answers leaves places for all others.
+const REQUESTS_OF_GATEWAY_MAX: usize = 32;
+
+/// How many gateways are told apart.
+const GATEWAYS_MAX: usize = 1_000;
+
+/// For how many pushers it is known what they were told last.
+const TOLD_MAX: usize = 20_000;
 
 /// How long a gateway may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,8 +44,7 @@ const ACTIVATION_ATTEMPTS: u32 = 4;
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// How many items are looked at together. More of them, or older ones, are what an outage left: then each room is
-/// told of once.
+/// How many items are looked at together. As many, or failures, are signs of an outage: then each room is told of once.
 const ITEMS_AT_ONCE: usize = 32;
 
 /// What is older is told to nobody any more.
@@ -47,8 +55,10 @@ pub(crate) struct Sending {
     /// Whether more came while the task was at work.
     active: Mutex<HashMap<Target, bool>>,
     places: Semaphore,
-    /// The counts that each pusher was told last.
-    told: Mutex<HashMap<Target, u64>>,
+    /// The places of each gateway, by its address.
+    gateways: quick_cache::sync::Cache<String, Arc<Semaphore>>,
+    /// The counts that pushers were told last.
+    told: quick_cache::sync::Cache<Target, u64>,
 }
 
 /// An item with its row in the queue.
@@ -59,7 +69,8 @@ impl Default for Sending {
         Self {
             active: Mutex::default(),
             places: Semaphore::new(REQUESTS_MAX),
-            told: Mutex::default(),
+            gateways: quick_cache::sync::Cache::new(GATEWAYS_MAX),
+            told: quick_cache::sync::Cache::new(TOLD_MAX),
         }
     }
 }
@@ -91,9 +102,9 @@ impl Push {
 
     async fn empty(self: &Arc<Self>, target: &Target) {
         let mut pause = BACKOFF_FIRST;
-        let mut failing = false;
+        let mut failures = 0;
         while !self.shutdown.is_triggered() {
-            match self.send_next(target, failing).await {
+            match self.send_next(target, failures).await {
                 Ok(Sent::Empty) => {
                     let mut active = self.sending.active.lock();
                     match active.get_mut(target) {
@@ -106,13 +117,13 @@ impl Push {
                     continue;
                 }
                 Ok(Sent::Done) => {
-                    (pause, failing) = (BACKOFF_FIRST, false);
+                    (pause, failures) = (BACKOFF_FIRST, 0);
                     continue;
                 }
                 Ok(Sent::Failed) => {}
                 Err(error) => tracing::warn!(%error, "a notification could not be sent"),
             }
-            failing = true;
+            failures += 1;
             let wait = pause + self.spread(pause);
             pause = (pause * 2).min(BACKOFF_LONGEST);
             tokio::select! {
@@ -131,10 +142,16 @@ impl Push {
         pause / 2 * u32::from(byte[0]) / 255
     }
 
-    async fn send_next(&self, target: &Target, failing: bool) -> Result<Sent, Error> {
-        let items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
+    async fn send_next(&self, target: &Target, failures: usize) -> Result<Sent, Error> {
+        let oldest = self.parts.clock.now_ms().saturating_sub(ITEM_AGE_MAX_MS);
+        let mut items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
         if items.is_empty() {
             return Ok(Sent::Empty);
+        }
+        if failures > 0 || items.len() >= ITEMS_AT_ONCE {
+            // So that neither the queue grows while nobody takes it, nor all of it comes down on a device at once.
+            queue::compact(self.engine(), target, oldest)?;
+            items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
         }
         let user = self.parts.users.get(&target.user)?;
         let pusher = user
@@ -144,7 +161,7 @@ impl Push {
             .flatten();
         let (Some(user), Some(pusher)) = (user, pusher) else {
             queue::clear(self.engine(), target)?;
-            self.sending.told.lock().remove(target);
+            self.sending.told.remove(target);
             return Ok(Sent::Done);
         };
         if web_push::activation(&pusher).is_some() {
@@ -152,8 +169,7 @@ impl Push {
             queue::clear(self.engine(), target)?;
             return Ok(Sent::Done);
         }
-        let many = failing || items.len() >= ITEMS_AT_ONCE;
-        let (stale, current) = self.sort(items, many);
+        let (stale, current) = sort(items, oldest, failures);
         if !stale.is_empty() {
             queue::remove(self.engine(), &stale)?;
         }
@@ -167,52 +183,25 @@ impl Push {
         Ok(outcome)
     }
 
-    /// The items that nobody is told of any more, and the first of the others.
-    fn sort(&self, items: Vec<QueuedItem>, many: bool) -> (Vec<Vec<u8>>, Option<QueuedItem>) {
-        let oldest = self.parts.clock.now_ms().saturating_sub(ITEM_AGE_MAX_MS);
-        let mut newest: BTreeSet<OwnedRoomId> = BTreeSet::new();
-        let (mut stale, mut kept) = (Vec::new(), Vec::new());
-        for (row, item) in items.into_iter().rev() {
-            let again = match &item.event {
-                Some(event) if many => !newest.insert(event.room_id.clone()),
-                _ => false,
-            };
-            if again || item.ts < oldest {
-                stale.push(row);
-            } else {
-                kept.push((row, item));
-            }
-        }
-        (stale, kept.pop())
-    }
-
     /// Tells a gateway of one item.
     async fn tell(&self, target: &Target, user: &User, pusher: &Pusher, item: &Item) -> Result<Sent, Error> {
-        let event = match &item.event {
+        let told = match &item.event {
             None => None,
             Some(event) => match self.unread_event(user, event)? {
-                Some(found) => Some((found, event)),
+                Some(told) => Some(told),
                 None => return Ok(Sent::Done),
             },
         };
         let unread = self.badge(user)?;
-        if event.is_none() && self.sending.told.lock().get(target) == Some(&unread) {
+        let last = self.sending.told.get(target);
+        if told.is_none() && (last == Some(unread) || (item.corrects && last.is_none())) {
             return Ok(Sent::Done);
         }
-        let told = event
-            .as_ref()
-            .map(|((room, found), event)| (room, &**found, event.actions.as_slice()));
-        let body = notification::body(pusher, user, told, unread)?;
+        let body = notification::body(pusher, user, told.as_ref(), unread);
         let Some(request) = self.request_for(pusher, body) else {
             return Ok(Sent::Done);
         };
-        let answer = {
-            let Ok(_place) = self.sending.places.acquire().await else {
-                return Ok(Sent::Failed);
-            };
-            self.parts.outbound.send(request).await
-        };
-        let answer = match answer {
+        let answer = match self.request(request).await {
             Ok(answer) if answer.status.is_success() => answer,
             Ok(answer) if pusher.is_web_push() && web_push::has_ended(answer.status) => {
                 return self.forget(target, user).await;
@@ -229,15 +218,29 @@ impl Push {
         if is_rejected(&answer.body, &pusher.pushkey) {
             return self.forget(target, user).await;
         }
-        self.sending.told.lock().insert(target.clone(), unread);
+        self.sending.told.insert(target.clone(), unread);
         Ok(Sent::Done)
+    }
+
+    /// Sends a request when there is a place for it.
+    async fn request(&self, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
+        let gateway = match &request.destination {
+            Destination::Url(base) => base.clone(),
+            Destination::Server(name) => name.to_string(),
+        };
+        let new = || Ok::<_, TransportError>(Arc::new(Semaphore::new(REQUESTS_OF_GATEWAY_MAX)));
+        let gateway = self.sending.gateways.get_or_insert_with(&gateway, new)?;
+        let closed = || TransportError::Refused("the server is stopping".to_owned());
+        let _of_gateway = gateway.acquire().await.map_err(|_| closed())?;
+        let _place = self.sending.places.acquire().await.map_err(|_| closed())?;
+        self.parts.outbound.send(request).await
     }
 
     /// The other side knows the pusher no more.
     async fn forget(&self, target: &Target, user: &User) -> Result<Sent, Error> {
         user.delete_pusher(&target.app_id, &target.pushkey).await?;
         queue::clear(self.engine(), target)?;
-        self.sending.told.lock().remove(target);
+        self.sending.told.remove(target);
         Ok(Sent::Done)
     }
 
@@ -277,10 +280,10 @@ impl Push {
             return Ok(Sent::Done);
         };
         let request = web_push::request(&pusher, &self.parts.vapid, &message, self.parts.clock.now_ms());
-        let (Some(request), Ok(_place)) = (request, self.sending.places.acquire().await) else {
+        let Some(request) = request else {
             return Ok(Sent::Done);
         };
-        match self.parts.outbound.send(request).await {
+        match self.request(request).await {
             Ok(answer) if answer.status.is_success() => Ok(Sent::Done),
             Ok(answer) if web_push::has_ended(answer.status) => {
                 user.delete_pusher(app_id, pushkey).await?;
@@ -291,22 +294,49 @@ impl Push {
     }
 
     /// The event of an item, if the user still has to be told of it: it is there, and was not read meanwhile.
-    fn unread_event(&self, user: &User, item: &ItemEvent) -> Result<Option<(Room, Arc<Event>)>, Error> {
+    fn unread_event(&self, user: &User, item: &ItemEvent) -> Result<Option<Told>, Error> {
+        let actions = item.actions.clone();
+        if item.short == 0 {
+            let entry = user.room(&item.room_id)?;
+            let entry = entry.filter(RoomEntry::is_invited_from_outside);
+            return Ok(entry.map(|entry| Told::invitation(user, &entry, actions)));
+        }
         let Some(room) = self.parts.rooms.get(&item.room_id)? else {
             return Ok(None);
         };
         let Some(event) = room.event(item.short)?.filter(|event| !event.is_redacted()) else {
             return Ok(None);
         };
-        if let Some(reader) = room.unread_user(user)? {
-            let read = room.has_read(&reader, &event)?;
-            return Ok((!read).then_some((room, event)));
-        }
-        // Who is not in the room is told of the invitation alone, while it stands.
-        let invited = room.membership(user.id())? == hearth_rooms::Membership::Invite;
-        let about = event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(user.id().as_str());
-        Ok((invited && about).then_some((room, event)))
+        let wanted = match room.unread_user(user)? {
+            Some(reader) => !room.has_read(&reader, &event)?,
+            // Who is not in the room is told of the invitation alone, while it stands.
+            None => {
+                let invited = room.membership(user.id())? == hearth_rooms::Membership::Invite;
+                let about = event.pdu.state_key() == Some(user.id().as_str());
+                invited && about && event.pdu.kind() == "m.room.member"
+            }
+        };
+        wanted.then(|| Told::event(&room, &event, actions)).transpose()
     }
+}
+
+/// The items that nobody is told of any more, and one of the others: the first, or, after failures, each in its turn, so
+/// that one which a gateway never takes holds up no other.
+fn sort(items: Vec<QueuedItem>, oldest: u64, failures: usize) -> (Vec<Vec<u8>>, Option<QueuedItem>) {
+    let (mut stale, mut kept) = (Vec::new(), Vec::new());
+    let mut has_counts = false;
+    for (row, item) in items.into_iter().rev() {
+        // The newest counts are those that hold.
+        let again = item.event.is_none() && std::mem::replace(&mut has_counts, true);
+        if again || item.ts < oldest {
+            stale.push(row);
+        } else {
+            kept.push((row, item));
+        }
+    }
+    let turn = failures % kept.len().max(1);
+    let current = (!kept.is_empty()).then(|| kept.swap_remove(kept.len() - 1 - turn));
+    (stale, current)
 }
 
 /// A request to a gateway or a service of Web Push, without headers; none where the URL is not one that a pusher may have.

@@ -98,6 +98,8 @@ pub(crate) fn message(pusher: &Pusher, body: Value) -> Value {
         && let Some(Value::Object(mut notification)) = body.remove("notification")
     {
         notification.remove("devices");
+        // It is there for old gateways, and room is scarce.
+        notification.remove("id");
         fields.extend(notification);
     }
     let is_small = |fields: &Map<String, Value>| json!(fields).to_string().len() <= PLAIN_MAX_BYTES;

@@ -88,7 +88,7 @@ pub use staging::MemberChange;
 pub use state_tree::NodeId;
 pub use timeline::Page;
 pub use unread::{Counts, Unread, UnreadUser};
-pub use unread_list::Notified;
+pub use unread_list::{Notified, NotifiedWanted};
 pub use visibility::{Sees, Viewer, Visibility};
 
 /// About so much memory a loaded room takes, with what it keeps of its members. As many rooms are kept as fit into a share

@@ -1,15 +1,18 @@
 //! Read receipts (client-server API, "Receipts"): one per user, kind and thread, durable.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use hearth_storage::{Batch, Family, FeedItem, FeedKind, Position, Record, Ticket, record};
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Change, Error, Event, Place, Room, input::RoomNote, keys, relations::Relation};
+use crate::{Change, Error, Event, Place, Relation, Room, input::RoomNote, keys};
 
 /// The thread id of the main timeline.
 const MAIN_THREAD: &str = "main";
+
+/// How far relations are followed to a thread, as the specification recommends.
+const RELATED_HOPS_MAX: usize = 3;
 
 /// Whom a receipt is shown to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +122,12 @@ impl Room {
         self.check_open()?;
         let event = self.shown_event(event_id)?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
-        if let Some(thread) = thread {
-            self.check_thread(&event, thread)?;
+        // So there are no more receipts than threads.
+        if let Some(thread) = thread
+            && !self.belongs_to_thread(&event, thread)?
+        {
+            let sentence = format!("event {event_id} is not related to the thread {thread}");
+            return Err(Error::InvalidParam(sentence));
         }
         let place = event.header.place;
         let row = keys::receipt(self.0.key, user.as_str(), kind.word(), thread.unwrap_or(""));
@@ -172,31 +179,37 @@ impl Room {
             batch,
             feed,
             outbox: Vec::new(),
-            note: Some(std::sync::Arc::new(note)),
+            note: Some(Arc::new(note)),
         };
         ticket.submit(record).await?;
         Ok(())
     }
 
-    /// Refuses a receipt for a thread to which its event has no relation. So there are no more receipts than threads.
-    fn check_thread(&self, event: &Event, thread: &str) -> Result<(), Error> {
+    /// Whether a receipt at an event may name a thread: `main` for what is in no thread, else the root of the thread that the
+    /// event is in, or that it is or relates to itself (client-server API, "Threaded read receipts").
+    pub fn belongs_to_thread(&self, event: &Event, thread: &str) -> Result<bool, Error> {
         if thread == MAIN_THREAD {
-            return Ok(());
+            return Ok(event.header.thread.is_none());
         }
         let root = match <&EventId>::try_from(thread) {
             Ok(root) => self.short_of(root)?,
             Err(_) => None,
         };
-        // Of events that were filled in, the thread is not noted; they name it themselves.
-        let names_it =
-            || Relation::of_content(event.pdu.content()).is_some_and(|found| *found.event_id == *thread);
-        match root {
-            Some(root) if root == event.short || event.header.thread == Some(root) || names_it() => Ok(()),
-            _ => Err(Error::InvalidParam(format!(
-                "event {} is not related to the thread that thread_id names",
-                event.id()
-            ))),
+        let Some(root) = root else {
+            return Ok(false);
+        };
+        let mut at = Some(Arc::new(event.clone()));
+        for _ in 0..=RELATED_HOPS_MAX {
+            let Some(event) = at else { break };
+            if event.short == root || event.header.thread == Some(root) {
+                return Ok(true);
+            }
+            at = match Relation::of_content(event.pdu.content()) {
+                Some(relation) => self.event_by_id(&relation.event_id)?,
+                None => None,
+            };
         }
+        Ok(false)
     }
 
     /// Takes the next position for a receipt, unless it would move back. Under a lock, and with an eye on those that

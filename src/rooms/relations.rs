@@ -344,7 +344,10 @@ impl Room {
         if rows == 0 {
             return Ok(bundle);
         }
-        bundle.edit = self.newest_edit(event, &edits, viewer)?;
+        // Only its own sender edits an event.
+        if !viewer.ignores(event) {
+            bundle.edit = self.newest_edit(event, &edits, viewer)?;
+        }
         for child in references.into_iter().rev() {
             if let Some(child) = self.event(child)?
                 && !viewer.ignores(&child)
@@ -404,11 +407,12 @@ impl Room {
     ) -> Result<Option<Arc<Event>>, Error> {
         if let Some(latest) = self.event(thread.latest)?
             && viewer.may_see(&latest)?
+            && !viewer.ignores(&latest)
         {
             return Ok(Some(latest));
         }
         let mut replies = Vec::new();
-        let before = viewer.left().unwrap_or(thread.place);
+        let before = viewer.left().map_or(thread.place, |left| left.min(thread.place));
         self.visit_relations(thread.root, Some(before), true, &mut |row| {
             if row.rel_type == "m.thread" {
                 replies.push(row.child);
@@ -418,6 +422,7 @@ impl Room {
         for reply in replies {
             if let Some(event) = self.event(reply)?
                 && viewer.may_see(&event)?
+                && !viewer.ignores(&event)
             {
                 return Ok(Some(event));
             }

@@ -293,7 +293,11 @@ impl Room {
             true => Vec::new(),
             false => self.counted_threads(marks.base)?,
         };
-        for root in threads {
+        for (newest, root) in threads {
+            // Most threads are read to their ends.
+            if newest <= marks.of(Some(root)) {
+                continue;
+            }
             let (now, read) = (
                 self.thread_count(root, last)?,
                 self.thread_count(root, marks.of(Some(root)))?,
@@ -353,12 +357,19 @@ impl Room {
             threads: HashMap::new(),
         };
         let mut by_thread: Vec<(Option<Short>, Place)> = Vec::new();
-        for (thread, place) in self.read_places(user.id)? {
+        let receipts = self.read_places(user.id)?;
+        let everywhere = receipts.iter().filter(|(thread, _)| thread.is_none());
+        marks.base = everywhere
+            .map(|(_, place)| *place)
+            .max()
+            .map_or(joined, |place| place.max(joined));
+        for (thread, place) in receipts {
             match thread.as_deref() {
-                None => marks.base = marks.base.max(place),
+                None => {}
                 Some("main") => by_thread.push((None, place)),
                 Some(root) => {
-                    if let Ok(root) = <&ruma::EventId>::try_from(root)
+                    if place > marks.base
+                        && let Ok(root) = <&ruma::EventId>::try_from(root)
                         && let Some(root) = self.short_of(root)?
                     {
                         by_thread.push((Some(root), place));
@@ -447,15 +458,17 @@ impl Room {
         found
     }
 
-    /// The threads with counted events after a place, newest first.
-    fn counted_threads(&self, after: Place) -> Result<Vec<Short>, Error> {
+    /// The threads with counted events after a place, with the places of their newest ones, newest first.
+    fn counted_threads(&self, after: Place) -> Result<Vec<(Place, Short)>, Error> {
         let prefix = keys::index(self.0.key, keys::INDEX_THREAD_COUNTED, &[]);
         let start = hearth_storage::prefix_end(&[prefix.as_slice(), &keys::place_bytes(after)].concat());
         let end = hearth_storage::prefix_end(&prefix);
         let mut roots = Vec::new();
         self.reader()
             .scan(Family::RoomIndex, &start, &end, true, &mut |row, _| {
-                roots.extend(keys::read_u32(&row[prefix.len() + 12..], "thread root").ok());
+                let place = keys::read_place(&row[prefix.len()..]);
+                let root = keys::read_u32(&row[prefix.len() + 12..], "thread root").ok();
+                roots.extend(place.zip(root));
                 roots.len() < THREADS_MAX
             })?;
         Ok(roots)

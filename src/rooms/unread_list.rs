@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hearth_events::push::{Outcome, PushEvent};
+use ruma::OwnedEventId;
 use ruma::push::Action;
 
 use crate::{Error, Event, EventRoom, Place, Room, UnreadUser};
@@ -20,10 +21,26 @@ pub struct Notified {
     pub read: bool,
 }
 
+/// Which of them are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct NotifiedWanted {
+    /// Those before a time, or of it with a lower id.
+    pub before: Option<(u64, OwnedEventId)>,
+    /// Only those that highlight.
+    pub highlights: bool,
+    /// So many.
+    pub limit: usize,
+}
+
 impl Room {
-    /// The events of the user's stay that notify, newest first, as far as the newest `looked_at` events of the room
-    /// have any.
-    pub fn notified(&self, user: &UnreadUser<'_>, mut looked_at: usize) -> Result<Vec<Notified>, Error> {
+    /// The events of the user's stay that notify, the newest of the room first. `budget` is how many events may be looked
+    /// at, and what is left of it.
+    pub fn notified(
+        &self,
+        user: &UnreadUser<'_>,
+        wanted: &NotifiedWanted,
+        budget: &mut usize,
+    ) -> Result<Vec<Notified>, Error> {
         let begin = Place {
             anchor: user.joined,
             offset: 0,
@@ -34,9 +51,9 @@ impl Room {
             offset: 0,
         };
         let mut found = Vec::new();
-        while looked_at > 0 {
+        while *budget > 0 && found.len() < wanted.limit {
             let mut shorts = Vec::new();
-            let most = looked_at.min(CHUNK_EVENTS);
+            let most = (*budget).min(CHUNK_EVENTS);
             self.visit_timeline(begin, until, true, &mut |row| {
                 until = row.place.before();
                 shorts.push(row.short);
@@ -45,7 +62,7 @@ impl Room {
             if shorts.is_empty() {
                 break;
             }
-            looked_at -= shorts.len();
+            *budget -= shorts.len();
             for event in self.events(&shorts)? {
                 if event.is_redacted()
                     || event.header.place.offset != 0
@@ -53,12 +70,19 @@ impl Room {
                 {
                     continue;
                 }
+                let later = |(ts, id): &(u64, OwnedEventId)| {
+                    (event.pdu.origin_server_ts(), event.id()) >= (*ts, &**id)
+                };
+                if wanted.before.as_ref().is_some_and(later) {
+                    continue;
+                }
                 let Some(parsed) = PushEvent::new(&event.pdu.json) else {
                     continue;
                 };
                 let around = EventRoom::new(self, user.id, &event, &user.threads);
                 let actions = user.rules.actions(user.id, &parsed, &around).to_vec();
-                if Outcome::of(&actions).notify {
+                let outcome = Outcome::of(&actions);
+                if outcome.notify && (outcome.highlight || !wanted.highlights) && found.len() < wanted.limit {
                     let read = event.header.place <= marks.of(event.header.thread);
                     found.push(Notified { event, actions, read });
                 }

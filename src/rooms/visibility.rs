@@ -71,9 +71,9 @@ pub struct Viewer {
     left: Option<Place>,
     visibility_key: Option<u32>,
     member_key: Option<u32>,
-    memo: HashMap<NodeId, (Visibility, Membership)>,
     /// Whom the user ignores.
     ignored: Arc<BTreeSet<OwnedUserId>>,
+    memo: HashMap<NodeId, (Visibility, Membership)>,
 }
 
 impl Room {
@@ -92,8 +92,8 @@ impl Room {
             left: None,
             visibility_key: self.visibility_key()?,
             member_key,
-            memo: HashMap::new(),
             ignored: Arc::default(),
+            memo: HashMap::new(),
         };
         if let Some(entry) = entry
             && membership != Membership::Join
@@ -119,19 +119,13 @@ impl Room {
 }
 
 impl Viewer {
-    /// Who looks.
-    pub fn user(&self) -> &UserId {
-        &self.user
+    /// The same user, who ignores these: nothing that they say is shown beside what is asked for.
+    pub fn ignoring(self, ignored: Arc<BTreeSet<OwnedUserId>>) -> Self {
+        Self { ignored, ..self }
     }
 
-    /// Says whom the user ignores: what they did is not bundled with other events. Their own events are the caller's to
-    /// leave out ([`Self::ignores`]).
-    pub fn ignoring(mut self, users: Arc<BTreeSet<OwnedUserId>>) -> Self {
-        self.ignored = users;
-        self
-    }
-
-    /// Whether an event is of somebody whom the user ignores; state counts all the same.
+    /// Whether the user ignores the sender of an event. State is shown whoever set it (client-server API, "Ignoring
+    /// Users").
     pub fn ignores(&self, event: &Event) -> bool {
         event.pdu.state_key().is_none() && self.ignored.contains(event.pdu.sender())
     }
@@ -139,6 +133,11 @@ impl Viewer {
     /// Whom the user ignores.
     pub fn ignored(&self) -> Arc<BTreeSet<OwnedUserId>> {
         self.ignored.clone()
+    }
+
+    /// Who looks.
+    pub fn user(&self) -> &UserId {
+        &self.user
     }
 
     /// The user's current membership.

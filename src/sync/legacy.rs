@@ -131,7 +131,7 @@ impl SyncEngine {
         room: &Room,
         limit: usize,
     ) -> Result<Value, Error> {
-        let mut viewer = room.viewer(user.id())?;
+        let mut viewer = room.viewer(user.id())?.ignoring(user.ignored_users()?);
         let membership = viewer.membership();
         let until = match (membership, viewer.left()) {
             (Membership::Join, _) => Place::END,

@@ -207,19 +207,36 @@ pub(crate) fn carry_over(tx: &mut Tx<'_>, key: EntityKey, old: &RoomId, new: &Ro
     if read_value(tx, key, Some(new), TAG)?.is_none()
         && let Some(tags) = read_value(tx, key, Some(old), TAG)?
     {
-        put_value(tx, key, Some(new), TAG, Some(&tags))?;
+        put_if_it_fits(tx, key, Some(new), TAG, &tags)?;
     }
     if let Some(mut direct) = read_value(tx, key, None, DIRECT)?
         && add_direct(&mut direct, old, new)
     {
-        put_value(tx, key, None, DIRECT, Some(&direct))?;
+        put_if_it_fits(tx, key, None, DIRECT, &direct)?;
     }
     if let Some(mut rules) = read_value(tx, key, None, PUSH_RULES)?
         && add_rules(&mut rules, old, new)
     {
-        put_value(tx, key, None, PUSH_RULES, Some(&rules))?;
+        put_if_it_fits(tx, key, None, PUSH_RULES, &rules)?;
     }
     Ok(())
+}
+
+/// What has grown too large stays as it is: the join that brings it along must not fail for it.
+fn put_if_it_fits(
+    tx: &mut Tx<'_>,
+    key: EntityKey,
+    room: Option<&RoomId>,
+    kind: &str,
+    content: &Value,
+) -> Result<()> {
+    match put_value(tx, key, room, kind, Some(content)) {
+        Err(error @ (Error::TooLarge(_) | Error::InvalidParam(_))) => {
+            tracing::warn!(%error, kind, "settings of a room are not carried over to the one that replaces it");
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 fn add_direct(direct: &mut Value, old: &RoomId, new: &RoomId) -> bool {
@@ -404,7 +421,7 @@ fn event(kind: &str, value: &[u8]) -> Option<AccountData> {
     })
 }
 
-fn decode(value: &[u8]) -> Option<(Position, &str)> {
+pub(crate) fn decode(value: &[u8]) -> Option<(Position, &str)> {
     let (&tag, rest) = value.split_first()?;
     let (position, text) = rest.split_first_chunk::<8>()?;
     if tag != VALUE_V1 {

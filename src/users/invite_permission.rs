@@ -8,6 +8,8 @@ use crate::user::User;
 
 /// The type of the account data in which a user takes no invitations.
 const PERMISSION: &str = "m.invite_permission_config";
+/// The same under the name that it had while MSC4380 was open.
+const PERMISSION_UNSTABLE: &str = "org.matrix.msc4380.invite_permission_config";
 /// The type of the account data with lists of users and servers.
 const LISTS: &str = "org.matrix.msc4155.invite_permission_config";
 
@@ -27,7 +29,7 @@ pub enum InviteVerdict {
     Block,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Permission {
     default_action: Option<String>,
 }
@@ -70,11 +72,14 @@ impl Lists {
 impl User {
     /// What becomes of an invitation by `inviter`. Settings that make no sense forbid nothing.
     pub fn invite_verdict(&self, inviter: &UserId) -> Result<InviteVerdict> {
-        if let Some(permission) = self.account_data(None, PERMISSION)? {
-            let permission: Permission = serde_json::from_str(permission.get()).unwrap_or_default();
-            if permission.default_action.as_deref() == Some("block") {
-                return Ok(InviteVerdict::Block);
-            }
+        // Where both are set the name of the specification decides.
+        let permission = match self.account_data(None, PERMISSION)? {
+            Some(permission) => Some(permission),
+            None => self.account_data(None, PERMISSION_UNSTABLE)?,
+        };
+        let permission = permission.and_then(|raw| serde_json::from_str::<Permission>(raw.get()).ok());
+        if permission.is_some_and(|permission| permission.default_action.as_deref() == Some("block")) {
+            return Ok(InviteVerdict::Block);
         }
         let lists = self.account_data(None, LISTS)?;
         let lists = lists.and_then(|lists| serde_json::from_str::<Lists>(lists.get()).ok());

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use hearth_events::push::Rules;
-use hearth_storage::{EntityKey, Position};
+use hearth_storage::{EntityKey, Family, Position};
+use serde_json::value::RawValue;
 
-use crate::data::PUSH_RULES;
+use crate::data::{self, PUSH_RULES};
 use crate::error::Result;
+use crate::keys;
 use crate::user::User;
 
 /// Whose rules are kept in memory: those who are active. A set takes some 10 kB.
@@ -24,18 +26,21 @@ impl Default for RulesCache {
 impl User {
     /// The user's push rules, with the defaults.
     pub fn rules(&self) -> Result<Arc<Rules>> {
-        let stored = self.now().account_data(None, PUSH_RULES)?;
-        let position = stored.as_ref().map_or(0, |data| data.position);
+        let stored = self
+            .users
+            .log
+            .engine()
+            .get(Family::UserData, &keys::data(self.key, "", PUSH_RULES))?;
+        let stored = stored.as_deref().and_then(data::decode);
+        let position = stored.map_or(0, |(position, _)| position);
         let cache = &self.users.push_rules.0;
         if let Some((known, rules)) = cache.get(&self.key)
             && known == position
         {
             return Ok(rules);
         }
-        let content = stored
-            .as_ref()
-            .filter(|data| !data.deleted)
-            .map(|data| &*data.content);
+        // No text is what was deleted.
+        let content = stored.and_then(|(_, text)| serde_json::from_str::<&RawValue>(text).ok());
         let rules = Arc::new(Rules::of_content(content, &self.id));
         cache.insert(self.key, (position, rules.clone()));
         Ok(rules)

@@ -119,6 +119,11 @@ pub struct RoomEntry {
 }
 
 impl RoomEntry {
+    /// Whether this is an invitation by another server to a room that was not here: no room has its event.
+    pub fn is_invited_from_outside(&self) -> bool {
+        self.membership == Membership::Invite && self.anchor == 0 && !self.forgotten
+    }
+
     /// The shard of the room's position.
     pub fn shard(&self) -> ShardId {
         ShardId(self.room_shard)

@@ -211,6 +211,48 @@ async fn push_rules() {
     )
     .await
     .refused(404, "M_NOT_FOUND");
+    // A rule that is there moves, also behind the last one.
+    let room = format!("{all}global/room");
+    for (id, place) in [
+        ("!a", ""),
+        ("!b", ""),
+        ("!b", "?after=!a"),
+        ("!b", "?before=!a"),
+        ("!b", "?after=!a"),
+    ] {
+        put(&format!("{room}/{id}{place}"), json!({ "actions": [] }))
+            .await
+            .ok();
+    }
+    let listed = server.get(&format!("{room}/"), &alice).await.ok();
+    let ids: Vec<&str> = listed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule["rule_id"].as_str())
+        .collect();
+    assert_eq!(ids, ["!a", "!b", "!foo:example.com"]);
+    put(&format!("{room}/!c"), json!({ "actions": ["shout"] }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    put(&format!("{rule}/actions"), json!({ "actions": [{ "shout": 1 }] }))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    server
+        .get(&format!("{all}global/wrong/"), &alice)
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    for path in [
+        "device/x/room/!a",
+        "other/",
+        "global/room",
+        "global/room/!a/other",
+    ] {
+        server
+            .get(&format!("{all}{path}"), &alice)
+            .await
+            .refused(400, "M_UNRECOGNIZED");
+    }
     put(&format!("{all}global/wrong/c"), json!({ "actions": [] }))
         .await
         .refused(400, "M_INVALID_PARAM");

@@ -189,12 +189,12 @@ fn stored_rules_get_new_defaults_and_nothing_breaks_them() {
         json!({"room": [{}]}),
     ] {
         assert_eq!(
-            ruleset(Some(global), user).override_.len(),
-            default_ruleset(user).override_.len()
+            ruleset(Some(global), user).of(Kind::Override).len(),
+            default_ruleset(user).of(Kind::Override).len()
         );
     }
     let order: Vec<_> = default_ruleset(user)
-        .underride
+        .of(Kind::Underride)
         .iter()
         .map(|rule| rule.rule_id.clone())
         .collect();
@@ -212,8 +212,7 @@ fn threads_notify_by_subscription_where_the_rules_are_switched_on() {
         let mut set = default_ruleset(user);
         for rule in ["unsubscribed_thread", "subscribed_thread"] {
             let rule = format!(".io.element.msc4306.rule.{rule}");
-            set.set_enabled(ruma::push::RuleKind::PostContent, &rule, true)
-                .unwrap();
+            set.get_mut(Kind::PostContent, &rule).unwrap().enabled = true;
         }
         Rules::new(set, user)
     };
@@ -238,18 +237,77 @@ fn threads_notify_by_subscription_where_the_rules_are_switched_on() {
     }
     // A muted room does not mute a thread that the user wants to hear of.
     let mut set = on().set;
-    set.insert(
-        ruma::push::NewPushRule::Room(ruma::push::NewSimplePushRule::new(
-            ruma::room_id!("!r:s").to_owned(),
-            Vec::new(),
-        )),
-        None,
-        None,
-    )
-    .unwrap();
+    set.insert(Kind::Room, Rule::new("!r:s", Vec::new()), None, None)
+        .unwrap();
     let muted = Rules::new(set, user);
     for (thread, expected) in [(None, false), (Some(true), true)] {
         let room = Room { thread, ..ROOM };
         assert_eq!(muted.outcome(user, &event(plain.clone()), &room).notify, expected);
     }
+}
+
+#[test]
+fn actions_of_older_versions_do_nothing() {
+    for actions in [json!(["dont_notify"]), json!(["coalesce"]), json!([])] {
+        let rule = json!({"rule_id": "!r:s", "default": false, "enabled": true, "actions": actions});
+        let rules = rules(json!({"room": [rule]}));
+        let outcome = rules.outcome(user_id!("@ann:s"), &event(json!({"body": "hi"})), &ROOM);
+        assert_eq!(outcome, Outcome::default(), "{actions}");
+    }
+}
+
+#[test]
+fn the_default_rules_are_those_of_the_specification() {
+    let user = user_id!("@ann:s");
+    let rules = default_ruleset(user);
+    let ids = |kind: Kind| -> Vec<String> {
+        let rules = rules.of(kind).iter();
+        rules.map(|rule| rule.rule_id.clone()).collect()
+    };
+    assert_eq!(
+        ids(Kind::Override),
+        [
+            ".m.rule.master",
+            ".m.rule.suppress_notices",
+            ".m.rule.invite_for_me",
+            ".m.rule.member_event",
+            ".m.rule.is_user_mention",
+            ".m.rule.is_room_mention",
+            ".m.rule.tombstone",
+            ".m.rule.reaction",
+            ".m.rule.room.server_acl",
+            ".m.rule.suppress_edits",
+            ".org.matrix.msc3930.rule.poll_response",
+        ]
+    );
+    assert_eq!(
+        ids(Kind::Underride)[..5],
+        [
+            ".m.rule.call",
+            ".m.rule.encrypted_room_one_to_one",
+            ".m.rule.room_one_to_one",
+            ".m.rule.message",
+            ".m.rule.encrypted",
+        ]
+    );
+    let json = |kind: Kind, id: &str| serde_json::to_value(rules.get(kind, id).unwrap()).unwrap();
+    assert_eq!(
+        json(Kind::Override, ".m.rule.is_room_mention"),
+        json!({
+            "rule_id": ".m.rule.is_room_mention", "default": true, "enabled": true,
+            "conditions": [
+                {"kind": "event_property_is", "key": "content.m\\.mentions.room", "value": true},
+                {"kind": "sender_notification_permission", "key": "room"},
+            ],
+            "actions": ["notify", {"set_tweak": "highlight"}],
+        })
+    );
+    assert_eq!(
+        json(Kind::Override, ".m.rule.master"),
+        json!({"rule_id": ".m.rule.master", "default": true, "enabled": false, "conditions": [], "actions": []})
+    );
+    assert_eq!(
+        json(Kind::Underride, ".m.rule.room_one_to_one")["conditions"][0],
+        json!({"kind": "room_member_count", "is": "2"})
+    );
 }

@@ -9,7 +9,7 @@ pub const DOC: FamilyDoc = FamilyDoc {
     key: "user entity · app id, 0 · pushkey, 0 · position u64 · shard u16 · index u16",
     value: "tag 1 · JSON (user, event and actions, time)",
     writer: "the push duty, with its cursor; removed by the sender",
-    growth: "a row a notification of a pusher until it is sent; those of a day ago are dropped",
+    growth: "a row a notification of a pusher until it is sent; of those that gather, one a room is kept, and none of a day ago",
     profile: Profile::Queue,
 };
 

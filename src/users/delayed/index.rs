@@ -102,6 +102,13 @@ impl Index {
         }
     }
 
+    /// The users who have some that were done before a time.
+    pub(super) fn done_before(&self, before: u64) -> Vec<EntityKey> {
+        let old = |own: &Own| own.done.first().is_some_and(|(ts, _)| *ts < before);
+        let users = self.users.iter().filter(|(_, own)| old(own));
+        users.map(|(user, _)| *user).collect()
+    }
+
     /// Forgets those of a user that were done before a time, or are more than `most`; their ids.
     pub(super) fn prune(&mut self, user: EntityKey, before: u64, most: usize) -> Vec<String> {
         let mut gone = Vec::new();

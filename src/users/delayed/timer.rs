@@ -8,11 +8,15 @@ use hearth_core::{Shutdown, tasks};
 use hearth_storage::schema::delayed_event::DelayedEventKey;
 use hearth_storage::{Family, record};
 
-use super::{DelayedEvent, DelayedEvents, DelayedSender};
+use super::{DONE_KEPT_MS, DONE_KEPT_PER_USER_MAX, DelayedEvent, DelayedEvents, DelayedSender};
 use crate::error::{Error, Result};
+use crate::keys;
 
 /// The longest sleep: the machine's clock may be set meanwhile.
 const SLEEP_MAX_MS: u64 = 60_000;
+
+/// So often what is no longer to be known of is forgotten, also of users who send nothing more.
+const SWEEP_MS: u64 = 60 * 60 * 1000;
 
 /// How long an event is put off that failed for a reason of the server's own.
 const RETRY_MS: u64 = 30_000;
@@ -48,10 +52,17 @@ impl DelayedEvents {
     }
 
     async fn run(self: &Arc<Self>, shutdown: &Shutdown) {
+        let mut swept = 0;
         while !shutdown.is_triggered() {
             // Registered before the index is read, so that no news is missed.
             let news = self.news.notified();
             let now = self.clock.now_ms();
+            if now >= swept + SWEEP_MS {
+                swept = now;
+                if let Err(error) = self.sweep(now).await {
+                    tracing::warn!(%error, "delayed events that are done could not be forgotten");
+                }
+            }
             let next = self.index.lock().next();
             let wait = match next {
                 Some((due, id)) if due <= now => {
@@ -77,6 +88,23 @@ impl DelayedEvents {
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
         }
+    }
+
+    /// Forgets what was done before the time for which that is known.
+    pub(super) async fn sweep(&self, now: u64) -> Result<()> {
+        let before = now.saturating_sub(DONE_KEPT_MS);
+        let users = self.index.lock().done_before(before);
+        for user in users {
+            self.lanes
+                .write(user.slot, |tx| {
+                    for old in self.index.lock().prune(user, before, DONE_KEPT_PER_USER_MAX) {
+                        tx.delete(Family::DelayedEvent, keys::delayed_event(user, &old));
+                    }
+                    Ok(())
+                })
+                .await?;
+        }
+        Ok(())
     }
 
     async fn fire(&self, id: &str) {

@@ -10,5 +10,6 @@ use crate::extract::{Auth, Json};
 pub async fn get_delayed_events(auth: Auth) -> Result<Json<Value>> {
     let events = auth.handle.delayed_events()?;
     let shown: Vec<Value> = events.iter().map(shown::event).collect();
-    Ok(Json(json!({ "delayed_events": shown })))
+    // Clients know the list by either name.
+    Ok(Json(json!({ "scheduled": shown, "delayed_events": shown })))
 }

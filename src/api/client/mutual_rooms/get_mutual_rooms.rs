@@ -20,6 +20,8 @@ const PAGE_ROOMS: usize = 100;
 #[derive(Deserialize)]
 pub struct Asked {
     user_id: OwnedUserId,
+    /// MSC2666 has it as `batch_token`, and `next_batch` as `next_batch_token`.
+    #[serde(alias = "batch_token")]
     from: Option<OwnedRoomId>,
 }
 
@@ -50,6 +52,7 @@ pub async fn get_mutual_rooms(
     let mut answer = json!({ "joined": joined, "count": count });
     if page.next().is_some() {
         answer["next_batch"] = json!(joined.last());
+        answer["next_batch_token"] = json!(joined.last());
     }
     Ok(Json(answer))
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_events::push::Outcome;
-use hearth_rooms::{Notified, Rendering, Room};
+use hearth_rooms::{Notified, NotifiedWanted, Place, Rendering, Room};
 use hearth_users::Membership;
+use ruma::OwnedEventId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
 
 /// How many events are looked at in a room, and in all rooms together: the list is a summary of the recent past.
-const LOOKED_AT_IN_ROOM_MAX: usize = 500;
+const LOOKED_AT_IN_ROOM_MAX: usize = 5_000;
 const LOOKED_AT_MAX: usize = 20_000;
 
 #[derive(Deserialize)]
@@ -30,8 +30,8 @@ pub struct Options {
     only: Option<String>,
 }
 
-/// A place in the list: the time and id of the last notification shown.
-type Mark = (u64, String);
+/// A place in the list: the time and id of a notification.
+type Mark = (u64, OwnedEventId);
 
 /// The events that the user was notified of, newest first.
 ///
@@ -42,29 +42,34 @@ pub async fn get_notifications(
     auth: Auth,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    let from = options.from.as_deref().map(mark).transpose()?;
     let limit = options.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
-    let highlights = options.only.as_deref() == Some("highlight");
+    let wanted = NotifiedWanted {
+        before: options.from.as_deref().map(mark).transpose()?,
+        highlights: options.only.as_deref() == Some("highlight"),
+        // One more says whether there is another page.
+        limit: limit + 1,
+    };
     let mut found: Vec<(Mark, Room, Notified)> = Vec::new();
-    let entries = auth.handle.rooms(&[Membership::Join])?;
-    let looked_at = (LOOKED_AT_MAX / entries.len().max(1)).clamp(1, LOOKED_AT_IN_ROOM_MAX);
-    for entry in entries {
-        let Some(room) = app.rooms.get(&entry.room_id)? else {
-            continue;
-        };
+    let mut left = LOOKED_AT_MAX;
+    for (newest, room) in rooms_by_time(&app, &auth)? {
+        // What is in all rooms that follow is older than what the page has.
+        if left == 0 || found.get(limit).is_some_and(|((ts, _), ..)| *ts > newest) {
+            break;
+        }
         let Some(user) = room.unread_user(&auth.handle)? else {
             continue;
         };
-        for notified in room.notified(&user, looked_at)? {
+        let mut budget = left.min(LOOKED_AT_IN_ROOM_MAX);
+        left -= budget;
+        for notified in room.notified(&user, &wanted, &mut budget)? {
             let pdu = &notified.event.pdu;
-            let at = (pdu.origin_server_ts(), pdu.event_id.to_string());
-            let wanted = !highlights || Outcome::of(&notified.actions).highlight;
-            if wanted && from.as_ref().is_none_or(|from| at < *from) {
-                found.push((at, room.clone(), notified));
-            }
+            let at = (pdu.origin_server_ts(), pdu.event_id.clone());
+            found.push((at, room.clone(), notified));
         }
+        left += budget;
+        found.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+        found.truncate(limit + 1);
     }
-    found.sort_unstable_by(|one, other| other.0.cmp(&one.0));
     let more = found.len() > limit;
     found.truncate(limit);
     let mut answer = json!({});
@@ -79,16 +84,34 @@ pub async fn get_notifications(
     Ok(Json(answer))
 }
 
+/// The rooms that the user is in, with the times of their newest events, newest first.
+fn rooms_by_time(app: &App, auth: &Auth) -> Result<Vec<(u64, Room)>> {
+    let mut rooms = Vec::new();
+    for entry in auth.handle.rooms(&[Membership::Join])? {
+        if let Some(room) = app.rooms.get(&entry.room_id)? {
+            let newest = room.event_at(Place {
+                anchor: room.view().last_n,
+                offset: 0,
+            })?;
+            rooms.push((newest.map_or(0, |event| event.pdu.origin_server_ts()), room));
+        }
+    }
+    rooms.sort_unstable_by_key(|(newest, _)| std::cmp::Reverse(*newest));
+    Ok(rooms)
+}
+
 fn notification(auth: &Auth, ts: u64, room: &Room, notified: &Notified) -> Result<Value> {
     let rendering = Rendering {
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()
     };
-    let mut viewer = room.viewer(&auth.user)?;
+    let mut viewer = room.viewer(&auth.user)?.ignoring(auth.handle.ignored_users()?);
     let event = room.render(&notified.event, &mut viewer, &rendering)?;
     Ok(json!({
         "actions": notified.actions,
         "event": event,
+        // Rules are the same for all of a user's devices.
+        "profile_tag": "",
         "read": notified.read,
         "room_id": room.id(),
         "ts": ts,
@@ -97,6 +120,6 @@ fn notification(auth: &Auth, ts: u64, room: &Room, notified: &Notified) -> Resul
 
 fn mark(token: &str) -> Result<Mark, MatrixError> {
     let parts = token.split_once('_');
-    let mark = parts.and_then(|(ts, id)| Some((ts.parse().ok()?, id.to_owned())));
+    let mark = parts.and_then(|(ts, id)| Some((ts.parse().ok()?, OwnedEventId::try_from(id).ok()?)));
     mark.ok_or_else(|| MatrixError::invalid_param("from is no token of this endpoint"))
 }

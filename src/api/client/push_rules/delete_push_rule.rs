@@ -1,7 +1,5 @@
 //! DELETE /_matrix/client/v3/pushrules/global/{kind}/{ruleId} — Client-Server API, "Push rules: API".
 
-use hearth_core::error::MatrixError;
-use ruma::push::RemovePushRuleError;
 use serde_json::{Value, json};
 
 use super::rules;
@@ -15,10 +13,7 @@ pub async fn delete_push_rule(
 ) -> Result<Json<Value>> {
     let kind = rules::kind(&kind)?;
     rules::change(&auth.handle, |rules| {
-        rules.remove(kind, &rule_id).map_err(|error| match error {
-            RemovePushRuleError::NotFound => rules::no_such_rule(&rule_id),
-            error => MatrixError::invalid_param(error.to_string()),
-        })
+        rules.remove(kind, &rule_id).map_err(rules::refused)
     })
     .await?;
     Ok(Json(json!({})))

@@ -13,6 +13,6 @@ pub async fn get_push_rule_actions(
 ) -> Result<Json<Value>> {
     let rules = rules::load(&auth.handle)?;
     Ok(Json(
-        json!({ "actions": rules::find(&rules, &kind, &rule_id)?.actions() }),
+        json!({ "actions": rules::find(&rules.set, &kind, &rule_id)?.actions }),
     ))
 }

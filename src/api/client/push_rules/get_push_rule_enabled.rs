@@ -13,6 +13,6 @@ pub async fn get_push_rule_enabled(
 ) -> Result<Json<Value>> {
     let rules = rules::load(&auth.handle)?;
     Ok(Json(
-        json!({ "enabled": rules::find(&rules, &kind, &rule_id)?.enabled() }),
+        json!({ "enabled": rules::find(&rules.set, &kind, &rule_id)?.enabled }),
     ))
 }

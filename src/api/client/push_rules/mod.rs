@@ -6,6 +6,7 @@ pub mod get_push_rule;
 pub mod get_push_rule_actions;
 pub mod get_push_rule_enabled;
 pub mod get_push_rules;
+pub mod no_such_place;
 pub mod put_push_rule;
 pub mod put_push_rule_actions;
 pub mod put_push_rule_enabled;
@@ -29,7 +30,17 @@ pub fn routes() -> Routes {
         .v3("/pushrules/", get(get_push_rules::get_push_rules))
         .v3("/pushrules/global", get(get_push_rules::get_global_push_rules))
         .v3("/pushrules/global/", get(get_push_rules::get_global_push_rules))
+        .v3(
+            "/pushrules/global/{kind}/",
+            get(get_push_rules::get_push_rules_of_kind).put(no_such_place::no_such_place),
+        )
         .v3("/pushrules/global/{kind}/{ruleId}", rule)
         .v3("/pushrules/global/{kind}/{ruleId}/enabled", enabled)
         .v3("/pushrules/global/{kind}/{ruleId}/actions", actions)
+        .v3(
+            "/pushrules/{*rest}",
+            get(no_such_place::no_such_place)
+                .put(no_such_place::no_such_place)
+                .delete(no_such_place::no_such_place),
+        )
 }

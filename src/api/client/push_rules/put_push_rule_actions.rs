@@ -21,10 +21,10 @@ pub async fn put_push_rule_actions(
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
     let kind = rules::kind(&kind)?;
+    super::put_push_rule::check_actions(&body.actions)?;
     rules::change(&auth.handle, |rules| {
-        rules
-            .set_actions(kind, &rule_id, body.actions)
-            .map_err(|_| rules::no_such_rule(&rule_id))
+        rules.get_mut(kind, &rule_id).map_err(rules::refused)?.actions = body.actions;
+        Ok(())
     })
     .await?;
     Ok(Json(json!({})))

@@ -21,9 +21,8 @@ pub async fn put_push_rule_enabled(
 ) -> Result<Json<Value>> {
     let kind = rules::kind(&kind)?;
     rules::change(&auth.handle, |rules| {
-        rules
-            .set_enabled(kind, &rule_id, body.enabled)
-            .map_err(|_| rules::no_such_rule(&rule_id))
+        rules.get_mut(kind, &rule_id).map_err(rules::refused)?.enabled = body.enabled;
+        Ok(())
     })
     .await?;
     Ok(Json(json!({})))

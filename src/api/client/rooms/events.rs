@@ -23,34 +23,6 @@ pub(crate) fn check_content(room: &Room, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// How many relations are followed from an event to the root of its thread.
-const THREAD_HOPS_MAX: usize = 4;
-
-/// Whether a receipt of a thread may name an event: every event may stand in the main timeline's, the root of a thread
-/// and what relates to it, through others too, in that thread's.
-pub(crate) fn belongs_to_thread(room: &Room, event_id: &EventId, thread: &str) -> Result<bool> {
-    if thread == "main" || event_id == thread {
-        return Ok(true);
-    }
-    let Some(mut event) = room.shown_event(event_id)? else {
-        // That the event is missing is for others to say.
-        return Ok(true);
-    };
-    for _ in 0..THREAD_HOPS_MAX {
-        let Some(relation) = Relation::of_content(event.pdu.content()) else {
-            return Ok(false);
-        };
-        if relation.event_id == thread {
-            return Ok(true);
-        }
-        let Some(parent) = room.shown_event(&relation.event_id)? else {
-            return Ok(false);
-        };
-        event = parent;
-    }
-    Ok(false)
-}
-
 /// The room that a tombstone names in its content.
 pub(crate) fn replacement(content: &[u8]) -> Option<String> {
     #[derive(Deserialize)]

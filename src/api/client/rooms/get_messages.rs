@@ -72,7 +72,11 @@ pub async fn get_messages(
         (to, bound) => to.or(bound),
     };
     let limit = tokens::limit(options.limit.or(filter.limit), 10, LIMIT_MAX);
-    let keep = |event: &Event| filter.has_event(event);
+    let ignored = auth.handle.ignored_users()?;
+    let keep = |event: &Event| {
+        let is_ignored = event.pdu.state_key().is_none() && ignored.contains(event.pdu.sender());
+        filter.has_event(event) && !is_ignored
+    };
     let page = match backward && room.is_resident() {
         true => {
             room.page_with_history(from, to, limit, &mut reading.viewer, &keep)
@@ -80,11 +84,7 @@ pub async fn get_messages(
         }
         false => room.page(from, to, backward, limit, &mut reading.viewer, &keep)?,
     };
-    let events: Vec<_> = page
-        .events
-        .into_iter()
-        .filter(|event| !reading.viewer.ignores(event))
-        .collect();
+    let events = page.events;
     let rendering = Rendering {
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()

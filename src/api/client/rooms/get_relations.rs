@@ -35,6 +35,15 @@ pub struct Options {
     limit: Option<u64>,
     #[serde(default)]
     recurse: bool,
+    /// The name that it has in MSC3981.
+    #[serde(default, rename = "org.matrix.msc3981.recurse")]
+    recurse_unstable: bool,
+}
+
+impl Options {
+    fn recurse(&self) -> bool {
+        self.recurse || self.recurse_unstable
+    }
 }
 
 #[derive(Default)]
@@ -115,7 +124,7 @@ fn find(
         .transpose()?;
     let span = Span { from, to, backward };
     let viewer = &mut reading.viewer;
-    let (events, next) = match options.recurse {
+    let (events, next) = match options.recurse() {
         true => recursive_page(&room, viewer, parent.short, wanted, &span, limit)?,
         false => page(&room, viewer, parent.short, wanted, &span, limit)?,
     };
@@ -131,7 +140,7 @@ fn find(
     if let Some(from) = &options.from {
         answer["prev_batch"] = json!(from);
     }
-    if options.recurse {
+    if options.recurse() {
         answer["recursion_depth"] = json!(DEPTH_MAX);
     }
     Ok(Json(answer))

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_rooms::Rendering;
+use hearth_rooms::{Event, Rendering};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::tokens;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::extract::{Auth, Json, Path, Query};
 
 /// The most threads of one page.
@@ -67,7 +67,15 @@ pub async fn get_threads(
                 next = before;
                 break 'pages;
             }
-            roots.push(root);
+            roots.push(match reading.viewer.ignores(&root) {
+                false => root,
+                // Who ignores the sender still has the thread, as a client that puts it together itself would.
+                true => Arc::new(Event {
+                    pdu: hearth_events::redact(room.rules(), &root.pdu)
+                        .map_err(|error| ApiError::internal(&error))?,
+                    ..Event::clone(&root)
+                }),
+            });
             before = Some(thread.place);
         }
         if threads.len() < LIMIT_MAX {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_rooms::ReceiptKind;
 use ruma::{OwnedEventId, OwnedRoomId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -16,7 +16,13 @@ use crate::extract::{Auth, Json, OptionalJson, Path};
 
 #[derive(Default, Deserialize)]
 pub struct Body {
+    #[serde(default, deserialize_with = "present")]
     thread_id: Option<Value>,
+}
+
+/// A field that is there, also where it is null.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
 /// Says how far the user has read.
@@ -43,11 +49,6 @@ pub async fn post_receipt(
     }
     let kind = ReceiptKind::from_word(&kind)
         .ok_or_else(|| MatrixError::invalid_param(format!("There are no receipts of type {kind:?}")))?;
-    if let Some(thread) = &thread
-        && !super::events::belongs_to_thread(&room, &event_id, thread)?
-    {
-        return Err(MatrixError::invalid_param("The event is not in the thread that thread_id names").into());
-    }
     room.set_receipt(&auth.user, kind, thread.as_deref(), &event_id)
         .await?;
     Ok(Json(json!({})))

@@ -1,7 +1,7 @@
 //! POST /_matrix/client/v3/search — Client-Server API, "Server Side Search". Where search is switched off the endpoint
 //! does not exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -106,12 +106,13 @@ pub async fn post_search(
         return Ok(Json(json!({ "search_categories": {} })));
     };
     let from = options.next_batch.as_deref().map(Token::parse).transpose()?;
-    let found = search_rooms(search, &auth, &asked, from).await?;
+    let found = search_rooms(&app, search, &auth, &asked, from).await?;
     let answer = render(&app, &auth, &asked, &found)?;
     Ok(Json(json!({ "search_categories": { "room_events": answer } })))
 }
 
 async fn search_rooms(
+    app: &App,
     search: &Arc<Search>,
     auth: &Auth,
     asked: &RoomEvents,
@@ -126,7 +127,7 @@ async fn search_rooms(
         user: auth.user.clone(),
         words: words(&asked.search_term),
         fields: fields(asked.keys.as_deref(), &filter),
-        rooms: rooms(auth, &filter)?,
+        rooms: rooms(app, auth, &filter)?,
         senders: filter.senders.clone(),
         not_senders,
         order: asked.order_by.unwrap_or_default(),
@@ -137,14 +138,31 @@ async fn search_rooms(
     Ok(search.find(criteria).await?)
 }
 
-/// The rooms that the user is or was in, as far as they are asked for.
-fn rooms(auth: &Auth, filter: &EventFilter) -> Result<Vec<OwnedRoomId>> {
+/// The rooms that the user is or was in, as far as they are asked for: who asks for a room means also those that it
+/// replaced, whose conversation goes on in it.
+fn rooms(app: &App, auth: &Auth, filter: &EventFilter) -> Result<Vec<OwnedRoomId>> {
     let entries = auth.handle.rooms(&[])?.into_iter();
     let seen = entries.filter(|entry| entry.membership == Membership::Join || entry.was_joined);
-    Ok(seen
-        .map(|entry| entry.room_id)
-        .filter(|room| filter.has_room(room))
-        .collect())
+    let seen: BTreeSet<OwnedRoomId> = seen.map(|entry| entry.room_id).collect();
+    let asked = seen.iter().filter(|room| filter.has_room(room)).cloned();
+    let mut found: BTreeSet<OwnedRoomId> = asked.collect();
+    let mut replaced = match &filter.rooms {
+        Some(_) => found.iter().cloned().collect(),
+        None => Vec::new(),
+    };
+    while let Some(id) = replaced.pop()
+        && found.len() < seen.len()
+    {
+        let room = app.rooms.get(&id)?;
+        let before = room.and_then(|room| room.create_info().predecessor.clone());
+        let wanted = before.filter(|id| seen.contains(id) && !filter.not_rooms.contains(id));
+        if let Some(id) = wanted
+            && found.insert(id.clone())
+        {
+            replaced.push(id);
+        }
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// Where is searched: the keys that are asked for, of event types that pass the filter.

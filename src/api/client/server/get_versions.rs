@@ -12,23 +12,37 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 9] = [
+const UNSTABLE_FEATURES: [&str; 17] = [
+    // Presence `busy`.
+    "org.matrix.msc3026.busy_presence",
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
     // Dehydrated devices.
     "org.matrix.msc3814",
     // Filters of `/messages` by relation.
     "org.matrix.msc3874",
+    // Settings of a device for its notifications, which go with it.
+    "org.matrix.msc3890",
+    // Relations of relations.
+    "org.matrix.msc3981",
     // Delayed events.
     "org.matrix.msc4140",
     // Lists of who may invite.
     "org.matrix.msc4155",
     // Web Push.
     "org.matrix.msc4174",
+    // The state after a timeline, in `/sync`.
+    "org.matrix.msc4222",
     // Thread subscriptions, with their extension of sliding sync (MSC4308).
     "org.matrix.msc4306",
+    // Users who take no invitations, under both names.
+    "org.matrix.msc4380",
+    "org.matrix.msc4380.stable",
     // Sliding sync (MSC4186) under its unstable path.
     "org.matrix.simplified_msc3575",
+    // Rooms shared with another user, under both names.
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // Profile fields of any name, as a flag that clients older than v1.16 look for.
     "uk.tcpip.msc4133.stable",
 ];

@@ -42,6 +42,7 @@ mod federation_policy;
 mod federation_random;
 mod guests;
 mod history;
+mod ignored;
 mod membership;
 mod network;
 mod owned_state;

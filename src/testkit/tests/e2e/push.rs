@@ -100,6 +100,8 @@ async fn default_rules(server: &TestServer) {
         .unwrap();
     let all = alice.get("/pushrules/").await.ok();
     assert_eq!(rules["content"], all);
+    let path = format!("/user/{}/account_data/m.push_rules", encode(&alice.user_id));
+    assert_eq!(alice.get(&path).await.ok(), all);
 }
 
 async fn listed_notifications(server: &TestServer) {
@@ -193,10 +195,22 @@ async fn unwanted_invitations(server: &TestServer) {
         let shown = alice.sync("timeout=0").await;
         shown["rooms"]["invite"].as_object().cloned().unwrap_or_default()
     };
+    let slid = async || {
+        let body =
+            json!({ "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 1, "required_state": [] } } });
+        let answer = alice
+            .post(
+                "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
+                body,
+            )
+            .await
+            .ok();
+        answer["rooms"].as_object().cloned().unwrap_or_default()
+    };
     let lists = "org.matrix.msc4155.invite_permission_config";
     set(lists, json!({ "ignored_users": [bob.user_id] })).await;
     invite().await.1.ok();
-    assert!(invited().await.is_empty());
+    assert!(invited().await.is_empty() && slid().await.is_empty());
     set(lists, json!({ "blocked_servers": ["hs*"] })).await;
     let (room, refused) = invite().await;
     refused.refused(403, "M_INVITE_BLOCKED");
@@ -215,10 +229,15 @@ async fn unwanted_invitations(server: &TestServer) {
     .await;
     let (room, taken) = invite().await;
     taken.ok();
-    assert!(invited().await.contains_key(&room));
+    assert!(invited().await.contains_key(&room) && slid().await.contains_key(&room));
     set("m.invite_permission_config", json!({ "default_action": "block" })).await;
     invite().await.1.refused(403, "M_INVITE_BLOCKED");
-    assert!(invited().await.is_empty());
+    assert!(invited().await.is_empty() && slid().await.is_empty());
+    set("m.invite_permission_config", json!({})).await;
+    assert!(!invited().await.is_empty());
+    let unstable = "org.matrix.msc4380.invite_permission_config";
+    set(unstable, json!({ "default_action": "block" })).await;
+    invite().await.1.refused(403, "M_INVITE_BLOCKED");
 }
 
 async fn messages_by_relation(server: &TestServer) {
@@ -245,6 +264,8 @@ async fn messages_by_relation(server: &TestServer) {
 struct Gateway {
     told: Arc<Mutex<Vec<Value>>>,
     status: Arc<AtomicU16>,
+    /// How long it takes to answer, in seconds.
+    slow: Arc<AtomicU16>,
     rejects: Arc<Mutex<Vec<String>>>,
 }
 
@@ -253,18 +274,21 @@ impl Gateway {
         let gateway = Self {
             told: Arc::default(),
             status: Arc::new(AtomicU16::new(200)),
+            slow: Arc::default(),
             rejects: Arc::default(),
         };
-        let (told, status, rejects) = (
+        let (told, status, rejects, slow) = (
             gateway.told.clone(),
             gateway.status.clone(),
             gateway.rejects.clone(),
+            gateway.slow.clone(),
         );
         let notify = post(move |body: axum::Json<Value>| async move {
             let status = StatusCode::from_u16(status.load(Ordering::SeqCst)).expect("a status");
             if status.is_success() {
                 told.lock().push(body.0["notification"].clone());
             }
+            tokio::time::sleep(Duration::from_secs(slow.load(Ordering::SeqCst).into())).await;
             (status, axum::Json(json!({ "rejected": *rejects.lock() })))
         });
         network.add(
@@ -344,6 +368,7 @@ async fn a_gateway_is_told() {
     let told = gateway.told().await;
     assert_eq!(about(&told), [(Some(quiet.as_str()), 6)]);
     assert!(told[0].get("content").is_none() && told[0].get("sender").is_none());
+    assert_eq!(told[0]["prio"], "high");
 
     gateway.rejects.lock().push("one".to_owned());
     alice.say(&room, "seven").await;
@@ -380,4 +405,116 @@ async fn nothing_is_lost_or_doubled_over_a_restart() {
     let alice = alice.on(server.endpoint());
     let third = alice.say(&one, "c").await;
     assert_eq!(about(&gateway.told().await), [(Some(third.as_str()), 4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_while_the_gateway_answers_is_told() {
+    let network = SimNetwork::new(3);
+    let server = TestServer::simulated("hs1", 4, 3, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let (one, two) = (alice.say(&room, "one").await, alice.say(&room, "two").await);
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    let read = async |event: &str| {
+        let receipt = format!("/rooms/{}/receipt/m.read/{}", encode(&room), encode(event));
+        bob.post(&receipt, json!({})).await.ok();
+    };
+    gateway.slow.store(20, Ordering::SeqCst);
+    read(&one).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    read(&two).await;
+    assert_eq!(about(&gateway.told().await), [(None, 1), (None, 0)]);
+    // Many at once are one.
+    gateway.slow.store(0, Ordering::SeqCst);
+    alice.say(&room, "three").await;
+    assert_eq!(gateway.told().await.len(), 1);
+    bob.leave(&room).await;
+    assert_eq!(
+        about(&gateway.told().await),
+        [(None, 0)],
+        "what is left is not unread"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invitation_by_another_server_is_told() {
+    let network = SimNetwork::new(4);
+    let server = TestServer::simulated("hs1", 4, 4, &network);
+    let far = TestServer::simulated("hs2", 4, 5, &network);
+    let gateway = Gateway::on(&network);
+    let (bob, carol) = (server.register("bob").await, far.register("carol").await);
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    let room = carol.room().set("name", json!("Tea")).build().await;
+    carol.invite(&room, &bob).await;
+    let told = gateway.told().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    let one = &told[0];
+    assert!(
+        one["event_id"].as_str().is_some_and(|id| id.starts_with('$')),
+        "{one}"
+    );
+    assert_eq!(
+        [
+            &one["room_id"],
+            &one["sender"],
+            &one["type"],
+            &one["room_name"],
+            &one["content"]["membership"]
+        ],
+        [
+            &json!(room),
+            &json!(carol.user_id),
+            &json!("m.room.member"),
+            &json!("Tea"),
+            &json!("invite")
+        ]
+    );
+    assert_eq!(
+        (&one["user_is_target"], &one["prio"]),
+        (&json!(true), &json!("high"))
+    );
+    // One that is taken back before the gateway answers is not told of.
+    let other = carol.room().build().await;
+    gateway.status.store(500, Ordering::SeqCst);
+    carol.invite(&other, &bob).await;
+    assert!(gateway.told().await.is_empty());
+    let kick = json!({ "user_id": bob.user_id });
+    carol.act(&other, "kick", kick).await.ok();
+    gateway.status.store(200, Ordering::SeqCst);
+    assert!(
+        about(&gateway.told().await)
+            .iter()
+            .all(|(event, _)| event.is_none())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_over_a_crash() {
+    for seed in 0..8 {
+        let network = SimNetwork::new(seed);
+        let server = TestServer::simulated("hs1", 4, seed, &network);
+        let gateway = Gateway::on(&network);
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        bob.post("/pushers/set", pusher("one")).await.ok();
+        let mut rooms = Vec::new();
+        for _ in 0..4 {
+            rooms.push(alice.room().with(&bob).build().await);
+        }
+        gateway.told().await;
+        gateway
+            .slow
+            .store(u16::try_from(seed % 3).expect("small"), Ordering::SeqCst);
+        let mut said = std::collections::BTreeSet::new();
+        for room in &rooms {
+            said.insert(alice.say(room, "acknowledged").await);
+            tokio::time::sleep(Duration::from_millis(300 * (seed % 4))).await;
+        }
+        let _server = server.crash_simulated(seed, &network);
+        let told = gateway.told().await;
+        for (event, _) in about(&told) {
+            said.remove(event.unwrap_or_default());
+        }
+        assert!(said.is_empty(), "seed {seed}: {said:?} of {told:?}");
+    }
 }

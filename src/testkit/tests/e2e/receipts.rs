@@ -72,8 +72,38 @@ async fn public_private_and_threaded_receipts(server: &TestServer) {
     receipt(&bob, &room, "m.other", &root, json!({}))
         .await
         .refused(400, "M_INVALID_PARAM");
-    let wrong = receipt(&bob, &room, "m.read", &root, json!({ "thread_id": "" })).await;
-    assert_eq!(wrong.status, 400, "{}", wrong.text());
+    let other = alice.say(&room, "in no thread").await;
+    let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": reply, "key": "x" } });
+    let reaction = alice.send(&room, "m.reaction", reaction).await;
+    for (event, thread) in [
+        (&root, json!("")),
+        (&root, json!(null)),
+        (&root, json!(7)),
+        (&other, json!(root)),
+        (&other, json!(other)),
+        (&reply, json!("main")),
+        (&reaction, json!("main")),
+        (&reply, json!("$nothing")),
+    ] {
+        let wrong = receipt(&bob, &room, "m.read", event, json!({ "thread_id": thread })).await;
+        // The root of no thread may still become one.
+        match *event == other && thread == json!(other) {
+            true => assert_eq!(wrong.status, 200, "{}", wrong.text()),
+            false => {
+                wrong.refused(400, "M_INVALID_PARAM");
+            }
+        }
+    }
+    for (event, thread) in [
+        (&root, "main"),
+        (&root, root.as_str()),
+        (&reaction, &root),
+        (&other, "main"),
+    ] {
+        receipt(&bob, &room, "m.read", event, json!({ "thread_id": thread }))
+            .await
+            .ok();
+    }
 }
 
 /// A receipt of a thread names an event of that thread; every event may stand in the main timeline's.

@@ -10,6 +10,7 @@ scenarios!(
     what_was_said_around_a_result_comes_with_it,
     results_are_paged_and_grouped,
     filters_narrow_a_search,
+    a_room_is_searched_with_those_that_it_replaced,
     redacted_and_edited_messages_are_found_as_they_are_now,
     only_what_the_searcher_may_see_is_found,
     malformed_searches_are_refused
@@ -269,6 +270,36 @@ async fn filters_narrow_a_search(server: &TestServer) {
         found.sort_unstable();
         assert_eq!(found, expected, "{filter}");
     }
+}
+
+async fn a_room_is_searched_with_those_that_it_replaced(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mut room = alice.room().with(&bob).build().await;
+    let first = room.clone();
+    for said in ["the first chapter", "the second chapter"] {
+        alice.say(&room, said).await;
+        let upgraded = alice
+            .act(&room, "upgrade", json!({ "new_version": "12" }))
+            .await
+            .ok();
+        room = upgraded["replacement_room"].as_str().expect("a room").to_owned();
+    }
+    alice.say(&room, "the third chapter").await;
+    let asked = async |client: &Client, filter: Value| {
+        let asked = json!({ "order_by": "recent", "filter": filter });
+        bodies(&results(&search(client, "chapter", asked).await))
+    };
+    let all = ["the third chapter", "the second chapter", "the first chapter"];
+    assert_eq!(asked(&alice, json!({ "rooms": [room] })).await, all);
+    assert_eq!(asked(&alice, json!({ "rooms": [first] })).await, all[2..]);
+    assert_eq!(
+        asked(&alice, json!({ "rooms": [room], "not_rooms": [first] })).await,
+        all[..2]
+    );
+    assert!(
+        asked(&bob, json!({ "rooms": [room] })).await.is_empty(),
+        "bob has not followed"
+    );
 }
 
 async fn redacted_and_edited_messages_are_found_as_they_are_now(server: &TestServer) {

@@ -137,6 +137,8 @@ struct Seen {
     notify: bool,
     /// Whom it names.
     names: Option<usize>,
+    /// Whether it names the whole room, by somebody who may.
+    loud: bool,
     redacted: bool,
 }
 
@@ -150,6 +152,8 @@ struct Read {
 struct Model {
     seen: Vec<Seen>,
     read: Vec<Read>,
+    /// Whom each user ignores.
+    ignores: Vec<Option<usize>>,
 }
 
 impl Model {
@@ -164,8 +168,9 @@ impl Model {
         let mark = marks.chain([read.base]).max().unwrap_or_default();
         let mut counts = (0, 0);
         for event in self.seen.iter().skip(mark) {
-            let named = event.names == Some(user) || (keyword && event.notify);
-            if event.sender == user || event.redacted || event.thread != thread {
+            let named = event.names == Some(user) || event.loud || (keyword && event.notify);
+            let hidden = event.redacted || self.ignores[user] == Some(event.sender);
+            if event.sender == user || hidden || event.thread != thread {
                 continue;
             }
             counts.0 += u64::from(event.notify || event.names == Some(user));
@@ -199,9 +204,10 @@ async fn anything_at_random(server: &TestServer) {
     let mut model = Model {
         seen: Vec::new(),
         read: vec![Read::default(); 4],
+        ignores: vec![None; 4],
     };
     let mut random = ChaCha8Rng::seed_from_u64(7);
-    for step in 0..120 {
+    for step in 0..180 {
         let user = random.random_range(0..4);
         act(&users, &room, &mut model, user, &mut random).await;
         if step % 6 == 0 {
@@ -224,9 +230,11 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
         thread: None,
         notify: true,
         names: None,
+        loud: false,
         redacted: false,
     };
-    match (random.random_range(0..10), any) {
+    let mut kind = "m.room.message";
+    match (random.random_range(0..15), any) {
         (0, Some(at)) if !model.seen[at].redacted && model.seen[at].sender == user => {
             client.redact(room, &model.seen[at].id).await;
             model.seen[at].redacted = true;
@@ -234,11 +242,11 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
         }
         (0..=2, Some(at)) => {
             let (kind, id) = (["m.read", "m.read.private"][at % 2], model.seen[at].id.clone());
-            let threads: Vec<Option<usize>> = [None]
-                .into_iter()
-                .chain(model.threads().into_iter().map(Some))
-                .collect();
-            let thread = threads[random.random_range(0..threads.len())];
+            // A receipt at the root of a thread may be of either.
+            let thread = match model.seen[at].thread {
+                None if model.threads().contains(&at) && random.random_range(0..2) == 0 => Some(at),
+                thread => thread,
+            };
             if random.random_range(0..3) == 0 {
                 read(client, room, kind, &id, None).await;
                 let base = &mut model.read[user].base;
@@ -262,6 +270,42 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
             content["msgtype"] = json!("m.notice");
             event.notify = false;
         }
+        (10, Some(at)) if model.seen[at].sender == user && !model.seen[at].redacted => {
+            content["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": model.seen[at].id });
+            content["m.new_content"] = json!({ "msgtype": "m.text", "body": "another word" });
+            (event.thread, event.notify) = (model.seen[at].thread, false);
+        }
+        (11, Some(at)) => {
+            kind = "m.reaction";
+            let key = model.seen.len().to_string();
+            content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": model.seen[at].id, "key": key } });
+            (event.thread, event.notify) = (model.seen[at].thread, false);
+        }
+        (12, Some(_)) => {
+            content["m.mentions"] = json!({ "room": true });
+            // The creator alone has the power.
+            event.loud = user == 0;
+        }
+        (13, Some(_)) if user > 0 => {
+            client.leave(room).await;
+            client.join(room).await;
+            model.read[user].base = model.seen.len();
+            return;
+        }
+        (14, Some(_)) => {
+            let other = random.random_range(0..users.len());
+            model.ignores[user] = (other != user).then_some(other);
+            let mut list = json!({});
+            if other != user {
+                list[&users[other].user_id] = json!({});
+            }
+            let path = format!(
+                "/user/{}/account_data/m.ignored_user_list",
+                encode(&client.user_id)
+            );
+            client.put(&path, json!({ "ignored_users": list })).await.ok();
+            return;
+        }
         (7, Some(_)) => {
             let named = random.random_range(0..users.len());
             content["m.mentions"] = json!({ "user_ids": [users[named].user_id] });
@@ -269,7 +313,7 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
         }
         _ => {}
     }
-    event.id = client.send(room, "m.room.message", content).await;
+    event.id = client.send(room, kind, content).await;
     model.seen.push(event);
     let (at, thread) = (model.seen.len(), model.seen[model.seen.len() - 1].thread);
     model.read[user].threads.push((thread, at));
