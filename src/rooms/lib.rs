@@ -158,6 +158,8 @@ pub struct Rooms {
     pub(crate) signing_key: Arc<KeyPair>,
     pub(crate) default_version: RoomVersionId,
     pub(crate) loaded: DashMap<OwnedRoomId, Room>,
+    /// The loaded rooms whose state is partial.
+    pub(crate) partial: dashmap::DashSet<OwnedRoomId>,
     events: EventCache,
     nodes: state_tree::NodeCache,
     listeners: RwLock<Vec<Listener>>,
@@ -203,6 +205,7 @@ impl Rooms {
             signing_key: config.signing_key,
             default_version: config.default_version,
             loaded: DashMap::new(),
+            partial: dashmap::DashSet::new(),
             events,
             nodes: state_tree::NodeCache::new(config.node_cache_bytes),
             listeners: RwLock::new(Vec::new()),
@@ -436,7 +439,7 @@ impl Rooms {
         }
         if note.completes {
             note.room.0.full_since.store(position, Ordering::Release);
-            note.room.0.partial.send_replace(None);
+            note.room.set_partial(None);
         }
         if note.change.receipts || note.change.devices {
             note.room.0.receipts_position.store(position, Ordering::Release);
