@@ -1,10 +1,10 @@
 //! Read receipts (client-server API, "Receipts"): one per user, kind and thread, durable.
 
 use hearth_storage::{Batch, Family, FeedItem, FeedKind, Position, Record, record};
-use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
+use ruma::{EventId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Change, Error, Place, Room, input::RoomNote, keys};
+use crate::{Change, Error, Place, Room, input::RoomNote, keys, relations::Relation};
 
 /// Whom a receipt is shown to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub struct Receipt {
     pub kind: ReceiptKind,
     /// `main`, a thread's root, or none for an unthreaded receipt.
     pub thread: Option<String>,
-    /// The last event that was read.
-    pub event_id: OwnedEventId,
+    /// The last event that was read. Of a user of another server it may be one that is not known here, named in any way.
+    pub event_id: String,
     /// When, in milliseconds since 1970.
     pub ts: u64,
     /// The batch that set it.
@@ -53,11 +53,21 @@ pub struct Receipt {
 
 #[derive(Serialize, Deserialize)]
 struct ReceiptRecord {
-    event_id: OwnedEventId,
+    event_id: String,
     ts: u64,
+    /// 0 where the event is not known here.
     anchor: u64,
     offset: i32,
     position: Position,
+}
+
+impl ReceiptRecord {
+    fn place(&self) -> Place {
+        Place {
+            anchor: self.anchor,
+            offset: self.offset,
+        }
+    }
 }
 
 impl Room {
@@ -88,16 +98,64 @@ impl Room {
         let event = event.ok_or_else(|| Error::NotFound(format!("event {event_id} is not in this room")))?;
         let place = event.header.place;
         let row = keys::receipt(self.0.key, user.as_str(), kind.word(), thread.unwrap_or(""));
-        let old = self.reader().get(Family::RoomReceipt, &row)?;
-        let old: Option<ReceiptRecord> = old.map(|bytes| record::decode(&bytes)).transpose()?;
-        if let Some(old) = &old
-            && (Place {
-                anchor: old.anchor,
-                offset: old.offset,
-            }) >= place
-        {
+        let old = self.receipt_record(&row)?;
+        if old.as_ref().is_some_and(|old| old.place() >= place) {
             return Ok(());
         }
+        self.put_receipt(row, old, event_id.as_str(), ts, place).await
+    }
+
+    /// As [`Room::set_receipt_of`] for a public receipt of a user of another server on an event that is not known here,
+    /// as one that was sent before this server joined. Any receipt on a known event stands above it.
+    pub async fn set_receipt_on_unknown(
+        &self,
+        user: &UserId,
+        thread: Option<&str>,
+        event_id: &str,
+        ts: u64,
+    ) -> Result<(), Error> {
+        self.0.rooms.log.check_writable()?;
+        let kind = ReceiptKind::Public.word();
+        let row = keys::receipt(self.0.key, user.as_str(), kind, thread.unwrap_or(""));
+        let old = self.receipt_record(&row)?;
+        let is_older = |old: &ReceiptRecord| old.place() != Place::default() || old.ts >= ts;
+        if old.as_ref().is_some_and(is_older) {
+            return Ok(());
+        }
+        self.put_receipt(row, old, event_id, ts, Place::default()).await
+    }
+
+    /// Whether an event may be in a thread: what other servers say of threads is kept for those that there are.
+    pub fn may_be_thread(&self, thread: &str, event_id: &str) -> Result<bool, Error> {
+        if thread == "main" {
+            return Ok(true);
+        }
+        let known = |id: &str| match <&EventId>::try_from(id) {
+            Ok(id) => self.event_by_id(id),
+            Err(_) => Ok(None),
+        };
+        if known(thread)?.is_some() {
+            return Ok(true);
+        }
+        let event = known(event_id)?;
+        let relation = event.and_then(|event| Relation::of_content(event.pdu.content()));
+        Ok(relation
+            .is_some_and(|relation| relation.rel_type == "m.thread" && relation.event_id.as_str() == thread))
+    }
+
+    fn receipt_record(&self, row: &[u8]) -> Result<Option<ReceiptRecord>, Error> {
+        let value = self.reader().get(Family::RoomReceipt, row)?;
+        Ok(value.map(|bytes| record::decode(&bytes)).transpose()?)
+    }
+
+    async fn put_receipt(
+        &self,
+        row: Vec<u8>,
+        old: Option<ReceiptRecord>,
+        event_id: &str,
+        ts: u64,
+        place: Place,
+    ) -> Result<(), Error> {
         let ticket = self.0.rooms.log.reserve(self.0.shard);
         let position = ticket.position();
         let mut batch = Batch::new();
