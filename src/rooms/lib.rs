@@ -171,6 +171,8 @@ pub struct Rooms {
     sweep_above: AtomicUsize,
     /// Ids of loaded rooms by their numbers, which are what feeds name.
     ids: DashMap<EntityKey, OwnedRoomId>,
+    /// The loaded rooms whose state is partial.
+    pub(crate) partial: dashmap::DashSet<OwnedRoomId>,
     events: EventCache,
     nodes: state_tree::NodeCache,
     listeners: RwLock<Vec<Listener>>,
@@ -223,6 +225,7 @@ impl Rooms {
             loaded_max,
             sweep_above: AtomicUsize::new(loaded_max),
             ids: DashMap::new(),
+            partial: dashmap::DashSet::new(),
             events,
             nodes: state_tree::NodeCache::new(config.node_cache_bytes),
             listeners: RwLock::new(Vec::new()),
@@ -480,7 +483,7 @@ impl Rooms {
         }
         if note.completes {
             note.room.0.full_since.store(position, Ordering::Release);
-            note.room.0.partial.send_replace(None);
+            note.room.set_partial(None);
         }
         if note.change.receipts || note.change.devices {
             note.room.0.receipts_position.store(position, Ordering::Release);

@@ -70,9 +70,7 @@ impl Rooms {
         })?;
         let room = self.assemble(id, key, &version, head, servers)?;
         if let Some(partial) = partial {
-            room.0
-                .partial
-                .send_replace(Some(Arc::new(record::decode(partial)?)));
+            room.set_partial(Some(record::decode(partial)?));
         }
         if let Some(lacking) = lacking {
             *room.0.lacking.lock() = Some(record::decode(lacking)?);

@@ -6,7 +6,7 @@
 //! after a restart.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -14,12 +14,13 @@ use std::{
 use hearth_core::tasks;
 use hearth_events::Pdu;
 use hearth_storage::{Family, record};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Event, Flags, Room, Rooms,
+    Error, Event, Flags, Membership, Room, Rooms,
     event::Short,
+    head::{EventRef, Tip},
     keys,
     lacking::Lacking,
     staging::{Staged, Staging, Stop},
@@ -29,6 +30,12 @@ use crate::{
 /// The pause after a failed attempt to get the whole state; it doubles up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+
+/// How many events are looked at to find what the room builds on when the state is whole.
+const TIPS_SEARCHED_MAX: usize = 10_000;
+
+/// How often the events since a join are judged again at the most: each time settles what the one before changed.
+const PASSES_MAX: usize = 3;
 
 /// How many rows are looked at between two chances for others to run, when rooms are looked for at the start.
 const SCAN_ROWS: usize = 10_000;
@@ -48,6 +55,16 @@ impl Room {
     /// Whether most members are not known yet.
     pub fn is_partial(&self) -> bool {
         self.0.partial.borrow().is_some()
+    }
+
+    /// Notes what is known of the rest of the state, or that it is whole.
+    pub(crate) fn set_partial(&self, partial: Option<PartialState>) {
+        let rooms = &self.0.rooms.partial;
+        match &partial {
+            Some(_) => drop(rooms.insert(self.id().to_owned())),
+            None => drop(rooms.remove(self.id())),
+        }
+        self.0.partial.send_replace(partial.map(Arc::new));
     }
 
     /// Returns when the state is whole, at once where it is.
@@ -147,6 +164,17 @@ impl Room {
 
     /// Judges the events since the join again, with the whole state before it.
     pub(crate) async fn judge_again(&self, join: &OwnedEventId, root: NodeId) -> Result<(), Error> {
+        // A resolution reads from storage what is rejected: where that has changed, states are resolved anew.
+        for _ in 0..PASSES_MAX {
+            if !self.judge_once_more(join, root).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One pass; says whether states were resolved with verdicts that do not hold any more.
+    async fn judge_once_more(&self, join: &OwnedEventId, root: NodeId) -> Result<bool, Error> {
         loop {
             self.settle().await?;
             let join = self.placed(join)?.ok_or(Error::Damaged("join"))?;
@@ -156,7 +184,7 @@ impl Room {
                 let head = self.0.head.lock();
                 (head.record.last_short, head.record.last_n)
             };
-            // In the order of their numbers, rejected and soft-failed ones too.
+            // In the order of their numbers, rejected and soft-failed ones too: what was missing may allow them.
             for short in join.short..=last_short {
                 let Some(event) = self.event(short)? else { continue };
                 let outlier = event.header.flags.has(Flags::OUTLIER);
@@ -174,12 +202,19 @@ impl Room {
                 };
                 self.judge_one_again(&event, before, &mut again)?;
             }
-            match self.try_complete(Arc::new(again), last_n).await? {
-                true => return Ok(()),
+            let again = Arc::new(again);
+            match self.try_complete(Arc::clone(&again), last_n).await? {
+                true => return Ok(again.verdicts_changed && self.has_forks(&again)),
                 // Something was sent meanwhile.
                 false => continue,
             }
         }
+    }
+
+    /// Whether states were resolved to get at those of the events, or at the room's.
+    fn has_forks(&self, again: &Again) -> bool {
+        let merges = again.events.iter().any(|event| event.pdu.prev_events().len() > 1);
+        merges || self.0.head.lock().record.tips.len() > 1
     }
 
     async fn state_before_again(&self, event: &Event, again: &mut Again) -> Result<NodeId, Error> {
@@ -204,16 +239,26 @@ impl Room {
     fn judge_one_again(&self, event: &Arc<Event>, before: NodeId, again: &mut Again) -> Result<(), Error> {
         let mut new = (**event).clone();
         new.header.state_before = before;
-        let verdict = match self.judge_by_auth_events(&event.pdu)? {
+        new.header.flags.0 &= !Flags::REJECTED;
+        let verdict = match self.judge_by_auth_events_as(&event.pdu, &|auth| again.is_rejected(auth))? {
             Ok(()) => self.judge_by_state(&event.pdu, before, &again.nodes)?,
             denied => denied,
         };
-        if let Err(denied) = verdict {
-            if new.is_visible_kind() {
-                tracing::info!(event = %event.id(), room = %self.id(), %denied, "an event was accepted wrongly");
+        let was_rejected = event.header.flags.has(Flags::REJECTED);
+        match verdict {
+            Ok(()) if was_rejected => {
+                tracing::info!(event = %event.id(), room = %self.id(), "an event was rejected wrongly");
             }
-            new.header.flags.0 |= Flags::REJECTED;
+            Ok(()) => {}
+            Err(denied) => {
+                if !was_rejected {
+                    tracing::info!(event = %event.id(), room = %self.id(), %denied, "an event was accepted wrongly");
+                }
+                new.header.flags.0 |= Flags::REJECTED;
+            }
         }
+        again.verdicts_changed |= was_rejected != new.header.flags.has(Flags::REJECTED);
+        again.numbers.insert(new.short, again.events.len());
         let after = match (new.pdu.state_key(), new.header.flags.has(Flags::REJECTED)) {
             (Some(state_key), false) => match self.state_key_short(new.pdu.kind(), state_key)? {
                 Some(key) => {
@@ -264,25 +309,31 @@ impl Room {
             head.record.tips.iter().map(|tip| tip.event.short).collect()
         };
         let mut made = NewNodes::default();
-        let mut roots: Vec<NodeId> = Vec::new();
-        for tip in &tips {
-            let root = match again.after.get(tip) {
+        let mut new_tips = Vec::new();
+        for tip in self.tips_again(&again, &tips)? {
+            let root = match again.after.get(&tip.short) {
                 Some(root) => *root,
                 // It stands before the join, and its state was always whole; or it came meanwhile, which shows below.
-                None => {
-                    let tip = self.event(*tip)?.ok_or(Error::Damaged("forward extremity"))?;
-                    self.state_after_into(&tip, &mut made)?
-                }
+                None => self.state_after_into(&tip, &mut made)?,
             };
-            roots.push(root);
+            new_tips.push(Tip {
+                event: EventRef {
+                    short: tip.short,
+                    id: tip.id().to_owned(),
+                },
+                depth: tip.pdu.depth(),
+                root,
+            });
         }
+        let roots = new_tips.iter().map(|tip| tip.root).collect();
         let root = self.state_of_roots(roots, &mut made).await?;
         self.store_nodes(made).await?;
+        let new_tips = Arc::new(new_tips);
         loop {
-            let (room, again, tips) = (self.clone(), Arc::clone(&again), tips.clone());
+            let (room, again, tips, new_tips) = (self.clone(), Arc::clone(&again), tips.clone(), Arc::clone(&new_tips));
             // All members of the room at once: more than a thread of requests is for.
             let section = move || -> Result<Option<crate::input::Submitted>, Stop> {
-                let staged = room.stage_complete(&again, &tips, last_n, root)?;
+                let staged = room.stage_complete(&again, (&tips, &new_tips), last_n, root)?;
                 Ok(staged.map(|staged| room.submit(*staged)))
             };
             let submitted = match self.0.rooms.pool.run(section).await {
@@ -306,10 +357,46 @@ impl Room {
         }
     }
 
+    /// The forward extremities as they are when the events since the join were judged again: not those that are
+    /// rejected now, but what they followed; and those that are not rejected any more, where nothing follows them.
+    fn tips_again(&self, again: &Again, tips: &[Short]) -> Result<Vec<Arc<Event>>, Error> {
+        let mut found = Vec::new();
+        let mut followed: HashSet<Short> = HashSet::new();
+        let mut wanted: VecDeque<Short> = tips.iter().copied().collect();
+        if again.verdicts_changed {
+            for event in again.events.iter().filter(|event| stands(event)) {
+                followed.extend(&event.header.prev);
+            }
+            let lifted = again.events.iter().filter(|event| is_lifted(event));
+            wanted.extend(lifted.map(|event| event.short));
+        }
+        let mut seen: HashSet<Short> = HashSet::new();
+        while let Some(short) = wanted.pop_front()
+            && seen.len() < TIPS_SEARCHED_MAX
+        {
+            if followed.contains(&short) || !seen.insert(short) {
+                continue;
+            }
+            let event = match again.event(short) {
+                Some(event) => Arc::new(event.clone()),
+                None => self.event(short)?.ok_or(Error::Damaged("forward extremity"))?,
+            };
+            match again.verdicts_changed && !stands(&event) {
+                true => wanted.extend(&event.header.prev),
+                false => found.push(event),
+            }
+        }
+        if found.is_empty() {
+            // Nothing since the join stands, and what was before it is not here.
+            return self.events(tips);
+        }
+        Ok(found)
+    }
+
     fn stage_complete(
         &self,
         again: &Again,
-        tips: &[Short],
+        (tips, new_tips): (&[Short], &[Tip]),
         last_n: u64,
         root: NodeId,
     ) -> Result<Option<Box<Staged>>, Stop> {
@@ -323,7 +410,7 @@ impl Room {
         if let Some(barrier) = staging.barrier() {
             return Err(Stop::Wait(barrier));
         }
-        staging.complete(&again.events, &again.after, root)?;
+        staging.complete(&again.events, new_tips, root)?;
         Ok(Some(Box::new(staging.seal(None))))
     }
 }
@@ -332,11 +419,52 @@ impl Room {
 #[derive(Default)]
 struct Again {
     events: Vec<Event>,
+    /// Where each of them stands in the list.
+    numbers: HashMap<Short, usize>,
     after: HashMap<Short, NodeId>,
     nodes: NewNodes,
+    /// Whether any is rejected that was not, or the other way round.
+    verdicts_changed: bool,
+}
+
+impl Again {
+    fn event(&self, short: Short) -> Option<&Event> {
+        self.numbers.get(&short).and_then(|at| self.events.get(*at))
+    }
+
+    fn is_rejected(&self, event: &Event) -> bool {
+        let event = self.event(event.short).unwrap_or(event);
+        event.header.flags.has(Flags::REJECTED)
+    }
+}
+
+/// Whether an event is part of the room.
+fn stands(event: &Event) -> bool {
+    let flags = event.header.flags;
+    !flags.has(Flags::REJECTED) && !flags.has(Flags::SOFT_FAILED) && !flags.has(Flags::OUTLIER)
+}
+
+/// Whether an event was rejected and is not any more: it has no place yet.
+pub(crate) fn is_lifted(event: &Event) -> bool {
+    stands(event) && event.header.place.anchor == 0
 }
 
 impl Rooms {
+    /// The rooms in which a user of another server may be, as most members are not known yet.
+    pub fn partial_rooms_of_remote(self: &Arc<Self>, user: &UserId) -> Result<Vec<Room>, Error> {
+        let ids: Vec<OwnedRoomId> = self.partial.iter().map(|id| id.clone()).collect();
+        let mut found = Vec::new();
+        for id in ids {
+            let Some(room) = self.get(&id)?.filter(Room::is_resident) else {
+                continue;
+            };
+            if room.may_have_server(user.server_name()) && room.membership(user)? == Membership::None {
+                found.push(room);
+            }
+        }
+        Ok(found)
+    }
+
     /// Looks for rooms whose state was not whole when the process ended, and goes on with them.
     pub fn resume_partial(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);

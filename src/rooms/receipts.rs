@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use hearth_storage::{Batch, Family, FeedItem, FeedKind, Position, Record, Ticket, record};
-use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
+use ruma::{EventId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Change, Error, Event, Place, Relation, Room, input::RoomNote, keys};
@@ -51,8 +51,8 @@ pub struct Receipt {
     pub kind: ReceiptKind,
     /// `main`, a thread's root, or none for an unthreaded receipt.
     pub thread: Option<String>,
-    /// The last event that was read.
-    pub event_id: OwnedEventId,
+    /// The last event that was read. Of a user of another server it may be one that is not known here, named in any way.
+    pub event_id: String,
     /// When, in milliseconds since 1970.
     pub ts: u64,
     /// The batch that set it.
@@ -61,8 +61,9 @@ pub struct Receipt {
 
 #[derive(Serialize, Deserialize)]
 struct ReceiptRecord {
-    event_id: OwnedEventId,
+    event_id: String,
     ts: u64,
+    /// 0 where the event is not known here.
     anchor: u64,
     offset: i32,
     position: Position,
@@ -75,12 +76,14 @@ pub(crate) struct PendingReceipts(VecDeque<PendingReceipt>);
 struct PendingReceipt {
     row: Vec<u8>,
     place: Place,
+    ts: u64,
     position: Position,
 }
 
 /// Where a receipt stands when another is to replace it.
 struct Standing {
     place: Place,
+    ts: u64,
     position: Position,
 }
 
@@ -131,7 +134,45 @@ impl Room {
         }
         let place = event.header.place;
         let row = keys::receipt(self.0.key, user.as_str(), kind.word(), thread.unwrap_or(""));
-        let (ticket, old) = match self.move_receipt(&row, place)? {
+        self.put_receipt(row, event_id.as_str(), ts, place).await
+    }
+
+    /// As [`Room::set_receipt_of`] for a public receipt of a user of another server on an event that is not known here,
+    /// as one that was sent before this server joined. Any receipt on a known event stands above it.
+    pub async fn set_receipt_on_unknown(
+        &self,
+        user: &UserId,
+        thread: Option<&str>,
+        event_id: &str,
+        ts: u64,
+    ) -> Result<(), Error> {
+        self.0.rooms.log.check_writable()?;
+        self.check_open()?;
+        let kind = ReceiptKind::Public.word();
+        let row = keys::receipt(self.0.key, user.as_str(), kind, thread.unwrap_or(""));
+        self.put_receipt(row, event_id, ts, Place::default()).await
+    }
+
+    /// Whether an event may be in a thread: what other servers say of threads is kept for those that there are.
+    pub fn may_be_thread(&self, thread: &str, event_id: &str) -> Result<bool, Error> {
+        if thread == "main" {
+            return Ok(true);
+        }
+        let known = |id: &str| match <&EventId>::try_from(id) {
+            Ok(id) => self.event_by_id(id),
+            Err(_) => Ok(None),
+        };
+        if known(thread)?.is_some() {
+            return Ok(true);
+        }
+        let event = known(event_id)?;
+        let relation = event.and_then(|event| Relation::of_content(event.pdu.content()));
+        Ok(relation
+            .is_some_and(|relation| relation.rel_type == "m.thread" && relation.event_id.as_str() == thread))
+    }
+
+    async fn put_receipt(&self, row: Vec<u8>, event_id: &str, ts: u64, place: Place) -> Result<(), Error> {
+        let (ticket, old) = match self.move_receipt(&row, place, ts)? {
             Moved::Forward(ticket, old) => (ticket, old),
             Moved::Not(position) => return self.wait_durable(position).await,
         };
@@ -191,6 +232,11 @@ impl Room {
         if thread == MAIN_THREAD {
             return Ok(event.header.thread.is_none());
         }
+        // Of events that were filled in, the thread is not noted; they name it themselves.
+        let relation = Relation::of_content(event.pdu.content());
+        if relation.is_some_and(|found| found.rel_type == "m.thread" && *found.event_id == *thread) {
+            return Ok(true);
+        }
         let root = match <&EventId>::try_from(thread) {
             Ok(root) => self.short_of(root)?,
             Err(_) => None,
@@ -214,7 +260,7 @@ impl Room {
 
     /// Takes the next position for a receipt, unless it would move back. Under a lock, and with an eye on those that
     /// are on their way: whoever reads on two devices at once has read the newer event.
-    fn move_receipt(&self, row: &[u8], place: Place) -> Result<Moved, Error> {
+    fn move_receipt(&self, row: &[u8], place: Place, ts: u64) -> Result<Moved, Error> {
         let log = &self.0.rooms.log;
         let mut pending = self.0.pending_receipts.lock();
         let published = log.published(self.0.shard);
@@ -225,19 +271,24 @@ impl Room {
         let old = match on_its_way {
             Some(pending) => Some(Standing {
                 place: pending.place,
+                ts: pending.ts,
                 position: pending.position,
             }),
             None => self.standing_receipt(row)?,
         };
-        if let Some(old) = &old
-            && old.place >= place
-        {
+        // Of two on events that are not known here, the later one counts.
+        let stays = |old: &Standing| match place == Place::default() {
+            true => old.place > place || old.ts >= ts,
+            false => old.place >= place,
+        };
+        if old.as_ref().is_some_and(stays) {
             return Ok(Moved::Not(on_its_way.map_or(0, |pending| pending.position)));
         }
         let ticket = log.reserve(self.0.shard);
         pending.0.push_back(PendingReceipt {
             row: row.to_vec(),
             place,
+            ts,
             position: ticket.position(),
         });
         Ok(Moved::Forward(ticket, old))
@@ -251,6 +302,7 @@ impl Room {
                 anchor: stored.anchor,
                 offset: stored.offset,
             },
+            ts: stored.ts,
             position: stored.position,
         }))
     }

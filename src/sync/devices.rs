@@ -70,7 +70,14 @@ impl Look<'_> {
             let seen = since.shard(entry.shard);
             changed.extend(room.device_list_changes(seen, until)?);
             if room.view().timeline_position > seen {
-                member_changes(&room, seen, until, &mut came, &mut went)?;
+                let mut new = BTreeSet::new();
+                member_changes(&room, seen, until, &mut new, &mut went)?;
+                // Those who were there before the user, and are known only now: where the room is encrypted, its clients
+                // must know of them.
+                let shows_old_members = (seen + 1..=until).contains(&room.full_since());
+                if !shows_old_members || room.state("m.room.encryption", "")?.is_some() {
+                    came.extend(new);
+                }
             }
         }
         for room_id in gone {

@@ -236,11 +236,18 @@ fn cut(event: &RawValue, fields: &[String]) -> Result<String, Error> {
 }
 
 /// The contents of `m.receipt` events: event, kind, user. One is enough, unless a user has a threaded and
-/// an unthreaded receipt at the same event: an object has each user once.
+/// an unthreaded receipt at the same event: an object has each user once. What other servers name that is no event id
+/// comes last and apart: a client that cannot read it loses nothing else.
 pub fn receipt_contents(receipts: &[Receipt]) -> Vec<Value> {
     type Content<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeMap<&'a str, Value>>>;
     let mut contents: Vec<Content<'_>> = Vec::new();
-    for receipt in receipts {
+    let is_event_id = |receipt: &&Receipt| ruma::EventId::parse(&*receipt.event_id).is_ok();
+    let (named, odd): (Vec<&Receipt>, Vec<&Receipt>) = receipts.iter().partition(is_event_id);
+    let mut first = 0;
+    for (at, receipt) in named.iter().chain(&odd).enumerate() {
+        if at == named.len() {
+            first = contents.len();
+        }
         let mut data = json!({ "ts": receipt.ts });
         if let Some(thread) = &receipt.thread {
             data["thread_id"] = json!(thread);
@@ -256,10 +263,10 @@ pub fn receipt_contents(receipts: &[Receipt]) -> Vec<Value> {
                 .and_then(|kinds| kinds.get(kind))
                 .is_some_and(|users| users.contains_key(user))
         };
-        let at = contents
+        let at = contents[first..]
             .iter()
             .position(|content| !is_taken(content))
-            .unwrap_or(contents.len());
+            .map_or(contents.len(), |at| first + at);
         if at == contents.len() {
             contents.push(Content::new());
         }

@@ -140,7 +140,9 @@ impl Edus {
         for (user, devices) in wanted {
             if !self.rooms.shares_with_remote(&user)? {
                 to_ask.insert(user, devices);
-            } else if let Some(list) = self.list(&user)?.filter(|list| !list.is_stale) {
+            } else if let Some(list) = self.list(&user)?.filter(|list| !list.is_stale)
+                && !self.gone.contains_key(&user)
+            {
                 let kept = self.devices(&user)?;
                 found.add(&user, &devices, kept, [list.master_key, list.self_signing_key]);
             } else {

@@ -66,9 +66,7 @@ impl Edus {
         let user = user_of(origin, &content["user_id"])?;
         let update: Update =
             serde_json::from_value(content.clone()).map_err(|_| Refused::Because("it is malformed"))?;
-        if !self.rooms.shares_with_remote(user)? {
-            return Err(Refused::Because("the user shares no room with anybody here"));
-        }
+        self.must_be_near(user)?;
         {
             let _turn = self.turn_of(user).await;
             self.apply_update(user, update).await?;
@@ -110,9 +108,7 @@ impl Edus {
 
     pub(super) async fn signing_key_update(&self, origin: &ServerName, content: &Value) -> Outcome {
         let user = user_of(origin, &content["user_id"])?;
-        if !self.rooms.shares_with_remote(user)? {
-            return Err(Refused::Because("the user shares no room with anybody here"));
-        }
+        self.must_be_near(user)?;
         {
             let _turn = self.turn_of(user).await;
             if let Some(mut list) = self.list(user)? {
@@ -131,12 +127,23 @@ impl Edus {
         Ok(())
     }
 
-    /// Lets the members of a user's rooms know that the devices or keys changed.
+    /// Refuses what is told of a user who is in no room of this server, as far as is known.
+    fn must_be_near(&self, user: &UserId) -> Outcome {
+        match self.rooms.shares_with_remote(user)? || !self.rooms.partial_rooms_of_remote(user)?.is_empty() {
+            true => Ok(()),
+            false => Err(Refused::Because("the user shares no room with anybody here")),
+        }
+    }
+
+    /// Lets the members of a user's rooms know that the devices or keys changed; also of those rooms in which the user may
+    /// be, as it is not known yet who is: nobody tells of the change again.
     async fn tell_rooms(&self, user: &UserId) -> Result<(), Error> {
+        let mut rooms = self.rooms.partial_rooms_of_remote(user)?;
         for room in self.rooms.rooms_of_remote(user)? {
-            if let Some(room) = self.rooms.get(&room)? {
-                room.devices_changed(user).await?;
-            }
+            rooms.extend(self.rooms.get(&room)?);
+        }
+        for room in rooms {
+            room.devices_changed(user).await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Members of other servers, as their events come: the view of their rooms, what is kept of their devices, and their
 //! entries in the user directory.
 
-use hearth_rooms::{Error, Event, Membership, Room};
+use hearth_rooms::{Changed, Error, Event, Membership, Room};
 use hearth_users::SearchUpdate;
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
@@ -9,6 +9,8 @@ use serde::Deserialize;
 use super::Edus;
 use crate::outbound::Watcher;
 
+/// So many users who went out are noted at once.
+const GONE_MAX: usize = 20_000;
 /// So many entries of the directory are written at once when a room comes in.
 const PAGE_MEMBERS: usize = 1_000;
 
@@ -23,6 +25,7 @@ impl Watcher for Edus {
         let Some(member) = member.and_then(|member| <&UserId>::try_from(member).ok()) else {
             return Ok(());
         };
+        self.gone.remove_if(member, |_, from| from == room.id());
         let indexed = room.index_remote_member(member).await?;
         for stranger in &indexed.strangers {
             self.forget_list(stranger).await?;
@@ -36,6 +39,13 @@ impl Watcher for Edus {
     }
 
     async fn members(&self, room: &Room) -> Result<(), Error> {
+        // Who went out without an event, and may have come back since, was out of sight.
+        let gone = self.gone.iter().filter(|entry| entry.value() == room.id());
+        let gone: Vec<OwnedUserId> = gone.map(|entry| entry.key().clone()).collect();
+        for user in &gone {
+            self.forget_list(user).await?;
+            self.gone.remove_if(user, |_, from| from == room.id());
+        }
         let strangers = room.index_remote_members().await?;
         for stranger in &strangers {
             self.forget_list(stranger).await?;
@@ -49,6 +59,18 @@ impl Watcher for Edus {
 }
 
 impl Edus {
+    /// Notes who goes out of a room, before anybody learns of it: what is kept of such a user is not given until it is
+    /// known whether another room is shared.
+    pub(super) fn note_gone(&self, changed: &Changed<'_>) {
+        for change in &changed.change.members {
+            let goes = change.before == Membership::Join && change.after != Membership::Join;
+            if goes && !self.rooms.is_local(&change.user) && self.gone.len() < GONE_MAX {
+                self.gone
+                    .insert(change.user.clone(), changed.room.id().to_owned());
+            }
+        }
+    }
+
     /// Brings the directory's entries of all members of other servers up to date.
     async fn put_all_in_directory(&self, room: &Room) -> Result<(), Error> {
         let mut members = Vec::new();

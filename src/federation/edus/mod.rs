@@ -15,11 +15,12 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use dashmap::DashMap;
 use hearth_cluster::Cluster;
 use hearth_core::SharedClock;
 use hearth_rooms::{Error, Room, Rooms};
 use hearth_users::Users;
-use ruma::{ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
 use serde_json::Value;
 
 use crate::outbound::{Outbound, Transport};
@@ -73,6 +74,8 @@ pub struct Edus {
     transport: Arc<dyn Transport>,
     rows: ServerRows,
     late_receipts: LateReceipts,
+    /// Users who went out of rooms, each with the room, until what is kept of them is brought up to date.
+    gone: DashMap<OwnedUserId, OwnedRoomId>,
     /// How many messages to devices came.
     to_device_count: AtomicU32,
     /// Held while something of a user's device list is fetched or changed.
@@ -111,6 +114,7 @@ impl Edus {
         let edus = Arc::new(Self {
             rows: ServerRows::new(cluster),
             late_receipts: LateReceipts::default(),
+            gone: DashMap::new(),
             to_device_count: AtomicU32::new(0),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
             transport,
@@ -119,6 +123,12 @@ impl Edus {
             clock,
         });
         outbound.watch(edus.clone());
+        let weak = Arc::downgrade(&edus);
+        edus.rooms.before_change(Box::new(move |changed| {
+            if let Some(edus) = weak.upgrade() {
+                edus.note_gone(changed);
+            }
+        }));
         edus
     }
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use hearth_core::tasks;
+use hearth_core::{limits, tasks};
 use hearth_rooms::{Error, Membership, ReceiptKind, Room};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::{Map, Value};
 
 use super::{Edus, Outcome, Refused, user_of};
@@ -24,7 +24,7 @@ const LATE_ROOMS_MAX: usize = 1_000;
 pub(super) struct LateReceipt {
     user: OwnedUserId,
     thread: Option<String>,
-    event_id: OwnedEventId,
+    event_id: String,
     ts: u64,
 }
 
@@ -97,15 +97,13 @@ impl Edus {
         let thread = data["thread_id"].as_str();
         let ts = data["ts"].as_u64().unwrap_or_else(|| self.clock.now_ms());
         let ids = receipt["event_ids"].as_array();
-        let ids = ids
-            .into_iter()
-            .flatten()
-            .filter_map(|id| EventId::parse(id.as_str()?).ok());
-        for event_id in ids.take(1) {
+        let ids = ids.into_iter().flatten().filter_map(Value::as_str);
+        let fits = |id: &&str| !id.is_empty() && id.len() <= limits::ID_MAX_BYTES;
+        for event_id in ids.filter(fits).take(1) {
             let late = LateReceipt {
                 user: user.to_owned(),
                 thread: thread.map(str::to_owned),
-                event_id,
+                event_id: event_id.to_owned(),
                 ts,
             };
             match apply(room, &late).await {
@@ -129,7 +127,16 @@ impl Edus {
         late.push_back(receipt);
     }
 
-    /// Applies the receipts on events that have come meanwhile, and forgets the others.
+    /// The rooms in which receipts wait for their events.
+    pub(crate) fn rooms_with_late_receipts(&self) -> Vec<OwnedRoomId> {
+        self.late_receipts
+            .iter()
+            .map(|entry| entry.key().clone())
+            .collect()
+    }
+
+    /// Applies the receipts that waited for their events. Of those that have not come with the events that waited, it is
+    /// kept what their servers say.
     pub(super) fn apply_late_receipts(self: &Arc<Self>, room: &Room) {
         let Some((_, late)) = self.late_receipts.remove(room.id()) else {
             return;
@@ -137,8 +144,12 @@ impl Edus {
         let room = room.clone();
         tasks::spawn("late receipts", async move {
             for receipt in late {
-                match apply(&room, &receipt).await {
-                    Ok(()) | Err(Error::NotFound(_) | Error::InvalidParam(_)) => {}
+                let applied = match apply(&room, &receipt).await {
+                    Err(Error::NotFound(_)) => apply_unknown(&room, &receipt).await,
+                    applied => applied,
+                };
+                match applied {
+                    Ok(()) | Err(Error::InvalidParam(_)) => {}
                     Err(error) => {
                         tracing::warn!(%error, room = %room.id(), "a receipt of a remote user is not stored");
                     }
@@ -148,14 +159,41 @@ impl Edus {
     }
 }
 
-async fn apply(room: &Room, receipt: &LateReceipt) -> Result<(), Error> {
+/// Whether there is the thread that a receipt names: of others nothing is kept, which would have no bound.
+fn is_in_thread(room: &Room, receipt: &LateReceipt) -> Result<bool, Error> {
     let thread = receipt.thread.as_deref();
-    room.set_receipt_of(
-        &receipt.user,
-        ReceiptKind::Public,
+    thread.map_or(Ok(true), |thread| room.may_be_thread(thread, &receipt.event_id))
+}
+
+/// Keeps a receipt on an event that did not come.
+async fn apply_unknown(room: &Room, receipt: &LateReceipt) -> Result<(), Error> {
+    let LateReceipt {
+        user,
         thread,
-        &receipt.event_id,
-        receipt.ts,
-    )
-    .await
+        event_id,
+        ts,
+    } = receipt;
+    match is_in_thread(room, receipt)? {
+        true => {
+            room.set_receipt_on_unknown(user, thread.as_deref(), event_id, *ts)
+                .await
+        }
+        false => Ok(()),
+    }
+}
+
+async fn apply(room: &Room, receipt: &LateReceipt) -> Result<(), Error> {
+    let LateReceipt {
+        user,
+        thread,
+        event_id,
+        ts,
+    } = receipt;
+    let unknown = || Error::NotFound("not known here".to_owned());
+    let event_id = EventId::parse(&**event_id).map_err(|_| unknown())?;
+    if !is_in_thread(room, receipt)? {
+        return Err(unknown());
+    }
+    room.set_receipt_of(user, ReceiptKind::Public, thread.as_deref(), &event_id, *ts)
+        .await
 }

@@ -218,6 +218,7 @@ impl Inbound {
             .handle(origin, later)
             .await
             .map_err(|error| failed(&error))?;
+        self.settle_receipts().map_err(|error| failed(&error))?;
         let answer = Arc::new(json!({ "pdus": pdus }));
         self.answers.insert(name, answer.clone());
         Ok((*answer).clone())
@@ -309,6 +310,18 @@ impl Inbound {
             }
         };
         Ok((id, outcome))
+    }
+
+    /// Receipts on events that are not here wait for no event where none is on its way.
+    fn settle_receipts(&self) -> Result<(), Error> {
+        for room_id in self.edus.rooms_with_late_receipts() {
+            if !self.queues.contains_key(&room_id)
+                && let Some(room) = self.rooms.get(&room_id)?
+            {
+                self.edus.room_is_settled(&room);
+            }
+        }
+        Ok(())
     }
 
     fn queue(&self, room: Room) -> Arc<RoomQueue> {

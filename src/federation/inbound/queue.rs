@@ -277,7 +277,6 @@ impl Inbound {
 
     /// Ends the worker if nothing came meanwhile.
     fn rest(&self, queue: &Arc<RoomQueue>) -> bool {
-        self.edus.room_is_settled(&queue.room);
         let mut state = queue.state.lock();
         // Under the lock: who stores an event and finds the worker running must be right.
         if matches!(self.rows.next(queue.room.key(), state.done), Ok(Some(_))) {
@@ -289,6 +288,8 @@ impl Inbound {
             drop(state);
             self.queues
                 .remove_if(queue.room.id(), |_, found| Arc::ptr_eq(found, queue));
+            // Last: a receipt that comes from now on finds no queue that it could wait for.
+            self.edus.room_is_settled(&queue.room);
         }
         true
     }

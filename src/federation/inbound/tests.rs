@@ -177,3 +177,59 @@ async fn typing_and_receipts_of_others_show() {
     pass(31).await;
     assert!(room.typing().0.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn receipts_on_events_that_are_not_here_are_kept_as_they_are() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b"), ("carol", "b"), ("dave", "b")]).await;
+    let nobody = crate::world::user("nobody", "hs1");
+    let send = async |txn: &str, user: &str, event: &str, ts: u64, thread: Option<&str>| {
+        let mut data = json!({ "ts": ts });
+        if let Some(thread) = thread {
+            data["thread_id"] = thread.into();
+        }
+        let content =
+            json!({ room.id().as_str(): { "m.read": { user: { "data": data, "event_ids": [event] } } } });
+        let edu = json!({ "edu_type": "m.receipt", "content": content });
+        world.receive("b", txn, vec![], vec![edu]).await;
+        pass(0).await;
+        let found = room.receipts(&nobody).expect("receipts");
+        let found = found.into_iter().filter(|receipt| receipt.user == user);
+        found
+            .map(|receipt| (receipt.event_id, receipt.ts))
+            .collect::<Vec<_>>()
+    };
+    let one = |event: &str, ts: u64| vec![(event.to_owned(), ts)];
+    assert_eq!(send("1", "@bob:b", "$before", 5, None).await, one("$before", 5));
+    assert_eq!(send("2", "@bob:b", "$older", 4, None).await, one("$before", 5));
+    assert_eq!(
+        send("3", "@bob:b", "no id at all", 6, None).await,
+        one("no id at all", 6)
+    );
+    world.say(&room, "one").await;
+    let newest = room.tips().expect("tips")[0].id().to_string();
+    assert_eq!(send("4", "@bob:b", &newest, 3, None).await, one(&newest, 3));
+    assert_eq!(
+        send("5", "@bob:b", "$other", 9, None).await,
+        one(&newest, 3),
+        "a known event stands above"
+    );
+    // There is no end to threads that are made up.
+    assert!(
+        send("6", "@carol:b", "$before", 5, Some("$thread"))
+            .await
+            .is_empty()
+    );
+    assert_eq!(
+        send("7", "@carol:b", "$before", 5, Some("main")).await,
+        one("$before", 5)
+    );
+    assert_eq!(
+        send("8", "@dave:b", &newest, 5, Some(&newest)).await,
+        one(&newest, 5)
+    );
+    assert!(
+        send("9", "@eve:b", "$before", 5, None).await.is_empty(),
+        "she is not in the room"
+    );
+}

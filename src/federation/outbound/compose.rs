@@ -13,6 +13,8 @@ use super::{EDUS_MAX, Outbound, PDUS_MAX, device_lists};
 pub(crate) struct Transaction {
     pub(crate) id: String,
     pub(crate) body: Value,
+    /// Whether nothing is in it: what was to be told is known there, or gone.
+    pub(crate) is_hollow: bool,
     /// The events that it takes from the queue.
     pub(crate) events: Vec<QueuedEvent>,
     /// The rooms that it catches up on, with the newest event that was known.
@@ -87,6 +89,7 @@ impl Outbound {
         Ok(Some(Transaction {
             id: self.next_txn_id(),
             body,
+            is_hollow: is_empty,
             events: queued,
             caught_up,
             ephemera,

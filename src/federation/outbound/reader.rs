@@ -127,15 +127,8 @@ impl Outbound {
             && event.pdu.kind() == "m.room.member"
             && targets::membership_of(event) == Some(Membership::Join);
         if is_join {
-            // Servers that see the user for the first time must hear of the devices, also those that get the join
-            // itself from the server through which the user came in. Of devices without keys there is nothing to know
-            // yet.
-            let user = self.users.get(event.pdu.sender()).ok().flatten();
-            if user.is_some_and(|user| user.device_list_had_keys().unwrap_or(true)) {
-                let mut servers: BTreeSet<OwnedServerName> = room.servers().into_iter().collect();
-                servers.remove(own);
-                self.hand_out_list(event.pdu.sender(), servers, position, tracker)?;
-            }
+            let servers = self.servers_met(room, event, position)?;
+            self.hand_out_list(event.pdu.sender(), servers, position, tracker)?;
         }
         if !targets::is_ours(event, own) {
             return Ok(());
@@ -151,6 +144,44 @@ impl Outbound {
             self.run(&destination);
         }
         Ok(())
+    }
+
+    /// The servers that must hear of the devices of a local user who joined, also those that get the join itself from the
+    /// server through which the user came in.
+    fn servers_met(
+        &self,
+        room: &Room,
+        join: &Event,
+        position: Position,
+    ) -> Result<BTreeSet<OwnedServerName>, Error> {
+        let mut servers: BTreeSet<OwnedServerName> = room.servers().into_iter().collect();
+        let full_since = room.full_since();
+        if room.is_partial() || join.header.position <= full_since {
+            // Of a device without keys that nothing has happened to there is nothing to know yet. Who is in the room
+            // without this server knowing it asks when there is something to encrypt.
+            let user = self.users.get(join.pdu.sender()).ok().flatten();
+            let is_new = |user: &hearth_users::User| user.device_list_is_new().unwrap_or(false);
+            if user.is_none_or(|user| is_new(&user)) {
+                return Ok(BTreeSet::new());
+            }
+        }
+        if full_since == position {
+            // The state is whole now. Servers that were in the room meanwhile, and that this server did not know of, missed
+            // what changed, though they may have left since.
+            let now = room.view().root;
+            for (before, after) in room.state_changes(join.header.state_before, now)? {
+                for event in room.events(&[before, after].into_iter().flatten().collect::<Vec<_>>())? {
+                    let member = event
+                        .pdu
+                        .state_key()
+                        .filter(|_| event.pdu.kind() == "m.room.member");
+                    let member = member.and_then(|member| <&UserId>::try_from(member).ok());
+                    servers.extend(member.map(|member| member.server_name().to_owned()));
+                }
+            }
+        }
+        servers.remove(self.server_name());
+        Ok(servers)
     }
 
     fn hand_out_list(

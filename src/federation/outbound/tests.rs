@@ -247,3 +247,58 @@ async fn typing_receipts_and_presence_are_told() {
     pass(1).await;
     assert_eq!(world.others.edus("b", "m.typing").len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_server_that_shares_a_room_is_never_given_up() {
+    let world = World::new().await;
+    let _room = world.room(&[("bob", "b")]).await;
+    pass(1).await;
+    world.others.down.lock().extend(["b".to_owned(), "c".to_owned()]);
+    let alice = world.alice();
+    let sent = alice.send_to_device(device_id!("A"), "m.x", "t1", to_device("bob", 1));
+    sent.await.expect("it is sent");
+    let content = to_raw_value(&json!({ "at": 2 })).expect("JSON");
+    let to_stranger = BTreeMap::from([(user("carl", "c"), BTreeMap::from([("D".to_owned(), content)]))]);
+    let sent = alice.send_to_device(device_id!("A"), "m.x", "t2", to_stranger);
+    sent.await.expect("it is sent");
+    pass(12 * 3_600).await;
+    world.others.down.lock().clear();
+    world.others.sent.lock().clear();
+    pass(2 * 3_600).await;
+    assert_eq!(world.others.edus("b", "m.direct_to_device").len(), 1);
+    assert!(
+        world.others.edus("c", "m.direct_to_device").is_empty(),
+        "it shares nothing with anybody here"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_tells_of_every_device_once() {
+    let world = World::new().await;
+    let carol = user("carol", OWN);
+    let account = hearth_users::NewAccount::default();
+    world.users.create(&carol, account).await.expect("an account");
+    let login = hearth_users::Login {
+        device_id: Some(ruma::owned_device_id!("A")),
+        ..hearth_users::Login::default()
+    };
+    let handle = world.users.get(&carol).expect("a look").expect("carol");
+    handle.login(login).await.expect("a device");
+    let room = world.room(&[("bob", "b")]).await;
+    world.join(&room, "carol", OWN).await;
+    pass(1).await;
+    let updates = world.others.edus("b", "m.device_list_update");
+    assert_eq!(updates.len(), 1, "{updates:?}");
+    assert_eq!(updates[0]["device_id"], "A");
+    assert!(updates[0].get("keys").is_none(), "{updates:?}");
+    // In another room with the same server there is nothing new, and no empty transaction says so.
+    let other = world.room(&[("bob", "b")]).await;
+    pass(1).await;
+    world.others.sent.lock().clear();
+    world.join(&other, "carol", OWN).await;
+    pass(1).await;
+    for (_, transaction) in world.others.transactions("b") {
+        assert_eq!(transaction["edus"], json!([]));
+        assert_ne!(transaction["pdus"], json!([]));
+    }
+}

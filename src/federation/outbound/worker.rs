@@ -3,12 +3,14 @@
 //! When a send fails, everything that waits in memory gets its durable row, so that the feed goes on without the
 //! server; the worker tries again with growing pauses, or at once when the server is heard of.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_core::metrics as names;
 use hearth_rooms::Error;
 use http::Method;
+use ruma::OwnedUserId;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -21,6 +23,9 @@ use super::{
     TRANSACTION_TIMEOUT,
 };
 use crate::FedRequest;
+
+/// So many users of whom something waits are asked for the servers of their rooms, once after each failure.
+const SENDERS_ASKED_MAX: usize = 100;
 
 impl Outbound {
     /// Runs until nothing waits for the server.
@@ -56,6 +61,10 @@ impl Outbound {
         let Some(mut transaction) = self.compose(destination)? else {
             return Ok(!self.rest(destination));
         };
+        if transaction.is_hollow {
+            self.settle(destination, transaction).await?;
+            return Ok(true);
+        }
         destination.state.lock().in_flight = (transaction.events.len(), transaction.ephemera);
         let delivered = self.deliver(destination, &mut transaction).await;
         destination.state.lock().in_flight = (0, 0);
@@ -268,17 +277,25 @@ impl Outbound {
         Ok(())
     }
 
-    /// The server has a transaction: removes the rows that it makes needless.
+    /// The server has a transaction.
     async fn acknowledged(&self, destination: &Destination, transaction: Transaction) -> Result<(), Error> {
-        let mut rooms = Vec::new();
-        let mut lists = Vec::new();
-        let mut shares = Vec::new();
         {
             let mut state = destination.state.lock();
             state.failures = 0;
             state.retry_at = None;
             state.last_error = None;
             state.failing_since_ms = None;
+        }
+        self.settle(destination, transaction).await
+    }
+
+    /// Removes the rows that a transaction makes needless.
+    async fn settle(&self, destination: &Destination, transaction: Transaction) -> Result<(), Error> {
+        let mut rooms = Vec::new();
+        let mut lists = Vec::new();
+        let mut shares = Vec::new();
+        {
+            let mut state = destination.state.lock();
             let is_newest = |row: Option<&super::destination::BehindRoom>, short, lossy: bool| {
                 row.is_some_and(|row| row.newest == short && row.is_lossy == lossy)
             };
@@ -332,19 +349,31 @@ impl Outbound {
         Ok(())
     }
 
-    /// Whether it makes no sense to go on: the server has been away for long and shares no room with this one.
+    /// Whether it makes no sense to go on: the server has been away for long and shares no room with this one, or with
+    /// those users of whom something waits.
     fn is_over(&self, destination: &Destination) -> Result<bool, Error> {
-        let rooms: Vec<_> = {
+        let (rooms, mut users) = {
             let state = destination.state.lock();
             if state.failures < GIVE_UP_FAILURES {
                 return Ok(false);
             }
-            state.rooms.keys().cloned().collect()
+            let rooms: Vec<_> = state.rooms.keys().cloned().collect();
+            let users: BTreeSet<OwnedUserId> = state.lists.keys().cloned().collect();
+            (rooms, users)
         };
         for room in rooms {
             if let Some(room) = self.rooms.get(&room)?
                 && room.has_server(destination.name.as_str())
             {
+                return Ok(false);
+            }
+        }
+        for (_, message) in self.rows.to_device(&destination.name, 0, SENDERS_ASKED_MAX)? {
+            let sender = message.get("sender").and_then(Value::as_str);
+            users.extend(sender.and_then(|sender| OwnedUserId::try_from(sender).ok()));
+        }
+        for user in users.iter().take(SENDERS_ASKED_MAX) {
+            if self.servers_sharing(user)?.contains(&destination.name) {
                 return Ok(false);
             }
         }

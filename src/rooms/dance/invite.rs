@@ -2,15 +2,30 @@
 
 use std::sync::Arc;
 
+use hearth_core::error::errcode;
 use hearth_events::Pdu;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Error, NewEvent, Room, Sent,
+    Error, NewEvent, RemoteFailure, Room, Sent,
     receive::{Manner, Received},
     staging::{Body, Staging, Stop},
 };
+
+/// What the other server finds wrong with an invitation that this server made is nothing that the client could do better
+/// (server-server API, "Inviting to a room").
+fn as_ours(failure: RemoteFailure) -> RemoteFailure {
+    let why = failure.to_string();
+    match failure {
+        RemoteFailure::Refused { server, errcode, .. }
+            if matches!(&*errcode, errcode::INVALID_PARAM | errcode::MISSING_PARAM) =>
+        {
+            RemoteFailure::Failed { server, why }
+        }
+        other => other,
+    }
+}
 
 impl Room {
     /// Invites a user of another server. `content` is that of the member event beside the membership.
@@ -35,7 +50,8 @@ impl Room {
                 &pdu.json,
                 &stripped,
             )
-            .await?;
+            .await
+            .map_err(as_ours)?;
         let signed = Pdu::parse(self.rules(), signed.get().as_bytes())?;
         if signed.event_id != pdu.event_id {
             return Err(Error::BadEvent(

@@ -169,7 +169,7 @@ impl Room {
             };
             let row = keys::room(self.0.key, keys::ROOM_PARTIAL);
             manner.rows.put(Family::Room, row, record::encode(&partial));
-            self.0.partial.send_replace(Some(Arc::new(partial)));
+            self.set_partial(Some(partial));
         }
         let missing_keys = self.take_missing_keys();
         let lacking = (!answer.members_omitted && !missing_keys.is_empty())
@@ -203,7 +203,7 @@ impl Room {
             Err(error) => error,
         };
         if answer.members_omitted {
-            self.0.partial.send_replace(None);
+            self.set_partial(None);
         }
         if new {
             rooms.loaded.remove(self.id());

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hearth_events::Pdu;
+use hearth_events::{Pdu, Rules};
 use hearth_storage::Record;
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{Dance, Error, Membership, Rooms};
+use crate::{Dance, Error, Membership, Received, Rooms};
+
+/// So many events of an invitation are checked; servers send about ten.
+const STATE_EVENTS_MAX: usize = 100;
 
 impl Rooms {
     /// Takes an invitation of a user of this server, which the inviting server sends before the room sees it, and
@@ -45,6 +48,7 @@ impl Rooms {
             .ok_or_else(|| wrong("The event does not invite a user of this server"))?
             .to_owned();
         let verified = self.verify_one(rules, pdu).await?;
+        self.check_invite_state(rules, &stripped).await?;
         let signed = verified
             .pdu
             .countersign(rules, &self.signing_key, &self.server_name)?;
@@ -57,10 +61,17 @@ impl Rooms {
                 _ => {}
             }
             // The room's own copy of the invitation follows; the user hears of it now if it can be placed.
-            if let Ok(crate::Received::Accepted | crate::Received::Known) =
-                room.receive(origin, &signed.json).await
-            {
-                return Ok(signed.json);
+            match room.receive(origin, &signed.json).await {
+                Ok(Received::Accepted | Received::Known) => return Ok(signed.json),
+                Ok(Received::Rejected(why)) => return Err(Error::Forbidden(why)),
+                Ok(Received::SoftFailed) => {
+                    return Err(Error::Forbidden(
+                        "The room does not allow this invitation".to_owned(),
+                    ));
+                }
+                Err(error) => {
+                    tracing::info!(%error, %room_id, "an invitation cannot be judged now");
+                }
             }
         }
         let content: Value = serde_json::from_slice(signed.content()).unwrap_or_default();
@@ -78,6 +89,62 @@ impl Rooms {
         )
         .await?;
         Ok(signed.json)
+    }
+
+    /// Refuses an invitation with events that are not what their servers signed, in room versions in which all of them
+    /// are whole events. An event whose server's key cannot be had is let be.
+    async fn check_invite_state(
+        &self,
+        rules: &'static Rules,
+        stripped: &[Box<RawValue>],
+    ) -> Result<(), Error> {
+        if !rules.room_id_is_create_hash() {
+            return Ok(());
+        }
+        let events = stripped.iter().take(STATE_EVENTS_MAX);
+        let events = events.map(|event| Pdu::parse(rules, event.get().as_bytes()));
+        for outcome in self.verify(rules, events.collect::<Result<_, _>>()?).await? {
+            match outcome {
+                Ok(_) | Err(Error::MissingKey(_)) => {}
+                Err(error) => {
+                    return Err(Error::BadEvent(format!(
+                        "An event of `invite_room_state`: {error}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The events that show a room at which a user knocks, without those that are of another room or are not what their
+    /// servers signed. In older rooms some servers send them stripped, which cannot be checked.
+    async fn checked_knock_state(
+        &self,
+        version: &RoomVersionId,
+        room_id: &RoomId,
+        events: Vec<Value>,
+    ) -> Result<Vec<Value>, Error> {
+        let Some(rules) = hearth_events::rules(version) else {
+            return Ok(Vec::new());
+        };
+        let mut kept = Vec::with_capacity(events.len());
+        let mut whole = Vec::new();
+        for event in events {
+            match Pdu::parse(rules, event.to_string().as_bytes()) {
+                Ok(pdu) if pdu.room_id() == room_id => whole.push((event, pdu)),
+                Ok(_) => {}
+                Err(_) if rules.room_id_is_create_hash() || event.get("signatures").is_some() => {}
+                Err(_) => kept.push(event),
+            }
+        }
+        let (whole, pdus): (Vec<Value>, Vec<Pdu>) = whole.into_iter().unzip();
+        let outcomes = self.verify(rules, pdus).await?;
+        for (event, outcome) in whole.into_iter().zip(outcomes) {
+            if matches!(outcome, Ok(_) | Err(Error::MissingKey(_))) {
+                kept.push(event);
+            }
+        }
+        Ok(kept)
     }
 
     /// Takes a member event of a room that this server is not in: the withdrawal of an invitation, or the refusal
@@ -228,6 +295,7 @@ impl Rooms {
         let stripped = remote
             .send_knock(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;
+        let stripped = self.checked_knock_state(&made.version, room_id, stripped).await?;
         Ok((pdu, stripped))
     }
 

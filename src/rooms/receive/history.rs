@@ -278,10 +278,14 @@ impl Room {
             self.state_before_of(server, &pdu.event_id).await?
         };
         missing.extend(self.missing_behind(&pdu)?);
-        let rejected = self.judge_by_auth_events(&pdu)?.is_err();
+        let verdict = match self.judge_by_auth_events(&pdu)? {
+            Ok(()) => self.judge_by_known_state(&pdu, root, &stretch.nodes)?,
+            denied => denied,
+        };
         let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);
         let mut flags = Flags::default();
-        if rejected {
+        if let Err(denied) = verdict {
+            tracing::info!(event = %pdu.event_id, room = %self.id(), %denied, "an event of the past is rejected");
             flags.0 |= Flags::REJECTED;
         }
         if verified.redacted {

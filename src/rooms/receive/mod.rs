@@ -4,7 +4,7 @@
 //! authorization by its auth events; by the state before it; then, under the room's lock, by the current state, and
 //! its place. One event of a room at a time; nothing of another server is awaited under the lock.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hearth_events::{AuthEvent, AuthInput, AuthState, Pdu};
 use ruma::{EventId, OwnedEventId, ServerName};
@@ -123,7 +123,7 @@ impl Room {
     }
 
     /// The event, if it is more than an outlier.
-    pub(crate) fn placed(&self, id: &EventId) -> Result<Option<std::sync::Arc<Event>>, Error> {
+    pub(crate) fn placed(&self, id: &EventId) -> Result<Option<Arc<Event>>, Error> {
         let event = self.event_by_id(id)?;
         Ok(event.filter(|event| !event.header.flags.has(Flags::OUTLIER)))
     }
@@ -264,9 +264,7 @@ impl Room {
         }
         let state_before = self.state_of_roots(roots, &mut nodes).await?;
         let verdict = match self.judge_by_auth_events(&pdu)? {
-            // With most members unknown, the state says little: it is asked when it is whole.
-            Ok(()) if self.is_partial() => Ok(()),
-            Ok(()) => self.judge_by_state(&pdu, state_before, &nodes)?,
+            Ok(()) => self.judge_by_known_state(&pdu, state_before, &nodes)?,
             denied => denied,
         };
         let (pdu, recommended) = match verdict {
@@ -454,6 +452,15 @@ impl Room {
 
     /// Authorization by the events that the event itself names. The outer error is one of storage.
     pub(crate) fn judge_by_auth_events(&self, pdu: &Pdu) -> Result<Result<(), String>, Error> {
+        self.judge_by_auth_events_as(pdu, &|event| event.header.flags.has(Flags::REJECTED))
+    }
+
+    /// As [`Room::judge_by_auth_events`], where it may not be stored yet which events are rejected.
+    pub(crate) fn judge_by_auth_events_as(
+        &self,
+        pdu: &Pdu,
+        is_rejected: &dyn Fn(&Event) -> bool,
+    ) -> Result<Result<(), String>, Error> {
         let mut events = Vec::with_capacity(pdu.auth_events().len() + 1);
         for id in pdu.auth_events() {
             let event = self.event_by_id(id)?;
@@ -466,7 +473,7 @@ impl Room {
                 room_id: event.pdu.room_id(),
                 kind: event.pdu.kind(),
                 state_key: event.pdu.state_key(),
-                rejected: event.header.flags.has(Flags::REJECTED),
+                rejected: is_rejected(event),
             })
             .collect();
         let input = AuthInput::of_pdu(self.rules(), pdu);
@@ -477,12 +484,30 @@ impl Room {
             && pdu.event_id != create
         {
             match self.event_by_id(&create)? {
-                Some(event) if !event.header.flags.has(Flags::REJECTED) => events.push(event),
+                Some(event) if !is_rejected(&event) => events.push(event),
                 _ => return Ok(Err("The room's create event is not accepted.".to_owned())),
             }
         }
         let state = AuthState::from_events(self.rules(), events.iter().map(|event| &event.pdu));
         Ok(self.decide(&input, state))
+    }
+
+    /// Authorization by the state before the event, as far as it is known: while most members are not, those that the
+    /// state lacks are taken from the event's own auth events. It is judged again when the state is whole.
+    pub(crate) fn judge_by_known_state(
+        &self,
+        pdu: &Pdu,
+        root: NodeId,
+        nodes: &NewNodes,
+    ) -> Result<Result<(), String>, Error> {
+        let mut members = Vec::new();
+        if self.is_partial() {
+            for id in pdu.auth_events() {
+                let event = self.event_by_id(id)?;
+                members.extend(event.filter(|event| event.pdu.kind() == "m.room.member"));
+            }
+        }
+        self.judge_by_state_with(pdu, root, nodes, &members)
     }
 
     /// Authorization by the state before the event.
@@ -491,6 +516,17 @@ impl Room {
         pdu: &Pdu,
         root: NodeId,
         nodes: &NewNodes,
+    ) -> Result<Result<(), String>, Error> {
+        self.judge_by_state_with(pdu, root, nodes, &[])
+    }
+
+    /// Authorization by a state, with member events for those members that are not in it.
+    fn judge_by_state_with(
+        &self,
+        pdu: &Pdu,
+        root: NodeId,
+        nodes: &NewNodes,
+        members: &[Arc<Event>],
     ) -> Result<Result<(), String>, Error> {
         let input = AuthInput::of_pdu(self.rules(), pdu);
         let mut types = hearth_events::auth_types(
@@ -508,11 +544,18 @@ impl Room {
         };
         let mut events = Vec::with_capacity(types.len());
         for (kind, state_key) in types {
-            let Some(key) = self.state_key_short(&kind, &state_key)? else {
-                continue;
+            let found = match self.state_key_short(&kind, &state_key)? {
+                Some(key) => state_tree::get(&store, root, key)?,
+                None => None,
             };
-            if let Some(short) = state_tree::get(&store, root, key)? {
-                events.extend(self.event(short)?);
+            match found {
+                Some(short) => events.extend(self.event(short)?),
+                None => {
+                    let is_it = |event: &&Arc<Event>| {
+                        event.pdu.kind() == kind && event.pdu.state_key() == Some(&*state_key)
+                    };
+                    events.extend(members.iter().find(is_it).cloned());
+                }
             }
         }
         let state = AuthState::from_events(self.rules(), events.iter().map(|event| &event.pdu));

@@ -58,17 +58,22 @@ impl Room {
 
     /// The auth chain of an event, for another server (`GET /event_auth/{roomId}/{eventId}`).
     pub fn serve_event_auth(&self, id: &EventId) -> Result<Vec<Arc<Event>>, Error> {
-        self.auth_chain(&[self.served_event(id)?.short])
+        self.auth_chain(&[self.known_event(id)?.short])
     }
 
-    /// One event, redacted where the asking server may not see it (`GET /event/{eventId}`). A state event whose place
-    /// in the graph is not known here is part of some state, which the server would be given whole.
-    pub fn serve_event(&self, server: &ServerName, id: &EventId) -> Result<Arc<Event>, Error> {
+    /// An event that other servers may know of: one that is served, or a state event whose place in the graph is not known
+    /// here: it is part of some state, which the server would be given whole.
+    fn known_event(&self, id: &EventId) -> Result<Arc<Event>, Error> {
         let event = self.event_by_id(id)?.filter(|event| {
             let outside = event.header.flags.has(Flags::OUTLIER) && event.pdu.state_key().is_some();
             is_served(event) || (outside && !event.header.flags.has(Flags::REJECTED))
         });
-        let event = event.ok_or_else(|| Error::NotFound(format!("event {id} is not known here")))?;
+        event.ok_or_else(|| Error::NotFound(format!("event {id} is not known here")))
+    }
+
+    /// One event, redacted where the asking server may not see it (`GET /event/{eventId}`).
+    pub fn serve_event(&self, server: &ServerName, id: &EventId) -> Result<Arc<Event>, Error> {
+        let event = self.known_event(id)?;
         match is_served(&event) {
             true => self.server_viewer(server)?.shown(&event),
             false => Ok(event),

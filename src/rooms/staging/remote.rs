@@ -1,7 +1,7 @@
 //! Staging an event of another server: it was judged outside the lock, and here gets its place in the graph, in
 //! the timeline and in the current state.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use hearth_events::{AuthInput, Pdu, StateView};
 use hearth_storage::{Family, prefix_end};
@@ -15,6 +15,7 @@ use crate::{
     event::{Flags, Header, Origin, Place, Short, encode_event_id},
     head::{EventRef, StateEntry, Tip},
     keys,
+    partial::is_lifted,
     relations::Relation,
     state_tree::{self, NewNodes, NodeId, Overlay},
 };
@@ -59,9 +60,13 @@ pub(crate) struct Outlier {
 }
 
 impl Staging<'_> {
-    /// Keeps events that have no place in the timeline. Gives their short ids, in order.
+    /// Keeps events that have no place in the timeline. Those that came another way meanwhile stay as they are: an event
+    /// has one short id.
     pub(crate) fn keep_outliers(&mut self, outliers: Vec<Outlier>) -> Result<(), Error> {
         for outlier in outliers {
+            if self.short_of(&outlier.pdu.event_id)?.is_some() {
+                continue;
+            }
             if let Some(state_key) = outlier.pdu.state_key() {
                 self.key_short(&(outlier.pdu.kind().to_owned(), state_key.to_owned()))?;
             }
@@ -110,6 +115,7 @@ impl Staging<'_> {
     /// Gives an event of the past its place among what is older than the room's first events here. It changes
     /// neither the extremities nor the current state.
     pub(crate) fn place_history(&mut self, judged: &Judged, place: Place) -> Result<(), Stop> {
+        let judged = &*self.known_now(judged)?;
         self.nodes.extend(&judged.nodes);
         self.state_after(judged)?;
         let short = match judged.known {
@@ -144,22 +150,70 @@ impl Staging<'_> {
     }
 
     /// Makes the whole state the current one, with the events that were judged again (see `partial`), of which the first
-    /// is the join.
-    pub(crate) fn complete(
-        &mut self,
-        events: &[Event],
-        after: &HashMap<Short, NodeId>,
-        root: NodeId,
-    ) -> Result<(), Stop> {
-        self.replaced.extend(events.iter().cloned());
-        for tip in &mut self.record.tips {
-            if let Some(root) = after.get(&tip.event.short) {
-                tip.root = *root;
-            }
-        }
+    /// is the join. Those that are not rejected any more come into the timeline now.
+    pub(crate) fn complete(&mut self, events: &[Event], tips: &[Tip], root: NodeId) -> Result<(), Stop> {
+        let (lifted, judged): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| is_lifted(event));
+        let judged_count = judged.len();
+        self.replaced.extend(judged.into_iter().cloned());
+        self.record.tips = tips.iter().take(TIPS_MAX).cloned().collect();
         let before = std::mem::replace(&mut self.record.root, root);
         self.completes = events.first().map(|join| join.short);
-        self.change_state(before, None)
+        self.change_state(before, None)?;
+        for event in lifted {
+            self.lift(event)?;
+        }
+        // A redaction among them took an event as it is stored: what was judged again of it counts.
+        let (judged, redacted) = self.replaced.split_at_mut(judged_count);
+        for event in redacted {
+            if let Some(again) = judged.iter().find(|again| again.short == event.short) {
+                event.header.state_before = again.header.state_before;
+                event.header.flags.0 |= again.header.flags.0 & Flags::REJECTED;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an event that was kept as rejected its place, as if it came now.
+    fn lift(&mut self, event: &Event) -> Result<(), Stop> {
+        let header = &event.header;
+        let judged = Judged {
+            pdu: event.pdu.clone(),
+            known: Some(event.short),
+            prev: header.prev.clone(),
+            auth: header.auth.clone(),
+            state_before: header.state_before,
+            nodes: NewNodes::default(),
+            flags: header.flags,
+            missing: self.room.missing_before(&event.pdu)?,
+            replaces_tips: false,
+            origin: header.origin.clone(),
+            txn: None,
+        };
+        self.record.last_n += 1;
+        self.record.depth = self.record.depth.max(judged.pdu.depth());
+        self.settle_place(&judged, event.short, header.clone())
+    }
+
+    /// Puts an event at the end of the timeline.
+    fn settle_place(&mut self, judged: &Judged, short: Short, mut header: Header) -> Result<(), Stop> {
+        let pdu = &judged.pdu;
+        header.place = Place {
+            anchor: self.record.last_n,
+            offset: 0,
+        };
+        (header.class, header.thread) = self.count(&Placed {
+            sender: pdu.sender(),
+            kind: pdu.kind(),
+            state_key: pdu.state_key(),
+            content: pdu.content(),
+            place: header.place,
+            short,
+        })?;
+        self.link(judged, short, header)?;
+        for id in &judged.missing {
+            self.wait_for(id, short);
+        }
+        Ok(())
     }
 
     /// Events are missing before a place.
@@ -197,6 +251,7 @@ impl Staging<'_> {
     /// Gives a judged event its place. Asks to resolve where the current state is one of several extremities and
     /// `roots` does not have it.
     pub(crate) fn place(&mut self, judged: &Judged, roots: &Roots) -> Result<Flags, Stop> {
+        let judged = &*self.known_now(judged)?;
         self.nodes.extend(&judged.nodes);
         let pdu = &judged.pdu;
         let mut flags = judged.flags;
@@ -220,7 +275,7 @@ impl Staging<'_> {
                 self.record.last_short
             }
         };
-        let mut header = Header {
+        let header = Header {
             flags,
             class: Default::default(),
             place: Place::default(),
@@ -240,23 +295,25 @@ impl Staging<'_> {
         self.move_tips(judged, short, after, roots)?;
         self.record.last_n += 1;
         self.change_state(before_root, Some((short, pdu)))?;
-        header.place = Place {
-            anchor: self.record.last_n,
-            offset: 0,
-        };
-        (header.class, header.thread) = self.count(&Placed {
-            sender: pdu.sender(),
-            kind: pdu.kind(),
-            state_key: pdu.state_key(),
-            content: pdu.content(),
-            place: header.place,
-            short,
-        })?;
-        self.link(judged, short, header)?;
-        for id in &judged.missing {
-            self.wait_for(id, short);
-        }
+        self.settle_place(judged, short, header)?;
         Ok(flags)
+    }
+
+    /// The event with its short id, where it was kept as part of a state or a chain while it was judged.
+    fn known_now<'j>(&self, judged: &'j Judged) -> Result<Cow<'j, Judged>, Stop> {
+        if judged.known.is_some() {
+            return Ok(Cow::Borrowed(judged));
+        }
+        if let Some((position, _)) = self.head.pending.ids.get(&judged.pdu.event_id) {
+            return Err(Stop::Wait(*position));
+        }
+        Ok(match self.room.short_of(&judged.pdu.event_id)? {
+            None => Cow::Borrowed(judged),
+            known => Cow::Owned(Judged {
+                known,
+                ..judged.clone()
+            }),
+        })
     }
 
     /// Makes the nodes of the state after an event, and of the one before it.

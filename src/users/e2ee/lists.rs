@@ -88,9 +88,10 @@ impl User {
         Ok(self.stored_stream()?.stream)
     }
 
-    /// Whether the list ever had keys in it.
-    pub fn device_list_had_keys(&self) -> Result<bool> {
-        Ok(self.stored_stream()?.ts > 0)
+    /// Whether the list never had keys in it, and nothing has happened to it since its first device was made.
+    pub fn device_list_is_new(&self) -> Result<bool> {
+        let stream = self.stored_stream()?;
+        Ok(stream.ts == 0 && stream.stream <= 1)
     }
 
     /// What changed in this user's device list after the change with the number `since`.

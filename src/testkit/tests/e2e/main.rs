@@ -37,6 +37,7 @@ mod federation_edus;
 mod federation_hostile;
 mod federation_lacking;
 mod federation_members;
+mod federation_partial;
 mod federation_peers;
 mod federation_policy;
 mod federation_random;
