@@ -33,6 +33,7 @@ build: setup
 	@$(ENV)
 	echo "hearth: building the server (release; the first time takes some minutes) ..." >&2
 	cargo build --release --locked -p hearth-server
+	echo "hearth: the program is $$CARGO_TARGET_DIR/release/hearth" >&2
 
 # The binary is started outside make's own control flow (exec), so Ctrl-C reaches it as SIGINT.
 run: build

@@ -107,6 +107,14 @@ impl Deps {
     }
 }
 
+/// Reads the files that the configuration names, as a start would, without touching the data.
+pub fn check(config: &Config) -> Result<(), Error> {
+    let server_name = identity::server_name(config)?;
+    read_appservices(config, &server_name)?;
+    HttpOutbound::new(config, Arc::new(SystemClock), Arc::new(OsRandom))?;
+    Ok(())
+}
+
 /// Replaces the signing key in the data directory; the ids of the old and of the new key.
 pub fn rotate_signing_key(config: &Config) -> Result<(String, String), Error> {
     let deps = Deps::production(config)?;

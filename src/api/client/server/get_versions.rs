@@ -12,7 +12,7 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 9] = [
+const UNSTABLE_FEATURES: [&str; 10] = [
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
     // Dehydrated devices.
@@ -29,6 +29,8 @@ const UNSTABLE_FEATURES: [&str; 9] = [
     "org.matrix.msc4306",
     // Sliding sync (MSC4186) under its unstable path.
     "org.matrix.simplified_msc3575",
+    // Rooms that two users share, under the path that matrix-js-sdk asks.
+    "uk.half-shot.msc2666.query_mutual_rooms",
     // Profile fields of any name, as a flag that clients older than v1.16 look for.
     "uk.tcpip.msc4133.stable",
 ];

@@ -43,6 +43,7 @@ mod federation_random;
 mod guests;
 mod history;
 mod membership;
+mod mutual_rooms;
 mod network;
 mod owned_state;
 mod process;
