@@ -100,7 +100,7 @@ impl Registration {
             // other servers limit them, so a file must say `false` to be exempt.
             rate_limited: file.rate_limited.unwrap_or(true),
             protocols: file.protocols.unwrap_or_default(),
-            receive_ephemeral: file.receive_ephemeral.unwrap_or(false),
+            receive_ephemeral: file.takes_ephemeral(),
         })
     }
 

@@ -111,6 +111,14 @@ pub fn for_previews(config: &Config) -> Result<SharedOutbound, Error> {
     Ok(Arc::new(UrlTransport::new(&clients)?))
 }
 
+/// The transport to application services: the operator wrote down where they are, which is most often this machine or
+/// its private network.
+pub fn for_appservices(config: &Config) -> Result<SharedOutbound, Error> {
+    let mut clients = Clients::new(config)?;
+    clients.guard.allow_private = true;
+    Ok(Arc::new(UrlTransport::new(&clients)?))
+}
+
 /// Makes HTTP clients that all follow the same rules.
 pub(crate) struct Clients {
     extra: Vec<reqwest::Certificate>,

@@ -42,6 +42,8 @@ pub struct Deps {
     pub outbound: SharedOutbound,
     /// Requests for pages that users want previewed.
     pub preview_outbound: SharedOutbound,
+    /// Requests to application services.
+    pub appservice_outbound: SharedOutbound,
     /// Where data is kept.
     pub engine: Arc<dyn Engine>,
     /// Threads for sections that block.
@@ -83,6 +85,7 @@ impl Deps {
             random,
             outbound: Arc::new(outbound),
             preview_outbound: crate::outbound::for_previews(config)?,
+            appservice_outbound: crate::outbound::for_appservices(config)?,
             engine: Arc::new(engine),
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
@@ -98,6 +101,7 @@ impl Deps {
             random: Arc::new(OsRandom),
             outbound: Arc::new(NoOutbound),
             preview_outbound: Arc::new(NoOutbound),
+            appservice_outbound: Arc::new(NoOutbound),
             engine: Arc::new(MemoryEngine::new()),
             pool: Pool::new(2),
             writer: WriterMode::Thread,
@@ -207,7 +211,7 @@ impl Parts {
             rooms: rooms.clone(),
             sync: sync.clone(),
             appservices,
-            outbound: deps.outbound,
+            appservice_outbound: deps.appservice_outbound,
             federation,
             media: media.clone(),
             previews,

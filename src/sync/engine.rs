@@ -20,6 +20,7 @@ use crate::{
     Error, Filter, SyncToken, SyncView,
     index::JoinedEntry,
     notifier::{IndexGuard, Notifier},
+    positions::RoomsRead,
     view::{DataEvent, DeviceLists, StrippedRoom},
 };
 
@@ -259,17 +260,7 @@ impl SyncEngine {
         index: &IndexGuard,
     ) -> Result<SyncView, Error> {
         let user = &request.user;
-        let log = self.rooms.log();
-        let positions = log.published_all();
-        let user_position = loop {
-            let position = user.position();
-            let read = self.notifier.refresh(index)?;
-            if read <= position {
-                break position;
-            }
-            // A room entry was read that is on disk and not yet published: the token must include it.
-            log.wait_durable(user.shard(), read).await?;
-        };
+        let (positions, user_position) = self.positions(user, index, since, RoomsRead::Joined).await?;
         let ignored = user.ignored_users()?;
         let mut look = Look {
             engine: self,
