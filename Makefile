@@ -17,7 +17,7 @@ help:
 	echo "make lint               formatting and clippy, as CI checks them"
 	echo "make fmt                format the code"
 	echo "make test-durability    the long kill -9 and lost-fsync tests"
-	echo "make test-clients       matrix-nio and matrix-js-sdk chat through a real server"
+	echo "make test-clients       matrix-nio, matrix-js-sdk and a mautrix bridge use a real server"
 	echo "make test-clients-rust  matrix-sdk and matrix-sdk-ui chat through a real server (a long build)"
 	echo "make test-federation    two servers as processes federate over TLS"
 	echo "make test-synapse       a server and a released Synapse (from PyPI) federate"

@@ -307,6 +307,8 @@ impl Parts {
 
     /// Finishes what was begun and closes the data.
     pub async fn close(&self) {
+        // A command closes what it has built without having served: what runs by itself must not go on without data.
+        self.shutdown.trigger();
         if let Err(error) = self.users.flush_last_seen().await {
             tracing::warn!(%error, "the times at which devices were seen could not be stored");
         }

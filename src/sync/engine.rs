@@ -20,6 +20,7 @@ use crate::{
     Error, Filter, SyncToken, SyncView,
     index::JoinedEntry,
     notifier::{IndexGuard, Notifier},
+    peek::Peeks,
     positions::RoomsRead,
     view::{DataEvent, DeviceLists, StrippedRoom},
 };
@@ -74,6 +75,7 @@ pub struct SyncEngine {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) random: SharedRandom,
     pub(crate) connections: crate::sliding::Connections,
+    pub(crate) peeks: Arc<Peeks>,
     /// Until a shutdown, syncs wait; then they are answered at once.
     pub(crate) shutdown: Shutdown,
 }
@@ -152,12 +154,15 @@ impl SyncEngine {
         // start names none of this one's. 48 bits keep the token short.
         let start = hearth_core::random::u64(random.as_ref()) >> 16;
         let notifier = Notifier::new(rooms.clone(), users.clone(), clock, start);
+        let peeks = Arc::<Peeks>::default();
+        peeks.listen(&rooms);
         Arc::new(Self {
             rooms,
             users,
             notifier,
             random,
             connections: crate::sliding::Connections::default(),
+            peeks,
             shutdown,
         })
     }

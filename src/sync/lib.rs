@@ -15,6 +15,7 @@ mod index;
 mod lazy;
 pub mod legacy;
 mod notifier;
+mod peek;
 mod positions;
 mod presence;
 mod room;
