@@ -509,6 +509,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn application_services_are_reached_at_private_addresses() {
+        let base = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await;
+        let by_name = base.replace("127.0.0.1", "localhost");
+        let outbound = for_appservices(&Config::for_tests("example.org")).expect("a transport");
+        for url in [&base, &by_name] {
+            assert_eq!(outbound.send(get(url, "/")).await.expect("allowed").body, "hi");
+        }
+    }
+
+    #[tokio::test]
     async fn redirects_are_not_followed_and_long_answers_refused() {
         let redirect =
             answering("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n".to_owned()).await;

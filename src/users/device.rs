@@ -369,7 +369,7 @@ pub(crate) fn delete_all(
 
 /// Deletes the device that was not used for longest where a new one would exceed the limit: a program that logs in
 /// at every start must not lock its user out.
-fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
+pub(crate) fn make_room(tx: &mut Tx<'_>, user: &User) -> Result<()> {
     let key = user.key;
     let rows = tx.scan(Family::UserDevice, &key.to_bytes())?;
     if rows.len() < limits::DEVICES_PER_USER_MAX {
