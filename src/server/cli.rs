@@ -106,6 +106,11 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Error> {
     let config = Config::load(arguments.config.as_deref())?;
+    for (variable, hint) in Config::mistyped_variables() {
+        eprintln!(
+            "hearth: the environment variable {variable} is no key of the configuration; did you mean {hint}?"
+        );
+    }
     match arguments.command {
         Some(Command::CheckConfig) => check_config(&config),
         Some(Command::RotateSigningKey) => {
