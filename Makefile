@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test unit layers durability-short test-durability test-clients test-clients-rust clients \
+.PHONY: help setup run build test unit layers durability-short test-durability test-clients test-clients-rust test-clients-go clients \
         test-federation test-synapse smoke lint fmt \
         bench docs complement-binary complement
 
@@ -17,8 +17,9 @@ help:
 	echo "make lint               formatting and clippy, as CI checks them"
 	echo "make fmt                format the code"
 	echo "make test-durability    the long kill -9 and lost-fsync tests"
-	echo "make test-clients       matrix-nio and matrix-js-sdk chat through a real server"
+	echo "make test-clients       matrix-nio, matrix-js-sdk and a mautrix bridge use a real server"
 	echo "make test-clients-rust  matrix-sdk and matrix-sdk-ui chat through a real server (a long build)"
+	echo "make test-clients-go    mautrix-go, with a crypto stack of its own, chats through a real server"
 	echo "make test-federation    two servers as processes federate over TLS"
 	echo "make test-synapse       a server and a released Synapse (from PyPI) federate"
 	echo "make bench              the load program and the micro-benchmarks"
@@ -33,6 +34,7 @@ build: setup
 	@$(ENV)
 	echo "hearth: building the server (release; the first time takes some minutes) ..." >&2
 	cargo build --release --locked -p hearth-server
+	echo "hearth: the program is $$CARGO_TARGET_DIR/release/hearth" >&2
 
 # The binary is started outside make's own control flow (exec), so Ctrl-C reaches it as SIGINT.
 run: build
@@ -85,6 +87,11 @@ test-clients-rust: setup
 	@$(ENV)
 	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/rust_sdk.sh
+
+test-clients-go: setup
+	@$(ENV)
+	cargo build --locked --workspace --bins --tests
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/clients/go_chat.sh
 
 lint: setup
 	@$(ENV)

@@ -38,8 +38,8 @@ pub struct Parts {
     pub sync: Arc<SyncEngine>,
     /// The application services.
     pub appservices: Arc<Registrations>,
-    /// Requests to other machines.
-    pub outbound: SharedOutbound,
+    /// Requests to application services.
+    pub appservice_outbound: SharedOutbound,
     /// Other homeservers.
     pub federation: Arc<Federation>,
     /// The media repository.
@@ -72,8 +72,8 @@ pub struct App {
     pub sync: Arc<SyncEngine>,
     /// The application services.
     pub appservices: Arc<Registrations>,
-    /// Requests to other machines.
-    pub outbound: SharedOutbound,
+    /// Requests to application services.
+    pub appservice_outbound: SharedOutbound,
     /// Other homeservers.
     pub federation: Arc<Federation>,
     /// The media repository.
@@ -123,7 +123,7 @@ impl App {
             rooms,
             sync,
             appservices,
-            outbound,
+            appservice_outbound,
             federation,
             media,
             previews,
@@ -144,7 +144,7 @@ impl App {
             rooms,
             sync,
             appservices,
-            outbound,
+            appservice_outbound,
             federation,
             media,
             previews,

@@ -14,6 +14,9 @@ const R0: &str = "/_matrix/client/r0";
 /// The prefix of endpoints whose own version is 1.
 const V1: &str = "/_matrix/client/v1";
 
+/// The prefix of what is not in the specification, or was not when its clients were written.
+const UNSTABLE: &str = "/_matrix/client/unstable";
+
 /// A table of endpoints. The paths use axum's syntax: `/rooms/{roomId}/join`.
 #[derive(Default)]
 pub struct Routes {
@@ -32,6 +35,12 @@ impl Routes {
             .at(&format!("{R0}{path}"), methods)
     }
 
+    /// Lists an endpoint also right under `/_matrix/client/unstable`, where it stood before the specification had it:
+    /// the first Element for Android and for iOS, and what was made of them, still ask for it there.
+    pub fn once_unstable(self, path: &str, methods: MethodRouter<Arc<App>>) -> Self {
+        self.at(&format!("{UNSTABLE}{path}"), methods)
+    }
+
     /// Lists an endpoint under `/_matrix/client/v1`.
     pub fn v1(self, path: &str, methods: MethodRouter<Arc<App>>) -> Self {
         self.at(&format!("{V1}{path}"), methods)
@@ -39,7 +48,7 @@ impl Routes {
 
     /// Lists an endpoint under `/_matrix/client/unstable/<feature>`.
     pub fn unstable(self, feature: &str, path: &str, methods: MethodRouter<Arc<App>>) -> Self {
-        self.at(&format!("/_matrix/client/unstable/{feature}{path}"), methods)
+        self.at(&format!("{UNSTABLE}/{feature}{path}"), methods)
     }
 
     /// Lists an endpoint under exactly this path.

@@ -28,11 +28,20 @@ pub struct RegistrationFile {
     /// The external protocols that the application service provides.
     pub protocols: Option<Vec<String>>,
     /// Whether typing, receipts and presence are sent too.
-    #[serde(default, alias = "de.sorunome.msc2409.push_ephemeral")]
     pub receive_ephemeral: Option<bool>,
+    /// The same under the name that it had in the proposal. Bridges write both.
+    #[serde(rename = "de.sorunome.msc2409.push_ephemeral")]
+    pub push_ephemeral: Option<bool>,
     /// Keys that this server does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_yaml_ng::Value>,
+}
+
+impl RegistrationFile {
+    /// Whether typing, receipts and presence are sent too, by either name.
+    pub fn takes_ephemeral(&self) -> bool {
+        self.receive_ephemeral.or(self.push_ephemeral).unwrap_or(false)
+    }
 }
 
 /// The three lists of namespaces; a list that is null is an empty one.
@@ -91,7 +100,15 @@ namespaces:
         let file: RegistrationFile = serde_yaml_ng::from_str(text).unwrap();
         assert!(file.url.is_none());
         assert!(file.namespaces.users.is_none());
-        assert_eq!(file.receive_ephemeral, Some(true));
+        assert!(file.takes_ephemeral());
         assert_eq!(file.other.len(), 1);
+    }
+
+    #[test]
+    fn both_names_of_a_key_may_stand_beside_each_other() {
+        let text = "id: x\nurl: null\nas_token: a\nhs_token: b\nsender_localpart: s\n\
+                    namespaces: {}\nde.sorunome.msc2409.push_ephemeral: true\nreceive_ephemeral: false\n";
+        let file: RegistrationFile = serde_yaml_ng::from_str(text).unwrap();
+        assert!(!file.takes_ephemeral());
     }
 }

@@ -83,6 +83,7 @@ impl Registration {
         }
         let sender = UserId::parse(format!("@{}:{server_name}", file.sender_localpart))
             .map_err(|error| format!("sender_localpart makes no valid user id: {error}"))?;
+        let receive_ephemeral = file.takes_ephemeral();
         let url = file.url.filter(|url| !url.is_empty());
         if let Some(url) = &url {
             crate::ping::split_url(url).map_err(|error| format!("url: {error}"))?;
@@ -100,7 +101,7 @@ impl Registration {
             // other servers limit them, so a file must say `false` to be exempt.
             rate_limited: file.rate_limited.unwrap_or(true),
             protocols: file.protocols.unwrap_or_default(),
-            receive_ephemeral: file.receive_ephemeral.unwrap_or(false),
+            receive_ephemeral,
         })
     }
 

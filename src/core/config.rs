@@ -388,6 +388,11 @@ impl Config {
         load::load(path, &|name| std::env::var(name).ok())
     }
 
+    /// Environment variables that look like mistyped keys, each with the one that was probably meant.
+    pub fn mistyped_variables() -> Vec<(String, String)> {
+        load::mistyped_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    }
+
     /// The defaults, without file and environment.
     pub fn defaults() -> Self {
         load::from_text("", "defaults", &|_| None).expect("the defaults are valid, a test checks it")

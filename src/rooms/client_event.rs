@@ -148,8 +148,11 @@ impl Room {
                 device: rendering.device,
                 bundle: false,
             };
+            // In room versions 1 and 2 two redactions can redact each other: what is told of this one ends here.
+            let mut told = Event::clone(&redaction);
+            told.header.redacted_by = None;
             out.push_str(",\"redacted_because\":");
-            out.push_str(&self.client_json(&redaction, viewer.as_deref_mut(), &plain, &Bundle::default())?);
+            out.push_str(&self.client_json(&told, viewer.as_deref_mut(), &plain, &Bundle::default())?);
             push_string(&mut out, ",\"redacted_by\":", redaction.id().as_str());
         }
         self.push_relations(&mut out, bundle, viewer, rendering)?;

@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use hearth_cluster::Cluster;
 use hearth_core::{clock::SharedClock, random::SharedRandom};
 use hearth_events::KeyPair;
-use hearth_storage::{EntityKey, EntityKind, Family, Log, Position, Published, Reader};
+use hearth_storage::{EntityKey, EntityKind, Family, Log, Position, Published, Reader, ShardId};
 use parking_lot::RwLock;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, UserId};
 
@@ -315,6 +315,12 @@ impl Rooms {
     /// The log that the rooms are in.
     pub fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// Returns when what a room's change at a position means for others, such as for the room lists of its members, is
+    /// applied and durable.
+    pub async fn delivered(&self, shard: ShardId, position: Position) {
+        self.cluster.delivered(shard, position).await;
     }
 
     /// The version of rooms that are created without one.

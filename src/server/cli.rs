@@ -106,6 +106,11 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Error> {
     let config = Config::load(arguments.config.as_deref())?;
+    for (variable, hint) in Config::mistyped_variables() {
+        eprintln!(
+            "hearth: the environment variable {variable} is no key of the configuration; did you mean {hint}?"
+        );
+    }
     match arguments.command {
         Some(Command::CheckConfig) => check_config(&config),
         Some(Command::RotateSigningKey) => {
@@ -126,10 +131,14 @@ fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 fn init_log(config: &Config) -> Result<(), Error> {
-    logging::init(&config.log).map_err(|reason| Error::Start {
+    logging::init(&config.log).map_err(log_failed)
+}
+
+fn log_failed(reason: String) -> Error {
+    Error::Start {
         part: "the log",
         reason,
-    })
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
@@ -146,6 +155,8 @@ fn check_config(config: &Config) -> Result<(), Error> {
             crate::tls::Certificate::load(chain, key)?;
         }
     }
+    logging::check(&config.log).map_err(log_failed)?;
+    crate::wiring::check(config)?;
     println!("The configuration is good.");
     println!("  server name  {}", config.server_name);
     println!("  data         {}", config.data_dir.display());

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Sets the process's log up. A second call (tests) changes nothing.
 pub fn init(config: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.filter).map_err(|error| format!("log.filter: {error}"))?;
+    let filter = filter(config)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -21,4 +21,13 @@ pub fn init(config: &Log) -> Result<(), String> {
             .try_init(),
     };
     Ok(())
+}
+
+/// Whether the configured filter can be read.
+pub fn check(config: &Log) -> Result<(), String> {
+    filter(config).map(drop)
+}
+
+fn filter(config: &Log) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&config.filter).map_err(|error| format!("log.filter: {error}"))
 }

@@ -111,6 +111,14 @@ pub fn for_previews(config: &Config) -> Result<SharedOutbound, Error> {
     Ok(Arc::new(UrlTransport::new(&clients)?))
 }
 
+/// The transport to application services: the operator wrote down where they are, which is most often this machine or
+/// its private network.
+pub fn for_appservices(config: &Config) -> Result<SharedOutbound, Error> {
+    let mut clients = Clients::new(config)?;
+    clients.guard.allow_private = true;
+    Ok(Arc::new(UrlTransport::new(&clients)?))
+}
+
 /// Makes HTTP clients that all follow the same rules.
 pub(crate) struct Clients {
     extra: Vec<reqwest::Certificate>,
@@ -498,6 +506,16 @@ mod tests {
         }
         let result = open.send(get("http://10.0.0.1", "/")).await;
         assert!(matches!(result, Err(TransportError::Refused(_))), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn application_services_are_reached_at_private_addresses() {
+        let base = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await;
+        let by_name = base.replace("127.0.0.1", "localhost");
+        let outbound = for_appservices(&Config::for_tests("example.org")).expect("a transport");
+        for url in [&base, &by_name] {
+            assert_eq!(outbound.send(get(url, "/")).await.expect("allowed").body, "hi");
+        }
     }
 
     #[tokio::test]

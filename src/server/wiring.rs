@@ -42,6 +42,8 @@ pub struct Deps {
     pub outbound: SharedOutbound,
     /// Requests for pages that users want previewed.
     pub preview_outbound: SharedOutbound,
+    /// Requests to application services.
+    pub appservice_outbound: SharedOutbound,
     /// Where data is kept.
     pub engine: Arc<dyn Engine>,
     /// Threads for sections that block.
@@ -83,6 +85,7 @@ impl Deps {
             random,
             outbound: Arc::new(outbound),
             preview_outbound: crate::outbound::for_previews(config)?,
+            appservice_outbound: crate::outbound::for_appservices(config)?,
             engine: Arc::new(engine),
             pool: Pool::new(blocking_threads()),
             writer: WriterMode::Thread,
@@ -98,6 +101,7 @@ impl Deps {
             random: Arc::new(OsRandom),
             outbound: Arc::new(NoOutbound),
             preview_outbound: Arc::new(NoOutbound),
+            appservice_outbound: Arc::new(NoOutbound),
             engine: Arc::new(MemoryEngine::new()),
             pool: Pool::new(2),
             writer: WriterMode::Thread,
@@ -105,6 +109,14 @@ impl Deps {
             search_dir: None,
         }
     }
+}
+
+/// Reads the files that the configuration names, as a start would, without touching the data.
+pub fn check(config: &Config) -> Result<(), Error> {
+    let server_name = identity::server_name(config)?;
+    read_appservices(config, &server_name)?;
+    HttpOutbound::new(config, Arc::new(SystemClock), Arc::new(OsRandom))?;
+    Ok(())
 }
 
 /// Replaces the signing key in the data directory; the ids of the old and of the new key.
@@ -199,7 +211,7 @@ impl Parts {
             rooms: rooms.clone(),
             sync: sync.clone(),
             appservices,
-            outbound: deps.outbound,
+            appservice_outbound: deps.appservice_outbound,
             federation,
             media: media.clone(),
             previews,
@@ -295,6 +307,8 @@ impl Parts {
 
     /// Finishes what was begun and closes the data.
     pub async fn close(&self) {
+        // A command closes what it has built without having served: what runs by itself must not go on without data.
+        self.shutdown.trigger();
         if let Err(error) = self.users.flush_last_seen().await {
             tracing::warn!(%error, "the times at which devices were seen could not be stored");
         }

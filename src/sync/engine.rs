@@ -21,6 +21,8 @@ use crate::{
     Error, Filter, SyncToken, SyncView,
     index::JoinedEntry,
     notifier::{IndexGuard, Notifier},
+    peek::Peeks,
+    positions::RoomsRead,
     view::{DataEvent, DeviceLists, StrippedRoom},
 };
 
@@ -74,6 +76,7 @@ pub struct SyncEngine {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) random: SharedRandom,
     pub(crate) connections: crate::sliding::Connections,
+    pub(crate) peeks: Arc<Peeks>,
     /// Until a shutdown, syncs wait; then they are answered at once.
     pub(crate) shutdown: Shutdown,
 }
@@ -154,12 +157,15 @@ impl SyncEngine {
         // start names none of this one's. 48 bits keep the token short.
         let start = hearth_core::random::u64(random.as_ref()) >> 16;
         let notifier = Notifier::new(rooms.clone(), users.clone(), clock, start);
+        let peeks = Arc::<Peeks>::default();
+        peeks.listen(&rooms);
         Arc::new(Self {
             rooms,
             users,
             notifier,
             random,
             connections: crate::sliding::Connections::default(),
+            peeks,
             shutdown,
         })
     }
@@ -265,17 +271,7 @@ impl SyncEngine {
         index: &IndexGuard,
     ) -> Result<SyncView, Error> {
         let user = &request.user;
-        let log = self.rooms.log();
-        let positions = log.published_all();
-        let user_position = loop {
-            let position = user.position();
-            let read = self.notifier.refresh(index)?;
-            if read <= position {
-                break position;
-            }
-            // A room entry was read that is on disk and not yet published: the token must include it.
-            log.wait_durable(user.shard(), read).await?;
-        };
+        let (positions, user_position) = self.positions(user, index, since, RoomsRead::Joined).await?;
         let ignored = user.ignored_users()?;
         let mut look = Look {
             engine: self,

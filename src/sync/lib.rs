@@ -15,6 +15,8 @@ mod index;
 mod lazy;
 pub mod legacy;
 mod notifier;
+mod peek;
+mod positions;
 mod presence;
 mod presence_notes;
 mod room;

@@ -166,14 +166,7 @@ impl Look<'_> {
     }
 
     pub(crate) fn was_joined_at(&self, room: &Room, position: Position) -> Result<bool, Error> {
-        let root = room.state_root_at(position)?;
-        let own = room.state_at(root, "m.room.member", self.request.user.id().as_str())?;
-        #[derive(serde::Deserialize)]
-        struct Content {
-            membership: String,
-        }
-        let content: Option<Content> = own.and_then(|own| serde_json::from_slice(own.pdu.content()).ok());
-        Ok(content.is_some_and(|content| content.membership == "join"))
+        is_joined_at(room, self.request.user.id(), position)
     }
 
     fn stretch(&self, room: &Room, seen: Option<Position>, until: Position) -> Result<Stretch, Error> {
@@ -467,6 +460,18 @@ impl Look<'_> {
         data.retain(|event| filter.has_type(&event.kind));
         Ok(data)
     }
+}
+
+/// Whether a user was joined to a room as of a position.
+pub(crate) fn is_joined_at(room: &Room, user: &UserId, position: Position) -> Result<bool, Error> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    let root = room.state_root_at(position)?;
+    let own = room.state_at(root, "m.room.member", user.as_str())?;
+    let content: Option<Content> = own.and_then(|own| serde_json::from_slice(own.pdu.content()).ok());
+    Ok(content.is_some_and(|content| content.membership == "join"))
 }
 
 /// The newest events between two gaps, or up to one, that the viewer may see and `keep` keeps.

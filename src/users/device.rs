@@ -221,6 +221,44 @@ impl User {
         .await
     }
 
+    /// Makes a device without a session: an application service uses it with its own token. Says whether it is new; one
+    /// that exists gets the name, if there is one.
+    pub async fn make_device(&self, id: &DeviceId, display_name: Option<&str>) -> Result<bool> {
+        check_id(id)?;
+        check_name(display_name)?;
+        let made = self
+            .write(|tx| {
+                if load(tx, self.key, id)?.is_some() {
+                    return Ok(false);
+                }
+                let device = self.new_device(tx, id, display_name.map(str::to_owned))?;
+                store(tx, self.key, id, &device);
+                dehydrated::forget(tx, self.key, id)?;
+                Ok(true)
+            })
+            .await?;
+        if !made && display_name.is_some() {
+            self.rename_device(id, display_name).await?;
+        }
+        Ok(made)
+    }
+
+    /// The record of a device that does not exist yet, with room made for it.
+    pub(crate) fn new_device(
+        &self,
+        tx: &mut Tx<'_>,
+        id: &DeviceId,
+        display_name: Option<String>,
+    ) -> Result<DeviceRecord> {
+        make_room(tx, self)?;
+        lists::changed_without_keys(tx, self.key, &[Some(id.to_owned())])?;
+        Ok(DeviceRecord {
+            created_ts: self.users.now_ms(),
+            display_name,
+            ..DeviceRecord::default()
+        })
+    }
+
     /// Deletes devices and ends their sessions; gives back those that existed.
     pub async fn delete_devices(&self, ids: &[OwnedDeviceId]) -> Result<Vec<OwnedDeviceId>> {
         self.write_anyway(|tx| {

@@ -11,7 +11,7 @@ use ruma::{DeviceId, OwnedDeviceId, UserId};
 
 use crate::account::{Account, account_of};
 use crate::device::{self, DeviceRecord};
-use crate::e2ee::{dehydrated, lists};
+use crate::e2ee::dehydrated;
 use crate::error::{Error, Result};
 use crate::keys::{self, field};
 use crate::token::{self, Hash, TokenKind, TokenRecord};
@@ -192,15 +192,7 @@ impl User {
             let now = self.users.clock.now_ms();
             let mut device = match device::load(tx, self.key, &device_id)? {
                 Some(device) => device,
-                None => {
-                    device::make_room(tx, self)?;
-                    lists::changed_without_keys(tx, self.key, &[Some(device_id.clone())])?;
-                    DeviceRecord {
-                        created_ts: now,
-                        display_name: login.initial_display_name,
-                        ..DeviceRecord::default()
-                    }
-                }
+                None => self.new_device(tx, &device_id, login.initial_display_name)?,
             };
             drop_tokens(tx, self.key.slot, device.take_tokens());
             device.last_seen_ts = Some(now);

@@ -20,6 +20,7 @@ const require = createRequire(process.env.HEARTH_NODE_FOLDER + "/package.json");
 export const load = async (name) => import(pathToFileURL(require.resolve(name)).href);
 export const sdk = await load("matrix-js-sdk");
 export const cryptoApi = await load("matrix-js-sdk/lib/crypto-api/index.js");
+export const { SlidingSync } = await load("matrix-js-sdk/lib/sliding-sync.js");
 
 const LIMIT_MS = 30_000;
 const LOOK_MS = 100;

@@ -9,14 +9,16 @@ export HEARTH_BINARY PYTHONDONTWRITEBYTECODE=1
 cache=$HEARTH_CACHE/clients
 mkdir -p "$cache"
 
-nio() {
+python_clients() {
     local venv=$cache/venv
     if ! { [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"; } \
         || ! "$venv/bin/pip" install -q -r "$here/requirements.txt"; then
-        echo "clients: SKIPPED matrix-nio: its packages can't be installed here (python3-venv, PyPI)" >&2
+        echo "clients: SKIPPED matrix-nio and mautrix: their packages can't be installed here (python3-venv, PyPI)" >&2
         return 0
     fi
-    "$venv/bin/python" "$here/nio_chat.py"
+    for script in nio_chat.py mautrix_bridge.py; do
+        "$venv/bin/python" "$here/$script"
+    done
 }
 
 js() {
@@ -35,10 +37,10 @@ js() {
         fi
         cp "$here/package-lock.json" "$folder/installed-lock.json"
     fi
-    for script in js_sdk_chat.mjs js_sdk_crypto.mjs js_sdk_sliding.mjs; do
+    for script in js_sdk_chat.mjs js_sdk_api.mjs js_sdk_crypto.mjs js_sdk_sliding.mjs; do
         HEARTH_NODE_FOLDER=$folder python3 "$here/js_sdk.py" "$script"
     done
 }
 
-nio
+python_clients
 js

@@ -250,7 +250,10 @@ async fn as_appservice(parts: &Parts, app: &App, appservice: Arc<Registration>) 
             return Err(MatrixError::forbidden(sentence).into());
         }
     };
-    let device = query_value(query, "device_id").map(OwnedDeviceId::from);
+    // Bridges that have been running for long send the name that it had in the proposal (MSC3202).
+    let device = query_value(query, "device_id")
+        .or_else(|| query_value(query, "org.matrix.msc3202.device_id"))
+        .map(OwnedDeviceId::from);
     if let Some(device) = &device
         && handle.device(device)?.is_none()
     {

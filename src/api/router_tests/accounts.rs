@@ -486,3 +486,45 @@ async fn application_services() {
         .await
         .refused(401, "M_MISSING_TOKEN");
 }
+
+#[tokio::test]
+async fn application_services_manage_devices() {
+    let server = Server::with(|_| {}, appservices());
+    let token = "bridge-token";
+    let body =
+        json!({ "type": "m.login.application_service", "username": "_irc_alice", "inhibit_login": true });
+    server.post(&format!("{V3}/register"), token, body).await.ok();
+    let as_alice = |path: &str| format!("{V3}{path}?user_id=@_irc_alice:hs1");
+    let device = as_alice("/devices/BRIDGE");
+    let name = |name: &str| json!({ "display_name": name });
+    let made = server.put(&device, token, name("the bridge")).await;
+    assert_eq!((made.status, made.json()), (http::StatusCode::CREATED, json!({})));
+    let again = server.put(&device, token, name("a bridge")).await;
+    assert_eq!(again.status, http::StatusCode::OK);
+    let seen = server.get(&device, token).await.ok();
+    assert_eq!(
+        (&seen["device_id"], &seen["display_name"]),
+        (&json!("BRIDGE"), &json!("a bridge"))
+    );
+    let whoami = as_alice("/account/whoami");
+    for query in ["device_id", "org.matrix.msc3202.device_id"] {
+        let masked = server.get(&format!("{whoami}&{query}=BRIDGE"), token).await.ok();
+        assert_eq!(masked["device_id"], "BRIDGE", "{query}");
+    }
+    // Neither the device's end nor cross-signing keys need a password, which the user does not have.
+    server
+        .call("DELETE", &device, Some(token), Value::Null)
+        .await
+        .ok();
+    server.get(&device, token).await.refused(404, "M_NOT_FOUND");
+    server.put(&device, token, json!({})).await;
+    let all = json!({ "devices": ["BRIDGE"] });
+    server.post(&as_alice("/delete_devices"), token, all).await.ok();
+    server.get(&device, token).await.refused(404, "M_NOT_FOUND");
+    // A user's own device is only made by a login.
+    let alice = server.user("alice", "A").await;
+    server
+        .call("PUT", &format!("{V3}/devices/NONE"), Some(&alice), name("x"))
+        .await
+        .refused(404, "M_NOT_FOUND");
+}

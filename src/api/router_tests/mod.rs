@@ -177,7 +177,7 @@ impl Server {
             clock: clock.clone(),
             random,
             appservices: Arc::new(appservices),
-            outbound,
+            appservice_outbound: outbound,
             federation,
             media,
             previews,

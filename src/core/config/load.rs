@@ -12,6 +12,9 @@ use super::Config;
 type ConfigLayer = <Config as Schema>::Layer;
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// How alike a variable and a key's must be, the common beginning included, for the one to be a mistyped other.
+const VARIABLE_LIKENESS: f64 = 0.85;
+
 /// Why a configuration cannot be used. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -165,6 +168,27 @@ pub(super) fn leaf_paths(meta: &Meta, section: &str) -> Vec<String> {
 /// The environment variable of a key.
 pub(super) fn variable_of(path: &str) -> String {
     format!("HEARTH_{}", path.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Of variables that begin with HEARTH_ and are no keys, those that look like a mistyped one, each with what was
+/// probably meant. Others are none of ours: the scripts' settings, or what a cluster sets for its services.
+pub(super) fn mistyped_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let known: Vec<String> = leaf_paths(&Config::META, "")
+        .iter()
+        .map(|path| variable_of(path))
+        .collect();
+    let mut found: Vec<(String, String)> = names
+        .filter(|name| name.starts_with("HEARTH_") && !known.contains(name))
+        .filter_map(|name| {
+            let likeness = |other: &String| strsim::normalized_damerau_levenshtein(&name, other);
+            let best = known
+                .iter()
+                .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+            (likeness(best) > VARIABLE_LIKENESS).then(|| (name.clone(), best.clone()))
+        })
+        .collect();
+    found.sort();
+    found
 }
 
 fn environment_layer(environment: Environment<'_>) -> Result<ConfigLayer, ConfigError> {
@@ -361,6 +385,35 @@ mod tests {
             Err(ConfigError::Environment { variable, .. }) => assert_eq!(variable, "HEARTH_SHARDS"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn mistyped_variables_are_found() {
+        let names = [
+            "HEARTH_SERVERNAME",
+            "HEARTH_SERVER__NAME",
+            "HEARTH_RATE_LIMITS_SEND",
+            "HEARTH_SERVER_NAME",
+            "HEARTH_BINARY",
+            "HEARTH_CACHE",
+            "HEARTH_QUICK",
+            "HEARTH_NODE_FOLDER",
+            "HEARTH_PORT",
+            "HEARTH_PORT_8008_TCP_ADDR",
+            "HEARTH_SERVICE_HOST",
+            "PATH",
+        ];
+        let found = mistyped_variables(names.iter().map(|name| (*name).to_owned()));
+        let wanted = [
+            ("HEARTH_RATE_LIMITS_SEND", "HEARTH_RATE_LIMIT_SEND"),
+            ("HEARTH_SERVERNAME", "HEARTH_SERVER_NAME"),
+            ("HEARTH_SERVER__NAME", "HEARTH_SERVER_NAME"),
+        ];
+        let found: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(name, hint)| (name.as_str(), hint.as_str()))
+            .collect();
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -32,8 +32,7 @@ struct StoredFormer {
 /// The server's name. A data directory made for another name is refused: its users, rooms and
 /// signatures would all be somebody else's.
 pub fn check_server_name(config: &Config, engine: &dyn Engine) -> Result<OwnedServerName, Error> {
-    let name = OwnedServerName::try_from(config.server_name.as_str())
-        .map_err(|error| unusable(config, format!("server_name: {error}")))?;
+    let name = server_name(config)?;
     match read::<String>(config, engine, SERVER_NAME)? {
         None => write(config, engine, SERVER_NAME, &config.server_name)?,
         Some(stored) if stored == config.server_name => {}
@@ -48,6 +47,12 @@ pub fn check_server_name(config: &Config, engine: &dyn Engine) -> Result<OwnedSe
         }
     }
     Ok(name)
+}
+
+/// The configured name.
+pub fn server_name(config: &Config) -> Result<OwnedServerName, Error> {
+    OwnedServerName::try_from(config.server_name.as_str())
+        .map_err(|error| unusable(config, format!("server_name: {error}")))
 }
 
 /// The signing key, made at the first start.

@@ -25,6 +25,7 @@ use crate::{
     Error, Filter, SlidingPos, StateSide, SyncEngine, SyncRequest, SyncToken, ToDeviceToken,
     engine::{Look, Waiting, delivered},
     notifier::IndexGuard,
+    positions::RoomsRead,
 };
 
 /// What a client is told.
@@ -85,9 +86,10 @@ impl SyncEngine {
             // Registered before anything is looked at, so that no wake-up is lost.
             woken.as_mut().enable();
             let news = index.state.lock().first_news.take();
-            let positions = self.rooms.log().published_all();
-            let user_position = self.order_position(request, &index).await?;
-            let read = (positions, user_position);
+            let since = looked.clone().or_else(|| turn.connection().state.token.clone());
+            let read = self
+                .positions(&request.user, &index, since.as_ref(), RoomsRead::Ordered)
+                .await?;
             let (answer, at_once) = self.find(request, &plain, &index, &turn, read, looked.as_ref())?;
             let at_once = at_once || request.pos.is_none() || self.shutdown.is_triggered();
             if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
@@ -130,19 +132,6 @@ impl SyncEngine {
             tracing::debug!(%error, "messages to a device that it has got could not be removed");
         }
         Ok(())
-    }
-
-    /// The position up to which the user's own shard is read, with the order of rooms up to date.
-    async fn order_position(&self, request: &Request, index: &IndexGuard) -> Result<Position, Error> {
-        loop {
-            let position = request.user.position();
-            let read = self.notifier.refresh_order(index)?;
-            if read <= position {
-                return Ok(position);
-            }
-            // An entry was read that is on disk and not yet published: the answer must include it.
-            self.rooms.log().wait_durable(request.user.shard(), read).await?;
-        }
     }
 
     /// Looks once. Says besides whether the client waits for no news. What the answer adds is kept: it counts

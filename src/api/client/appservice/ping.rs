@@ -35,6 +35,6 @@ pub async fn ping(
     };
     let transaction_id = body.transaction_id.as_deref();
     let duration_ms =
-        hearth_appservice::ping(appservice, transaction_id, &*app.outbound, &*app.clock).await?;
+        hearth_appservice::ping(appservice, transaction_id, &*app.appservice_outbound, &*app.clock).await?;
     Ok(Json(Answer { duration_ms }))
 }

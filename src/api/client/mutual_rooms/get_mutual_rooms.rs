@@ -1,11 +1,12 @@
-//! GET /_matrix/client/v1/mutual_rooms — Client-Server API, "Mutual rooms".
+//! GET /_matrix/client/v1/mutual_rooms — Client-Server API, "Mutual rooms"; and its unstable form, MSC2666.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_users::Membership;
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,43 +17,91 @@ use crate::extract::{Auth, Json, Query};
 /// Rooms in one answer: as many as a client shows at once.
 const PAGE_ROOMS: usize = 100;
 
-/// The query. A page begins after the room that the token is.
+/// The query. A page begins after the room whose token it names.
 #[derive(Deserialize)]
 pub struct Asked {
     user_id: OwnedUserId,
-    /// MSC2666 has it as `batch_token`, and `next_batch` as `next_batch_token`.
-    #[serde(alias = "batch_token")]
-    from: Option<OwnedRoomId>,
+    from: Option<String>,
 }
 
-/// The rooms that both users are joined to, in the order of their ids.
+/// The query of the unstable form.
+#[derive(Deserialize)]
+pub struct AskedUnstable {
+    user_id: OwnedUserId,
+    batch_token: Option<String>,
+}
+
+/// The rooms that both users are joined to, in the order of their tokens.
 pub async fn get_mutual_rooms(
     State(app): State<Arc<App>>,
     auth: Auth,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>> {
-    if asked.user_id == auth.user {
+    let Page { rooms, count, next } = page(&app, &auth, &asked.user_id, asked.from.as_deref())?;
+    let mut answer = json!({ "joined": rooms, "count": count });
+    if let Some(next) = next {
+        answer["next_batch"] = next.into();
+    }
+    Ok(Json(answer))
+}
+
+/// The same with the names of members that clients use at the unstable path.
+pub async fn get_mutual_rooms_unstable(
+    State(app): State<Arc<App>>,
+    auth: Auth,
+    Query(asked): Query<AskedUnstable>,
+) -> Result<Json<Value>> {
+    let Page { rooms, count, next } = page(&app, &auth, &asked.user_id, asked.batch_token.as_deref())?;
+    let mut answer = json!({ "joined": rooms, "count": count });
+    if let Some(next) = next {
+        answer["next_batch_token"] = next.into();
+    }
+    Ok(Json(answer))
+}
+
+struct Page {
+    rooms: Vec<OwnedRoomId>,
+    count: usize,
+    /// Where the next page begins, if there is one.
+    next: Option<String>,
+}
+
+fn page(app: &App, auth: &Auth, other: &OwnedUserId, from: Option<&str>) -> Result<Page> {
+    if *other == auth.user {
         return Err(MatrixError::invalid_param("You share all of your rooms with yourself").into());
     }
-    let mut rooms = Vec::new();
+    let mut shared = Vec::new();
     for entry in auth.handle.rooms(&[Membership::Join])? {
         let Some(room) = app.rooms.get(&entry.room_id)? else {
             continue;
         };
-        if room.membership(&asked.user_id)? == hearth_rooms::Membership::Join {
-            rooms.push(entry.room_id);
+        if room.membership(other)? == hearth_rooms::Membership::Join {
+            shared.push((token(&entry.room_id), entry.room_id));
         }
     }
-    rooms.sort();
-    let count = rooms.len();
-    let mut page = rooms
-        .into_iter()
-        .filter(|room| asked.from.as_ref().is_none_or(|from| room > from));
-    let joined: Vec<OwnedRoomId> = page.by_ref().take(PAGE_ROOMS).collect();
-    let mut answer = json!({ "joined": joined, "count": count });
-    if page.next().is_some() {
-        answer["next_batch"] = json!(joined.last());
-        answer["next_batch_token"] = json!(joined.last());
+    shared.sort();
+    let count = shared.len();
+    let first = shared.partition_point(|(token, _)| from.is_some_and(|from| token.as_str() <= from));
+    let mut rest = shared.split_off(first);
+    let more = rest.len() > PAGE_ROOMS;
+    rest.truncate(PAGE_ROOMS);
+    let next = rest.last().filter(|_| more).map(|(token, _)| token.clone());
+    Ok(Page {
+        rooms: rest.into_iter().map(|(_, room)| room).collect(),
+        count,
+        next,
+    })
+}
+
+/// A room's id in the characters that opaque identifiers may have. It is only compared, never read back.
+fn token(room: &RoomId) -> String {
+    let mut out = String::new();
+    for byte in room.as_str().trim_start_matches('!').bytes() {
+        match byte {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'_' | b'-' => out.push(char::from(byte)),
+            // Writing to a text does not fail.
+            _ => drop(write!(out, "~{byte:02x}")),
+        }
     }
-    Ok(Json(answer))
+    out
 }

@@ -13,6 +13,6 @@ pub fn routes() -> Routes {
         .unstable(
             "uk.half-shot.msc2666",
             "/user/mutual_rooms",
-            get(get_mutual_rooms::get_mutual_rooms),
+            get(get_mutual_rooms::get_mutual_rooms_unstable),
         )
 }

@@ -30,12 +30,18 @@ pub fn routes() -> Routes {
     let of_session = get(get_keys::get_session_key)
         .put(put_keys::put_session_key)
         .delete(delete_keys::delete_session_key);
-    Routes::new()
-        .v3("/room_keys/version", versions)
-        .v3("/room_keys/version/{version}", version)
-        .v3("/room_keys/keys", all)
-        .v3("/room_keys/keys/{roomId}", of_room)
-        .v3("/room_keys/keys/{roomId}/{sessionId}", of_session)
+    let endpoints = [
+        ("/room_keys/version", versions),
+        ("/room_keys/version/{version}", version),
+        ("/room_keys/keys", all),
+        ("/room_keys/keys/{roomId}", of_room),
+        ("/room_keys/keys/{roomId}/{sessionId}", of_session),
+    ];
+    endpoints
+        .into_iter()
+        .fold(Routes::new(), |routes, (path, methods)| {
+            routes.v3(path, methods.clone()).once_unstable(path, methods)
+        })
 }
 
 /// The query of the endpoints of keys.

@@ -106,6 +106,14 @@ pub fn routes() -> Routes {
             "/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}",
             get(get_relations::get_relations_of_types),
         )
+        .once_unstable(
+            "/rooms/{roomId}/relations/{eventId}/{relType}",
+            get(get_relations::get_relations_of_type),
+        )
+        .once_unstable(
+            "/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}",
+            get(get_relations::get_relations_of_types),
+        )
         .v1("/rooms/{roomId}/threads", get(get_threads::get_threads))
         .v3("/rooms/{roomId}/aliases", get(get_aliases::get_aliases))
         .v3("/rooms/{roomId}/typing/{userId}", put(put_typing::put_typing))

@@ -464,3 +464,30 @@ async fn slow_answers_hold_up_nobody_else() {
         begun.elapsed()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn redactions_that_redact_each_other_can_be_read() {
+    // Their ids are chosen by who makes them, so that each can name the other.
+    for version in ["1", "2"] {
+        let stage = Stage::new(version).await;
+        let (known, peer) = (&stage.known, &stage.peer);
+        let id = |name: &str| OwnedEventId::try_from(format!("${name}:evil")).expect("an event id");
+        let (mut prev, mut depth) = (known.join.event_id.clone(), known.join.depth());
+        for (name, other) in [("first", "second"), ("second", "first")] {
+            depth += 1;
+            let redaction = known.redaction(peer, name, &id(other), &[prev], depth);
+            assert_eq!(redaction.event_id, id(name), "{version}");
+            let answer = peer.send("hs1", name, &[json_of(&redaction)]).await;
+            assert_eq!(answer, json!({ id(name).as_str(): {} }), "{version}");
+            stage.settle().await;
+            prev = redaction.event_id;
+        }
+        let page = stage.ann.messages(&stage.room_id, "dir=b&limit=2").await;
+        assert_eq!(
+            crate::ids(&page["chunk"]),
+            [id("second"), id("first")],
+            "{version}"
+        );
+        stage.ann.sync("timeout=0").await;
+    }
+}

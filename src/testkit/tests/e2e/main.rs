@@ -45,6 +45,7 @@ mod guests;
 mod history;
 mod ignored;
 mod membership;
+mod mutual_rooms;
 mod network;
 mod owned_state;
 mod process;

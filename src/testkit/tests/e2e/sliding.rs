@@ -98,6 +98,16 @@ pub(crate) async fn slide(client: &Client, pos: &Value, body: Value) -> Value {
     client.post(&format!("{UNSTABLE}{query}"), body).await.ok()
 }
 
+/// All rooms with the own membership, from the start or as soon as there is something new.
+pub(crate) async fn slide_all(client: &Client, pos: Option<&str>) -> Value {
+    let query = match pos {
+        Some(pos) => format!("?timeout=30000&pos={}", encode(pos)),
+        None => String::new(),
+    };
+    let body = list(json!([[0, 99]]), json!([["m.room.member", "$ME"]]), 2);
+    client.post(&format!("{UNSTABLE}{query}"), body).await.ok()
+}
+
 async fn slide_v4(client: &Client, pos: &Value, mut body: Value) -> Value {
     if let Some(pos) = pos["pos"].as_str() {
         body["pos"] = json!(pos);

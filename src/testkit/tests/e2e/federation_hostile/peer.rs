@@ -12,7 +12,7 @@ use hearth_core::http::{Destination, OutboundRequest, SharedOutbound};
 use hearth_events::{Draft, KeyPair, Pdu, Rules};
 use hearth_testkit::{SimNetwork, encode};
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde_json::{Map, Value, json};
 
 /// The time of the simulation is close to this.
@@ -169,7 +169,9 @@ impl Peer {
         let ids = |field: &str| -> Vec<OwnedEventId> {
             let list = made["event"][field].as_array().cloned().unwrap_or_default();
             list.iter()
-                .map(|id| OwnedEventId::try_from(id.as_str().expect("an id")).expect("an id"))
+                // In room versions 1 and 2 a hash stands beside each.
+                .map(|id| id.as_str().or_else(|| id[0].as_str()).expect("an id"))
+                .map(|id| OwnedEventId::try_from(id).expect("an id"))
                 .collect()
         };
         let id = OwnedRoomId::try_from(room).expect("a room id");
@@ -203,7 +205,12 @@ impl Peer {
     }
 
     pub fn sign(&self, rules: &Rules, draft: &Draft<'_>) -> Pdu {
-        let unsigned = hearth_events::build(rules, draft, None).expect("an event");
+        self.sign_named(rules, draft, "event")
+    }
+
+    /// As [`Self::sign`], with a name that is part of the event's id in room versions 1 and 2.
+    pub fn sign_named(&self, rules: &Rules, draft: &Draft<'_>, name: &str) -> Pdu {
+        let unsigned = hearth_events::build(rules, draft, Some(name)).expect("an event");
         let name = ruma::ServerName::parse(&self.name).expect("a server name");
         unsigned.sign(&self.key, &name)
     }
@@ -254,6 +261,33 @@ impl Known {
             redacts: None,
         };
         peer.sign(self.rules, &draft)
+    }
+}
+
+impl Known {
+    /// A redaction by the peer's user, in room versions 1 and 2.
+    pub fn redaction(
+        &self,
+        peer: &Peer,
+        name: &str,
+        redacts: &EventId,
+        prev: &[OwnedEventId],
+        depth: u64,
+    ) -> Pdu {
+        let auth = self.auth();
+        let draft = Draft {
+            room_id: Some(&self.id),
+            sender: &self.user,
+            kind: "m.room.redaction",
+            state_key: None,
+            content: b"{}",
+            origin_server_ts: NOW_MS,
+            depth,
+            prev_events: prev,
+            auth_events: &auth,
+            redacts: Some(redacts),
+        };
+        peer.sign_named(self.rules, &draft, name)
     }
 }
 
