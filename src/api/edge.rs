@@ -32,7 +32,7 @@ pub struct PeerAddress(pub IpAddr);
 static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
 
 /// Wraps every request.
-pub async fn edge(State(_app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.method() == Method::OPTIONS {
         let mut response = StatusCode::OK.into_response();
         add_cors(response.headers_mut());
@@ -57,6 +57,7 @@ pub async fn edge(State(_app): State<Arc<App>>, request: Request, next: Next) ->
         answer_panic(panic.as_ref())
     });
     add_cors(response.headers_mut());
+    crate::error::finish(&mut response, &app.config);
     let elapsed = started.elapsed();
     let status = response.status();
     tracing::debug!(parent: &span, status = status.as_u16(), ?elapsed, "answered");

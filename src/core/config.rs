@@ -11,6 +11,11 @@ mod load;
 mod types;
 mod validate;
 
+/// Environment variables that are named as if they set a key, with the one that was probably meant.
+pub fn unknown_variables() -> Vec<(String, Option<String>)> {
+    load::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
 pub use load::ConfigError;
 pub use types::{
     Api, FormerKey, ListenerConfig, LogFormat, Network, Policy, RateLimit, RegistrationMode, Secret,
@@ -443,6 +448,26 @@ impl Config {
         match &self.public_base_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", self.client_listen),
+        }
+    }
+
+    /// A page about this server, for people who want to know why it refused something.
+    pub fn help_uri(&self) -> String {
+        match &self.well_known.support_page {
+            Some(page) => page.clone(),
+            None => self.client_base_url(),
+        }
+    }
+
+    /// Where an administrator is reached, as a URI.
+    pub fn admin_contact(&self) -> String {
+        let contacts = &self.well_known.support_contacts;
+        let email = contacts.iter().find_map(|contact| contact.email_address.as_ref());
+        let user = contacts.iter().find_map(|contact| contact.matrix_id.as_ref());
+        match (email, user.or_else(|| self.admins.first())) {
+            (Some(email), _) => format!("mailto:{email}"),
+            (None, Some(user)) => format!("https://matrix.to/#/{user}"),
+            (None, None) => self.help_uri(),
         }
     }
 

@@ -33,8 +33,6 @@ pub const SYNC_TOKEN_MAX_BYTES: usize = 1_024;
 /// To-device messages in one sync, as other servers send.
 pub const TO_DEVICE_PAGE_MAX_MESSAGES: usize = 100;
 
-/// Rooms in a page of the public directory without a limit.
-pub const DIRECTORY_PAGE_DEFAULT_ROOMS: usize = 100;
 /// The most rooms in a page of the public directory.
 pub const DIRECTORY_PAGE_MAX_ROOMS: usize = 500;
 /// The most users in an answer of the user directory.

@@ -24,6 +24,7 @@ mod create;
 mod dance;
 mod device_lists;
 mod directory;
+mod erased;
 mod error;
 mod event;
 mod event_room;
@@ -62,7 +63,7 @@ mod visibility;
 
 pub use client_event::{Format, Rendering};
 pub use create::{CreateRoom, Preset};
-pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage};
+pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage, DirectoryToken};
 pub use error::Error;
 pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use event_room::EventRoom;
@@ -164,6 +165,8 @@ pub struct Rooms {
     early_listeners: RwLock<Vec<Listener>>,
     /// What was counted for users with rules of their own.
     pub(crate) own_counts: unread_own::OwnCounts,
+    pub(crate) directory: directory::DirectoryIndex,
+    pub(crate) erased: erased::Erased,
     pub(crate) alias_locks: locks::NameLocks,
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
@@ -208,6 +211,8 @@ impl Rooms {
             listeners: RwLock::new(Vec::new()),
             early_listeners: RwLock::new(Vec::new()),
             own_counts: unread_own::cache(),
+            directory: directory::DirectoryIndex::default(),
+            erased: erased::Erased::read(log.engine().as_ref()),
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
             event_rooms: Arc::new(serve::EventRooms::new(&log)),
@@ -242,6 +247,7 @@ impl Rooms {
         log.on_publish(Box::new(move |published| {
             let Some(rooms) = weak.upgrade() else { return };
             rooms.event_rooms.published();
+            rooms.erased.published(published, rooms.reader());
             if let Some(note) = note_of(published) {
                 rooms.notify(&note.room, &note.change, published.position, &note.added);
             }
@@ -450,6 +456,9 @@ impl Rooms {
             position,
             added,
         };
+        if change.timeline {
+            self.directory.changed(room);
+        }
         for listener in self.listeners.read().iter() {
             listener(&changed);
         }

@@ -83,6 +83,7 @@ impl Rooms {
             })
             .await?;
         self.loaded.remove(room_id);
+        self.directory.gone(room_id);
         Ok(purged)
     }
 }

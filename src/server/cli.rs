@@ -146,9 +146,19 @@ fn check_config(config: &Config) -> Result<(), Error> {
             crate::tls::Certificate::load(chain, key)?;
         }
     }
+    let appservices = crate::wiring::check_files(config)?;
     println!("The configuration is good.");
+    for (variable, hint) in hearth_core::config::unknown_variables() {
+        let hint = hint
+            .map(|hint| format!("; did you mean {hint}?"))
+            .unwrap_or_default();
+        println!("But the environment variable {variable} sets no key{hint}");
+    }
     println!("  server name  {}", config.server_name);
     println!("  data         {}", config.data_dir.display());
+    if appservices > 0 {
+        println!("  application services: {appservices}");
+    }
     for listener in config.all_listeners() {
         let scheme = if listener.tls { "https" } else { "http" };
         println!(

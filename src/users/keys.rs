@@ -49,6 +49,8 @@ pub(crate) mod field {
     pub const DEVICE_LIST: u8 = 7;
     /// The dehydrated device: which it is, and what it is brought to life with.
     pub const DEHYDRATED: u8 = 8;
+    /// OpenID tokens that may still be good: their hashes and ends.
+    pub const OPENID_TOKENS: u8 = 9;
     /// The cross-signing keys: one record.
     pub const CROSS_SIGNING: u8 = 20;
     /// The user's signatures on a key: then the key's owner, 0, the key's or device's id.

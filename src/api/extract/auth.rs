@@ -250,7 +250,10 @@ async fn as_appservice(parts: &Parts, app: &App, appservice: Arc<Registration>) 
             return Err(MatrixError::forbidden(sentence).into());
         }
     };
-    let device = query_value(query, "device_id").map(OwnedDeviceId::from);
+    // Bridges made before specification v1.17 use the name of the proposal.
+    let device =
+        query_value(query, "device_id").or_else(|| query_value(query, "org.matrix.msc3202.device_id"));
+    let device = device.map(OwnedDeviceId::from);
     if let Some(device) = &device
         && handle.device(device)?.is_none()
     {

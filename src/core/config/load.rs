@@ -167,6 +167,26 @@ pub(super) fn variable_of(path: &str) -> String {
     format!("HEARTH_{}", path.replace('.', "_").to_ascii_uppercase())
 }
 
+/// Variables that are named as if they set a key, and the one that was probably meant. They are no errors: other programs
+/// may have variables of the same prefix.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
+    let known: Vec<String> = leaf_paths(&Config::META, "")
+        .iter()
+        .map(|path| variable_of(path))
+        .collect();
+    let mut unknown: Vec<_> = names
+        .filter(|name| name.starts_with("HEARTH_") && !known.contains(name))
+        .map(|name| {
+            let likeness = |other: &&String| strsim::jaro_winkler(&name, other);
+            let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let hint = best.filter(|best| likeness(best) > 0.9).cloned();
+            (name, hint)
+        })
+        .collect();
+    unknown.sort();
+    unknown
+}
+
 fn environment_layer(environment: Environment<'_>) -> Result<ConfigLayer, ConfigError> {
     let mut layer = ConfigLayer::empty();
     for path in leaf_paths(&Config::META, "") {
@@ -307,6 +327,26 @@ mod tests {
         assert_eq!(
             message,
             "hearth.toml, line 1: unknown key \"server_nam\"; did you mean \"server_name\"?"
+        );
+    }
+
+    #[test]
+    fn unknown_variables_get_a_hint() {
+        let names = [
+            "HEARTH_SERVER_NAM",
+            "HEARTH_SERVER_NAME",
+            "HEARTH_RATE_LIMIT_SEND",
+            "HEARTH_BINARY",
+            "PATH",
+        ];
+        let found = unknown_variables(names.into_iter().map(str::to_owned));
+        let hint = Some("HEARTH_SERVER_NAME".to_owned());
+        assert_eq!(
+            found,
+            [
+                ("HEARTH_BINARY".to_owned(), None),
+                ("HEARTH_SERVER_NAM".to_owned(), hint)
+            ]
         );
     }
 

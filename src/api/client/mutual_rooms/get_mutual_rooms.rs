@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_users::Membership;
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,16 +31,9 @@ pub async fn get_mutual_rooms(
     if asked.user_id == auth.user {
         return Err(MatrixError::invalid_param("You share all of your rooms with yourself").into());
     }
-    let mut rooms = Vec::new();
-    for entry in auth.handle.rooms(&[Membership::Join])? {
-        let Some(room) = app.rooms.get(&entry.room_id)? else {
-            continue;
-        };
-        if room.membership(&asked.user_id)? == hearth_rooms::Membership::Join {
-            rooms.push(entry.room_id);
-        }
-    }
-    rooms.sort();
+    let own = app.room_links.joined_rooms(&auth.user)?;
+    let others = app.room_links.joined_rooms(&asked.user_id)?;
+    let rooms: Vec<OwnedRoomId> = own.intersection(&others).cloned().collect();
     let count = rooms.len();
     let mut page = rooms
         .into_iter()

@@ -35,7 +35,7 @@ pub(crate) async fn send_state(
         return Err(MatrixError::invalid_param("A room is created once").into());
     }
     if event.kind == "m.room.canonical_alias" && state_key.is_empty() {
-        check_aliases(app, &room, &event.content)?;
+        check_aliases(app, &room, &event.content).await?;
     }
     if event.kind == "m.room.member" {
         if app.user(&event.sender)?.account()?.guest {
@@ -73,8 +73,8 @@ pub(crate) fn guest_may_join(app: &App, room_id: &RoomId) -> Result<()> {
     }
 }
 
-/// New aliases must point to the room (M_BAD_ALIAS).
-fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
+/// New aliases must point to the room (M_BAD_ALIAS), also those of other servers.
+async fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
     let aliases = |content: &[u8]| -> Result<Vec<String>, MatrixError> {
         let content: Value =
             serde_json::from_slice(content).map_err(|_| MatrixError::not_json("The content is not JSON"))?;
@@ -107,11 +107,12 @@ fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
         }
         let alias = OwnedRoomAliasId::try_from(alias.as_str())
             .map_err(|_| MatrixError::invalid_param(format!("{alias:?} is not a room alias")))?;
-        let target = app.rooms.alias(&alias)?;
-        if target.is_none_or(|target| target.room_id != room.id()) {
-            let sentence = format!("The alias {alias} does not point to this room");
-            return Err(MatrixError::new(400, errcode::BAD_ALIAS, sentence).into());
+        let target = super::elsewhere::resolve_alias(app, &alias).await;
+        if target.is_ok_and(|(target, _)| target == room.id()) {
+            continue;
         }
+        let sentence = format!("The alias {alias} does not point to this room");
+        return Err(MatrixError::new(400, errcode::BAD_ALIAS, sentence).into());
     }
     Ok(())
 }
