@@ -1,5 +1,6 @@
 //! What every handler has at hand.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -104,9 +105,10 @@ pub trait RoomLinks: Send + Sync {
     async fn profile_changed(&self, user: &UserId, change: &ProfileChange) -> Result<()>;
     /// The account is being deactivated: it leaves its rooms, and gives back invitations.
     async fn leave_all(&self, user: &UserId) -> Result<()>;
-    /// Whether a search by one user may show another: they share a room, or the other one is in a
-    /// public room.
-    fn may_find(&self, searcher: &UserId, found: &UserId) -> bool;
+    /// The rooms to which a user is joined; of a user of another server those that are known here.
+    fn joined_rooms(&self, user: &UserId) -> Result<BTreeSet<OwnedRoomId>>;
+    /// Whether everybody may know who is in a room: it is public, or world-readable.
+    fn is_open(&self, room: &RoomId) -> bool;
     /// Whether two users are joined to the same room.
     fn share_a_room(&self, one: &UserId, other: &UserId) -> bool;
 }

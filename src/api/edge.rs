@@ -52,6 +52,7 @@ pub async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> 
         answer_panic(panic.as_ref())
     });
     add_cors(response.headers_mut());
+    crate::error::finish(&mut response, &app.config);
     let elapsed = started.elapsed();
     let status = response.status();
     tracing::debug!(parent: &span, status = status.as_u16(), ?elapsed, "answered");

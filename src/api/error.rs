@@ -4,6 +4,7 @@
 //! errcode. Whatever a person must look at is logged here, once, at ERROR.
 
 use axum::response::{IntoResponse, Response};
+use hearth_core::Config;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_federation::is_about_the_session;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -66,6 +67,7 @@ impl From<hearth_users::Error> for ApiError {
             Error::WrongPassword | Error::Forbidden(_) => MatrixError::forbidden(sentence),
             Error::InvalidRegistrationToken => MatrixError::forbidden(sentence),
             Error::RequestChanged => MatrixError::forbidden(sentence),
+            Error::Locked => MatrixError::new(401, errcode::USER_LOCKED, sentence).with("soft_logout", true),
             Error::Deactivated => MatrixError::new(403, errcode::USER_DEACTIVATED, sentence),
             Error::WeakPassword(_) => MatrixError::new(400, errcode::WEAK_PASSWORD, sentence),
             Error::InvalidParam(_) => MatrixError::invalid_param(sentence),
@@ -73,7 +75,7 @@ impl From<hearth_users::Error> for ApiError {
             Error::ProfileTooLarge => MatrixError::new(400, errcode::PROFILE_TOO_LARGE, sentence),
             Error::KeyTooLarge => MatrixError::new(400, errcode::KEY_TOO_LARGE, sentence),
             Error::TooLarge(_) => MatrixError::too_large(sentence),
-            Error::TooMany(_) => MatrixError::new(403, errcode::RESOURCE_LIMIT_EXCEEDED, sentence),
+            Error::TooMany(_) => MatrixError::new(403, errcode::USER_LIMIT_EXCEEDED, sentence),
             Error::MissingParam(_) => MatrixError::missing_param(sentence),
             Error::InvalidSignature(_) => MatrixError::new(400, errcode::INVALID_SIGNATURE, sentence),
             Error::WrongBackupVersion(current) => {
@@ -97,7 +99,9 @@ impl From<hearth_media::Error> for ApiError {
             Error::AlreadyUploaded => MatrixError::new(409, errcode::CANNOT_OVERWRITE_MEDIA, sentence),
             Error::NotOwner | Error::NotAllowed(_) => MatrixError::forbidden(sentence),
             Error::TooLarge { .. } | Error::ImageTooLarge => MatrixError::too_large(sentence),
-            Error::RemoteTooLarge { .. } => MatrixError::new(502, errcode::TOO_LARGE, sentence),
+            Error::RemoteTooLarge { .. } | Error::RemoteImageTooLarge => {
+                MatrixError::new(502, errcode::TOO_LARGE, sentence)
+            }
             Error::PendingLimit { retry_after_ms } => MatrixError::limit_exceeded(retry_after_ms),
             Error::Invalid(_) => MatrixError::invalid_param(sentence),
             Error::NotAnImage | Error::Interrupted => MatrixError::unknown(sentence),
@@ -256,10 +260,45 @@ impl From<hearth_storage::Error> for ApiError {
     }
 }
 
+/// What the specification wants in an error that only the configuration can tell ("Common error codes").
+#[derive(Clone, Copy, Debug)]
+enum Needs {
+    AdminContact,
+    InfoUri,
+}
+
+impl Needs {
+    fn of(errcode: &str) -> Option<Self> {
+        match errcode {
+            errcode::RESOURCE_LIMIT_EXCEEDED => Some(Self::AdminContact),
+            errcode::USER_LIMIT_EXCEEDED => Some(Self::InfoUri),
+            _ => None,
+        }
+    }
+}
+
+/// An error whose body lacks something; a mark on the answer for [`finish`].
+#[derive(Clone, Debug)]
+struct Unfinished(Needs, Map<String, Value>);
+
+/// Adds to an error what only the configuration can tell.
+pub(crate) fn finish(response: &mut Response, config: &Config) {
+    let Some(Unfinished(needs, mut body)) = response.extensions_mut().remove() else {
+        return;
+    };
+    let (key, value) = match needs {
+        Needs::AdminContact => ("admin_contact", config.admin_contact()),
+        Needs::InfoUri => ("info_uri", config.help_uri()),
+    };
+    body.entry(key).or_insert_with(|| value.into());
+    *response.body_mut() = Value::Object(body).to_string().into();
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut retry_after_ms = None;
+        let needs = self.errcode().and_then(Needs::of);
         let body = match self {
             Self::Interactive(body) => Value::Object(*body),
             Self::Matrix(error) => {
@@ -268,6 +307,9 @@ impl IntoResponse for ApiError {
             }
         };
         let mut response = (status, body.to_string()).into_response();
+        if let (Some(needs), Value::Object(body)) = (needs, body) {
+            response.extensions_mut().insert(Unfinished(needs, body));
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(ms) = retry_after_ms {

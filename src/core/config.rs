@@ -451,6 +451,26 @@ impl Config {
         }
     }
 
+    /// A page about this server, for people who want to know why it refused something.
+    pub fn help_uri(&self) -> String {
+        match &self.well_known.support_page {
+            Some(page) => page.clone(),
+            None => self.client_base_url(),
+        }
+    }
+
+    /// Where an administrator is reached, as a URI.
+    pub fn admin_contact(&self) -> String {
+        let contacts = &self.well_known.support_contacts;
+        let email = contacts.iter().find_map(|contact| contact.email_address.as_ref());
+        let user = contacts.iter().find_map(|contact| contact.matrix_id.as_ref());
+        match (email, user.or_else(|| self.admins.first())) {
+            (Some(email), _) => format!("mailto:{email}"),
+            (None, Some(user)) => format!("https://matrix.to/#/{user}"),
+            (None, None) => self.help_uri(),
+        }
+    }
+
     /// Folder of the storage engine.
     pub fn database_dir(&self) -> PathBuf {
         self.data_dir.join("database")

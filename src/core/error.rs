@@ -122,7 +122,7 @@ pub mod errcode {
         USER_DEACTIVATED = "M_USER_DEACTIVATED";
         /// The name is taken.
         USER_IN_USE = "M_USER_IN_USE";
-        /// The server takes no more users.
+        /// A limit of the user's account is reached.
         USER_LIMIT_EXCEEDED = "M_USER_LIMIT_EXCEEDED";
         /// The account is locked.
         USER_LOCKED = "M_USER_LOCKED";

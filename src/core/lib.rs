@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod html;
 pub mod http;
 pub mod limits;
 pub mod metrics;

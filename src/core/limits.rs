@@ -35,8 +35,6 @@ pub const TO_DEVICE_PAGE_MAX_MESSAGES: usize = 100;
 /// The largest content of a to-device message: that of an event. It is stored once for each device.
 pub const TO_DEVICE_CONTENT_MAX_BYTES: usize = 64 << 10;
 
-/// Rooms in a page of the public directory without a limit.
-pub const DIRECTORY_PAGE_DEFAULT_ROOMS: usize = 100;
 /// The most rooms in a page of the public directory.
 pub const DIRECTORY_PAGE_MAX_ROOMS: usize = 500;
 /// The most users in an answer of the user directory.

@@ -22,7 +22,7 @@ pub const LOG_WRITE: &str = "log_write_seconds";
 pub const OUTBOX_WAITING: &str = "outbox_waiting_rows";
 /// Counter: events committed.
 pub const EVENTS_COMMITTED: &str = "events_committed_total";
-/// Counter by `class`: outbound requests, by their outcome.
+/// Counter by `outcome`: outbound requests.
 pub const OUTBOUND_REQUESTS: &str = "outbound_requests_total";
 /// How long state resolutions took.
 pub const STATE_RESOLUTION_SECONDS: &str = "state_resolution_seconds";

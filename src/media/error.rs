@@ -42,6 +42,9 @@ pub enum Error {
     /// The picture has too many pixels.
     #[error("The picture is too large for a thumbnail")]
     ImageTooLarge,
+    /// A picture of another server has too many pixels.
+    #[error("The remote picture is too large for a thumbnail")]
+    RemoteImageTooLarge,
     /// The other server could not be asked.
     #[error("The other server did not give the media: {0}")]
     Remote(String),

@@ -71,10 +71,11 @@ impl Room {
     fn client_json(
         &self,
         event: &Event,
-        viewer: Option<&mut Viewer>,
+        mut viewer: Option<&mut Viewer>,
         rendering: &Rendering<'_>,
         bundle: &Bundle,
     ) -> Result<String, Error> {
+        let event = &*self.shown_to(event, viewer.as_deref_mut())?;
         let pdu = &event.pdu;
         let unsigned = self.unsigned(event, viewer, rendering, bundle)?;
         if rendering.format == Format::Federation {
@@ -135,6 +136,7 @@ impl Room {
             }
         }
         if let Some(previous) = self.previous_state(event)? {
+            let previous = self.shown_to(&previous, viewer.as_deref_mut())?;
             out.push_str(",\"prev_content\":");
             out.push_str(as_str(previous.pdu.content())?);
             push_string(&mut out, ",\"prev_sender\":", previous.pdu.sender().as_ref());

@@ -24,6 +24,7 @@ mod create;
 mod dance;
 mod device_lists;
 mod directory;
+mod erased;
 mod error;
 mod event;
 mod event_room;
@@ -64,7 +65,7 @@ mod visibility;
 
 pub use client_event::{Format, Rendering};
 pub use create::{CreateRoom, Preset};
-pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage};
+pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage, DirectoryToken};
 pub use error::Error;
 pub use event::{Event, Flags, Header, Origin, Place, Short};
 pub use event_room::EventRoom;
@@ -179,6 +180,8 @@ pub struct Rooms {
     early_listeners: RwLock<Vec<Listener>>,
     /// What was counted for users with rules of their own.
     pub(crate) own_counts: unread_own::OwnCounts,
+    pub(crate) directory: directory::DirectoryIndex,
+    pub(crate) erased: erased::Erased,
     pub(crate) alias_locks: locks::NameLocks,
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
@@ -231,6 +234,8 @@ impl Rooms {
             listeners: RwLock::new(Vec::new()),
             early_listeners: RwLock::new(Vec::new()),
             own_counts: unread_own::cache(),
+            directory: directory::DirectoryIndex::default(),
+            erased: erased::Erased::read(log.engine().as_ref()),
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
             event_rooms: Arc::new(serve::EventRooms::new(&log)),
@@ -266,6 +271,7 @@ impl Rooms {
         log.on_publish(Box::new(move |published| {
             let Some(rooms) = weak.upgrade() else { return };
             rooms.event_rooms.published();
+            rooms.erased.published(published, rooms.reader());
             if let Some(note) = note_of(published) {
                 let went = note.change.members.iter();
                 let went =
@@ -503,6 +509,9 @@ impl Rooms {
             position,
             added,
         };
+        if change.timeline {
+            self.directory.changed(room);
+        }
         for listener in self.listeners.read().iter() {
             listener(&changed);
         }

@@ -94,6 +94,7 @@ impl Rooms {
             .await?;
         self.loaded.remove(room_id);
         self.compact(key);
+        self.directory.gone(room_id);
         Ok(purged)
     }
 

@@ -156,10 +156,13 @@ fn check_config(config: &Config) -> Result<(), Error> {
         }
     }
     logging::check(&config.log).map_err(log_failed)?;
-    crate::wiring::check(config)?;
+    let appservices = crate::wiring::check(config)?;
     println!("The configuration is good.");
     println!("  server name  {}", config.server_name);
     println!("  data         {}", config.data_dir.display());
+    if appservices > 0 {
+        println!("  application services: {appservices}");
+    }
     for listener in config.all_listeners() {
         let scheme = if listener.tls { "https" } else { "http" };
         println!(

@@ -169,6 +169,46 @@ mod tests {
         }
     }
 
+    /// Reads the sources: a name that nothing uses is a promise that `/metrics` does not keep.
+    #[test]
+    fn every_metric_is_recorded_and_described() {
+        fn read(folder: &std::path::Path, out: &mut String) {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    read(&path, out);
+                } else if path.extension().is_some_and(|end| end == "rs") {
+                    out.push_str(&std::fs::read_to_string(&path).expect("a source"));
+                }
+            }
+        }
+        let sources = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let list = std::fs::read_to_string(sources.join("core/metrics.rs")).expect("the list");
+        let mut rest = String::new();
+        for folder in std::fs::read_dir(sources).expect("a folder") {
+            let path = folder.expect("an entry").path();
+            if path.is_dir() && !path.ends_with("core") {
+                read(&path, &mut rest);
+            }
+        }
+        let mut count = 0;
+        for line in list.lines().filter(|line| line.contains(": &str = \"")) {
+            let constant = line.split_whitespace().nth(2).unwrap_or_default();
+            let constant = constant.trim_end_matches(':');
+            assert!(
+                list.matches(&format!("{constant},")).count() > 0,
+                "{constant} is not described"
+            );
+            let uses: Vec<_> = rest
+                .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .filter(|word| *word == constant)
+                .collect();
+            assert!(!uses.is_empty(), "{constant} is never recorded");
+            count += 1;
+        }
+        assert_eq!(count, names::DESCRIPTIONS.len());
+    }
+
     #[test]
     fn the_process_is_measured() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));

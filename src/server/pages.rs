@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hearth_core::config::{Api, RegistrationMode};
+use hearth_core::html::escape;
 use hearth_core::{Config, MatrixError, VERSION};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
 use http::{HeaderMap, StatusCode};
@@ -161,21 +162,6 @@ fn address_for_clients(config: &Config, headers: &HeaderMap) -> String {
         }
         _ => config.client_base_url(),
     }
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

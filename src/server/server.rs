@@ -42,7 +42,7 @@ impl Server {
     pub fn build_for_command(config: Config) -> Result<Self, Error> {
         let deps = Deps::production(&config)?;
         let server = Self::build(config, deps)?;
-        server.parts.start()?;
+        server.parts.start_for_command()?;
         Ok(server)
     }
 

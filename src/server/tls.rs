@@ -132,6 +132,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_changed_certificate_is_taken_and_a_broken_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let testdata = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata"));
+        let put = |name: &str, chain_end: &str, key_end: &str| {
+            let copy = |end: &str, to: &Path| std::fs::copy(testdata.join(format!("{name}.{end}")), to);
+            for (end, to) in [(chain_end, &chain), (key_end, &key)] {
+                if !end.is_empty() {
+                    copy(end, to).expect("a copy");
+                }
+            }
+        };
+        put("localhost", "pem", "key");
+        let certificate = Certificate::load(&chain, &key).expect("a certificate");
+        let served = || certificate.current.read().1.cert[0].clone();
+        let first = served();
+        assert!(!certificate.refresh().expect("nothing changed"));
+        // One file is written before the other: they do not fit, and what was there is served on.
+        put("other", "pem", "");
+        certificate.refresh().expect_err("the key is not its own");
+        assert_eq!(served(), first);
+        put("other", "", "key");
+        assert!(certificate.refresh().expect("a new certificate"));
+        assert_ne!(served(), first);
+        std::fs::remove_file(&chain).expect("removed");
+        certificate.refresh().expect_err("it is gone");
+        assert_ne!(served(), first);
+    }
+
+    #[test]
     fn unusable_files_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));

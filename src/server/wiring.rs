@@ -2,6 +2,7 @@
 //! names all other crates; each part is made in one function, in the order of the layers.
 
 mod accounts;
+mod files;
 mod identity;
 
 use std::path::PathBuf;
@@ -9,7 +10,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use hearth_api::client::rooms::Links;
-use hearth_appservice::Registrations;
 use hearth_cluster::Cluster;
 use hearth_core::clock::SystemClock;
 use hearth_core::config::{Api, RegistrationMode};
@@ -31,6 +31,8 @@ use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, UserId};
 use crate::Error;
 use crate::outbound::HttpOutbound;
 use crate::pages::Facts;
+use files::read_appservices;
+
 
 /// The outside world of a server. Tests and simulations bring their own.
 pub struct Deps {
@@ -112,11 +114,11 @@ impl Deps {
 }
 
 /// Reads the files that the configuration names, as a start would, without touching the data.
-pub fn check(config: &Config) -> Result<(), Error> {
+pub fn check(config: &Config) -> Result<usize, Error> {
     let server_name = identity::server_name(config)?;
-    read_appservices(config, &server_name)?;
+    let appservices = read_appservices(config, &server_name)?.all().len();
     HttpOutbound::new(config, Arc::new(SystemClock), Arc::new(OsRandom))?;
-    Ok(())
+    Ok(appservices)
 }
 
 /// Replaces the signing key in the data directory; the ids of the old and of the new key.
@@ -238,13 +240,18 @@ impl Parts {
         })
     }
 
-    /// Starts what runs by itself: outbox delivery, feed consumers, timers. Needs a runtime.
-    pub fn start(&self) -> Result<(), Error> {
-        let failed = |error: hearth_storage::Error| Error::Start {
+    /// Starts what an operation on an account waits for, and nothing that reaches other machines: what a command leaves
+    /// for them goes out when the server runs again. Needs a runtime.
+    pub fn start_for_command(&self) -> Result<(), Error> {
+        self.cluster.start().map_err(|error| Error::Start {
             part: "outbox delivery",
             reason: error.to_string(),
-        };
-        self.cluster.start().map_err(failed)?;
+        })
+    }
+
+    /// Starts what runs by itself: outbox delivery, feed consumers, timers. Needs a runtime.
+    pub fn start(&self) -> Result<(), Error> {
+        self.start_for_command()?;
         self.api.federation.start().map_err(|error| Error::Start {
             part: "federation",
             reason: error.to_string(),
@@ -534,17 +541,6 @@ fn build_previews(config: &Config, deps: &Deps, media: &MediaStore) -> Option<Pr
         };
         Previews::new(media.clone(), deps.preview_outbound.clone(), preview_settings)
     })
-}
-
-fn read_appservices(config: &Config, server_name: &OwnedServerName) -> Result<Registrations, Error> {
-    let Some(folder) = &config.appservice_dir else {
-        return Ok(Registrations::default());
-    };
-    let failed = |error: hearth_appservice::Error| Error::Start {
-        part: "application services",
-        reason: error.to_string(),
-    };
-    Registrations::load(folder, server_name).map_err(failed)
 }
 
 fn open_log(

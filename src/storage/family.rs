@@ -130,6 +130,8 @@ families! {
     ThreadSubscription = 52, "thread_subscription", thread_subscription;
     /// What connections of sliding sync have been sent.
     SyncConnection = 45, "sync_connection", sync_connection;
+    /// Authentications that users have begun.
+    UiaSession = 46, "uia_session", uia_session;
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hearth_core::random::alphanumeric;
-use hearth_storage::{EntityKind, Family, record, slot_of};
-use ruma::{DeviceId, UserId};
+use hearth_storage::{EntityKind, Family, Reader, record, slot_of};
+use ruma::{DeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
@@ -14,6 +14,7 @@ use crate::directory::SearchUpdate;
 use crate::error::{Error, Result};
 use crate::key_backup;
 use crate::keys::{self, field};
+use crate::openid;
 use crate::password;
 use crate::profile::Profile;
 use crate::registration::PendingUse;
@@ -321,12 +322,16 @@ impl User {
             account.erased |= erase;
             account.admin = false;
             account.password_hash = None;
+            if account.erased {
+                tx.put(Family::View, erased_row(&self.id), vec![ERASED_TAG]);
+            }
             put_account(tx, self.key, &account)?;
             device::delete_all(tx, self, None)?;
             self.drop_pushers(tx, None)?;
             cross_signing::remove(tx, self.key)?;
             key_backup::remove(tx, self.key)?;
             session::delete_login_tokens(tx, self.key)?;
+            openid::delete_all(tx, self.key)?;
             tx.put(
                 Family::User,
                 keys::user(self.key, field::PROFILE, ""),
@@ -344,7 +349,6 @@ impl User {
         })
         .await?;
         self.users.presence().forget(&self.id);
-        self.users.openid.forget(&self.id);
         Ok(())
     }
 
@@ -375,6 +379,33 @@ impl User {
         })
         .await
     }
+}
+
+/// The view of those who asked to be erased: a row a user.
+const ERASED: &str = "erased";
+/// The tag of its rows.
+const ERASED_TAG: u8 = 1;
+
+fn erased_row(user: &UserId) -> Vec<u8> {
+    keys::view(ERASED, user.as_bytes())
+}
+
+/// Whether a user asked to be erased.
+pub fn is_erased(reader: &dyn Reader, user: &UserId) -> Result<bool> {
+    Ok(reader.get(Family::View, &erased_row(user))?.is_some())
+}
+
+/// All users who asked to be erased.
+pub fn erased_users(reader: &dyn Reader) -> Result<Vec<OwnedUserId>> {
+    let start = keys::view(ERASED, &[]);
+    let end = hearth_storage::prefix_end(&start);
+    let mut found = Vec::new();
+    reader.scan(Family::View, &start, &end, false, &mut |row, _| {
+        let user = std::str::from_utf8(&row[start.len()..]).ok();
+        found.extend(user.and_then(|user| OwnedUserId::try_from(user).ok()));
+        true
+    })?;
+    Ok(found)
 }
 
 /// The account as the operation sees it.

@@ -340,6 +340,13 @@ pub(crate) fn read_keys(reader: &dyn Reader, user: EntityKey) -> Result<CrossSig
         .unwrap_or_default())
 }
 
+/// Whether one of the user's cross-signing keys has this name in its id.
+pub(crate) fn is_key_id(tx: &Tx<'_>, user: EntityKey, name: &str) -> Result<bool> {
+    let keys = load_keys(tx, user)?;
+    let mut signers = keys.all().into_iter().filter_map(Signer::of);
+    Ok(signers.any(|signer| signer.name() == name))
+}
+
 /// The identity keys that a device has uploaded.
 pub(crate) fn load_device_keys(tx: &Tx<'_>, user: EntityKey, device: &str) -> Result<Option<Object>> {
     let value = tx.get(Family::DeviceKey, &device_keys_row(user, device))?;

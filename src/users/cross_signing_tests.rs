@@ -144,6 +144,26 @@ async fn the_first_keys_and_the_same_ones_need_no_confirmation() {
 }
 
 #[tokio::test]
+async fn no_device_is_called_as_a_cross_signing_key() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let keys = bootstrap(alice.id(), 1);
+    alice.upload_cross_signing_keys(&keys, false).await.unwrap();
+    for seed in 1..=3 {
+        let (_, name) = pair(seed, None);
+        let login = crate::Login {
+            device_id: Some(name.as_str().into()),
+            ..crate::Login::default()
+        };
+        assert!(matches!(alice.login(login).await, Err(Error::Forbidden(_))));
+        let made = alice
+            .put_device(<&ruma::DeviceId>::from(name.as_str()), None)
+            .await;
+        assert!(matches!(made, Err(Error::Forbidden(_))));
+    }
+}
+
+#[tokio::test]
 async fn wrong_uploads_are_refused() {
     let world = World::new();
     let alice = world.alice().await;

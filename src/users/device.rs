@@ -10,7 +10,9 @@ use hearth_storage::{EntityKey, Family, record};
 use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
 
+use crate::account::account_of;
 use crate::change::Change;
+use crate::cross_signing;
 use crate::data;
 use crate::e2ee::{dehydrated, device_keys, lists};
 use crate::error::{Error, Result};
@@ -221,19 +223,23 @@ impl User {
         .await
     }
 
-    /// Makes a device without a session: an application service uses it with its own token. Says whether it is new; one
-    /// that exists gets the name, if there is one.
-    pub async fn make_device(&self, id: &DeviceId, display_name: Option<&str>) -> Result<bool> {
+    /// Makes a device without a session, or names one that is there; says whether it is new. For application services,
+    /// who act as a device without logging in.
+    pub async fn put_device(&self, id: &DeviceId, display_name: Option<&str>) -> Result<bool> {
         check_id(id)?;
         check_name(display_name)?;
         let made = self
             .write(|tx| {
+                if account_of(tx, self.key)?.deactivated {
+                    return Err(Error::Deactivated);
+                }
                 if load(tx, self.key, id)?.is_some() {
                     return Ok(false);
                 }
-                let device = self.new_device(tx, id, display_name.map(str::to_owned))?;
+                let device = new_record(tx, self, id, display_name.map(str::to_owned))?;
                 store(tx, self.key, id, &device);
                 dehydrated::forget(tx, self.key, id)?;
+                tx.changed(Change::Devices)?;
                 Ok(true)
             })
             .await?;
@@ -241,22 +247,6 @@ impl User {
             self.rename_device(id, display_name).await?;
         }
         Ok(made)
-    }
-
-    /// The record of a device that does not exist yet, with room made for it.
-    pub(crate) fn new_device(
-        &self,
-        tx: &mut Tx<'_>,
-        id: &DeviceId,
-        display_name: Option<String>,
-    ) -> Result<DeviceRecord> {
-        make_room(tx, self)?;
-        lists::changed_without_keys(tx, self.key, &[Some(id.to_owned())])?;
-        Ok(DeviceRecord {
-            created_ts: self.users.now_ms(),
-            display_name,
-            ..DeviceRecord::default()
-        })
     }
 
     /// Deletes devices and ends their sessions; gives back those that existed.
@@ -366,6 +356,28 @@ pub(crate) fn delete_all(
         deleted.note(id, had_keys);
     }
     user.devices_deleted(tx, deleted)
+}
+
+/// The record of a device that is new.
+pub(crate) fn new_record(
+    tx: &mut Tx<'_>,
+    user: &User,
+    id: &DeviceId,
+    display_name: Option<String>,
+) -> Result<DeviceRecord> {
+    // Signatures by the two could not be told apart.
+    if cross_signing::is_key_id(tx, user.key, id.as_str())? {
+        return Err(Error::Forbidden(
+            "The device id is the id of one of your cross-signing keys",
+        ));
+    }
+    make_room(tx, user)?;
+    lists::changed_without_keys(tx, user.key, &[Some(id.to_owned())])?;
+    Ok(DeviceRecord {
+        created_ts: user.users.now_ms(),
+        display_name,
+        ..DeviceRecord::default()
+    })
 }
 
 /// Deletes the device that was not used for longest where a new one would exceed the limit: a program that logs in

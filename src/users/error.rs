@@ -27,6 +27,9 @@ pub enum Error {
     /// The account was deactivated.
     #[error("This account has been deactivated")]
     Deactivated,
+    /// The account was locked by an administrator (M_USER_LOCKED).
+    #[error("This account has been locked")]
+    Locked,
     /// The password does not meet the rules.
     #[error("{0}")]
     WeakPassword(&'static str),
@@ -51,7 +54,7 @@ pub enum Error {
     /// The content exceeds its limit (M_TOO_LARGE).
     #[error("{0}")]
     TooLarge(&'static str),
-    /// One of this user's limits on stored things is reached (M_LIMIT_EXCEEDED / M_RESOURCE_LIMIT_EXCEEDED).
+    /// One of this user's limits on stored things is reached (M_USER_LIMIT_EXCEEDED).
     #[error("{0}")]
     TooMany(&'static str),
     /// A user-interactive request was repeated with another method, path or body.

@@ -51,6 +51,8 @@ pub(crate) mod field {
     pub const DEHYDRATED: u8 = 8;
     /// The shards of a token that was too long: then its name.
     pub const TOKEN_BASE: u8 = 9;
+    /// OpenID tokens that may still be good: their hashes and ends.
+    pub const OPENID_TOKENS: u8 = 10;
     /// The cross-signing keys: one record.
     pub const CROSS_SIGNING: u8 = 20;
     /// The user's signatures on a key: then the key's owner, 0, the key's or device's id.

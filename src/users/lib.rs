@@ -44,7 +44,7 @@ mod view;
 mod web_push;
 mod write;
 
-pub use account::{Account, NewAccount};
+pub use account::{Account, NewAccount, erased_users, is_erased};
 pub use change::Change;
 pub use connections::ConnectionPart;
 pub use cross_signing::{CrossSigningKeys, CrossSigningUpload};
@@ -72,7 +72,7 @@ pub use report::{Report, Reports};
 pub use room_list::{Membership, MembershipUpdate, RoomEntry};
 pub use session::{Login, Session, Tokens};
 pub use threads::{Subscribing, ThreadSubscription};
-pub use uia::{Completed, Stage, Uia, UiaOutcome, UiaRequest};
+pub use uia::{Completed, PageAnswer, PageOutcome, PageState, Stage, Uia, UiaOutcome, UiaRequest};
 pub use user::{Settings, User, Users};
 pub use view::View;
 pub use web_push::{Activated, Activation};

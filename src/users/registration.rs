@@ -74,6 +74,11 @@ impl std::fmt::Debug for PendingUse {
 }
 
 impl PendingUse {
+    /// The token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The token, whose use is no longer held.
     pub(crate) fn into_token(self) -> String {
         self.token.clone()

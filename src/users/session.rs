@@ -104,6 +104,9 @@ impl Users {
         if account.deactivated {
             return Err(UNKNOWN);
         }
+        if account.locked {
+            return Err(Error::Locked);
+        }
         user.write(|tx| {
             let mut device = device::load(tx, user.key, &token.device_id)?.ok_or(UNKNOWN)?;
             if device.refresh == Some(hash) {
@@ -155,7 +158,8 @@ impl Users {
         }
     }
 
-    fn token(&self, slot: Slot, hash: Hash) -> Result<Option<Arc<TokenRecord>>> {
+    /// The record of a token.
+    pub(crate) fn token(&self, slot: Slot, hash: Hash) -> Result<Option<Arc<TokenRecord>>> {
         if let Some(token) = self.caches.token(&hash) {
             return Ok(Some(token));
         }
@@ -192,7 +196,7 @@ impl User {
             let now = self.users.clock.now_ms();
             let mut device = match device::load(tx, self.key, &device_id)? {
                 Some(device) => device,
-                None => self.new_device(tx, &device_id, login.initial_display_name)?,
+                None => device::new_record(tx, self, &device_id, login.initial_display_name)?,
             };
             drop_tokens(tx, self.key.slot, device.take_tokens());
             device.last_seen_ts = Some(now);
@@ -276,7 +280,7 @@ impl User {
         }
     }
 
-    fn put_token(
+    pub(crate) fn put_token(
         &self,
         tx: &mut Tx<'_>,
         hash: Hash,

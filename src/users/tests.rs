@@ -145,6 +145,7 @@ async fn accounts_are_created_once_and_for_ever() {
     let alice = world.users.get(alice_id()).unwrap().unwrap();
     let account = alice.account().unwrap();
     assert!(account.deactivated && account.erased && !account.has_password());
+    assert_eq!(erased_users(&*world.engine).unwrap(), [alice_id()]);
     assert!(alice.devices().unwrap().is_empty());
     assert!(alice.profile().unwrap().fields().is_empty());
     assert!(alice.account_data(None, "org.example").unwrap().is_none());
@@ -555,10 +556,20 @@ async fn reports_openid_and_status() {
     }
     let newest = world.users.reports().newest(2).unwrap();
     assert_eq!(newest.iter().map(|report| report.ts).collect::<Vec<_>>(), [2, 1]);
-    let token = alice.issue_openid_token();
-    assert_eq!(world.users.openid_user(&token.access_token).unwrap(), ALICE);
+    let token = alice.issue_openid_token().await.unwrap();
+    let owner = |world: &World| world.users.openid_user(&token.access_token).unwrap();
+    assert_eq!(owner(&world).unwrap(), ALICE);
+    assert!(world.users.authenticate(&token.access_token).await.is_err());
+    let world = world.restarted(3);
+    assert_eq!(owner(&world).unwrap(), ALICE);
+    let alice = world.users.get(alice_id()).unwrap().unwrap();
+    for _ in 0..100 {
+        alice.issue_openid_token().await.unwrap();
+    }
+    assert_eq!(owner(&world), None, "the oldest gave way");
+    let token = alice.issue_openid_token().await.unwrap();
     world.clock.advance(token.expires_in_s * 1000);
-    assert!(world.users.openid_user(&token.access_token).is_none());
+    assert_eq!(world.users.openid_user(&token.access_token).unwrap(), None);
     let device = device_id!("A");
     alice
         .set_presence(device, PresenceState::Online, Some(Some("here".into())))

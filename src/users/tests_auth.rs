@@ -248,6 +248,7 @@ fn request<'a>(
 ) -> UiaRequest<'a> {
     UiaRequest {
         user,
+        device: None,
         method: "POST",
         path: "/x",
         body,
@@ -354,12 +355,13 @@ async fn stages_come_in_order_and_are_remembered() {
         after["completed"],
         "replayed"
     );
-    assert!(
-        world
-            .users
-            .uia()
-            .complete_by_page(session.as_str().unwrap(), Stage::Terms)
+    let page = world.users.uia().answer_page(
+        &world.users,
+        session.as_str().unwrap(),
+        Stage::Terms,
+        PageAnswer::Agreed,
     );
+    assert_eq!(page.await.unwrap(), PageOutcome::State(PageState::Done));
     let look = with(json!({}));
     let shown = challenge(&world, request(None, &look, &flows)).await;
     assert_eq!(
@@ -428,4 +430,160 @@ async fn sessions_of_strangers_take_bounded_memory() {
         challenge(&world, request(None, &Map::new(), &flows)).await;
     }
     assert_eq!(world.users.uia().len(), 300);
+}
+
+#[tokio::test]
+async fn an_authentication_survives_a_restart() {
+    let world = World::new();
+    let tokens = world.users.registration_tokens();
+    tokens.create(Some("token".into()), Some(1), None).await.unwrap();
+    let flows = [vec![Stage::RegistrationToken, Stage::Terms]];
+    let wanted = body(json!({"username": "bob", "password": PASSWORD}));
+    let session = challenge(&world, request(None, &wanted, &flows)).await["session"].clone();
+    let token = json!({"type": "m.login.registration_token", "token": "token", "session": session});
+    challenge(&world, request(None, &body(json!({"auth": token})), &flows)).await;
+    let world = world.restarted(2);
+    let uia = world.users.uia();
+    uia.sweep().await.unwrap();
+    let only_session = body(json!({"auth": {"session": session}}));
+    let shown = challenge(&world, request(None, &only_session, &flows)).await;
+    assert_eq!(
+        (&shown["session"], &shown["completed"]),
+        (&session, &json!(["m.login.registration_token"]))
+    );
+    assert_eq!(
+        world.users.registration_tokens().pending("token"),
+        1,
+        "held again"
+    );
+    let terms = body(json!({"auth": {"type": "m.login.terms", "session": session}}));
+    let completed = complete(&world, request(None, &terms, &flows)).await;
+    assert_eq!(completed.body, wanted, "the body of the first request");
+    drop(completed);
+    let world = world.restarted(3);
+    let again = challenge(&world, request(None, &terms, &flows)).await;
+    assert_eq!(again["errcode"], "M_UNKNOWN", "a session is used up for good");
+    let late = again["session"].clone();
+    world.clock.advance(24 * 60 * 60 * 1000);
+    world.users.uia().sweep().await.unwrap();
+    let late = body(json!({"auth": {"type": "m.login.terms", "session": late}}));
+    assert_eq!(
+        challenge(&world, request(None, &late, &flows)).await["errcode"],
+        "M_UNKNOWN"
+    );
+}
+
+#[tokio::test]
+async fn an_authentication_belongs_to_a_device() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let flows = [vec![Stage::Password]];
+    let of_device = |device, body| UiaRequest {
+        device: Some(device),
+        ..request(Some(&alice), body, &flows)
+    };
+    let nothing = Map::new();
+    let asked = challenge(&world, of_device(device_id!("ONE"), &nothing)).await;
+    let auth = |identifier: Value| {
+        let mut auth =
+            body(json!({"type": "m.login.password", "password": PASSWORD, "session": asked["session"]}));
+        if !identifier.is_null() {
+            auth.insert("identifier".into(), identifier);
+        }
+        body(json!({"auth": auth}))
+    };
+    let right = auth(json!({"type": "m.id.user", "user": "Alice"}));
+    let other = challenge(&world, of_device(device_id!("TWO"), &right)).await;
+    assert_eq!(other["errcode"], "M_UNKNOWN");
+    assert_ne!(other["session"], asked["session"]);
+    let strangers = ["m.id.thirdparty", "m.id.phone"]
+        .map(|kind| auth(json!({"type": kind, "medium": "email", "address": "a@b"})));
+    for stranger in &strangers {
+        let refused = world
+            .users
+            .uia()
+            .check(&world.users, of_device(device_id!("ONE"), stranger))
+            .await;
+        assert!(matches!(refused, Err(Error::Forbidden(_))));
+    }
+    complete(&world, of_device(device_id!("ONE"), &right)).await;
+    let asked_again = challenge(&world, of_device(device_id!("ONE"), &nothing)).await;
+    assert_ne!(asked_again["session"], asked["session"]);
+    let unnamed = body(json!({"auth": {"type": "m.login.password", "password": PASSWORD}}));
+    complete(&world, of_device(device_id!("ONE"), &unnamed)).await;
+}
+
+#[tokio::test]
+async fn stages_are_completed_on_pages() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let (users, uia) = (&world.users, world.users.uia());
+    users
+        .registration_tokens()
+        .create(Some("token".into()), Some(1), None)
+        .await
+        .unwrap();
+    let flows = [vec![Stage::Terms, Stage::RegistrationToken]];
+    let wanted = body(json!({"username": "bob"}));
+    let session = challenge(&world, request(None, &wanted, &flows)).await["session"].clone();
+    let session = session.as_str().unwrap();
+    let state = |stage| uia.page(users, session, stage).unwrap();
+    assert_eq!(state(Stage::Terms), PageState::Open(None));
+    assert_eq!(state(Stage::RegistrationToken), PageState::Later);
+    assert_eq!(state(Stage::Password), PageState::Unknown, "it is not asked for");
+    assert_eq!(
+        uia.page(users, "other", Stage::Terms).unwrap(),
+        PageState::Unknown
+    );
+    let answer = async |stage, answer| uia.answer_page(users, session, stage, answer).await.unwrap();
+    assert_eq!(
+        answer(Stage::RegistrationToken, PageAnswer::Token("token")).await,
+        PageOutcome::State(PageState::Later)
+    );
+    answer(Stage::Terms, PageAnswer::Agreed).await;
+    assert!(matches!(
+        answer(Stage::RegistrationToken, PageAnswer::Token("other")).await,
+        PageOutcome::Wrong(_)
+    ));
+    assert!(matches!(
+        answer(Stage::RegistrationToken, PageAnswer::Agreed).await,
+        PageOutcome::Wrong(_)
+    ));
+    answer(Stage::RegistrationToken, PageAnswer::Token("token")).await;
+    assert_eq!(state(Stage::RegistrationToken), PageState::Done);
+    let only_session = body(json!({"auth": {"session": session}}));
+    let completed = complete(&world, request(None, &only_session, &flows)).await;
+    assert!(completed.registration_token.is_some());
+    assert_eq!(
+        uia.page(users, session, Stage::Terms).unwrap(),
+        PageState::Unknown
+    );
+
+    let flows = [vec![Stage::Password]];
+    let asked = challenge(&world, request(Some(&alice), &wanted, &flows)).await;
+    let session = asked["session"].as_str().unwrap();
+    let open = uia.page(users, session, Stage::Password).unwrap();
+    assert_eq!(open, PageState::Open(Some(alice_id().to_owned())));
+    let answer = async |password| {
+        let answer = PageAnswer::Password(password);
+        uia.answer_page(users, session, Stage::Password, answer)
+            .await
+            .unwrap()
+    };
+    assert!(matches!(answer("wrong").await, PageOutcome::Wrong(_)));
+    assert_eq!(answer(PASSWORD).await, PageOutcome::State(PageState::Done));
+    let only_session = body(json!({"auth": {"session": session}}));
+    complete(&world, request(Some(&alice), &only_session, &flows)).await;
+}
+
+#[tokio::test]
+async fn application_services_make_devices() {
+    let world = World::new();
+    let alice = world.alice().await;
+    assert!(alice.put_device(device_id!("BOT"), Some("Bridge")).await.unwrap());
+    assert!(!alice.put_device(device_id!("BOT"), None).await.unwrap());
+    let name = || alice.device(device_id!("BOT")).unwrap().unwrap().display_name;
+    assert_eq!(name().as_deref(), Some("Bridge"));
+    assert!(!alice.put_device(device_id!("BOT"), Some("Other")).await.unwrap());
+    assert_eq!(name().as_deref(), Some("Other"));
 }

@@ -15,6 +15,8 @@ pub(crate) enum TokenKind {
     Access,
     Refresh,
     Login,
+    #[serde(rename = "openid")]
+    OpenId,
 }
 
 impl TokenKind {
@@ -23,6 +25,7 @@ impl TokenKind {
             Self::Access => "hth",
             Self::Refresh => "hthr",
             Self::Login => "hthl",
+            Self::OpenId => "htho",
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::directory::Directory;
 use crate::e2ee::to_device::ToDeviceHandler;
 use crate::error::{Error, Result};
 use crate::keys::{self, field, op};
-use crate::openid::OpenIdTokens;
 use crate::password::PasswordCost;
 use crate::presence::Presence;
 use crate::profile::Profile;
@@ -88,7 +87,6 @@ pub struct Users {
     pub(crate) chores: Pool,
     pub(crate) caches: Arc<Caches>,
     pub(crate) last_seen: LastSeen,
-    pub(crate) openid: OpenIdTokens,
     pub(crate) push_rules: RulesCache,
     pub(crate) pushing: Arc<Pushing>,
     pub(crate) delayed: Arc<DelayedEvents>,
@@ -143,7 +141,6 @@ impl Users {
         ));
         let users = Arc::new(Self {
             last_seen: LastSeen::default(),
-            openid: OpenIdTokens::default(),
             push_rules: RulesCache::default(),
             pushing: Arc::new(Pushing::new(log.clone(), lanes.clone())),
             delayed: Arc::new(DelayedEvents::new(
@@ -152,7 +149,7 @@ impl Users {
                 clock.clone(),
                 random.clone(),
             )),
-            uia: Uia::new(clock.clone(), random.clone()),
+            uia: Uia::new(log.clone(), lanes.clone(), clock.clone(), random.clone()),
             registration_tokens: RegistrationTokens::new(
                 log.clone(),
                 lanes.clone(),
@@ -185,11 +182,13 @@ impl Users {
         users
     }
 
-    /// Starts the tasks that run beside the requests: presence timers, and writing down when devices were seen.
+    /// Starts the tasks that run beside the requests: presence timers, writing down when devices were seen, and removing
+    /// authentications that nobody finished.
     pub fn start(self: &Arc<Self>, shutdown: &Shutdown) {
         self.presence.start(shutdown);
         self.start_last_seen(shutdown);
         self.start_forgetting(shutdown);
+        self.start_uia_sweep(shutdown);
     }
 
     /// Whether a user id belongs to this server.

@@ -20,6 +20,6 @@ pub async fn get_register_nonce(
     if app.config.registration_shared_secret.is_none() {
         return Err(MatrixError::unrecognized().into());
     }
-    app.limits.address(Class::Registration, address)?;
+    app.limits.address(Class::Read, address)?;
     Ok(Json(json!({ "nonce": app.nonces.issue() })))
 }

@@ -42,12 +42,13 @@ pub async fn post_register(
     let Some(secret) = &app.config.registration_shared_secret else {
         return Err(MatrixError::unrecognized().into());
     };
-    app.limits.address(Class::Registration, address.0)?;
     if !app.nonces.take(&body.nonce) {
         return Err(MatrixError::unknown("The nonce is unknown, used or expired").into());
     }
     let is_proved = hex(&body.mac).is_some_and(|mac| proves(secret.expose(), &body, &mac));
     if !is_proved {
+        // Guesses are limited, not those who know the secret: they may have many accounts to make.
+        app.limits.address(Class::Registration, address.0)?;
         return Err(MatrixError::forbidden("The MAC is not right").into());
     }
     let whole = format!("@{}:{}", body.username.to_lowercase(), app.server_name);

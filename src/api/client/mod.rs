@@ -8,6 +8,7 @@ pub mod dehydrated_device;
 pub mod delayed_events;
 pub mod devices;
 pub mod directory;
+pub mod fallback;
 pub mod filters;
 pub mod keys;
 pub mod media;
@@ -46,6 +47,7 @@ pub fn routes() -> Routes {
         dehydrated_device::routes(),
         delayed_events::routes(),
         devices::routes(),
+        fallback::routes(),
         filters::routes(),
         keys::routes(),
         media::routes(),

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::extract::Auth;
+use crate::ratelimit::Class;
 
 /// How a client names a user (Client-Server API, "Identifier types").
 #[derive(Debug, Deserialize)]
@@ -48,8 +49,16 @@ pub async fn confirm_by_password<B: DeserializeOwned>(
         return read(body.clone());
     }
     refuse_other_user(app, auth, body)?;
+    // Every try at the password counts, whatever it is to confirm.
+    if body
+        .get("auth")
+        .is_some_and(|auth| auth.get("password").is_some())
+    {
+        auth.count(app, Class::Login)?;
+    }
     let request = UiaRequest {
         user: Some(&auth.handle),
+        device: auth.device.as_deref(),
         method,
         path,
         body,

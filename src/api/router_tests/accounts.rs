@@ -186,7 +186,7 @@ async fn registration_by_shared_secret() {
     register("evil", true, "guess").await.refused(403, "M_FORBIDDEN");
 }
 
-fn mac(secret: &str, text: &str) -> String {
+pub(super) fn mac(secret: &str, text: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).expect("any key");
     mac.update(text.as_bytes());
@@ -425,6 +425,14 @@ async fn locked_and_suspended() {
         .put(&name, &alice, json!({ "displayname": "A" }))
         .await
         .refused(403, "M_USER_SUSPENDED");
+    server
+        .put(
+            &format!("{V3}/sendToDevice/m.key.verification.request/1"),
+            &alice,
+            json!({ "messages": { "@alice:hs1": { "*": {} } } }),
+        )
+        .await
+        .ok();
     server.get(&format!("{V3}/account/whoami"), &alice).await.ok();
     server.put(lock, &admin, json!({ "locked": true })).await.ok();
     server

@@ -3,6 +3,7 @@
 mod accounts;
 mod cross_signing;
 mod edge;
+mod fallback;
 mod federation;
 mod federation_events;
 mod malformed;

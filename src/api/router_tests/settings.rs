@@ -131,14 +131,14 @@ async fn account_data_and_tags() {
         .await
         .ok();
     server
-        .put(&format!("{tags}/u.work"), &alice, json!({}))
+        .put(&format!("{tags}/u.work"), &alice, json!({ "order": 1 }))
         .await
         .ok();
     server
         .put(&format!("{tags}/u.bad"), &alice, json!({ "order": "first" }))
         .await
         .refused(400, "M_BAD_JSON");
-    let expected = json!({ "tags": { "m.favourite": { "order": 0.5, "x": "y" }, "u.work": {} } });
+    let expected = json!({ "tags": { "m.favourite": { "order": 0.5, "x": "y" }, "u.work": { "order": 1 } } });
     assert_eq!(server.get(&tags, &alice).await.ok(), expected);
     server
         .call(
@@ -151,7 +151,7 @@ async fn account_data_and_tags() {
         .ok();
     assert_eq!(
         server.get(&tags, &alice).await.ok(),
-        json!({ "tags": { "u.work": {} } })
+        json!({ "tags": { "u.work": { "order": 1 } } })
     );
 }
 

@@ -41,7 +41,11 @@ impl MediaStore {
             return Err(Error::Invalid("Width and height must be positive"));
         }
         let content = self.find(media, wait, allow_remote).await?;
-        self.inner.thumbnail(&content, request).await
+        let made = self.inner.thumbnail(&content, request).await;
+        made.map_err(|error| match error {
+            Error::ImageTooLarge if !self.is_local(media) => Error::RemoteImageTooLarge,
+            error => error,
+        })
     }
 }
 

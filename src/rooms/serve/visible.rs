@@ -57,10 +57,15 @@ impl Room {
 impl ServerViewer {
     /// The event as the server gets it: whole, or redacted where it may not see it.
     pub fn shown(&mut self, event: &Arc<Event>) -> Result<Arc<Event>, Error> {
-        if self.sees(event)? {
+        if self.sees(event)? && !self.came_after_erasure(event)? {
             return Ok(event.clone());
         }
         Ok(Arc::new(self.room.without_content(event)?))
+    }
+
+    /// Whether the sender asked to be erased, and nobody of the server was in the room at the event.
+    fn came_after_erasure(&mut self, event: &Event) -> Result<bool, Error> {
+        Ok(self.room.is_erased(event) && self.membership(event.header.state_before)? != Membership::Join)
     }
 
     /// Whether the server may see the content of an event.

@@ -250,6 +250,7 @@ pub mod thread_subscription;
 pub mod to_device;
 pub mod to_device_mark;
 pub mod token_misc;
+pub mod uia_session;
 pub mod user;
 pub mod user_change;
 pub mod user_data;

@@ -11,7 +11,6 @@ use crate::app::App;
 use crate::client::uia::confirm_by_password;
 use crate::error::Result;
 use crate::extract::{Auth, Json, OptionalJson};
-use crate::ratelimit::Class;
 
 /// The request's body.
 #[derive(Deserialize)]
@@ -26,7 +25,10 @@ pub async fn post_password(
     auth: Auth,
     OptionalJson(body): OptionalJson<Map<String, Value>>,
 ) -> Result<Json<Value>> {
-    auth.count(&app, Class::Login)?;
+    // Told before a person goes to the trouble of the authentication.
+    if let Some(password) = body.get("new_password").and_then(Value::as_str) {
+        app.users.check_password_rules(password)?;
+    }
     let body: Body = confirm_by_password(&app, &auth, "POST", "/account/password", &body).await?;
     let Some(password) = body.new_password else {
         return Err(MatrixError::missing_param("The field `new_password` is missing").into());

@@ -2,7 +2,7 @@
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use crate::error::Result;
 use crate::extract::{Auth, Json, OptionalJson, Path};
@@ -10,7 +10,8 @@ use crate::extract::{Auth, Json, OptionalJson, Path};
 /// The request's body: where the room stands under the tag, and whatever else the client keeps.
 #[derive(Deserialize)]
 pub struct Body {
-    order: Option<f64>,
+    /// Kept as it was written: `1` does not become `1.0`.
+    order: Option<Number>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -24,7 +25,7 @@ pub async fn put_tag(
     auth.must_be(&user)?;
     let mut content = body.rest;
     if let Some(order) = body.order {
-        content.insert("order".into(), order.into());
+        content.insert("order".into(), Value::Number(order));
     }
     auth.handle.set_tag(&room, &tag, content).await?;
     Ok(Json(json!({})))

@@ -54,7 +54,7 @@ fn errcode_of(error: &Error) -> &'static str {
     match error {
         Error::InvalidSignature(_) => errcode::INVALID_SIGNATURE,
         Error::NotFound(_) => errcode::NOT_FOUND,
-        Error::TooMany(_) => errcode::RESOURCE_LIMIT_EXCEEDED,
+        Error::TooMany(_) => errcode::USER_LIMIT_EXCEEDED,
         _ => errcode::INVALID_PARAM,
     }
 }

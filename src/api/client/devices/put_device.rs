@@ -20,26 +20,29 @@ pub struct Body {
     display_name: Option<String>,
 }
 
-/// Names one of the user's devices. Without a name in the body nothing changes. For an application service a device
-/// that does not exist is made.
+/// Names one of the user's devices. Without a name in the body nothing changes. An application service makes the device
+/// so, if there is none.
 pub async fn put_device(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(id): Path<OwnedDeviceId>,
     Json(body): Json<Body>,
 ) -> Result<(StatusCode, Json<Value>)> {
-    let exists = auth.handle.device(&id)?.is_some();
-    if !exists && auth.appservice.is_none() {
-        return Err(MatrixError::not_found("You have no such device").into());
-    }
-    if !exists {
+    let is_there = auth.handle.device(&id)?.is_some();
+    let name = body.display_name.as_deref();
+    if !is_there && auth.appservice.is_some() {
         auth.count(&app, Class::Login)?;
-        let made = auth.handle.make_device(&id, body.display_name.as_deref()).await?;
-        let status = if made { StatusCode::CREATED } else { StatusCode::OK };
+        let status = match auth.handle.put_device(&id, name).await? {
+            true => StatusCode::CREATED,
+            false => StatusCode::OK,
+        };
         return Ok((status, Json(json!({}))));
     }
-    if let Some(name) = &body.display_name {
-        auth.handle.rename_device(&id, Some(name)).await?;
+    if !is_there {
+        return Err(MatrixError::not_found("You have no such device").into());
+    }
+    if name.is_some() {
+        auth.handle.rename_device(&id, name).await?;
     }
     Ok((StatusCode::OK, Json(json!({}))))
 }

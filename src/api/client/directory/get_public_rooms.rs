@@ -34,5 +34,5 @@ pub async fn get_public_rooms(
         since: super::since(options.since.as_deref())?,
         ..DirectoryEntry::default()
     };
-    Ok(Json(super::page(&app, &query)?))
+    Ok(Json(super::page(&app, query).await?))
 }

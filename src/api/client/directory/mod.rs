@@ -10,7 +10,7 @@ mod put_listing;
 
 use axum::routing::get;
 use hearth_core::error::MatrixError;
-use hearth_rooms::DirectoryEntry;
+use hearth_rooms::{DirectoryEntry, DirectoryToken};
 use ruma::ServerName;
 use serde_json::{Value, json};
 
@@ -38,28 +38,23 @@ pub fn routes() -> Routes {
 }
 
 /// A page of the directory as clients read it.
-pub(crate) fn page(app: &App, query: &DirectoryEntry) -> Result<Value> {
-    let page = app.rooms.public_rooms(query)?;
+pub(crate) async fn page(app: &App, query: DirectoryEntry) -> Result<Value> {
+    let page = app.rooms.public_rooms(query).await?;
     let mut answer = json!({ "chunk": page.chunk, "total_room_count_estimate": page.total });
     if let Some(next) = page.next {
-        answer["next_batch"] = json!(format!("p{next}"));
+        answer["next_batch"] = json!(next.to_string());
     }
     if let Some(previous) = page.previous {
-        answer["prev_batch"] = json!(format!("p{previous}"));
+        answer["prev_batch"] = json!(previous.to_string());
     }
     Ok(answer)
 }
 
-/// Reads where a page begins.
-pub(crate) fn since(token: Option<&str>) -> Result<Option<usize>, MatrixError> {
+/// Reads where a page begins or ends.
+pub(crate) fn since(token: Option<&str>) -> Result<Option<DirectoryToken>, MatrixError> {
     let wrong = || MatrixError::invalid_param("since is not a token of this endpoint");
     token
-        .map(|token| {
-            token
-                .strip_prefix('p')
-                .and_then(|at| at.parse().ok())
-                .ok_or_else(wrong)
-        })
+        .map(|token| DirectoryToken::parse(token).ok_or_else(wrong))
         .transpose()
 }
 

@@ -48,6 +48,10 @@ pub async fn post_public_rooms(
     }
     let body: Body = serde_json::from_value(Value::Object(body))
         .map_err(|error| MatrixError::bad_json(format!("The query is wrong: {error}")))?;
+    if body.include_all_networks && body.third_party_instance_id.is_some() {
+        let sentence = "third_party_instance_id and include_all_networks exclude each other";
+        return Err(MatrixError::invalid_param(sentence).into());
+    }
     let query = DirectoryEntry {
         search: body.filter.generic_search_term,
         room_types: body.filter.room_types,
@@ -58,5 +62,5 @@ pub async fn post_public_rooms(
             .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         since: super::since(body.since.as_deref())?,
     };
-    Ok(Json(super::page(&app, &query)?))
+    Ok(Json(super::page(&app, query).await?))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_users::Membership;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -70,15 +69,10 @@ fn page(app: &App, auth: &Auth, other: &OwnedUserId, from: Option<&str>) -> Resu
     if *other == auth.user {
         return Err(MatrixError::invalid_param("You share all of your rooms with yourself").into());
     }
-    let mut shared = Vec::new();
-    for entry in auth.handle.rooms(&[Membership::Join])? {
-        let Some(room) = app.rooms.get(&entry.room_id)? else {
-            continue;
-        };
-        if room.membership(other)? == hearth_rooms::Membership::Join {
-            shared.push((token(&entry.room_id), entry.room_id));
-        }
-    }
+    let own = app.room_links.joined_rooms(&auth.user)?;
+    let others = app.room_links.joined_rooms(other)?;
+    let shared = own.intersection(&others);
+    let mut shared: Vec<_> = shared.map(|room| (token(room), room.clone())).collect();
     shared.sort();
     let count = shared.len();
     let first = shared.partition_point(|(token, _)| from.is_some_and(|from| token.as_str() <= from));

@@ -19,7 +19,7 @@ pub async fn post_request_token(
     OptionalJson(_): OptionalJson<IgnoredAny>,
 ) -> Result<Json<Value>> {
     auth.must_be(&user)?;
-    let token = auth.handle.issue_openid_token();
+    let token = auth.handle.issue_openid_token().await?;
     Ok(Json(json!({
         "access_token": token.access_token,
         "token_type": "Bearer",

@@ -48,7 +48,7 @@ fn is_closed(app: &App) -> bool {
 }
 
 /// Whether this is one of the tokens in the configuration, which are good any number of times.
-fn is_configured_token(app: &App, token: &str) -> bool {
+pub(crate) fn is_configured_token(app: &App, token: &str) -> bool {
     // Compared in constant time: the tokens are secrets.
     let is_it = |one: &Secret| bool::from(one.expose().as_bytes().ct_eq(token.as_bytes()));
     app.config.registration_tokens.iter().any(is_it)

@@ -176,6 +176,7 @@ async fn authenticate(app: &Arc<App>, body: &mut Map<String, Value>) -> Result<C
     };
     let request = UiaRequest {
         user: None,
+        device: None,
         method: "POST",
         path: "/register",
         body,

@@ -1,17 +1,23 @@
 //! What rooms and accounts need of each other.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use hearth_core::error::{MatrixError, errcode};
-use hearth_rooms::{Membership, Room, Rooms};
+use hearth_rooms::{Room, Rooms, Visibility};
 use hearth_users::{InviteVerdict, ProfileChange, Users};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value};
 
 use crate::admin::server_notices::must_not_decline;
 use crate::app::{App, RoomLinks};
 use crate::error::Result;
+
+/// In how many rooms a user's name changes at a time, or a user leaves: each waits for the disk, which takes at once what
+/// comes together.
+const ROOMS_AT_ONCE: usize = 16;
 
 /// [`RoomLinks`] over the rooms of the server.
 pub struct Links {
@@ -21,22 +27,6 @@ pub struct Links {
     pub users: Arc<Users>,
 }
 
-impl Links {
-    fn joined(&self, user: &UserId) -> Result<Vec<Room>> {
-        let mut out = Vec::new();
-        let Some(user) = self.users.get(user)? else {
-            for room_id in self.rooms.rooms_of_remote(user)? {
-                out.extend(self.rooms.get(&room_id)?);
-            }
-            return Ok(out);
-        };
-        for entry in user.rooms(&[hearth_users::Membership::Join])? {
-            out.extend(self.rooms.get(&entry.room_id)?);
-        }
-        Ok(out)
-    }
-}
-
 #[async_trait]
 impl RoomLinks for Links {
     async fn profile_changed(&self, user: &UserId, _change: &ProfileChange) -> Result<()> {
@@ -44,12 +34,19 @@ impl RoomLinks for Links {
             return Ok(());
         };
         let profile = handle.profile()?;
-        for room in self.joined(user)? {
+        let mut rooms = Vec::new();
+        for room_id in self.joined_rooms(user)? {
+            rooms.extend(self.rooms.get(&room_id)?);
+        }
+        let profile = &profile;
+        let update = |room: Room| async move {
             // A room that refuses, say because it is read-only for the user, keeps the old name.
             if let Err(error) = room.update_profile(user, profile.fields()).await {
                 tracing::debug!(%error, "a room did not take a changed profile");
             }
-        }
+        };
+        let all = stream::iter(rooms).for_each_concurrent(ROOMS_AT_ONCE, update);
+        all.await;
         Ok(())
     }
 
@@ -58,42 +55,46 @@ impl RoomLinks for Links {
             return Ok(());
         };
         use hearth_users::Membership::{Invite, Join, Knock};
+        let mut rooms = Vec::new();
         for entry in handle.rooms(&[Join, Invite, Knock])? {
-            let Some(room) = self.rooms.get(&entry.room_id)? else {
-                continue;
-            };
+            rooms.extend(self.rooms.get(&entry.room_id)?);
+        }
+        let leave = |room: Room| async move {
             if let Err(error) = room.leave(user, None).await {
                 tracing::warn!(%error, "a deactivated user could not leave a room");
             }
-        }
+        };
+        let all = stream::iter(rooms).for_each_concurrent(ROOMS_AT_ONCE, leave);
+        all.await;
         Ok(())
     }
 
-    fn may_find(&self, searcher: &UserId, found: &UserId) -> bool {
-        if searcher == found || self.share_a_room(searcher, found) {
-            return true;
-        }
-        let in_public = |room: &Room| {
-            room.join_rule()
-                .is_ok_and(|rule| rule.rule == hearth_events::JoinRule::Public)
-                || room
-                    .history_visibility()
-                    .is_ok_and(|found| found == hearth_rooms::Visibility::WorldReadable)
+    fn joined_rooms(&self, user: &UserId) -> Result<BTreeSet<OwnedRoomId>> {
+        let Some(local) = self.users.get(user)? else {
+            return Ok(self.rooms.rooms_of_remote(user)?.into_iter().collect());
         };
-        self.joined(found).is_ok_and(|rooms| rooms.iter().any(in_public))
+        let entries = local.rooms(&[hearth_users::Membership::Join])?;
+        Ok(entries.into_iter().map(|entry| entry.room_id).collect())
+    }
+
+    fn is_open(&self, room: &RoomId) -> bool {
+        let Ok(Some(room)) = self.rooms.get(room) else {
+            return false;
+        };
+        let is_public = room
+            .join_rule()
+            .is_ok_and(|rule| rule.rule == hearth_events::JoinRule::Public);
+        is_public
+            || room
+                .history_visibility()
+                .is_ok_and(|found| found == Visibility::WorldReadable)
     }
 
     fn share_a_room(&self, one: &UserId, other: &UserId) -> bool {
-        // Of users of other servers only few rooms are known here.
-        let (one, other) = match self.rooms.is_local(other) {
-            true => (one, other),
-            false => (other, one),
-        };
-        let both = |room: &Room| {
-            room.membership(other)
-                .is_ok_and(|found| found == Membership::Join)
-        };
-        self.joined(one).is_ok_and(|rooms| rooms.iter().any(both))
+        match (self.joined_rooms(one), self.joined_rooms(other)) {
+            (Ok(one), Ok(other)) => !one.is_disjoint(&other),
+            _ => false,
+        }
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn guest_may_join(app: &App, room_id: &RoomId) -> Result<()> {
     }
 }
 
-/// New aliases must point to the room (M_BAD_ALIAS).
+/// New aliases must point to the room (M_BAD_ALIAS), also those of other servers.
 async fn check_aliases(app: &App, room: &Room, content: &[u8]) -> Result<()> {
     let aliases = |content: &[u8]| -> Result<Vec<String>, MatrixError> {
         let content: Value =

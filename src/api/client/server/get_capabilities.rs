@@ -17,15 +17,17 @@ pub async fn get_capabilities(State(app): State<Arc<App>>, auth: Auth) -> Result
         .iter()
         .map(|rules| (rules.version.to_string(), stability(rules).into()))
         .collect();
+    // Both are confirmed by the password, which accounts of application services lack.
+    let has_password = auth.account.has_password();
     let web_push = json!({ "enabled": true, "vapid": app.web_push_key });
     let mut capabilities = json!({
-        "m.change_password": { "enabled": true },
+        "m.change_password": { "enabled": has_password },
         "m.room_versions": { "default": app.config.default_room_version, "available": available },
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
         "m.3pid_changes": { "enabled": false },
-        "m.get_login_token": { "enabled": true },
+        "m.get_login_token": { "enabled": has_password },
         "m.forget_forced_upon_leave": { "enabled": false },
         "m.webpush": web_push,
         "org.matrix.msc4174.webpush": web_push,

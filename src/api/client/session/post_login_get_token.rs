@@ -9,7 +9,6 @@ use crate::app::App;
 use crate::client::uia::confirm_by_password;
 use crate::error::Result;
 use crate::extract::{Auth, Json, OptionalJson};
-use crate::ratelimit::Class;
 
 /// A token with which another client of the user can log in once, soon.
 pub async fn post_login_get_token(
@@ -17,7 +16,6 @@ pub async fn post_login_get_token(
     auth: Auth,
     OptionalJson(body): OptionalJson<Map<String, Value>>,
 ) -> Result<Json<Value>> {
-    auth.count(&app, Class::Login)?;
     let _: Map<String, Value> = confirm_by_password(&app, &auth, "POST", "/login/get_token", &body).await?;
     let (login_token, expires_in_ms) = auth.handle.issue_login_token().await?;
     Ok(Json(

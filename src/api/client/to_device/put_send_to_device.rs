@@ -20,7 +20,8 @@ pub struct Body {
     messages: BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>,
 }
 
-/// Sends messages to devices: once for each transaction. The answer comes when every local inbox has them.
+/// Sends messages to devices: once for each transaction. The answer comes when every local inbox has them. Who is
+/// suspended may: devices verify each other by them.
 pub async fn put_send_to_device(
     auth: Auth,
     Path((kind, txn)): Path<(String, String)>,

@@ -1,9 +1,11 @@
 //! POST /_matrix/client/v3/user_directory/search — Client-Server API, "User directory".
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::limits::USER_SEARCH_MAX_RESULTS;
+use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -31,8 +33,19 @@ pub async fn post_search(
     auth.count(&app, Class::Search)?;
     let limit = body.limit.unwrap_or(DEFAULT_RESULTS).min(USER_SEARCH_MAX_RESULTS);
     let all = app.config.user_directory_all_users;
+    let own = match all {
+        true => BTreeSet::new(),
+        false => app.room_links.joined_rooms(&auth.user)?,
+    };
+    // Whoever shares a room with the searcher, or is in a room that is open to all.
+    let may_be_found = |user: &UserId| {
+        let Ok(rooms) = app.room_links.joined_rooms(user) else {
+            return false;
+        };
+        !rooms.is_disjoint(&own) || rooms.iter().any(|room| app.room_links.is_open(room))
+    };
     let found = app.users.directory().search(&body.search_term, limit, &|user| {
-        user != auth.user && (all || app.room_links.may_find(&auth.user, user))
+        user != auth.user && (all || may_be_found(user))
     })?;
     Ok(Json(json!({ "results": found.users, "limited": found.limited })))
 }

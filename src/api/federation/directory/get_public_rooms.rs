@@ -36,5 +36,5 @@ pub async fn get_public_rooms(
         since: directory::since(options.since.as_deref())?,
         ..DirectoryEntry::default()
     };
-    Ok(Json(directory::page(&app, &query)?))
+    Ok(Json(directory::page(&app, query).await?))
 }

@@ -44,5 +44,5 @@ pub async fn post_public_rooms(
         limit: super::limit(body.limit),
         since: directory::since(body.since.as_deref())?,
     };
-    Ok(Json(directory::page(&app, &query)?))
+    Ok(Json(directory::page(&app, query).await?))
 }

@@ -24,6 +24,6 @@ pub async fn get_openid_userinfo(
 ) -> Result<Json<Value>> {
     let token = options.access_token.ok_or_else(MatrixError::missing_token)?;
     let unknown = || MatrixError::unknown_token("Access token unknown or expired", false);
-    let user = app.users.openid_user(&token).ok_or_else(unknown)?;
+    let user = app.users.openid_user(&token)?.ok_or_else(unknown)?;
     Ok(Json(json!({ "sub": user })))
 }

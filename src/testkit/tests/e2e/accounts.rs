@@ -10,7 +10,8 @@ scenarios!(
     logs_out,
     manages_devices,
     changes_password,
-    deactivates
+    deactivates,
+    erases
 );
 
 async fn registers_and_logs_in(server: &TestServer) {
@@ -224,4 +225,29 @@ async fn deactivates(server: &TestServer) {
         .refused(400, "M_USER_IN_USE");
     let members = alice.get(&format!("/rooms/{room}/joined_members")).await.ok();
     assert!(members["joined"].get("@bob:hs1").is_none(), "{members}");
+}
+
+async fn erases(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().preset("public_chat").with(&bob).build().await;
+    let said = bob.say(&room, "secret").await;
+    confirmed(&bob, "/account/deactivate", json!({ "erase": true })).await;
+    let carol = server.register("carol").await;
+    carol.post(&format!("/join/{room}"), json!({})).await.ok();
+    let path = format!("/rooms/{room}/event/{said}");
+    assert_eq!(
+        alice.get(&path).await.ok()["content"]["body"],
+        "secret",
+        "who was there keeps it"
+    );
+    let late = carol.get(&path).await.ok();
+    assert_eq!(
+        (&late["content"], &late["sender"]),
+        (&json!({}), &json!("@bob:hs1"))
+    );
+    let page = carol
+        .get(&format!("/rooms/{room}/messages?dir=b&limit=50"))
+        .await
+        .ok();
+    assert!(!page.to_string().contains("secret"), "{page}");
 }

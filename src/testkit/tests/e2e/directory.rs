@@ -86,6 +86,39 @@ async fn public_rooms(server: &TestServer) {
         .ok();
     assert_eq!(names(&first).len() + names(&rest).len(), 3);
     assert!(rest.get("next_batch").is_none());
+    let previous = rest["prev_batch"].as_str().unwrap_or_default();
+    let back = bob
+        .get(&format!("/publicRooms?limit=2&since={}", encode(previous)))
+        .await
+        .ok();
+    assert_eq!(names(&back), names(&first));
+    bob.get("/publicRooms?since=p2")
+        .await
+        .refused(400, "M_INVALID_PARAM");
+
+    // What was read once follows the rooms.
+    let path = format!("/rooms/{}/state/m.room.name", encode(&rooms[2]));
+    alice.put(&path, json!({ "name": "Kitchen" })).await.ok();
+    bob.post(&format!("/join/{}", encode(&rooms[2])), json!({}))
+        .await
+        .ok();
+    bob.post(&format!("/rooms/{}/leave", encode(&rooms[1])), json!({}))
+        .await
+        .ok();
+    let kitchen = bob.get("/publicRooms?limit=1").await.ok();
+    assert_eq!(
+        (names(&kitchen), &kitchen["chunk"][0]["num_joined_members"]),
+        (vec!["Kitchen".to_owned()], &json!(2))
+    );
+    assert_eq!(kitchen["total_room_count_estimate"], 3);
+    let none = bob
+        .post(
+            "/publicRooms",
+            json!({ "filter": { "generic_search_term": "room 2" } }),
+        )
+        .await
+        .ok();
+    assert!(names(&none).is_empty(), "{none}");
 
     let listing = format!("/directory/list/room/{}", encode(&hidden));
     assert_eq!(bob.get(&listing).await.ok()["visibility"], "private");
@@ -145,27 +178,30 @@ async fn canonical_aliases_must_exist(server: &TestServer) {
     set(json!({})).await.ok();
 }
 
-/// An alias of another server is as good as one of this one, if it points to the room.
 #[tokio::test(start_paused = true)]
-async fn aliases_of_other_servers_are_asked_for() {
-    let network = SimNetwork::new(41);
+async fn a_canonical_alias_may_be_of_another_server() {
+    let network = SimNetwork::new(23);
     let servers = servers(&network, 2);
     let (alice, bob) = (
         servers[0].register("alice").await,
         servers[1].register("bob").await,
     );
     let room = public_room(&alice, "11").await;
-    bob.post(&format!("/join/{}?via=hs1", encode(&room)), json!({}))
-        .await
-        .ok();
-    let path = format!("/directory/room/{}", encode("#b:hs2"));
-    bob.put(&path, json!({ "room_id": room })).await.ok();
-    let set = async |alias: &str| {
-        let content = json!({ "alt_aliases": [alias] });
+    let other = public_room(&bob, "11").await;
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    for (alias, room) in [("#here:hs2", &room), ("#there:hs2", &other)] {
+        let path = format!("/directory/room/{}", encode(alias));
+        bob.put(&path, json!({ "room_id": room })).await.ok();
+    }
+    let set = async |content: Value| {
         alice
             .try_set_state(&room, "m.room.canonical_alias", "", content)
             .await
     };
-    set("#none:hs2").await.refused(400, "M_BAD_ALIAS");
-    set("#b:hs2").await.ok();
+    for wrong in ["#there:hs2", "#none:hs2", "#none:hs3"] {
+        set(json!({ "alt_aliases": [wrong] }))
+            .await
+            .refused(400, "M_BAD_ALIAS");
+    }
+    set(json!({ "alias": "#here:hs2" })).await.ok();
 }

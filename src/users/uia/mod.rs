@@ -1,31 +1,44 @@
 //! User-interactive authentication (spec: client-server API, "User-Interactive Authentication API").
 //!
-//! Sessions live in memory. One is bound to the method, the path and, where the caller says so, the body that began
-//! it; it remembers the stages that were completed, and the body for clients that send it only once.
+//! A session is bound to the user and device, the method, the path and, where the caller says so, the body that began
+//! it; it remembers the stages that were completed, and the body for clients that send it only once. It is stored before
+//! its id is given out, so that a person who reads terms or looks for a password does not notice a restart.
 
-use std::collections::BTreeMap;
+mod page;
+mod sessions;
+mod store;
+
+pub use page::{PageAnswer, PageOutcome, PageState};
+
 use std::sync::Arc;
 
-use hearth_core::random::alphanumeric;
-use hearth_core::{SharedClock, SharedRandom, limits};
+use hearth_core::{SharedClock, SharedRandom};
+use hearth_storage::Log;
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{DeviceId, UserId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::registration::PendingUse;
 use crate::user::{User, Users};
+use crate::write::Lanes;
+use sessions::{Sessions, UiaSession};
 
 /// A stage of authentication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
     /// `m.login.dummy`: nothing to show.
+    #[serde(rename = "m.login.dummy")]
     Dummy,
     /// `m.login.password`: the password of the user who makes the request.
+    #[serde(rename = "m.login.password")]
     Password,
     /// `m.login.registration_token`.
+    #[serde(rename = "m.login.registration_token")]
     RegistrationToken,
     /// `m.login.terms`: agreed to the terms of service.
+    #[serde(rename = "m.login.terms")]
     Terms,
 }
 
@@ -40,7 +53,8 @@ impl Stage {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// The stage of a name in the specification, if it is one of these.
+    pub fn parse(name: &str) -> Option<Self> {
         [Self::Dummy, Self::Password, Self::RegistrationToken, Self::Terms]
             .into_iter()
             .find(|stage| stage.name() == name)
@@ -52,6 +66,8 @@ impl Stage {
 pub struct UiaRequest<'a> {
     /// Who makes it; nobody for a registration.
     pub user: Option<&'a User>,
+    /// The device with which it is made; none for a registration.
+    pub device: Option<&'a DeviceId>,
     /// The HTTP method.
     pub method: &'a str,
     /// The path.
@@ -86,50 +102,26 @@ pub struct Completed {
     pub registration_token: Option<PendingUse>,
 }
 
-struct UiaSession {
-    user: Option<OwnedUserId>,
-    method: String,
-    path: String,
-    body: Map<String, Value>,
-    completed: Vec<Stage>,
-    registration_token: Option<PendingUse>,
-    expires_at: u64,
-    /// About how much memory the body and the path take.
-    body_bytes: usize,
-}
-
-#[derive(Default)]
-struct Sessions {
-    by_id: BTreeMap<String, UiaSession>,
-    /// The bodies of all sessions.
-    bytes: usize,
-    /// Sessions by their end. An entry may be stale.
-    by_end: BTreeMap<(u64, String), ()>,
-}
-
 /// The sessions of user-interactive authentication.
 pub struct Uia {
     clock: SharedClock,
     random: SharedRandom,
-    sessions: Arc<Mutex<Sessions>>,
+    log: Arc<Log>,
+    lanes: Arc<Lanes>,
+    sessions: Mutex<Sessions>,
 }
-
-/// How many characters a session id has.
-const SESSION_CHARS: usize = 24;
 
 /// The largest body that a session remembers; larger requests must send it again.
 const REMEMBERED_BODY_MAX_BYTES: usize = 64 << 10;
 
-/// What the sessions remember together; beyond it the oldest give way. Anybody can begin a session, so this is what bounds
-/// the memory that strangers take.
-const REMEMBERED_MAX_BYTES: usize = 32 << 20;
-
 impl Uia {
-    pub(crate) fn new(clock: SharedClock, random: SharedRandom) -> Self {
+    pub(crate) fn new(log: Arc<Log>, lanes: Arc<Lanes>, clock: SharedClock, random: SharedRandom) -> Self {
         Self {
             clock,
             random,
-            sessions: Arc::default(),
+            log,
+            lanes,
+            sessions: Mutex::default(),
         }
     }
 
@@ -137,96 +129,73 @@ impl Uia {
     pub async fn check(&self, users: &Arc<Users>, request: UiaRequest<'_>) -> Result<UiaOutcome> {
         let auth = match request.body.get("auth") {
             Some(Value::Object(auth)) => auth,
-            None | Some(Value::Null) => return Ok(UiaOutcome::Challenge(self.begin(&request, None))),
+            None | Some(Value::Null) => return self.begin(&request, None).await,
             Some(_) => return Err(Error::InvalidParam("auth must be an object")),
         };
         let id = match auth.get("session").and_then(Value::as_str) {
             Some(id) => id.to_owned(),
             // A client that knows what is asked may begin and complete in one request.
             None if auth.contains_key("type") => self.open(&request),
-            None => return Ok(UiaOutcome::Challenge(self.begin(&request, None))),
+            None => return self.begin(&request, None).await,
         };
+        self.recall(users, &id)?;
         if let Err(refusal) = self.resume(&id, &request)? {
-            return Ok(UiaOutcome::Challenge(self.begin(&request, Some(refusal))));
+            return self.begin(&request, Some(refusal)).await;
         }
         let refusal = match auth.get("type") {
             Some(Value::String(kind)) => self.attempt(users, &id, &request, kind, auth).await?,
             Some(_) => return Err(Error::InvalidParam("type must be a string")),
             None => None,
         };
-        Ok(self.outcome(&id, &request, refusal))
+        self.outcome(&id, &request, refusal).await
     }
 
-    /// How many sessions there are.
+    /// How many sessions are in memory.
     pub fn len(&self) -> usize {
-        self.sessions.lock().by_id.len()
+        self.sessions.lock().len()
     }
 
-    /// Whether there is no session.
+    /// Whether no session is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Completes a stage that needs no secret, for the fallback pages; says whether the session exists.
-    pub fn complete_by_page(&self, session: &str, stage: Stage) -> bool {
-        let may = matches!(stage, Stage::Dummy | Stage::Terms);
-        may && self.with(session, |session| session.complete(stage)).is_some()
-    }
-
-    fn begin(&self, request: &UiaRequest<'_>, refusal: Option<Refusal>) -> Value {
+    async fn begin(&self, request: &UiaRequest<'_>, refusal: Option<Refusal>) -> Result<UiaOutcome> {
         let id = self.open(request);
-        challenge(&id, request, &[], refusal)
+        self.save(&id).await?;
+        Ok(UiaOutcome::Challenge(challenge(&id, request, &[], refusal)))
     }
 
     fn open(&self, request: &UiaRequest<'_>) -> String {
-        let id = alphanumeric(self.random.as_ref(), SESSION_CHARS);
         let now = self.clock.now_ms();
-        let expires_at = now + limits::UIA_SESSION_LIFETIME.as_millis() as u64;
-        let (body, body_bytes) = remembered(request);
-        let session = UiaSession {
-            user: request.user.map(|user| user.id().to_owned()),
-            method: request.method.to_owned(),
-            path: request.path.to_owned(),
-            body,
-            completed: Vec::new(),
-            registration_token: None,
-            expires_at,
-            body_bytes,
-        };
-        let mut sessions = self.sessions.lock();
-        sessions.bytes += body_bytes;
-        sessions.clean(now);
-        sessions.by_end.insert((expires_at, id.clone()), ());
-        sessions.by_id.insert(id.clone(), session);
-        id
+        let session = UiaSession::new(request, remembered(request), now);
+        self.sessions.lock().add(self.random.as_ref(), session, now)
     }
 
     /// Checks that the session exists and that this is its request.
     fn resume(&self, id: &str, request: &UiaRequest<'_>) -> Result<std::result::Result<(), Refusal>> {
         let now = self.clock.now_ms();
-        let (body, body_bytes) = remembered(request);
-        let mut sessions = self.sessions.lock();
-        let Sessions { by_id, bytes, .. } = &mut *sessions;
-        let resume = |session: &mut UiaSession| {
-            if session.expires_at <= now || session.user.as_deref() != request.user.map(User::id) {
+        let body = remembered(request);
+        let verdict = self.with(id, |session| {
+            let is_its_own = session.user.as_deref() == request.user.map(User::id)
+                && session.device.as_deref() == request.device;
+            if !session.is_open(now) || !is_its_own {
                 return Ok(Err(Refusal::unknown_session()));
             }
             if session.method != request.method || session.path != request.path {
                 return Err(Error::RequestChanged);
             }
-            if body.is_empty() {
-                return Ok(Ok(()));
-            }
-            if request.bind_body && !session.body.is_empty() && session.body != body {
+            let is_other = !body.is_empty() && session.body != body;
+            if is_other && request.bind_body && !session.body.is_empty() {
                 return Err(Error::RequestChanged);
             }
-            session.body = body;
-            *bytes = *bytes + body_bytes - std::mem::replace(&mut session.body_bytes, body_bytes);
-            Ok(Ok(()))
-        };
-        let resumed = by_id.get_mut(id).map(resume);
-        sessions.clean(now);
-        resumed.unwrap_or(Ok(Err(Refusal::unknown_session())))
+            Ok(Ok(is_other))
+        });
+        let verdict = verdict.unwrap_or(Ok(Err(Refusal::unknown_session())))?;
+        if matches!(verdict, Ok(true)) {
+            self.sessions.lock().remember(id, body, now);
+        }
+        Ok(verdict.map(|_| ()))
     }
 
     /// Tries one stage; what it refuses may be tried again.
@@ -252,11 +221,7 @@ impl Uia {
         if completed.contains(&stage) {
             return Ok(None);
         }
-        let is_next = request
-            .flows
-            .iter()
-            .any(|flow| flow.starts_with(&completed) && flow.get(completed.len()) == Some(&stage));
-        if !is_next {
+        if !is_next(request.flows, &completed, stage) {
             return Ok(Some(Refusal::new(
                 "M_FORBIDDEN",
                 "This stage comes later in its flow",
@@ -302,65 +267,48 @@ impl Uia {
         let Some(user) = request.user else {
             return Ok(false);
         };
-        let named = match named_user(auth) {
-            Some(name) if name.starts_with('@') => UserId::parse(name).ok(),
-            Some(name) => UserId::parse_with_server_name(name, &users.settings.server_name).ok(),
-            None => return Err(Error::InvalidParam("identifier must name the user")),
+        // A client that names nobody means the user whose request this is.
+        let Some(name) = named_user(auth)?.map(str::to_lowercase) else {
+            return user.verify_password(password).await;
         };
-        let is_self = named.is_some_and(|id| id == user.id());
+        let named = match name.starts_with('@') {
+            true => UserId::parse(&name),
+            false => UserId::parse_with_server_name(name.as_str(), &users.settings.server_name),
+        };
+        let is_self = named.is_ok_and(|id| id == user.id());
         Ok(is_self && user.verify_password(password).await?)
     }
 
-    fn outcome(&self, id: &str, request: &UiaRequest<'_>, refusal: Option<Refusal>) -> UiaOutcome {
-        let mut sessions = self.sessions.lock();
-        let Some(completed) = sessions.by_id.get(id).map(|session| session.completed.clone()) else {
-            drop(sessions);
-            return UiaOutcome::Challenge(self.begin(request, Some(Refusal::unknown_session())));
+    async fn outcome(
+        &self,
+        id: &str,
+        request: &UiaRequest<'_>,
+        refusal: Option<Refusal>,
+    ) -> Result<UiaOutcome> {
+        let Some(completed) = self.with(id, |session| session.completed.clone()) else {
+            return self.begin(request, Some(Refusal::unknown_session())).await;
         };
-        let is_done = refusal.is_none() && request.flows.contains(&completed);
-        if is_done && let Some(session) = sessions.remove(id) {
-            let (stages, body) = (session.completed, session.body);
-            return UiaOutcome::Complete(Completed {
-                stages,
-                body,
-                registration_token: session.registration_token,
-            });
+        if refusal.is_none() && request.flows.contains(&completed) {
+            return match self.finish(id).await? {
+                Some(completed) => Ok(UiaOutcome::Complete(completed)),
+                // Another request with the same session was quicker.
+                None => self.begin(request, Some(Refusal::unknown_session())).await,
+            };
         }
-        UiaOutcome::Challenge(challenge(id, request, &completed, refusal))
+        self.save(id).await?;
+        Ok(UiaOutcome::Challenge(challenge(id, request, &completed, refusal)))
     }
 
     fn with<T>(&self, id: &str, f: impl FnOnce(&mut UiaSession) -> T) -> Option<T> {
-        self.sessions.lock().by_id.get_mut(id).map(f)
+        self.sessions.lock().get_mut(id).map(f)
     }
 }
 
-impl UiaSession {
-    fn complete(&mut self, stage: Stage) {
-        if !self.completed.contains(&stage) {
-            self.completed.push(stage);
-        }
-    }
-}
-
-impl Sessions {
-    /// Removes sessions that have ended, and the oldest beyond the limit.
-    fn clean(&mut self, now: u64) {
-        while let Some(((end, _), ())) = self.by_end.first_key_value() {
-            let fits = self.by_id.len() < limits::UIA_SESSIONS_MAX && self.bytes <= REMEMBERED_MAX_BYTES;
-            if *end > now && fits {
-                break;
-            }
-            if let Some(((_, id), ())) = self.by_end.pop_first() {
-                self.remove(&id);
-            }
-        }
-    }
-
-    fn remove(&mut self, id: &str) -> Option<UiaSession> {
-        let session = self.by_id.remove(id)?;
-        self.bytes -= session.body_bytes;
-        Some(session)
-    }
+/// Whether a stage comes right after what was completed, in one of the flows.
+fn is_next(flows: &[Vec<Stage>], completed: &[Stage], stage: Stage) -> bool {
+    flows
+        .iter()
+        .any(|flow| flow.starts_with(completed) && flow.get(completed.len()) == Some(&stage))
 }
 
 /// Why a stage was not completed.
@@ -400,23 +348,28 @@ fn challenge(id: &str, request: &UiaRequest<'_>, completed: &[Stage], refusal: O
     body
 }
 
-/// The request's parameters, if they are small enough to be kept, and about how much memory they take.
-fn remembered(request: &UiaRequest<'_>) -> (Map<String, Value>, usize) {
+/// The request's parameters, if they are small enough to be kept.
+fn remembered(request: &UiaRequest<'_>) -> Map<String, Value> {
     let mut body = request.body.clone();
     body.remove("auth");
     let bytes = serde_json::to_vec(&body).map_or(usize::MAX, |bytes| bytes.len());
-    match bytes > REMEMBERED_BODY_MAX_BYTES {
-        true => (Map::new(), request.path.len()),
-        // As a tree, small values take several times their text.
-        false => (body, 4 * bytes + request.path.len()),
+    if bytes > REMEMBERED_BODY_MAX_BYTES {
+        Map::new()
+    } else {
+        body
     }
 }
 
 /// The user named by `identifier`, or by the older `user`.
-fn named_user(auth: &Map<String, Value>) -> Option<&str> {
-    let identifier = auth.get("identifier").and_then(Value::as_object);
-    let by_identifier = identifier
-        .filter(|identifier| identifier.get("type").and_then(Value::as_str) == Some("m.id.user"))
-        .and_then(|identifier| identifier.get("user"));
-    by_identifier.or_else(|| auth.get("user")).and_then(Value::as_str)
+fn named_user(auth: &Map<String, Value>) -> Result<Option<&str>> {
+    let Some(identifier) = auth.get("identifier").and_then(Value::as_object) else {
+        return Ok(auth.get("user").and_then(Value::as_str));
+    };
+    match identifier.get("type").and_then(Value::as_str) {
+        Some("m.id.user") => Ok(identifier.get("user").and_then(Value::as_str)),
+        Some("m.id.thirdparty" | "m.id.phone") => Err(Error::Forbidden(
+            "No account here has this email address or phone number",
+        )),
+        _ => Err(Error::InvalidParam("There is no such type of identifier")),
+    }
 }

@@ -4,6 +4,11 @@
 //! unique. The room keeps an index of its aliases, and the list of public rooms is a view, both
 //! delivered by the outbox.
 
+mod index;
+
+pub(crate) use index::DirectoryIndex;
+pub use index::DirectoryToken;
+
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
@@ -22,9 +27,6 @@ pub const OP_DIRECTORY: u8 = 17;
 
 /// The view's name.
 const VIEW: &[u8] = b"directory\0";
-
-/// The most rooms that one page of the directory has.
-const PAGE_MAX: usize = 500;
 
 /// An alias as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +51,7 @@ pub struct DirectoryEntry {
     /// How many rooms at the most.
     pub limit: Option<usize>,
     /// Where to go on.
-    pub since: Option<usize>,
+    pub since: Option<DirectoryToken>,
 }
 
 /// A page of the public directory.
@@ -58,9 +60,9 @@ pub struct DirectoryPage {
     /// Rooms, the largest first.
     pub chunk: Vec<Value>,
     /// Where the next page begins.
-    pub next: Option<usize>,
-    /// Where the page before begins.
-    pub previous: Option<usize>,
+    pub next: Option<DirectoryToken>,
+    /// Where the page before ends.
+    pub previous: Option<DirectoryToken>,
     /// How many rooms there are.
     pub total: usize,
 }
@@ -204,46 +206,9 @@ impl Rooms {
     }
 
     /// A page of the public directory: rooms that match, those with most members first.
-    pub fn public_rooms(self: &Arc<Self>, query: &DirectoryEntry) -> Result<DirectoryPage, Error> {
-        let mut listed: Vec<OwnedRoomId> = Vec::new();
-        let (start, end) = keys::range(VIEW.to_vec());
-        self.reader()
-            .scan(Family::View, &start, &end, false, &mut |key, _| {
-                let mut parts = key[start.len()..].splitn(2, |byte| *byte == 0);
-                let network = parts.next().unwrap_or_default();
-                let wanted = query.network.as_deref().unwrap_or("").as_bytes();
-                let room = parts.next().and_then(|room| std::str::from_utf8(room).ok());
-                if (query.all_networks || network == wanted)
-                    && let Some(room) = room.and_then(|room| OwnedRoomId::try_from(room).ok())
-                {
-                    listed.push(room);
-                }
-                true
-            })?;
-        listed.sort();
-        listed.dedup();
-        let mut found = Vec::new();
-        for room_id in listed {
-            let Some(room) = self.get(&room_id)? else { continue };
-            let summary = room.summary()?;
-            if room.view().joined > 0 && matches(&summary, query) {
-                found.push((room.view().joined, summary));
-            }
-        }
-        found.sort_by(|a, b| {
-            b.0.cmp(&a.0)
-                .then_with(|| a.1["room_id"].as_str().cmp(&b.1["room_id"].as_str()))
-        });
-        let total = found.len();
-        let at = query.since.unwrap_or(0).min(total);
-        let limit = query.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
-        let end = (at + limit).min(total);
-        Ok(DirectoryPage {
-            chunk: found.drain(at..end).map(|(_, summary)| summary).collect(),
-            next: (end < total).then_some(end),
-            previous: (at > 0).then(|| at.saturating_sub(limit)),
-            total,
-        })
+    pub async fn public_rooms(self: &Arc<Self>, query: DirectoryEntry) -> Result<DirectoryPage, Error> {
+        let rooms = self.clone();
+        self.pool.run(move || rooms.directory.page(&rooms, &query)).await
     }
 }
 
@@ -275,22 +240,6 @@ fn list_row(notice: &ListNotice) -> OutboxRow {
     }
 }
 
-fn matches(summary: &Value, query: &DirectoryEntry) -> bool {
-    let text = |name: &str| summary.get(name).and_then(Value::as_str);
-    if let Some(types) = &query.room_types
-        && !types.iter().any(|wanted| wanted.as_deref() == text("room_type"))
-    {
-        return false;
-    }
-    let Some(search) = query.search.as_deref().filter(|search| !search.is_empty()) else {
-        return true;
-    };
-    let search = search.to_lowercase();
-    ["name", "topic", "canonical_alias"]
-        .iter()
-        .any(|name| text(name).is_some_and(|text| text.to_lowercase().contains(&search)))
-}
-
 /// Delivers aliases to rooms and listings to the directory's view.
 struct Delivery(Weak<Rooms>);
 
@@ -306,6 +255,7 @@ impl OutboxHandler for Delivery {
             return Err(hearth_storage::Error::Stopped);
         };
         let mut batch = Batch::new();
+        let mut listing = None;
         if target == "directory" {
             let notice: ListNotice = record::decode(payload)?;
             let network = notice.network.as_deref().unwrap_or("");
@@ -314,6 +264,7 @@ impl OutboxHandler for Delivery {
                 true => batch.put(Family::View, row, Vec::new()),
                 false => batch.delete(Family::View, row),
             }
+            listing = Some(notice);
         } else {
             let notice: AliasNotice = record::decode(payload)?;
             let key = hearth_storage::entity(rooms.reader(), EntityKind::Room, target)?;
@@ -328,6 +279,15 @@ impl OutboxHandler for Delivery {
             .cluster
             .commit(slot_of(target), |_| Record::of(batch))
             .await?;
+        if let Some(ListNotice {
+            room_id,
+            network,
+            listed,
+        }) = listing
+        {
+            let network = network.as_deref().unwrap_or_default();
+            rooms.directory.listed(&room_id, network, listed);
+        }
         Ok(())
     }
 }
