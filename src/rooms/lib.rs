@@ -389,7 +389,7 @@ impl Rooms {
         let id = <&RoomId>::try_from(record.room_id.as_str()).map_err(|_| Error::Damaged("room record"))?;
         let room = self.get(id)?;
         if room.is_some() {
-            if self.ids.len() > LOADED_ROOMS_MAX {
+            if self.ids.len() > self.loaded_max {
                 self.ids.clear();
             }
             self.ids.insert(key, id.to_owned());

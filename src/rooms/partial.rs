@@ -330,7 +330,12 @@ impl Room {
         self.store_nodes(made).await?;
         let new_tips = Arc::new(new_tips);
         loop {
-            let (room, again, tips, new_tips) = (self.clone(), Arc::clone(&again), tips.clone(), Arc::clone(&new_tips));
+            let (room, again, tips, new_tips) = (
+                self.clone(),
+                Arc::clone(&again),
+                tips.clone(),
+                Arc::clone(&new_tips),
+            );
             // All members of the room at once: more than a thread of requests is for.
             let section = move || -> Result<Option<crate::input::Submitted>, Stop> {
                 let staged = room.stage_complete(&again, (&tips, &new_tips), last_n, root)?;

@@ -33,7 +33,6 @@ use crate::outbound::HttpOutbound;
 use crate::pages::Facts;
 use files::read_appservices;
 
-
 /// The outside world of a server. Tests and simulations bring their own.
 pub struct Deps {
     /// The time.

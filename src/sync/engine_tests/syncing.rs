@@ -483,14 +483,14 @@ async fn older_renderings() {
     say(&room, &bob, "old").await;
     let whole = request(&alice);
     let mut view = world.sync.sync(&whole).await.unwrap();
-    let since = view.next.clone();
+    let (since, start) = (view.next.clone(), view.next_batch.clone());
     let initial = crate::legacy::initial(&world.rooms, &whole, &mut view).unwrap();
     assert_eq!(initial["rooms"][0]["membership"], "join");
     say(&room, &bob, "new").await;
     let mut next = request(&alice);
-    next.since = Some(since.clone());
+    next.since = Some(since);
     let mut view = world.sync.sync(&next).await.unwrap();
-    let events = crate::legacy::events(&next, &since, &mut view).unwrap();
+    let events = crate::legacy::events(&next, &start, &mut view).unwrap();
     assert_eq!(events["chunk"][0]["content"]["body"], "new");
     assert_eq!(events["chunk"][0]["room_id"], room.id().as_str());
     let snapshot = world.sync.room_snapshot(&alice, None, &room, 2).unwrap();

@@ -18,7 +18,7 @@ const SESSION_CHARS: usize = 24;
 /// the memory that strangers take.
 const REMEMBERED_MAX_BYTES: usize = 32 << 20;
 
-fn size_of(body: &Map<String, Value>) -> usize {
+pub(super) fn size_of(body: &Map<String, Value>) -> usize {
     serde_json::to_string(body).map_or(0, |text| text.len())
 }
 
@@ -30,7 +30,7 @@ pub(super) struct UiaSession {
     pub path: String,
     pub body: Map<String, Value>,
     /// About how much memory the body takes.
-    body_bytes: usize,
+    pub body_bytes: usize,
     /// The flows that were offered.
     pub flows: Vec<Vec<Stage>>,
     pub completed: Vec<Stage>,

@@ -104,6 +104,7 @@ impl Uia {
             device: stored.device,
             method: stored.method,
             path: stored.path,
+            body_bytes: super::sessions::size_of(&stored.body),
             body: stored.body,
             flows: stored.flows,
             completed,

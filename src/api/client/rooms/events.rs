@@ -2,7 +2,7 @@
 
 use hearth_core::error::{MatrixError, errcode};
 use hearth_rooms::{Relation, Room};
-use ruma::{EventId, OwnedEventId};
+use ruma::OwnedEventId;
 use serde::Deserialize;
 
 use crate::error::Result;
