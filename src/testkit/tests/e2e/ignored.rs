@@ -45,7 +45,7 @@ async fn nothing_that_ignored_users_say_is_shown(server: &TestServer) {
     bob.send(
         &room,
         "m.room.message",
-        related("in a rude thread", "m.thread", &rude),
+        related("in that thread", "m.thread", &rude),
     )
     .await;
     let see = bob
