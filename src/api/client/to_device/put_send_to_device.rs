@@ -27,7 +27,6 @@ pub async fn put_send_to_device(
     Path((kind, txn)): Path<(String, String)>,
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {
-    auth.must_not_be_suspended()?;
     if kind.is_empty() || kind.len() > ID_MAX_BYTES {
         return Err(MatrixError::invalid_param("The type of a message has 1 to 255 bytes").into());
     }
