@@ -27,9 +27,9 @@ pub const SYNC_TIMELINE_MAX_EVENTS: usize = 100;
 pub const PAGE_DEFAULT_EVENTS: usize = 10;
 /// The most events in one page: bounds the work and the memory of one request.
 pub const PAGE_MAX_EVENTS: usize = 1_000;
-/// The longest sync token that is looked at: one of a user with rooms in each of the 1,024 shards that a data directory can
-/// have at the most. With the usual 16 a token has about a hundred bytes; HTTP heads may have [`HEADER_MAX_BYTES`].
-pub const SYNC_TOKEN_MAX_BYTES: usize = 12 << 10;
+/// A sync token longer than this is stored in the user's shard and named (design, section 9): it
+/// must fit in a query string that every proxy takes.
+pub const SYNC_TOKEN_MAX_BYTES: usize = 1_024;
 /// To-device messages in one sync, as other servers send.
 pub const TO_DEVICE_PAGE_MAX_MESSAGES: usize = 100;
 /// The largest content of a to-device message: that of an event. It is stored once for each device.

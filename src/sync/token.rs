@@ -32,8 +32,9 @@ const THREADS_PREFIX: &str = "h1_";
 const NAMED_PREFIX: &str = "n1_";
 const NAMED_SLIDING_PREFIX: &str = "q1_";
 
-/// The longest text that is looked at.
-const TEXT_MAX_BYTES: usize = hearth_core::limits::SYNC_TOKEN_MAX_BYTES;
+/// The longest text that is looked at: a token with a position of each of the 1,024 shards that a data directory can have at
+/// the most, which is given out only where it cannot be stored. HTTP heads may be longer.
+const TEXT_MAX_BYTES: usize = 12 << 10;
 
 /// How far a client has seen what it may see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
