@@ -419,6 +419,8 @@ async fn sessions_of_strangers_take_bounded_memory() {
         last = challenge(&world, request(None, &large, &flows)).await["session"].clone();
     }
     assert!(world.users.uia().len() < 200, "{}", world.users.uia().len());
+    // What gave way leaves the disk too.
+    world.users.uia().sweep().await.unwrap();
     let with = |session: &Value| body(json!({"auth": {"type": "m.login.dummy", "session": session}}));
     let gone = challenge(&world, request(None, &with(&first), &flows)).await;
     assert_eq!(gone["errcode"], "M_UNKNOWN", "the oldest gave way");

@@ -16,7 +16,7 @@ const SESSION_CHARS: usize = 24;
 
 /// What the sessions remember together; beyond it the oldest give way. Anybody can begin a session, so this is what bounds
 /// the memory that strangers take.
-const REMEMBERED_MAX_BYTES: usize = 32 << 20;
+const REMEMBERED_MAX_BYTES: usize = 8 << 20;
 
 pub(super) fn size_of(body: &Map<String, Value>) -> usize {
     serde_json::to_string(body).map_or(0, |text| text.len())
