@@ -64,7 +64,12 @@ fn new_rule(kind: Kind, rule_id: String, body: Body) -> Result<Rule, MatrixError
     }
     let mut rule = Rule::new(rule_id, body.actions);
     match kind {
-        Kind::Override | Kind::PostContent | Kind::Underride => rule.conditions = Some(body.conditions),
+        Kind::Override | Kind::Underride => rule.conditions = Some(body.conditions),
+        Kind::PostContent => {
+            return Err(MatrixError::invalid_param(
+                "Rules of this kind are the server's alone",
+            ));
+        }
         Kind::Content => {
             let missing = || MatrixError::missing_param("A content rule needs the field `pattern`");
             rule.pattern = Some(body.pattern.ok_or_else(missing)?);

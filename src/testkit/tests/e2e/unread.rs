@@ -139,6 +139,8 @@ struct Seen {
     names: Option<usize>,
     /// Whether it names the whole room, by somebody who may.
     loud: bool,
+    /// Whether it relates to another one: then no thread begins there.
+    relates: bool,
     redacted: bool,
 }
 
@@ -231,6 +233,7 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
         notify: true,
         names: None,
         loud: false,
+        relates: false,
         redacted: false,
     };
     let mut kind = "m.room.message";
@@ -258,7 +261,7 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
             }
             return;
         }
-        (3 | 4, Some(at)) if model.seen[at].thread.is_none() => {
+        (3 | 4, Some(at)) if !model.seen[at].relates => {
             content["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": model.seen[at].id });
             event.thread = Some(at);
         }
@@ -313,6 +316,7 @@ async fn act(users: &[Client], room: &str, model: &mut Model, user: usize, rando
         }
         _ => {}
     }
+    event.relates = content.get("m.relates_to").is_some();
     event.id = client.send(room, kind, content).await;
     model.seen.push(event);
     let (at, thread) = (model.seen.len(), model.seen[model.seen.len() - 1].thread);
