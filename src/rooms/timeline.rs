@@ -236,8 +236,8 @@ impl Room {
 
     /// The event at or nearest to a time: the first at or after it, or the last at or before it
     /// (`timestamp_to_event`). Looks at origin_server_ts in the order of the timeline. Of several events of the same
-    /// millisecond it is one that says something where there is one, since that is what people look for, and of those the
-    /// one that stands first in the graph, or last.
+    /// millisecond it is the one that stands first in the graph, or last. Where that is the very time that was asked for,
+    /// an event that says something goes before state: whoever names the time has most likely seen it.
     pub fn event_near(
         &self,
         timestamp_ms: u64,
@@ -248,6 +248,7 @@ impl Room {
             return Ok(None);
         };
         let same = |event: &Event| event.pdu.origin_server_ts() == nearest.pdu.origin_server_ts();
+        let exact = nearest.pdu.origin_server_ts() == timestamp_ms;
         let mut found = nearest.clone();
         let mut looked_at = 0;
         let from = match backward {
@@ -266,7 +267,10 @@ impl Room {
         for chunk in rows.chunks(8) {
             for event in self.events(chunk)? {
                 looked_at += usize::from(same(&event));
-                if same(&event) && is_meant_before(&event, &found, backward) && viewer.may_see(&event)? {
+                if same(&event)
+                    && is_meant_before(&event, &found, backward, exact)
+                    && viewer.may_see(&event)?
+                {
                     found = event;
                 }
             }
@@ -338,12 +342,13 @@ impl Room {
     }
 }
 
-/// Whether of two events of the same time the one is meant rather than the other.
-fn is_meant_before(one: &Event, other: &Event, backward: bool) -> bool {
+/// Whether of two events of the same time the one is meant rather than the other; `exact` says that it is the time that
+/// was asked for.
+fn is_meant_before(one: &Event, other: &Event, backward: bool, exact: bool) -> bool {
     let is_state = |event: &Event| event.pdu.state_key().is_some();
     match (is_state(one), is_state(other)) {
-        (false, true) => true,
-        (true, false) => false,
+        (false, true) if exact => true,
+        (true, false) if exact => false,
         _ if backward => one.pdu.depth() > other.pdu.depth(),
         _ => one.pdu.depth() < other.pdu.depth(),
     }

@@ -128,8 +128,9 @@ impl Room {
                     near.pdu.origin_server_ts().abs_diff(timestamp_ms),
                     at_ms.abs_diff(timestamp_ms),
                 );
-                // Of the same time, another server may have one that is meant rather than ours.
-                here > there || (here == there && near.pdu.state_key().is_some() && *near.id() != id)
+                // Of the time that is asked for, another server may have one that is meant rather than ours.
+                here > there
+                    || (here == 0 && there == 0 && near.pdu.state_key().is_some() && *near.id() != id)
             });
             if !is_nearer {
                 return Ok(near);
