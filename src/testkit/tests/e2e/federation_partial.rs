@@ -238,13 +238,17 @@ impl Stage {
             .post(&format!("/join/{}?via=evil", room.id), json!({}))
             .await
             .ok();
-        let stage = Self {
+        let mut stage = Self {
             server,
             alice,
             peer,
             room,
         };
-        assert!(stage.ours().is_partial());
+        let ours = stage.ours();
+        assert!(ours.is_partial());
+        // The other server has the join, and what its users do from now on follows it.
+        let join = ours.tips().expect("tips")[0].pdu.clone();
+        stage.room.add(join, false);
         stage
     }
 
