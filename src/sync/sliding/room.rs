@@ -182,11 +182,19 @@ impl Reader<'_> {
         let sent = asked
             .sent
             .filter(|sent| sent.shown == Shown::Joined && sent.began == entry.began);
-        let unread = match self.with_unread {
-            true => self.look.unread(&room, (entry.began_anchor, entry.room_began))?,
-            false => Default::default(),
+        // What is beyond this look is not counted before it is shown.
+        let is_ahead = room.view().timeline_position > until;
+        let unread = match (self.with_unread, sent) {
+            (false, _) => Unread::default(),
+            (true, Some(sent)) if is_ahead => Unread {
+                notifications: sent.unread.0,
+                highlights: sent.unread.1,
+            },
+            (true, _) => {
+                let unread = self.look.unread(&room, (entry.began_anchor, entry.room_began))?;
+                Unread::from(unread.total)
+            }
         };
-        let unread = Unread::from(unread.total);
         let mut next = self.next_sent(asked, Shown::Joined, until);
         next.unread = (unread.notifications, unread.highlights);
         if let Some(sent) = sent {

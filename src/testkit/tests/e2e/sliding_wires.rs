@@ -168,7 +168,7 @@ async fn a_rooms_life(server: &TestServer, wire: Wire) {
         news_of(&pos, &room),
         wire.room(
             json!({
-                "name": null, "heroes": [{ "user_id": alice.user_id, "displayname": "alice" }], "num_live": 1,
+                "name": null, "heroes": [{ "user_id": alice.user_id }], "num_live": 1,
                 "required_state": ["m.room.name", ""], "timeline": ["m.room.name", ""], "prev_batch": "…",
             }),
             counts(3),

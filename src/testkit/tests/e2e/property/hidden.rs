@@ -9,16 +9,15 @@ use super::{USERS, World, seeds};
 
 /// A room's history as somebody saw it who is in it from the start and never leaves.
 struct History {
-    visibility: &'static str,
     events: Vec<Value>,
 }
 
 impl History {
-    async fn of(watcher: &Client, room: &str, visibility: &'static str) -> Self {
+    async fn of(watcher: &Client, room: &str) -> Self {
         let page = watcher.messages(room, "dir=f&limit=1000").await;
         let events = page["chunk"].as_array().cloned().unwrap_or_default();
         assert!(events.len() < 1000, "a room with more than one page");
-        Self { visibility, events }
+        Self { events }
     }
 
     /// The user's membership before each event, and after the last.
@@ -41,19 +40,26 @@ impl History {
     fn forbidden(&self, user: &str, creator: bool) -> BTreeSet<String> {
         let memberships = self.memberships(user, creator);
         let mut forbidden = BTreeSet::new();
+        // Until a room says otherwise.
+        let mut visibility = "shared";
         for (at, event) in self.events.iter().enumerate() {
             let around = &memberships[at..=at + 1];
             let was = |membership: &str| around.iter().any(|one| one == membership);
             let is_own = event["type"] == "m.room.member" && event["state_key"] == user;
             let later = memberships[at..].iter().any(|one| one == "join");
-            let may = match self.visibility {
+            let may = |visibility: &str| match visibility {
                 "world_readable" => true,
                 _ if is_own || was("join") => true,
                 "invited" => later && was("invite"),
                 "shared" => later,
                 _ => false,
             };
-            if !may {
+            // The event that changes it is shown by what it was, or by what it is.
+            let before = visibility;
+            if event["type"] == "m.room.history_visibility" {
+                visibility = event["content"]["history_visibility"].as_str().unwrap_or("shared");
+            }
+            if !may(before) && !may(visibility) {
                 forbidden.insert(event["event_id"].as_str().unwrap_or_default().to_owned());
             }
         }
@@ -105,7 +111,7 @@ impl World {
         }
         assert_eq!(seen.len(), USERS.len());
         for (at, (room, visibility)) in rooms.iter().zip(visibilities).enumerate() {
-            let history = History::of(watcher, room, visibility).await;
+            let history = History::of(watcher, room).await;
             for user in &self.users {
                 let creator = self.users[at].user_id == user.user_id;
                 let forbidden = history.forbidden(&user.user_id, creator);
