@@ -526,6 +526,10 @@ async fn application_services_manage_devices() {
         .ok();
     server.get(&device, token).await.refused(404, "M_NOT_FOUND");
     server.put(&device, token, json!({})).await;
+    // What is not known stands there all the same: some clients read no list of devices otherwise.
+    let unnamed = server.get(&device, token).await.ok();
+    assert_eq!(unnamed.get("display_name"), Some(&Value::Null));
+    assert_eq!(unnamed.get("last_seen_ip"), Some(&Value::Null));
     let all = json!({ "devices": ["BRIDGE"] });
     server.post(&as_alice("/delete_devices"), token, all).await.ok();
     server.get(&device, token).await.refused(404, "M_NOT_FOUND");

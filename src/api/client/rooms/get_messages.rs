@@ -50,6 +50,7 @@ pub async fn get_messages(
         },
     };
     let mut from = match &options.from {
+        Some(token) if backward => tokens::place_backwards(&reading, token, newest)?,
         Some(token) => tokens::place(&reading, token)?,
         None if backward => newest,
         None => Place::START,

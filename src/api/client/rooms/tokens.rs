@@ -9,11 +9,7 @@ use crate::error::Result;
 
 /// The gap in the room's timeline that a token names, as far as the user may read.
 pub(crate) fn place(reading: &Reading, token: &str) -> Result<Place> {
-    let token = match &reading.user {
-        Some(user) => BatchToken::read(user, token),
-        None => BatchToken::parse(token),
-    };
-    let token = token.map_err(|error| MatrixError::invalid_param(error.to_string()))?;
+    let token = read(reading, token)?;
     match (&token, &reading.left) {
         // A sync token names the shards of the rooms that the user is in; of one that was left, the
         // user has seen all there is to see.
@@ -22,6 +18,27 @@ pub(crate) fn place(reading: &Reading, token: &str) -> Result<Place> {
         }
         _ => Ok(token.place_in(&reading.room)?),
     }
+}
+
+/// As [`place`], where a page backwards begins. Who reads a room from outside has no place of it in the token of a sync:
+/// that stands for now.
+pub(crate) fn place_backwards(reading: &Reading, token: &str, newest: Place) -> Result<Place> {
+    let is_outside = reading.viewer.membership() != hearth_rooms::Membership::Join;
+    if is_outside
+        && let BatchToken::Sync(sync) = read(reading, token)?
+        && sync.shard(reading.room.shard()) == 0
+    {
+        return Ok(newest);
+    }
+    place(reading, token)
+}
+
+fn read(reading: &Reading, token: &str) -> Result<BatchToken> {
+    let token = match &reading.user {
+        Some(user) => BatchToken::read(user, token),
+        None => BatchToken::parse(token),
+    };
+    Ok(token.map_err(|error| MatrixError::invalid_param(error.to_string()))?)
 }
 
 /// The token of a gap.
