@@ -57,7 +57,9 @@ impl History {
             // The event that changes it is shown by what it was, or by what it is.
             let before = visibility;
             if event["type"] == "m.room.history_visibility" {
-                visibility = event["content"]["history_visibility"].as_str().unwrap_or("shared");
+                visibility = event["content"]["history_visibility"]
+                    .as_str()
+                    .unwrap_or("shared");
             }
             if !may(before) && !may(visibility) {
                 forbidden.insert(event["event_id"].as_str().unwrap_or_default().to_owned());
