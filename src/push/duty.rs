@@ -179,8 +179,8 @@ impl Push {
                     actions: actions.to_vec(),
                 };
                 self.queue_for(&user, source, Some(told), batch, targets)?;
-            } else if event.pdu.sender() == user.id() {
-                // Who says something has read what was said before.
+            } else if event.pdu.sender() == user.id() && event.pdu.state_key().is_none() {
+                // Who says something has read what was said before; who joins, or changes a name, has not.
                 self.queue_for(&user, source, None, batch, targets)?;
             }
         }
