@@ -41,8 +41,17 @@ impl fmt::Display for XMatrix {
         if let Some(destination) = &self.destination {
             write!(f, ",destination=\"{destination}\"")?;
         }
-        write!(f, ",key=\"{}\",sig=\"{}\"", self.key, self.signature)
+        f.write_str(",key=")?;
+        write_quoted(f, &self.key)?;
+        f.write_str(",sig=")?;
+        write_quoted(f, &self.signature)
     }
+}
+
+/// Writes a quoted string, in which quotes and backslashes stand behind a backslash (RFC 9110, "Quoted Strings").
+fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    write!(f, "\"{escaped}\"")
 }
 
 impl XMatrix {

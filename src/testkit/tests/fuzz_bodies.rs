@@ -214,6 +214,8 @@ fn headers_of_others() {
         r#"x-matrix  origin=a.example,key=ed25519:1,sig=abcd"#,
         r#"X-Matrix origin="a\"b", , KEY="ed25519:a_\\b",sig="" ,extension="x=y,z""#,
         r#"X-Matrix origin="[2001:db8::1]:1",destination="1.2.3.4",key="ed25519:1",signature="abcd""#,
+        // A backslash in the name of a key, which has to be written as it was read.
+        r#"X-Matrix origin="a.example",destination="b.example",key="ed25519:a_\\b",sig="""#,
     ]
     .iter()
     .map(|text| text.as_bytes().to_vec())
