@@ -24,6 +24,8 @@ struct World {
     sliding: Vec<SlidingFollower>,
     /// Those that speak the merged wire.
     merged: Vec<SlidingFollower>,
+    /// Who is in the first rooms from the start, never leaves, and so may read all of them where others may not.
+    watcher: Option<Client>,
     rooms: Vec<String>,
     acknowledged: Vec<Sent>,
     round: usize,
@@ -81,6 +83,7 @@ impl World {
             followers,
             sliding,
             merged,
+            watcher: None,
             rooms,
             acknowledged: Vec::new(),
             round: 0,
@@ -262,8 +265,13 @@ impl World {
         }
         // Every acknowledged message is there, once, after all that were acknowledged in earlier rounds.
         for room in &self.rooms {
-            let Some(reader) = joined(&self.users, room).await else {
-                continue;
+            let watcher = joined(self.watcher.as_slice(), room).await;
+            let reader = match watcher {
+                Some(watcher) => watcher,
+                None => match joined(&self.users, room).await {
+                    Some(user) => user,
+                    None => continue,
+                },
             };
             let seen = crate::ids(&reader.messages(room, "dir=f&limit=1000").await["chunk"]);
             let place = |sent: &Sent| {
