@@ -334,7 +334,8 @@ impl Room {
                     self.stored(submitted).await?;
                     return Ok(flags);
                 }
-                Err((stop, given_back)) => {
+                Err(unplaced) => {
+                    let (stop, given_back) = *unplaced;
                     rows = given_back;
                     stop
                 }
@@ -400,10 +401,10 @@ impl Room {
         judged: &Judged,
         roots: &Roots,
         rows: hearth_storage::Batch,
-    ) -> Result<(Submitted, Flags), (Stop, hearth_storage::Batch)> {
+    ) -> Result<(Submitted, Flags), Box<(Stop, hearth_storage::Batch)>> {
         match self.try_place(judged, roots) {
             Ok((staged, flags)) => Ok((self.submit(staged.with_rows(rows)), flags)),
-            Err(stop) => Err((stop, rows)),
+            Err(stop) => Err(Box::new((stop, rows))),
         }
     }
 

@@ -344,7 +344,7 @@ async fn what_was_judged_wrongly_is_judged_again() {
         .iter()
         .map(|tip| tip.id().to_owned())
         .collect();
-    assert_eq!(tips, [last.event_id.clone()]);
+    assert_eq!(tips, std::slice::from_ref(&last.event_id));
     // It has a place and is told.
     let news = stage.alice.sync_since(&since).await;
     assert!(news.to_string().contains(theme.event_id.as_str()), "{news}");
