@@ -37,12 +37,13 @@ pub async fn post_search(
         true => BTreeSet::new(),
         false => app.room_links.joined_rooms(&auth.user)?,
     };
-    // Whoever shares a room with the searcher, who does so too, or is in a room that is open to all.
+    // Whoever shares a room with the searcher, or is in a room that is open to all, as the searcher may be too.
     let may_be_found = |user: &UserId| {
         let Ok(rooms) = app.room_links.joined_rooms(user) else {
             return false;
         };
-        !rooms.is_disjoint(&own) || rooms.iter().any(|room| app.room_links.is_open(room))
+        (*user != auth.user && !rooms.is_disjoint(&own))
+            || rooms.iter().any(|room| app.room_links.is_open(room))
     };
     let found = app
         .users
