@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -23,6 +24,57 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'stat
     );
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     tokio::spawn(supervised)
+}
+
+/// When a chore is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    /// For the first time so long after the start.
+    pub first: Duration,
+    /// Then with such a pause after each time.
+    pub pause: Duration,
+}
+
+impl Rhythm {
+    /// With the same pause before the first time as after it.
+    pub const fn every(pause: Duration) -> Self {
+        Self { first: pause, pause }
+    }
+
+    /// Once a day, for the first time so long after the start.
+    pub const fn daily(first: Duration) -> Self {
+        let pause = Duration::from_secs(24 * 60 * 60);
+        Self { first, pause }
+    }
+}
+
+/// Spawns a task that does a chore of `owner` again and again. It ends with the server, or when nobody holds the owner any
+/// more.
+pub fn repeat<T, F>(
+    name: &'static str,
+    rhythm: Rhythm,
+    shutdown: &Shutdown,
+    owner: &Arc<T>,
+    chore: impl Fn(Arc<T>) -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    T: Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (owner, shutdown) = (Arc::downgrade(owner), shutdown.clone());
+    spawn(name, async move {
+        let mut pause = rhythm.first;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = rhythm.pause;
+            let Some(owner) = owner.upgrade() else { return };
+            chore(owner).await;
+        }
+    })
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -138,6 +190,29 @@ mod tests {
         assert!(waiter.await.is_ok());
         shutdown.wait().await;
         assert!(shutdown.is_triggered());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chore_ends_with_its_owner_and_with_the_server() {
+        const FIRST: Duration = Duration::from_secs(60);
+        for stops in [true, false] {
+            let (shutdown, owner) = (Shutdown::new(), Arc::new(AtomicUsize::new(0)));
+            let chore = |owner: Arc<AtomicUsize>| async move {
+                owner.fetch_add(1, Ordering::SeqCst);
+            };
+            let rhythm = Rhythm::daily(FIRST);
+            let task = repeat("chore", rhythm, &shutdown, &owner, chore);
+            for done in 0..3 {
+                assert_eq!(owner.load(Ordering::SeqCst), done);
+                let pause = if done == 0 { rhythm.first } else { rhythm.pause };
+                tokio::time::sleep(pause + Duration::from_secs(1)).await;
+            }
+            match stops {
+                true => shutdown.trigger(),
+                false => drop(owner),
+            }
+            assert!(task.await.is_ok());
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use hearth_cluster::Fate;
-use hearth_core::{Shutdown, tasks};
+use hearth_core::Shutdown;
+use hearth_core::tasks::{Rhythm, repeat};
 use hearth_storage::Family;
 
 use crate::{Error, Rooms, keys};
@@ -11,30 +12,24 @@ use crate::{Error, Rooms, keys};
 /// A transaction is known so long. Who was away longer and repeats it sends the event anew.
 const KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
-/// Old ones are looked for so often, for the first time so long after the start.
-const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Old ones are looked for once a day, for the first time so long after the start.
 const FIRST: Duration = Duration::from_secs(60 * 60);
 
 impl Rooms {
     pub(crate) fn start_forgetting(self: &Arc<Self>, shutdown: &Shutdown) {
-        let (rooms, shutdown) = (Arc::downgrade(self), shutdown.clone());
-        tasks::spawn("old transactions", async move {
-            let mut pause = FIRST;
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = INTERVAL;
-                let Some(rooms) = rooms.upgrade() else { return };
+        repeat(
+            "old transactions",
+            Rhythm::daily(FIRST),
+            shutdown,
+            self,
+            |rooms: Arc<Self>| async move {
                 match rooms.forget_old_transactions().await {
                     Ok(0) => {}
                     Ok(count) => tracing::debug!(count, "old transactions forgotten"),
                     Err(error) => tracing::warn!(%error, "old transactions could not be forgotten"),
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Forgets the transactions that are old; gives how many rows changed. Those of earlier versions, which do not say how old

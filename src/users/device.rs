@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use hearth_core::{Shutdown, limits, tasks};
+use hearth_core::tasks::{Rhythm, repeat};
+use hearth_core::{Shutdown, limits};
 use hearth_storage::{EntityKey, Family, record};
 use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
@@ -123,20 +124,18 @@ impl LastSeen {
 
 impl Users {
     pub(crate) fn start_last_seen(self: &Arc<Self>, shutdown: &Shutdown) {
-        let (users, shutdown) = (Arc::downgrade(self), shutdown.clone());
-        tasks::spawn("last seen", async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = tokio::time::sleep(LAST_SEEN_FLUSH) => {}
-                }
-                let Some(users) = users.upgrade() else { return };
+        let rhythm = Rhythm::every(LAST_SEEN_FLUSH);
+        repeat(
+            "last seen",
+            rhythm,
+            shutdown,
+            self,
+            |users: Arc<Self>| async move {
                 if let Err(error) = users.flush_last_seen().await {
                     tracing::warn!(%error, "the times at which devices were seen could not be stored");
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Writes down when devices were last seen: one batch for each user.

@@ -8,7 +8,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use hearth_core::{SharedClock, SharedRandom, Shutdown, limits, tasks};
+use hearth_core::tasks::{Rhythm, repeat};
+use hearth_core::{SharedClock, SharedRandom, Shutdown, limits};
 use hearth_storage::{Family, record};
 use parking_lot::{Mutex, RwLock};
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
@@ -88,20 +89,16 @@ impl Presence {
     }
 
     pub(crate) fn start(self: &Arc<Self>, shutdown: &Shutdown) {
-        let (presence, shutdown) = (Arc::downgrade(self), shutdown.clone());
-        tasks::spawn("presence timers", async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = tokio::time::sleep(TICK) => {}
-                }
-                let Some(presence) = presence.upgrade() else {
-                    return;
-                };
+        let rhythm = Rhythm::every(TICK);
+        repeat(
+            "presence timers",
+            rhythm,
+            shutdown,
+            self,
+            |presence: Arc<Self>| async move {
                 presence.tick();
-            }
-        });
+            },
+        );
     }
 
     /// Adds a function that is called after each change that others can see, before the counter includes it.

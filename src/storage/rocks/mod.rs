@@ -302,17 +302,9 @@ impl Reader for RocksEngine {
         reverse: bool,
         visit: Visit<'_>,
     ) -> Result<(), Error> {
-        if start >= end {
-            return Ok(());
-        }
         let handle = self.handle(family.doc().profile);
-        let range = read::Range {
-            family,
-            start,
-            end,
-            reverse,
-        };
-        range.visit(|options| self.db.raw_iterator_cf_opt(handle, options), visit)
+        let open = |options| self.db.raw_iterator_cf_opt(handle, options);
+        read::Range::new(family, start, end, reverse).visit(open, visit)
     }
 }
 
@@ -413,19 +405,8 @@ impl Reader for Snapshot<'_> {
         reverse: bool,
         visit: Visit<'_>,
     ) -> Result<(), Error> {
-        if start >= end {
-            return Ok(());
-        }
         let handle = self.engine.handle(family.doc().profile);
-        let range = read::Range {
-            family,
-            start,
-            end,
-            reverse,
-        };
-        range.visit(
-            |options| self.snapshot.raw_iterator_cf_opt(handle, options),
-            visit,
-        )
+        let open = |options| self.snapshot.raw_iterator_cf_opt(handle, options);
+        read::Range::new(family, start, end, reverse).visit(open, visit)
     }
 }

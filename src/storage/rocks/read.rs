@@ -71,13 +71,22 @@ pub(super) fn many<T>(
 
 /// A range of a family.
 pub(super) struct Range<'a> {
-    pub(super) family: Family,
-    pub(super) start: &'a [u8],
-    pub(super) end: &'a [u8],
-    pub(super) reverse: bool,
+    family: Family,
+    start: &'a [u8],
+    end: &'a [u8],
+    reverse: bool,
 }
 
-impl Range<'_> {
+impl<'a> Range<'a> {
+    pub(super) fn new(family: Family, start: &'a [u8], end: &'a [u8], reverse: bool) -> Self {
+        Self {
+            family,
+            start,
+            end,
+            reverse,
+        }
+    }
+
     fn bounds(&self) -> ReadOptions {
         let mut options = ReadOptions::default();
         let mut key = Vec::with_capacity(1 + self.start.len().max(self.end.len()));
@@ -92,6 +101,10 @@ impl Range<'_> {
         open: impl Fn(ReadOptions) -> DBRawIterator<'i>,
         visit: Visit<'_>,
     ) -> Result<(), Error> {
+        // RocksDB takes bounds in the wrong order for a mistake.
+        if self.start >= self.end {
+            return Ok(());
+        }
         if !runs_tasks() {
             return self.walk(open(self.bounds()), None, visit).map_err(engine_error);
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_cluster::Fate;
-use hearth_core::{Shutdown, tasks};
+use hearth_core::Shutdown;
+use hearth_core::tasks::{Rhythm, repeat};
 use hearth_storage::Family;
 use hearth_storage::schema::to_device_mark::ToDeviceMarkKey;
 
@@ -17,23 +18,17 @@ use crate::user::Users;
 /// A transaction is known so long. Who was away longer and repeats it sends the messages anew.
 const KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
-/// Old ones are looked for so often, for the first time so long after the start.
-const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Old ones are looked for once a day, for the first time so long after the start.
 const FIRST: Duration = Duration::from_secs(70 * 60);
 
 impl Users {
     pub(crate) fn start_forgetting(self: &Arc<Self>, shutdown: &Shutdown) {
-        let (users, shutdown) = (Arc::downgrade(self), shutdown.clone());
-        tasks::spawn("old transactions to devices", async move {
-            let mut pause = FIRST;
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = INTERVAL;
-                let Some(users) = users.upgrade() else { return };
+        repeat(
+            "old transactions to devices",
+            Rhythm::daily(FIRST),
+            shutdown,
+            self,
+            |users: Arc<Self>| async move {
                 match users.forget_old_transactions().await {
                     Ok(0) => {}
                     Ok(count) => tracing::debug!(count, "old transactions to devices forgotten"),
@@ -41,8 +36,8 @@ impl Users {
                         tracing::warn!(%error, "old transactions to devices could not be forgotten")
                     }
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Forgets the transactions that are old; gives how many.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce};
+use hearth_core::Shutdown;
 use hearth_core::random::Random;
-use hearth_core::{Shutdown, tasks};
+use hearth_core::tasks::{Rhythm, repeat};
 use hearth_storage::schema::uia_session::UiaSessionKey;
 use hearth_storage::{Family, Slot};
 use ruma::{OwnedDeviceId, OwnedUserId};
@@ -181,21 +182,21 @@ impl Uia {
 impl Users {
     /// Removes, from time to time, what is left of authentications that nobody finished.
     pub(crate) fn start_uia_sweep(self: &Arc<Self>, shutdown: &Shutdown) {
-        let (users, shutdown) = (Arc::downgrade(self), shutdown.clone());
-        tasks::spawn("authentication sweep", async move {
-            loop {
-                let Some(this) = users.upgrade() else { return };
-                if let Err(error) = this.uia().sweep().await {
+        let rhythm = Rhythm {
+            first: Duration::ZERO,
+            pause: SWEEP_EVERY,
+        };
+        repeat(
+            "authentication sweep",
+            rhythm,
+            shutdown,
+            self,
+            |users: Arc<Self>| async move {
+                if let Err(error) = users.uia().sweep().await {
                     tracing::warn!(%error, "authentications that ended could not be removed");
                 }
-                drop(this);
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = tokio::time::sleep(SWEEP_EVERY) => {}
-                }
-            }
-        });
+            },
+        );
     }
 }
 
