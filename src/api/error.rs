@@ -70,7 +70,7 @@ impl From<hearth_users::Error> for ApiError {
             Error::Locked => MatrixError::new(401, errcode::USER_LOCKED, sentence).with("soft_logout", true),
             Error::Deactivated => MatrixError::new(403, errcode::USER_DEACTIVATED, sentence),
             Error::WeakPassword(_) => MatrixError::new(400, errcode::WEAK_PASSWORD, sentence),
-            Error::InvalidParam(_) => MatrixError::invalid_param(sentence),
+            Error::InvalidParam(_) | Error::WrongKeySignature(_) => MatrixError::invalid_param(sentence),
             Error::BadJson(_) => MatrixError::bad_json(sentence),
             Error::ProfileTooLarge => MatrixError::new(400, errcode::PROFILE_TOO_LARGE, sentence),
             Error::KeyTooLarge => MatrixError::new(400, errcode::KEY_TOO_LARGE, sentence),
@@ -199,10 +199,18 @@ impl From<hearth_rooms::RemoteFailure> for ApiError {
         let sentence = failure.to_string();
         match failure {
             // What the other server says of the request is passed on: the client can act on it.
-            RemoteFailure::Refused { status, errcode, .. }
-                if (400..500).contains(&status) && !is_about_the_session(status, &errcode) =>
-            {
-                MatrixError::new(status, errcode::known(&errcode), sentence)
+            RemoteFailure::Refused {
+                status,
+                errcode,
+                mut body,
+                ..
+            } if (400..500).contains(&status) && !is_about_the_session(status, &errcode) => {
+                let mut error = MatrixError::new(status, errcode::known(&errcode), sentence);
+                if error.errcode == errcode::INCOMPATIBLE_ROOM_VERSION {
+                    // It says which version that is.
+                    error.extra.extend(body.remove_entry("room_version"));
+                }
+                error
             }
             RemoteFailure::Refused { .. } | RemoteFailure::Failed { .. } => {
                 MatrixError::new(502, errcode::UNKNOWN, sentence)

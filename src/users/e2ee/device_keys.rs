@@ -44,6 +44,13 @@ impl User {
             check(&self.id, device_id, keys)?;
         }
         one_time::check(&upload)?;
+        let stored = match &upload.device_keys {
+            Some(_) => None,
+            None => self.stored_keys(device_id)?,
+        };
+        if let Some(identity) = upload.device_keys.as_ref().or(stored.as_ref()) {
+            one_time::check_signatures(&self.id, device_id, identity, &upload)?;
+        }
         let now = self.users.now_ms();
         self.write(|tx| {
             let device = device::load(tx, self.key, device_id)?;
@@ -65,6 +72,19 @@ impl User {
             )
         })
         .await
+    }
+
+    /// Whether a device has identity keys: without them nobody can encrypt for it.
+    pub fn has_device_keys(&self, device: &DeviceId) -> Result<bool> {
+        let row = rows::device_key(self.key, kind::IDENTITY, device.as_str());
+        Ok(self.users.log.engine().get(Family::DeviceKey, &row)?.is_some())
+    }
+
+    /// A device's identity keys as it uploaded them.
+    fn stored_keys(&self, device: &DeviceId) -> Result<Option<Map<String, Value>>> {
+        let row = rows::device_key(self.key, kind::IDENTITY, device.as_str());
+        let stored = self.users.log.engine().get(Family::DeviceKey, &row)?;
+        Ok(stored.as_deref().map(record::decode).transpose()?)
     }
 
     /// The identity keys of the named devices, or of all.
@@ -134,6 +154,12 @@ pub(crate) fn remove_device(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) 
     to_device::forget_sent(tx, key, device)
 }
 
+/// A public key among identity keys.
+pub(super) fn signing_key(identity: &Map<String, Value>, key_id: &str) -> Option<[u8; 32]> {
+    let public = identity.get("keys")?.get(key_id)?.as_str()?;
+    hearth_events::base64_decode(public)?.try_into().ok()
+}
+
 /// Refuses identity keys that are not of this device, or that it has not signed with them.
 pub(super) fn check(user: &UserId, device: &DeviceId, keys: &Map<String, Value>) -> Result<()> {
     for (name, is_right) in [
@@ -168,13 +194,7 @@ pub(super) fn check(user: &UserId, device: &DeviceId, keys: &Map<String, Value>)
         // Other clients do not trust it, but that is theirs to say.
         return Ok(());
     }
-    let public = keys
-        .get("keys")
-        .and_then(|all| all.get(&key_id))
-        .and_then(Value::as_str);
-    let public = public.and_then(hearth_events::base64_decode);
-    let public: Option<[u8; 32]> = public.and_then(|bytes| bytes.try_into().ok());
-    let public = public.ok_or(Error::InvalidParam(
+    let public = signing_key(keys, &key_id).ok_or(Error::InvalidParam(
         "`device_keys` is signed with a key that it does not hold",
     ))?;
     hearth_events::verify_json_of(keys, user.as_str(), &key_id, &public)
