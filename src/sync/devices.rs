@@ -7,41 +7,62 @@ use hearth_storage::Position;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
-    Error,
-    engine::Look,
+    Error, SyncToken,
     index::JoinedEntry,
+    look::Look,
     view::{DeviceLists, ToDeviceEvent},
 };
 
+/// Messages to the device.
+#[derive(Default)]
+pub(crate) struct ToDevice {
+    pub(crate) events: Vec<ToDeviceEvent>,
+    /// How far they go, where everything else has to wait for those after them.
+    pub(crate) waits_for: Option<Position>,
+}
+
 impl Look<'_> {
-    /// The messages to the device since the token. Where there are more than fit, the look ends with the last one
-    /// that does, and the rooms stay where they were: the rest comes next time, and what it unlocks after it.
-    pub(crate) fn take_to_device(&mut self) -> Result<Vec<ToDeviceEvent>, Error> {
-        let Some(device) = &self.request.device else {
-            return Ok(Vec::new());
+    /// The messages to the device that the client has not got, a page of them. While more wait, what they may unlock does
+    /// too: the rooms stay where the token has them, and a first sync tells of nothing else yet. For a device without
+    /// keys they unlock nothing, so that its first sync tells of everything at once, and the rest of the messages comes
+    /// beside what happens then.
+    pub(crate) fn take_to_device(&mut self, since: Option<&SyncToken>) -> Result<ToDevice, Error> {
+        let Some(device) = self.request.device.as_ref().filter(|_| self.request.to_device) else {
+            return Ok(ToDevice::default());
         };
-        let since = self.since.map(|since| since.user);
-        // A first sync shows all rooms, so it goes up to now, whatever waits.
-        let limit = since.map_or(usize::MAX, |_| hearth_core::limits::TO_DEVICE_PAGE_MAX_MESSAGES);
         let (until, user) = (self.user_position, &self.request.user);
-        let found = user.to_device_between(device, since.unwrap_or(0), until, limit)?;
-        if found.len() >= limit
-            && let Some((last, _)) = found.last()
-        {
-            self.user_position = *last;
-            if !user.to_device_between(device, *last, until, 1)?.is_empty() {
+        let seen = since.map_or(0, SyncToken::messages_seen);
+        let limit = hearth_core::limits::TO_DEVICE_PAGE_MAX_MESSAGES;
+        let found = user.to_device_between(device, seen, until, limit)?;
+        let last = found
+            .last()
+            .map(|(last, _)| *last)
+            .filter(|_| found.len() >= limit);
+        let mut page = ToDevice {
+            events: found.into_iter().map(|(_, event)| event).collect(),
+            waits_for: None,
+        };
+        let Some(last) = last else { return Ok(page) };
+        if user.to_device_between(device, last, until, 1)?.is_empty() {
+            return Ok(page);
+        }
+        match self.since {
+            None if user.has_device_keys(device)? => page.waits_for = Some(last),
+            None => self.messages = Some(last),
+            Some(since) if since.messages.is_some() => self.messages = Some(last),
+            Some(_) => {
+                self.user_position = last;
                 self.hold_rooms();
             }
         }
-        Ok(found.into_iter().map(|(_, event)| event).collect())
+        Ok(page)
     }
 
-    /// Reads no room further than the token did.
+    /// Reads no room further than the token did; none where there is no token.
     pub(crate) fn hold_rooms(&mut self) {
-        if let Some(since) = self.since {
-            for (shard, position) in &mut self.positions {
-                *position = since.shard(*shard).min(*position);
-            }
+        for (shard, position) in &mut self.positions {
+            let seen = self.since.map_or(0, |since| since.shard(*shard));
+            *position = seen.min(*position);
         }
     }
 

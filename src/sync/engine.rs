@@ -6,24 +6,29 @@
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use hearth_core::{Shutdown, clock::SharedClock, limits, metrics as names, random::SharedRandom, tasks};
-use hearth_rooms::{PushRules, Room, Rooms, Unread, Viewer};
-use hearth_storage::{Position, ShardId};
-use hearth_users::{Change, InviteVerdict, Membership, PresenceState, RoomEntry, User, Users};
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId};
+use hearth_core::{
+    Shutdown,
+    clock::SharedClock,
+    limits, metrics as names,
+    random::SharedRandom,
+    tasks::{Rhythm, repeat},
+};
+use hearth_rooms::Rooms;
+use hearth_users::{PresenceState, User, Users};
+use ruma::OwnedDeviceId;
 
 use crate::{
     Error, Filter, SyncToken, SyncView,
-    index::JoinedEntry,
+    devices::ToDevice,
+    look::Look,
     notifier::{IndexGuard, Notifier},
     peek::Peeks,
     positions::RoomsRead,
-    view::{DataEvent, DeviceLists, StrippedRoom},
+    view::DeviceLists,
 };
 
 /// How often idle indexes are looked for.
@@ -48,6 +53,8 @@ pub struct SyncRequest {
     pub timeout: Duration,
     /// The presence that syncing gives the user.
     pub set_presence: PresenceState,
+    /// Whether messages to the device are wanted.
+    pub to_device: bool,
 }
 
 impl SyncRequest {
@@ -79,46 +86,6 @@ pub struct SyncEngine {
     pub(crate) peeks: Arc<Peeks>,
     /// Until a shutdown, syncs wait; then they are answered at once.
     pub(crate) shutdown: Shutdown,
-}
-
-/// One look at the user's news.
-pub(crate) struct Look<'a> {
-    pub(crate) engine: &'a SyncEngine,
-    pub(crate) request: &'a SyncRequest,
-    pub(crate) since: Option<&'a SyncToken>,
-    pub(crate) index: &'a IndexGuard,
-    /// The positions up to which rooms are read.
-    pub(crate) positions: Vec<(ShardId, Position)>,
-    /// The position up to which the user's own shard is read.
-    pub(crate) user_position: Position,
-    pub(crate) ignored: Arc<BTreeSet<OwnedUserId>>,
-    /// The user's push rules, once a room asked for them.
-    pub(crate) rules: OnceCell<Arc<PushRules>>,
-}
-
-/// The user's own changes since the token.
-#[derive(Default)]
-struct OwnNews {
-    entries: Vec<RoomEntry>,
-    global: Vec<DataEvent>,
-    of_rooms: BTreeMap<OwnedRoomId, Vec<DataEvent>>,
-    /// Whether the user's own devices or keys changed.
-    devices: bool,
-}
-
-impl OwnNews {
-    /// The rooms that the user has left after a position.
-    fn gone(&self, since: Position) -> Vec<OwnedRoomId> {
-        let is_gone = |entry: &&RoomEntry| {
-            let out = matches!(entry.membership, Membership::Leave | Membership::Ban);
-            out && entry.was_joined && entry.began > since
-        };
-        self.entries
-            .iter()
-            .filter(is_gone)
-            .map(|entry| entry.room_id.clone())
-            .collect()
-    }
 }
 
 /// Counts a sync that waits for as long as it lives.
@@ -172,21 +139,17 @@ impl SyncEngine {
 
     /// Starts the task that drops the indexes of users who have stopped syncing, and their connections.
     pub fn start(self: &Arc<Self>) {
-        let (engine, shutdown) = (Arc::downgrade(self), self.shutdown.clone());
-        tasks::spawn("sync indexes", async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = tokio::time::sleep(SWEEP_INTERVAL) => {}
-                }
-                let Some(engine) = engine.upgrade() else {
-                    return;
-                };
+        let (rhythm, shutdown) = (Rhythm::every(SWEEP_INTERVAL), &self.shutdown);
+        repeat(
+            "sync indexes",
+            rhythm,
+            shutdown,
+            self,
+            |engine: Arc<Self>| async move {
                 engine.notifier.drop_idle();
                 engine.connections.sweep().await;
-            }
-        });
+            },
+        );
     }
 
     /// The rooms of the server.
@@ -222,7 +185,8 @@ impl SyncEngine {
             woken.as_mut().enable();
             let news = index.state.lock().first_news.take();
             let view = self.look(request, since.as_ref(), &index).await?;
-            let answers_at_once = since.is_none() || request.full_state || self.shutdown.is_triggered();
+            let is_first = since.as_ref().is_none_or(SyncToken::is_of_messages_alone);
+            let answers_at_once = is_first || request.full_state || self.shutdown.is_triggered();
             if !view.is_empty() || answers_at_once || tokio::time::Instant::now() >= deadline {
                 break (view, news);
             }
@@ -271,21 +235,30 @@ impl SyncEngine {
         index: &IndexGuard,
     ) -> Result<SyncView, Error> {
         let user = &request.user;
-        let (positions, user_position) = self.positions(user, index, since, RoomsRead::Joined).await?;
+        // While the first sync is not over, nothing but messages was told.
+        let seen = since.filter(|since| !since.is_of_messages_alone());
+        let (positions, user_position) = self.positions(user, index, seen, RoomsRead::Joined).await?;
         let ignored = user.ignored_users()?;
         let mut look = Look {
             engine: self,
             request,
-            since,
+            since: seen,
             index,
             positions,
             user_position,
+            messages: None,
             ignored,
             rules: OnceCell::new(),
         };
-        let to_device = look.take_to_device()?;
-        let mut view = look.view()?;
-        view.to_device = to_device;
+        let ToDevice { events, waits_for } = look.take_to_device(since)?;
+        let mut view = match waits_for {
+            Some(reached) => SyncView {
+                next: SyncToken::of_messages_alone(reached),
+                ..SyncView::default()
+            },
+            None => look.view()?,
+        };
+        view.to_device = events;
         view.key_counts = request
             .device
             .as_ref()
@@ -300,7 +273,8 @@ impl SyncEngine {
             return;
         };
         // The messages stay for another time where the disk is full: reading goes on.
-        if let Err(error) = request.user.acknowledge_to_device(device, since.user).await {
+        let until = since.messages_seen();
+        if let Err(error) = request.user.acknowledge_to_device(device, until).await {
             tracing::debug!(%error, "messages to a device that it has got could not be removed");
         }
     }
@@ -326,294 +300,11 @@ impl SyncEngine {
             index: &index,
             positions: positions.collect(),
             user_position: until.user.min(user.position()),
+            messages: None,
             ignored: user.ignored_users()?,
             rules: OnceCell::new(),
         };
         let own = look.own_news()?;
         look.device_lists(own.devices, &own.gone(look.user_since()))
-    }
-}
-
-impl Look<'_> {
-    /// The position up to which rooms of a shard are read.
-    pub(crate) fn until(&self, shard: ShardId) -> Position {
-        self.positions
-            .iter()
-            .find(|(one, _)| *one == shard)
-            .map_or(0, |(_, position)| *position)
-    }
-
-    /// What the client has seen of the user's own shard.
-    fn user_since(&self) -> Position {
-        self.since.map_or(0, |since| since.user)
-    }
-
-    /// Whether the client has been told that the user is joined to a room.
-    pub(crate) fn knows_joined(&self, entry: &JoinedEntry) -> bool {
-        self.since
-            .is_some_and(|since| entry.began <= since.user && entry.room_began <= since.shard(entry.shard))
-    }
-
-    fn view(&self) -> Result<SyncView, Error> {
-        let (typing_count, shards) = {
-            let state = self.index.state.lock();
-            (state.typing_count(), state.shards().collect::<Vec<_>>())
-        };
-        let presence = self.engine.users.presence().counter();
-        let mut view = SyncView {
-            next: SyncToken {
-                shards: shards
-                    .into_iter()
-                    .map(|shard| (shard, self.until(shard)))
-                    .collect(),
-                user: self.user_position,
-                ephemeral: (self.index.start, typing_count),
-                presence: (presence.start, presence.value),
-            },
-            ..SyncView::default()
-        };
-        let mut own = self.own_news()?;
-        view.account_data = std::mem::take(&mut own.global);
-        view.device_lists = self.device_lists(own.devices, &own.gone(self.user_since()))?;
-        for entry in std::mem::take(&mut own.entries) {
-            self.entry_news(&entry, &mut own.of_rooms, &mut view)?;
-        }
-        for entry in self.candidates(&own.of_rooms) {
-            let account_data = own.of_rooms.remove(&entry.room_id).unwrap_or_default();
-            if let Some(room) = self.joined_room(&entry, account_data, &mut view.members)? {
-                view.joined.push(room);
-            }
-        }
-        self.presence_news(&mut view)?;
-        Ok(view)
-    }
-
-    /// The joined rooms that may have news, in the order of their ids.
-    fn candidates(&self, with_data: &BTreeMap<OwnedRoomId, Vec<DataEvent>>) -> Vec<JoinedEntry> {
-        let filter = &self.request.filter.room;
-        let state = self.index.state.lock();
-        let mut found: BTreeMap<OwnedRoomId, JoinedEntry> = BTreeMap::new();
-        let mut add = |entry: JoinedEntry| {
-            if filter.has_room(&entry.room_id) {
-                found.insert(entry.room_id.clone(), entry);
-            }
-        };
-        match self.since.filter(|_| !self.request.full_state) {
-            None => state.rooms().cloned().for_each(&mut add),
-            Some(since) => {
-                state
-                    .changed_rooms(|shard| since.shard(shard))
-                    .into_iter()
-                    .for_each(&mut add);
-                state
-                    .changed_typing(self.typing_since())
-                    .into_iter()
-                    .for_each(&mut add);
-                with_data
-                    .keys()
-                    .filter_map(|id| state.room(id))
-                    .cloned()
-                    .for_each(&mut add);
-                state.begun_after(since.user).into_iter().for_each(&mut add);
-            }
-        }
-        found.into_values().collect()
-    }
-
-    /// The count of typing that the client has seen; 0 where it saw another index.
-    pub(crate) fn typing_since(&self) -> u64 {
-        self.since
-            .map(|since| since.ephemeral)
-            .filter(|(start, _)| *start == self.index.start)
-            .map_or(0, |(_, count)| count)
-    }
-
-    /// What changed in the user's own shard.
-    fn own_news(&self) -> Result<OwnNews, Error> {
-        match self.since {
-            None => self.own_everything(),
-            Some(since) if since.user >= self.user_position && !self.request.full_state => {
-                Ok(OwnNews::default())
-            }
-            Some(since) => self.own_changes(since.user),
-        }
-    }
-
-    fn own_everything(&self) -> Result<OwnNews, Error> {
-        let mut own = OwnNews {
-            entries: self.all_entries()?,
-            of_rooms: crate::account_data::all_of_rooms(&self.request.user)?,
-            ..OwnNews::default()
-        };
-        let filter = &self.request.filter.account_data;
-        let data = crate::account_data::all_global(&self.request.user)?;
-        own.global = data
-            .into_iter()
-            .filter(|event| filter.has_type(&event.kind))
-            .collect();
-        Ok(own)
-    }
-
-    /// The rooms that the user is not joined to, as far as a client is told of them afresh.
-    fn all_entries(&self) -> Result<Vec<RoomEntry>, Error> {
-        let all_left = self.request.filter.room.include_leave;
-        let user = &self.request.user;
-        let mut entries = user.rooms(&[
-            Membership::Invite,
-            Membership::Knock,
-            Membership::Leave,
-            Membership::Ban,
-        ])?;
-        // A user who was put out by somebody else learns of it also where the client starts afresh.
-        entries.retain(|entry| match entry.membership {
-            Membership::Leave => all_left || (entry.was_joined && entry.sender != *user.id()),
-            _ => true,
-        });
-        Ok(entries)
-    }
-
-    /// What changed of the user after a position, up to where the look goes.
-    pub(crate) fn changes_after(&self, since: Position) -> Result<Vec<(Position, Change)>, Error> {
-        if !self.index.state.lock().own.may_be_after(since) {
-            return Ok(Vec::new());
-        }
-        let user = self.request.user.now();
-        Ok(user.changes_between(since, self.user_position)?)
-    }
-
-    fn own_changes(&self, since: Position) -> Result<OwnNews, Error> {
-        let user = self.request.user.now();
-        let mut own = OwnNews::default();
-        for (_, change) in self.changes_after(since)? {
-            match change {
-                Change::Room(room_id) => own.entries.extend(user.room(&room_id)?),
-                Change::AccountData { room, kind } => {
-                    let Some(data) = user.account_data(room.as_deref(), &kind)? else {
-                        continue;
-                    };
-                    match room {
-                        None => {
-                            if self.request.filter.account_data.has_type(&kind) {
-                                own.global
-                                    .push(crate::account_data::event(&self.request.user, data)?);
-                            }
-                        }
-                        Some(room) => {
-                            let event = crate::account_data::event(&self.request.user, data)?;
-                            own.of_rooms.entry(room).or_default().push(event);
-                        }
-                    }
-                }
-                Change::DeviceList => own.devices = true,
-                Change::Devices
-                | Change::Profile
-                | Change::Account
-                | Change::ToDevice
-                | Change::Thread { .. } => {}
-            }
-        }
-        if self.request.full_state {
-            let told: BTreeSet<OwnedRoomId> = own.entries.iter().map(|entry| entry.room_id.clone()).collect();
-            own.entries.extend(
-                self.all_entries()?
-                    .into_iter()
-                    .filter(|entry| !told.contains(&entry.room_id)),
-            );
-        }
-        Ok(own)
-    }
-
-    /// What an entry of the room list that changed tells, where the user is not joined.
-    fn entry_news(
-        &self,
-        entry: &RoomEntry,
-        data: &mut BTreeMap<OwnedRoomId, Vec<DataEvent>>,
-        view: &mut SyncView,
-    ) -> Result<(), Error> {
-        if !self.request.filter.room.has_room(&entry.room_id) {
-            return Ok(());
-        }
-        match entry.membership {
-            Membership::Join => {}
-            Membership::Invite if self.is_unwanted(&entry.sender)? => {}
-            Membership::Invite => view.invited.push(self.stripped(entry)?),
-            Membership::Knock => view.knocked.push(self.stripped(entry)?),
-            Membership::Leave | Membership::Ban => {
-                let again = self.request.full_state && self.request.filter.room.include_leave;
-                if self.since.is_some() && entry.began <= self.user_since() && !again {
-                    return Ok(());
-                }
-                let account_data = data.remove(&entry.room_id).unwrap_or_default();
-                match self.left_room(entry, account_data)? {
-                    Some(room) => view.left.push(room),
-                    None => view.left_outside.push(self.left_outside(entry)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the user wants no invitations of this sender.
-    pub(crate) fn is_unwanted(&self, sender: &UserId) -> Result<bool, Error> {
-        let verdict = self.request.user.invite_verdict(sender)?;
-        Ok(self.ignored.contains(sender) || verdict != InviteVerdict::Take)
-    }
-
-    pub(crate) fn left_outside(&self, entry: &RoomEntry) -> crate::view::LeftOutside {
-        let membership = match entry.membership {
-            Membership::Ban => "ban",
-            _ => "leave",
-        };
-        crate::view::LeftOutside {
-            room_id: entry.room_id.clone(),
-            event: serde_json::json!({
-                "type": "m.room.member",
-                "state_key": self.request.user.id(),
-                "sender": entry.sender,
-                "content": { "membership": membership },
-                "event_id": entry.event_id,
-                "origin_server_ts": entry.ts,
-            }),
-        }
-    }
-
-    /// A room as the invited or knocking user sees it: as the entry has it, where another server's room
-    /// gave it, else as the room here is.
-    pub(crate) fn stripped(&self, entry: &RoomEntry) -> Result<StrippedRoom, Error> {
-        let mut state = entry.stripped_state.clone();
-        if state.is_empty()
-            && let Some(room) = self.engine.rooms.get(&entry.room_id)?
-        {
-            state = room.stripped_state(self.request.user.id())?;
-        }
-        Ok(StrippedRoom {
-            room_id: entry.room_id.clone(),
-            state,
-        })
-    }
-
-    /// What is unread in a room that the user is joined to: since an event, where that was noted, and a position.
-    pub(crate) fn unread(&self, room: &Room, began: (u64, Position)) -> Result<Unread, Error> {
-        let user = &self.request.user;
-        let rules = match self.rules.get() {
-            Some(rules) => rules,
-            None => {
-                let read = user.rules()?;
-                self.rules.get_or_init(|| read)
-            }
-        };
-        Ok(room.unread_since(user, began, rules, &self.ignored)?)
-    }
-
-    /// Whether an event is one that the user does not want to see: state events of ignored users
-    /// still count.
-    pub(crate) fn is_ignored(&self, event: &hearth_rooms::Event) -> bool {
-        event.pdu.state_key().is_none() && self.ignored.contains(event.pdu.sender())
-    }
-
-    pub(crate) fn viewer(&self, room: &hearth_rooms::Room) -> Result<Viewer, Error> {
-        Ok(room
-            .viewer(self.request.user.id())?
-            .ignoring(self.ignored.clone()))
     }
 }

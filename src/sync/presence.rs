@@ -6,7 +6,7 @@ use hearth_rooms::Membership;
 use hearth_users::{PresenceChanges, PresenceCounter, PresenceState};
 use ruma::OwnedUserId;
 
-use crate::{Error, SyncView, engine::Look};
+use crate::{Error, SyncView, look::Look};
 
 /// In how many newly joined rooms members are looked up one by one, for the presence of those who were
 /// there before.

@@ -12,9 +12,9 @@ use ruma::{OwnedUserId, UserId};
 
 use crate::{
     Error,
-    engine::Look,
     index::JoinedEntry,
     lazy::SentMember,
+    look::Look,
     view::{DataEvent, JoinedRoom, LeftRoom, Summary, Timeline, Unread},
 };
 

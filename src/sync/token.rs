@@ -7,6 +7,7 @@
 //! | `p1_…` | a [`SlidingPos`]: an answer of a connection of sliding sync, and how far it went |
 //! | `d1_…` | how far a device has got the messages to it ([`ToDeviceToken`]) |
 //! | `h1_…` | between which changes of thread subscriptions to go on ([`ThreadsToken`]) |
+//! | `m1_….s1_…` | the same as `s1_…`, of an answer after which messages to the device wait |
 //! | `n1_…`, `q1_…` | the same as `s1_…` and `p1_…`, beside shards that are stored in the user's shard under a name |
 //!
 //! After the prefix stand variable-length integers in base64url without padding.
@@ -29,6 +30,7 @@ const PLACE_PREFIX: &str = "t1_";
 const SLIDING_PREFIX: &str = "p1_";
 const TO_DEVICE_PREFIX: &str = "d1_";
 const THREADS_PREFIX: &str = "h1_";
+const MESSAGES_PREFIX: &str = "m1_";
 const NAMED_PREFIX: &str = "n1_";
 const NAMED_SLIDING_PREFIX: &str = "q1_";
 
@@ -48,6 +50,9 @@ pub struct SyncToken {
     pub ephemeral: (u64, u64),
     /// What was seen of presence: the number of the process's start, and its count.
     pub presence: (u64, u64),
+    /// The position in the user's own shard up to which the device has got messages, where that is less than `user`, or
+    /// nothing but messages was told.
+    pub messages: Option<Position>,
 }
 
 /// The position of a connection of sliding sync.
@@ -197,6 +202,25 @@ impl SyncToken {
         at.map_or(0, |at| self.shards[at].1)
     }
 
+    /// The token of a first sync that has told of nothing but messages to the device so far.
+    pub(crate) fn of_messages_alone(messages: Position) -> Self {
+        Self {
+            messages: Some(messages),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the first sync is not over: everything but the messages is still to be told.
+    pub(crate) fn is_of_messages_alone(&self) -> bool {
+        // The account itself has a position, so that no other token has 0 there.
+        self.messages.is_some() && self.user == 0
+    }
+
+    /// Up to where the device has got messages.
+    pub(crate) fn messages_seen(&self) -> Position {
+        self.messages.unwrap_or(self.user)
+    }
+
     /// Reads a token that was given to a device of the user, and must be one of `/sync`.
     pub fn read(user: &User, text: &str) -> Result<Self, Error> {
         Self::of(BatchToken::read(user, text)?)
@@ -217,7 +241,35 @@ impl SyncToken {
     /// The token as text, beside a base if one is given.
     pub(crate) fn text(&self, base: Option<&TokenBase>) -> String {
         let prefix = base.map_or(SYNC_PREFIX, |_| NAMED_PREFIX);
-        format!("{prefix}{}", URL_SAFE_NO_PAD.encode(self.encode(base)))
+        let rest = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(self.encode(base)));
+        let Some(messages) = self.messages else {
+            return rest;
+        };
+        let mut bytes = Vec::with_capacity(10);
+        put(&mut bytes, messages);
+        format!("{MESSAGES_PREFIX}{}.{rest}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// Takes the position of messages off the front of a token that has one.
+    fn split_messages(text: &str) -> Option<(Position, &str)> {
+        let (messages, rest) = text.strip_prefix(MESSAGES_PREFIX)?.split_once('.')?;
+        let bytes = URL_SAFE_NO_PAD.decode(messages).ok()?;
+        let mut left = bytes.as_slice();
+        let messages = take(&mut left).filter(|_| left.is_empty())?;
+        let is_of_sync = [SYNC_PREFIX, NAMED_PREFIX]
+            .iter()
+            .any(|prefix| rest.starts_with(prefix));
+        is_of_sync.then_some((messages, rest))
+    }
+
+    fn with_messages(token: BatchToken, messages: Position) -> BatchToken {
+        match token {
+            BatchToken::Sync(token) => BatchToken::Sync(Self {
+                messages: Some(messages),
+                ..token
+            }),
+            place @ BatchToken::Place(_) => place,
+        }
     }
 
     fn encode(&self, base: Option<&TokenBase>) -> Vec<u8> {
@@ -257,6 +309,7 @@ impl SyncToken {
             ephemeral: (take(rest)?, take(rest)?),
             presence: (take(rest)?, take(rest)?),
             shards: Vec::new(),
+            messages: None,
         })
     }
 
@@ -289,6 +342,9 @@ impl BatchToken {
             let pos = pos.ok_or(Error::BadToken("it is damaged, or too old"))?;
             return Ok(Self::Sync(pos.token));
         }
+        if let Some((messages, rest)) = SyncToken::split_messages(text) {
+            return Ok(SyncToken::with_messages(Self::read(user, rest)?, messages));
+        }
         let Some(named) = text.strip_prefix(NAMED_PREFIX) else {
             return Self::parse(text);
         };
@@ -307,6 +363,9 @@ impl BatchToken {
             return pos
                 .map(|pos| Self::Sync(pos.token))
                 .ok_or(Error::BadToken("it is damaged"));
+        }
+        if let Some((messages, rest)) = SyncToken::split_messages(text) {
+            return Ok(SyncToken::with_messages(Self::parse(rest)?, messages));
         }
         let inside = |prefix: &str| text.strip_prefix(prefix).map(|rest| URL_SAFE_NO_PAD.decode(rest));
         if let Some(bytes) = inside(SYNC_PREFIX) {
@@ -411,8 +470,15 @@ mod tests {
             user: 7,
             ephemeral: (1, 2),
             presence: (3, 4),
+            messages: None,
         };
         assert_eq!(token.to_string(), "s1_BwECAwQABQKsAg");
+        let messages = Some(6);
+        let with_messages = SyncToken {
+            messages,
+            ..token.clone()
+        };
+        assert_eq!(with_messages.to_string(), "m1_Bg.s1_BwECAwQABQKsAg");
         let place = BatchToken::Place(Place {
             anchor: 9,
             offset: -1,
@@ -431,6 +497,7 @@ mod tests {
             user: 1 << 33,
             ephemeral: (u64::MAX, 1 << 20),
             presence: (u64::MAX, 1 << 20),
+            messages: None,
         };
         assert_eq!(SyncToken::parse(&token.to_string()).unwrap(), token);
         let pos = SlidingPos {
@@ -460,6 +527,12 @@ mod tests {
             "s2_BwECAwQ",
             "\u{1f600}",
             "t1_gICAgICAgICAgICAAQ",
+            "m1_Bg",
+            "m1_Bg.",
+            "m1_.s1_BwECAwQABQKsAg",
+            "m1_BgY.s1_BwECAwQABQKsAg",
+            "m1_Bg.t1_CQE",
+            "m1_Bg.m1_Bg.s1_BwECAwQABQKsAg",
         ] {
             assert!(BatchToken::parse(text).is_err(), "{text}");
         }
@@ -474,9 +547,10 @@ mod tests {
             user in any::<u64>(),
             ephemeral in any::<(u64, u64)>(),
             presence in any::<(u64, u64)>(),
+            messages in any::<Option<u64>>(),
         ) {
             let shards = shards.into_iter().map(|(shard, at)| (ShardId(shard), at)).collect();
-            let token = SyncToken { shards, user, ephemeral, presence };
+            let token = SyncToken { shards, user, ephemeral, presence, messages };
             prop_assert_eq!(SyncToken::parse(&token.to_string()).unwrap(), token);
         }
 

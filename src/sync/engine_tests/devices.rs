@@ -136,6 +136,142 @@ async fn no_event_comes_before_its_key() {
     assert!(world.slide(&mut windows).await.rooms.is_empty());
 }
 
+/// A first sync of a device that can decrypt: everything waits for the messages, which come in pages.
+#[tokio::test]
+async fn a_first_sync_tells_of_rooms_after_all_messages() {
+    for shards in [1, 16] {
+        let world = World::new(shards);
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        log_in(&bob).await;
+        upload(&bob, "key").await;
+        let (room, kicked) = (
+            world.room(&alice, Preset::PublicChat).await,
+            world.room(&alice, Preset::PublicChat).await,
+        );
+        join(&kicked, &bob).await;
+        kicked.kick(alice.id(), bob.id(), None).await.unwrap();
+        for number in 0..250 {
+            send(&alice, &bob, &number.to_string(), number).await;
+        }
+        join(&room, &bob).await;
+        say(&room, &alice, "unlocked by the last key").await;
+
+        let first = world.sync(&request(&bob)).await;
+        assert_eq!(world.sync(&request(&bob)).await["to_device"], first["to_device"]);
+        let (mut got, mut answer) = (numbers(&first), first);
+        while got.len() < 250 {
+            assert!(
+                answer.get("rooms").is_none() && answer.get("account_data").is_none(),
+                "{answer}"
+            );
+            // It does not wait: there are messages.
+            let next = request(&bob).since(&answer).wait(600_000);
+            world.sync.acknowledge(&next).await;
+            answer = world.sync(&next).await;
+            got.extend(numbers(&answer));
+        }
+        assert_eq!(got, (0..250).collect::<Vec<u64>>());
+        assert_eq!(
+            bodies(&answer, "join", &room).last().map(String::as_str),
+            Some("unlocked by the last key")
+        );
+        assert!(
+            answer["rooms"]["leave"].get(kicked.id().as_str()).is_some(),
+            "{answer}"
+        );
+        assert!(answer["account_data"]["events"][0].is_object());
+        let next = request(&bob).since(&answer);
+        world.sync.acknowledge(&next).await;
+        let last = world.sync(&next).await;
+        assert!(last.get("rooms").is_none() && numbers(&last).is_empty(), "{last}");
+        assert!(
+            numbers(&world.sync(&request(&bob)).await).is_empty(),
+            "they are gone"
+        );
+    }
+}
+
+/// Messages to a device without keys unlock nothing: rooms are there at once, and the messages come beside them.
+#[tokio::test]
+async fn a_device_without_keys_waits_for_no_messages() {
+    let world = World::new(16);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    log_in(&bob).await;
+    for number in 0..250 {
+        send(&alice, &bob, &number.to_string(), number).await;
+    }
+    let room = world.room(&alice, Preset::PublicChat).await;
+    join(&room, &bob).await;
+    let mut answer = world.sync(&request(&bob)).await;
+    assert!(
+        answer["rooms"]["join"].get(room.id().as_str()).is_some(),
+        "{answer}"
+    );
+    let mut got = numbers(&answer);
+    assert_eq!(got.len(), 100);
+    for (expected, body) in [(200, "two"), (250, "three"), (250, "four")] {
+        say(&room, &alice, body).await;
+        let next = request(&bob).since(&answer).wait(600_000);
+        world.sync.acknowledge(&next).await;
+        answer = world.sync(&next).await;
+        got.extend(numbers(&answer));
+        assert_eq!(got.len(), expected);
+        assert_eq!(bodies(&answer, "join", &room), [body]);
+    }
+    assert_eq!(got, (0..250).collect::<Vec<u64>>());
+}
+
+/// The same by windows: a connection's first answers have the messages, and rooms that are new to the client.
+#[tokio::test]
+async fn windows_open_after_all_messages() {
+    for (with_keys, first_rooms) in [(true, 0), (false, 1)] {
+        let world = World::new(16);
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        log_in(&bob).await;
+        if with_keys {
+            upload(&bob, "key").await;
+        }
+        let room = world.room(&alice, Preset::PublicChat).await;
+        join(&room, &bob).await;
+        for number in 0..250 {
+            send(&alice, &bob, &number.to_string(), number).await;
+        }
+        say(&room, &alice, "unlocked by the last key").await;
+        let mut windows = crate::sliding::Request {
+            device: Some(device_id!("DEVICE").to_owned()),
+            ..super::sliding::windows(&bob, 9)
+        };
+        windows.extensions.to_device = Some(Default::default());
+        let (mut got, mut shown) = (0, Vec::new());
+        for _ in 0..4 {
+            let answer = world.slide(&mut windows).await;
+            let (events, next) = answer.extensions.to_device.unwrap();
+            got += events.len();
+            windows.extensions.to_device = Some(crate::sliding::ToDevice {
+                since: Some(next.to_string()),
+                limit: None,
+            });
+            for news in &answer.rooms {
+                let crate::sliding::Body::Full(full) = &news.body else {
+                    panic!("the room is joined")
+                };
+                assert_eq!(
+                    full.live, 0,
+                    "nothing of it is younger than the first answer's room"
+                );
+                assert!(news.initial);
+            }
+            shown.push(answer.rooms.len());
+        }
+        assert_eq!(got, 250);
+        assert_eq!(
+            shown,
+            [first_rooms, 0, 1 - first_rooms, 0],
+            "{with_keys}: rooms come with the last page"
+        );
+    }
+}
+
 #[tokio::test]
 async fn changes_of_devices_reach_those_who_share_a_room() {
     for shards in [1, 16] {

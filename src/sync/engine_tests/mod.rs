@@ -126,6 +126,7 @@ fn request(user: &User) -> SyncRequest {
         state: StateSide::Before,
         timeout: Duration::ZERO,
         set_presence: PresenceState::Offline,
+        to_device: true,
     }
 }
 

@@ -25,6 +25,7 @@ fn long(shards: u16, moved: u64) -> SyncToken {
         user: 5_000_000_000,
         ephemeral: (1 << 47, 9_000),
         presence: (1 << 52, 1_000_000),
+        messages: None,
     }
 }
 

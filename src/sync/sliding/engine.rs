@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     Error, Filter, SlidingPos, StateSide, SyncEngine, SyncRequest, SyncToken, ToDeviceToken,
-    engine::{Look, Waiting, delivered},
+    engine::{Waiting, delivered},
+    look::Look,
     notifier::IndexGuard,
     positions::RoomsRead,
 };
@@ -164,10 +165,11 @@ impl SyncEngine {
             index,
             positions,
             user_position,
+            messages: None,
             ignored: request.user.ignored_users()?,
             rules: OnceCell::new(),
         };
-        let messages = super::extensions::messages(&look, &request.extensions)?;
+        let messages = super::extensions::messages(&look, &request.extensions, since.is_none())?;
         if messages.hold_rooms {
             look.hold_rooms();
         }
@@ -331,6 +333,7 @@ fn plain_request(request: &Request) -> SyncRequest {
         state: StateSide::After,
         timeout: request.timeout,
         set_presence: request.set_presence,
+        to_device: request.extensions.to_device.is_some(),
     }
 }
 
@@ -342,13 +345,14 @@ fn token_of(look: &Look<'_>, all: bool) -> SyncToken {
     };
     let presence = look.engine.users.presence().counter();
     let mut shards = look.positions.clone();
-    shards.retain(|(shard, _)| all || of_rooms.contains(shard));
+    shards.retain(|(shard, at)| *at > 0 && (all || of_rooms.contains(shard)));
     shards.sort_unstable_by_key(|(shard, _)| *shard);
     SyncToken {
         shards,
         user: look.user_position,
         ephemeral: (look.index.start, typing),
         presence: (presence.start, presence.value),
+        messages: None,
     }
 }
 

@@ -8,7 +8,7 @@ use hearth_users::{Change, KeyCounts, Membership, RoomEntry};
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use super::{connection::RoomSent, order::ListedRoom, request::Extensions};
-use crate::{DeviceLists, Error, ThreadsPage, ToDeviceEvent, ToDeviceToken, engine::Look, view::DataEvent};
+use crate::{DeviceLists, Error, ThreadsPage, ToDeviceEvent, ToDeviceToken, look::Look, view::DataEvent};
 
 /// The receipts of a room that a client is told of where it has none yet: the newest, and its own.
 const FIRST_RECEIPTS_MAX: usize = 100;
@@ -192,8 +192,8 @@ pub(super) struct Messages {
     pub(super) hold_rooms: bool,
 }
 
-/// The messages to the device that came after what it has, oldest first.
-pub(super) fn messages(look: &Look<'_>, asked: &Extensions) -> Result<Messages, Error> {
+/// The messages to the device that came after what it has, oldest first. `is_first` is said of a connection's first answer.
+pub(super) fn messages(look: &Look<'_>, asked: &Extensions, is_first: bool) -> Result<Messages, Error> {
     let (Some(device), Some(wanted)) = (&look.request.device, &asked.to_device) else {
         return Ok(Messages::default());
     };
@@ -219,10 +219,12 @@ pub(super) fn messages(look: &Look<'_>, asked: &Extensions) -> Result<Messages, 
             .to_device_between(device, reached, look.user_position, 1)?
             .is_empty();
     let events = found.into_iter().map(|(_, event)| event).collect();
+    // Not for a client that does not say what it has got: its rooms would wait for ever. In the first answer that is not
+    // known yet; messages to a device without keys unlock nothing.
+    let goes_on = wanted.since.is_some() || (is_first && look.request.user.has_device_keys(device)?);
     Ok(Messages {
         page: Some((events, ToDeviceToken(reached))),
-        // Not for a client that does not say what it has got: its rooms would wait for ever.
-        hold_rooms: more && wanted.since.is_some(),
+        hold_rooms: more && goes_on,
     })
 }
 

@@ -12,7 +12,7 @@ use super::{
     order::{Listed, ListedRoom},
     request::ListFilter,
 };
-use crate::{Error, engine::Look};
+use crate::{Error, look::Look};
 
 /// Decides on rooms, for one request.
 pub(super) struct Sieve<'a> {

@@ -14,7 +14,7 @@ use super::{
     order::direct_rooms,
     request::{List, Request},
 };
-use crate::{Error, engine::Look};
+use crate::{Error, look::Look};
 
 /// The rooms that are direct chats, read again where they changed.
 pub(super) fn current_direct(look: &Look<'_>) -> Result<Arc<BTreeSet<OwnedRoomId>>, Error> {

@@ -120,9 +120,14 @@ impl StatePattern {
         self.kind.as_deref() == Some(MEMBER) && self.state_key.is_some()
     }
 
+    /// Whether it takes in members.
+    fn takes_members(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind == MEMBER)
+    }
+
     /// Whether it takes in all members.
     fn takes_all_members(&self) -> bool {
-        self.kind.as_deref().is_none_or(|kind| kind == MEMBER) && self.state_key.is_none()
+        self.takes_members() && self.state_key.is_none()
     }
 }
 
@@ -140,8 +145,15 @@ impl StateRule {
                 .any(|pattern| pattern.matches(kind, state_key))
     }
 
+    /// Whether all members are wanted but for some that are named.
     fn wants_all_members(&self) -> bool {
-        !self.lazy_members && self.include.iter().any(StatePattern::takes_all_members)
+        let includes = self.include.iter().any(StatePattern::takes_all_members);
+        !self.lazy_members && includes && !self.exclude.iter().any(StatePattern::takes_all_members)
+    }
+
+    /// Whether each member is wanted: then none has to come because of the timeline.
+    fn wants_each_member(&self) -> bool {
+        self.wants_all_members() && !self.exclude.iter().any(StatePattern::takes_members)
     }
 }
 
@@ -158,14 +170,15 @@ impl RequiredState {
         self.rules.iter().any(|rule| rule.wants(kind, state_key))
     }
 
-    /// Whether all members are wanted.
+    /// Whether all members are wanted, but for some that are named.
     pub(super) fn wants_all_members(&self) -> bool {
         self.rules.iter().any(StateRule::wants_all_members)
     }
 
     /// Whether members come as they are needed.
     pub(super) fn is_lazy(&self) -> bool {
-        self.rules.iter().any(|rule| rule.lazy_members) && !self.wants_all_members()
+        let is_lazy = self.rules.iter().any(|rule| rule.lazy_members);
+        is_lazy && !self.rules.iter().any(StateRule::wants_each_member)
     }
 
     /// The patterns to look for, with whether they leave members out.
@@ -321,6 +334,13 @@ mod tests {
         assert!(!required(&[&name]).is_lazy());
         assert!(!required(&[&lazy, &members]).is_lazy());
         assert!(required(&[&lazy, &members]).wants(MEMBER, "@any:x"));
+        // Who is left out by one rule may be needed by the other.
+        let no_members = rule(&[("*", "*")], &[(MEMBER, "*")], false);
+        let all_but_one = rule(&[("*", "*")], &[(MEMBER, "@a:x")], false);
+        for (without, wants_all) in [(&no_members, false), (&all_but_one, true)] {
+            assert_eq!(required(&[without]).wants_all_members(), wants_all);
+            assert!(required(&[&lazy, without]).is_lazy());
+        }
         let (one, other) = (required(&[&lazy, &name]), required(&[&name, &lazy]));
         assert_eq!(one.number(), other.number());
         assert_ne!(one.number(), required(&[&name]).number());

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, SyncToken,
-    engine::Look,
+    look::Look,
     room::newest,
     view::{Timeline, Unread},
 };
@@ -453,7 +453,10 @@ impl Reader<'_> {
 
     /// How many of the last events came after the answer before.
     fn live(&self, room: &Room, timeline: &Timeline) -> usize {
-        let Some(since) = self.since else { return 0 };
+        // No room was shown before where they all waited for messages to the device.
+        let Some(since) = self.since.filter(|since| !since.shards.is_empty()) else {
+            return 0;
+        };
         let seen = since.shard(room.shard());
         let newer = timeline.events.iter().rev();
         newer.take_while(|event| event.header.position > seen).count()

@@ -37,6 +37,7 @@ pub async fn get_changes(
         state: StateSide::Before,
         timeout: Duration::ZERO,
         set_presence: PresenceState::Offline,
+        to_device: false,
     };
     let lists = app.sync.device_changes(&request, &until).await?;
     Ok(Json(json!({ "changed": lists.changed, "left": lists.left })))

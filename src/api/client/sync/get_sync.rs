@@ -51,6 +51,7 @@ pub async fn get_sync(
         },
         timeout: Duration::from_millis(query.timeout),
         set_presence: super::presence(query.set_presence.as_deref())?,
+        to_device: true,
     };
     app.sync.acknowledge(&request).await;
     let mut view = app.sync.sync(&request).await?;

@@ -65,6 +65,7 @@ fn plain_request(auth: &Auth, limit: Option<u64>, timeout_ms: u64) -> Result<Syn
         state: StateSide::Before,
         timeout: Duration::from_millis(timeout_ms),
         set_presence: PresenceState::Online,
+        to_device: false,
     })
 }
 
