@@ -58,6 +58,11 @@ again=$(call PUT "$room_path/send/m.room.message/t1" '{"msgtype":"m.text","body"
 call GET "/_matrix/client/v3/sync?timeout=5000&since=$(encode "$since")" | grep -qF "$event" \
     || { echo "smoke: sync does not show the message" >&2; exit 1; }
 
+made=$(printf 'another-password' | "$binary" user create beside --password-stdin --config "$folder/hearth.toml")
+grep -qF '@beside:localhost is created' <<< "$made" || { echo "smoke: no account beside the running server: $made" >&2; exit 1; }
+call POST /_matrix/client/v3/login '{"type":"m.login.password","password":"another-password","identifier":{"type":"m.id.user","user":"beside"}}' \
+    | grep -qF '@beside:localhost' || { echo "smoke: the account made beside the server cannot log in" >&2; exit 1; }
+
 kill -9 "$pid"
 wait "$pid" 2>/dev/null || true
 start

@@ -481,6 +481,11 @@ impl Config {
         self.data_dir.join("search")
     }
 
+    /// The socket on which a running server takes commands of the same machine.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
     /// Folder of uploaded media.
     pub fn media_dir(&self) -> PathBuf {
         self.data_dir.join("media")

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hearth_core::{Config, Shutdown, VERSION, tasks};
+use serde::{Deserialize, Serialize};
 
+use crate::admin_socket::{self, Request};
 use crate::wiring::Deps;
 use crate::{Bound, Error, Server, logging};
 
@@ -30,7 +32,7 @@ enum Command {
     CheckConfig,
     /// Replace the key that signs events and requests, while the server is stopped. What the old one signed stays valid.
     RotateSigningKey,
-    /// Manage accounts while the server is stopped.
+    /// Manage accounts, whether the server runs or not.
     #[command(subcommand)]
     User(UserCommand),
 }
@@ -76,6 +78,8 @@ struct PasswordSource {
 }
 
 /// What `hearth user` asks of the server's parts.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UserTask {
     /// Create an account.
     Create {
@@ -91,6 +95,17 @@ pub enum UserTask {
     },
     /// Deactivate the account.
     Deactivate,
+}
+
+impl UserTask {
+    /// The task as the command line names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::ResetPassword { .. } => "reset-password",
+            Self::Deactivate => "deactivate",
+        }
+    }
 }
 
 /// Runs the program with the process's arguments.
@@ -237,14 +252,24 @@ async fn user(config: Config, command: UserCommand) -> Result<(), Error> {
         }
         UserCommand::Deactivate { who } => (who.name, None, UserTask::Deactivate),
     };
-    let server = Server::build_for_command(config)?;
-    let done = server.parts().user_task(&name, task).await;
-    server.parts().close().await;
-    println!("{}", done?);
+    let request = Request { name, task };
+    let done = match admin_socket::ask(&config.admin_socket(), &request).await? {
+        Some(done) => done,
+        None => run_here(config, request).await?,
+    };
+    println!("{done}");
     if let Some(password) = made_up {
         println!("password: {password}");
     }
     Ok(())
+}
+
+/// Does what a server would do that ran.
+async fn run_here(config: Config, request: Request) -> Result<String, Error> {
+    let server = Server::build_for_command(config)?;
+    let done = server.parts().accounts().run(&request.name, request.task).await;
+    server.parts().close().await;
+    done
 }
 
 impl PasswordSource {

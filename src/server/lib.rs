@@ -6,8 +6,10 @@
 //! ```text
 //! main.rs → cli → Server::build → wiring → routers
 //!                 Server::run   → listener (TCP, TLS) → request (id, log) → hearth_api
+//!                               → admin_socket → wiring::Accounts, as `hearth user` does without a server
 //! ```
 
+pub mod admin_socket;
 pub mod cli;
 pub mod dns;
 pub mod error;

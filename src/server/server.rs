@@ -1,13 +1,16 @@
 //! One server: built, its routers, run until it is told to stop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use hearth_core::config::Api;
-use hearth_core::{Config, MatrixError, Shutdown};
+use hearth_core::{Config, MatrixError, Shutdown, tasks};
 use http::StatusCode;
+use tokio::task::JoinHandle;
 
+use crate::admin_socket::AdminSocket;
 pub use crate::listener::Bound;
 use crate::listener::Serving;
 use crate::request::Ids;
@@ -19,6 +22,7 @@ pub struct Server {
     config: Arc<Config>,
     parts: Parts,
     ids: Arc<Ids>,
+    admin_socket: Option<PathBuf>,
     shutdown: Shutdown,
 }
 
@@ -29,11 +33,13 @@ impl Server {
         let shutdown = Shutdown::new();
         metrics::install(&*deps.clock);
         let ids = Ids::new(&*deps.random, config.trusted_proxies.clone());
+        let admin_socket = deps.admin_socket.clone();
         let parts = Parts::build(&config, deps, &shutdown)?;
         Ok(Self {
             config,
             parts,
             ids,
+            admin_socket,
             shutdown,
         })
     }
@@ -91,6 +97,7 @@ impl Server {
     /// requests are answered, and the data is closed.
     pub async fn run(self, listeners: Vec<Bound>) -> Result<(), Error> {
         self.start()?;
+        let commands = self.take_commands();
         let mut serving = Serving::new(self.shutdown.clone(), self.config.max_connections);
         for bound in listeners {
             let router = self.router(bound.apis());
@@ -99,11 +106,33 @@ impl Server {
         self.shutdown.wait().await;
         tracing::info!("stopping: open requests are being answered");
         serving.drain().await;
+        if let Some(commands) = commands {
+            // A panic in it was logged, and is no reason not to close the data.
+            let _ = commands.await;
+        }
         let fatal = self.parts.fatal();
         self.parts.close().await;
         match fatal {
             Some(reason) => Err(Error::Fatal(reason)),
             None => Ok(()),
+        }
+    }
+}
+
+impl Server {
+    /// Takes commands on the admin socket until the server stops. Without it everything else works.
+    fn take_commands(&self) -> Option<JoinHandle<()>> {
+        let path = self.admin_socket.clone()?;
+        match AdminSocket::open(path.clone()) {
+            Ok(socket) => {
+                let served = socket.serve(self.parts.accounts(), self.shutdown.clone());
+                Some(tasks::spawn("admin socket", served))
+            }
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%error, %path, "no admin socket: `hearth user` works only while the server is stopped");
+                None
+            }
         }
     }
 }

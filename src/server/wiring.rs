@@ -31,6 +31,7 @@ use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, UserId};
 use crate::Error;
 use crate::outbound::HttpOutbound;
 use crate::pages::Facts;
+pub use accounts::Accounts;
 use files::read_appservices;
 
 /// The outside world of a server. Tests and simulations bring their own.
@@ -55,6 +56,8 @@ pub struct Deps {
     pub media_dir: PathBuf,
     /// Where the search index lies; in memory without a folder.
     pub search_dir: Option<PathBuf>,
+    /// Where a running server takes commands, if it does.
+    pub admin_socket: Option<PathBuf>,
 }
 
 impl Deps {
@@ -92,6 +95,7 @@ impl Deps {
             writer: WriterMode::Thread,
             media_dir: config.media_dir(),
             search_dir: Some(config.search_dir()),
+            admin_socket: Some(config.admin_socket()),
         })
     }
 
@@ -108,6 +112,7 @@ impl Deps {
             writer: WriterMode::Thread,
             media_dir,
             search_dir: None,
+            admin_socket: None,
         }
     }
 }

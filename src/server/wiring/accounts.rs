@@ -1,16 +1,39 @@
-//! What `hearth user` does.
+//! What `hearth user` does: in a process of its own, or in the server that runs.
 
+use std::sync::Arc;
+
+use hearth_api::app::RoomLinks;
+use hearth_core::Config;
 use hearth_core::config::RegistrationMode;
-use hearth_users::{NewAccount, User};
+use hearth_users::{NewAccount, User, Users};
 use ruma::{OwnedUserId, UserId};
 
 use super::Parts;
 use crate::Error;
 use crate::cli::UserTask;
 
+/// The parts that it needs.
+#[derive(Clone)]
+pub struct Accounts {
+    config: Arc<Config>,
+    users: Arc<Users>,
+    links: Arc<dyn RoomLinks>,
+}
+
 impl Parts {
+    /// What `hearth user` works on.
+    pub fn accounts(&self) -> Accounts {
+        Accounts {
+            config: self.config.clone(),
+            users: self.users.clone(),
+            links: self.api.room_links.clone(),
+        }
+    }
+}
+
+impl Accounts {
     /// Does what `hearth user` asks and gives a sentence about it.
-    pub async fn user_task(&self, name: &str, task: UserTask) -> Result<String, Error> {
+    pub async fn run(&self, name: &str, task: UserTask) -> Result<String, Error> {
         let id = self.user_id(name)?;
         match task {
             UserTask::Create { password, admin } => self.create_user(&id, password, admin).await,
@@ -24,8 +47,7 @@ impl Parts {
             }
             UserTask::Deactivate => {
                 let user = self.existing_user(&id)?;
-                self.api
-                    .room_links
+                self.links
                     .leave_all(&id)
                     .await
                     .map_err(|error| Error::Command(format!("{error:?}")))?;
