@@ -1,8 +1,8 @@
 //! The public directory in memory: what each listed room shows, in the order of the pages.
 //!
-//! It is read once, when somebody first asks after the start. From then on a listed room is read again only after its
-//! state has changed, and by the first who asks: a page costs what it shows and what changed, however many rooms there
-//! are. A search looks through the texts in memory.
+//! It is read once, beside the requests after the start, or by the first who asks before that is done. From then on a
+//! listed room is read again only after its state has changed, and by the first who asks: a page costs what it shows and
+//! what changed, however many rooms there are. A search looks through the texts in memory.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -128,14 +128,29 @@ impl DirectoryIndex {
     pub(super) fn page(&self, rooms: &Arc<Rooms>, query: &DirectoryEntry) -> Result<DirectoryPage, Error> {
         let mut guard = self.lists.lock();
         let fresh = match guard.take() {
-            None => self.build(rooms),
+            None => self.build(rooms, &|| false),
             Some(mut lists) => self.refresh(rooms, &mut lists).map(|()| lists),
         };
         // After a failure the lists are read anew: part of the news is lost.
         Ok(guard.insert(fresh?).page(query))
     }
 
-    fn build(&self, rooms: &Arc<Rooms>) -> Result<Lists, Error> {
+    /// Reads the directory, unless it was read. Gives up with [`hearth_storage::Error::Stopped`] when `stops` says so.
+    pub(super) fn warm(&self, rooms: &Arc<Rooms>, stops: &dyn Fn() -> bool) -> Result<(), Error> {
+        let mut lists = self.lists.lock();
+        if lists.is_none() {
+            *lists = Some(self.build(rooms, stops)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the directory was read.
+    #[cfg(test)]
+    pub(crate) fn is_warm(&self) -> bool {
+        self.lists.lock().is_some()
+    }
+
+    fn build(&self, rooms: &Arc<Rooms>, stops: &dyn Fn() -> bool) -> Result<Lists, Error> {
         // First, so that nothing that changes meanwhile is missed.
         self.news.lock().wanted = true;
         let mut listed = Vec::new();
@@ -164,6 +179,9 @@ impl DirectoryIndex {
             found.insert(room);
         }
         for room in found {
+            if stops() {
+                return Err(hearth_storage::Error::Stopped.into());
+            }
             self.read_again(rooms, &mut lists, &room)?;
         }
         self.refresh(rooms, &mut lists)?;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use hearth_cluster::OutboxHandler;
+use hearth_core::{Shutdown, tasks};
 use hearth_storage::{Batch, EntityKind, Family, OutboxRow, Position, Record, ShardId, record, slot_of};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
@@ -203,6 +204,19 @@ impl Rooms {
             .reader()
             .get(Family::Room, &keys::room(room.0.key, keys::ROOM_LISTED))?
             .is_some())
+    }
+
+    /// Reads the public directory beside the requests, so that nobody waits for it.
+    pub(crate) fn start_directory(self: &Arc<Self>, shutdown: &Shutdown) {
+        let (rooms, shutdown) = (self.clone(), shutdown.clone());
+        tasks::spawn("public directory", async move {
+            let reading = rooms.clone();
+            let read = move || reading.directory.warm(&reading, &|| shutdown.is_triggered());
+            match rooms.chores.run(read).await {
+                Ok(()) | Err(Error::Storage(hearth_storage::Error::Stopped)) => {}
+                Err(error) => tracing::warn!(%error, "the public directory could not be read"),
+            }
+        });
     }
 
     /// A page of the public directory: rooms that match, those with most members first.

@@ -1,6 +1,9 @@
 //! States, places and ids.
 
+use hearth_core::Shutdown;
+
 use super::*;
+use crate::DirectoryEntry;
 
 #[tokio::test]
 async fn roots_name_the_state_after_each_event() {
@@ -204,4 +207,29 @@ async fn events_of_one_millisecond_are_told_apart() {
     ] {
         assert_eq!(near(ms, backward), expected, "{ms} {backward}");
     }
+}
+
+/// The public directory is read beside the requests, and stays right.
+#[tokio::test]
+async fn nobody_waits_for_the_directory_after_a_start() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    world.rooms.set_listed(&room, true).await.expect("it is listed");
+    let shutdown = Shutdown::new();
+    assert!(!world.rooms.directory.is_warm());
+    world.rooms.start(&shutdown).expect("the rooms start");
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.rooms.directory.is_warm());
+    let page = world.rooms.public_rooms(DirectoryEntry::default()).await;
+    assert_eq!(page.expect("a page").total, 1);
+    world
+        .rooms
+        .set_listed(&room, false)
+        .await
+        .expect("it is not listed");
+    let page = world.rooms.public_rooms(DirectoryEntry::default()).await;
+    assert_eq!(page.expect("a page").total, 0);
+    shutdown.trigger();
 }

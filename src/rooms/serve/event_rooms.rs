@@ -70,6 +70,7 @@ impl Rooms {
         let duty = self.event_rooms.clone();
         duty.feed.lock().register(DUTY, Start::Oldest)?;
         self.start_forgetting(shutdown);
+        self.start_directory(shutdown);
         // Whoever drops the rooms ends the task.
         let (rooms, shutdown) = (Arc::downgrade(self), shutdown.clone());
         tasks::spawn("rooms of events", async move {
