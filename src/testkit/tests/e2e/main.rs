@@ -57,6 +57,7 @@ mod search;
 mod sending;
 mod server_notices;
 mod sliding;
+mod sliding_state;
 mod sliding_wires;
 mod spec;
 mod spec_files;
