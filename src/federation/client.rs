@@ -19,6 +19,18 @@ use crate::error::ClientError;
 use crate::reachability::Reachability;
 use crate::xmatrix::{self, XMatrix};
 
+/// Who wants something of another server: that decides whether it is asked where it did not answer a moment ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// Work in the background, or one of many questions of a client: the server is left alone.
+    #[default]
+    Nobody,
+    /// A person looks something up: it is asked again soon.
+    Reader,
+    /// A person does something that cannot be done without it: it is asked.
+    Actor,
+}
+
 /// A request to another server.
 #[derive(Clone, Debug)]
 pub struct FedRequest {
@@ -34,6 +46,8 @@ pub struct FedRequest {
     pub timeout: Duration,
     /// A longer answer is refused.
     pub max_response_bytes: usize,
+    /// For whom it is.
+    pub asker: Asker,
 }
 
 /// A GET that somebody waits for gives up after this long: clients wait for about a minute, and more servers may have to
@@ -54,6 +68,7 @@ impl FedRequest {
             body: None,
             timeout: TIMEOUT,
             max_response_bytes: RESPONSE_MAX_BYTES,
+            asker: Asker::Nobody,
         }
     }
 
@@ -77,6 +92,12 @@ impl FedRequest {
     /// The request with another time limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The request of somebody else than nobody.
+    pub fn asker(mut self, asker: Asker) -> Self {
+        self.asker = asker;
         self
     }
 
@@ -111,15 +132,19 @@ impl Client {
         }
     }
 
-    /// Sends a signed request, and gives the answer if its status is 2xx. A server that did not answer a moment ago is
-    /// not asked: who waits for this hears at once that it is away.
-    pub async fn request(&self, request: FedRequest) -> Result<OutboundResponse, ClientError> {
-        if let Some(retry_after_ms) = self.reachability.resting(&request.destination) {
+    /// Sends a signed request, and gives the answer if its status is 2xx. Where the server did not answer a moment ago, it
+    /// depends on who asks whether it is tried, and for less time: else who waits hears at once that it is away.
+    pub async fn request(&self, mut request: FedRequest) -> Result<OutboundResponse, ClientError> {
+        let server = &request.destination;
+        if let Some(retry_after_ms) = self.reachability.resting_for(server, request.asker) {
             metrics::counter!(FEDERATION_REQUESTS, "outcome" => "resting").increment(1);
             return Err(ClientError::Resting {
                 server: request.destination,
                 retry_after_ms,
             });
+        }
+        if self.reachability.resting(server).is_some() {
+            request.timeout = request.timeout.min(TIMEOUT);
         }
         self.request_anyway(request).await
     }

@@ -46,8 +46,10 @@ const FAILURES_MAX: usize = 20_000;
 const REFETCH_MIN_MS: u64 = 10_000;
 /// A server that does not give its keys is left alone for this long at first,
 const FAILURE_FIRST_MS: u64 = 5_000;
-/// and at most for this long.
+/// and at most for this long;
 const FAILURE_MAX_MS: u64 = 30 * 60 * 1000;
+/// but for no longer than this where it makes a request, and so is there.
+const FAILURE_OF_PRESENT_MAX_MS: u64 = 30_000;
 /// A key that neither its server nor a notary has is not asked for again within this time.
 const MISSING_MS: u64 = 5 * 60 * 1000;
 /// Fetches that run at once: each is a connection.
@@ -99,8 +101,15 @@ pub struct ServerKeys {
 /// A server whose keys could not be had.
 #[derive(Clone, Copy, Debug)]
 struct Failure {
-    until_ms: u64,
-    last_ms: u64,
+    failed_ms: u64,
+    /// How long it is left alone.
+    rest_ms: u64,
+}
+
+impl Failure {
+    fn until_ms(self) -> u64 {
+        self.failed_ms.saturating_add(self.rest_ms)
+    }
 }
 
 impl ServerKeys {
@@ -135,7 +144,11 @@ impl ServerKeys {
 
     /// A key that its server uses now: what signs requests.
     pub async fn key_now(self: &Arc<Self>, server: &ServerName, id: &str) -> Option<[u8; 32]> {
-        self.key_at(server, id, self.clock.now_ms()).await
+        let now_ms = self.clock.now_ms();
+        if self.known_at(server, id, now_ms).is_none() {
+            self.is_present(server);
+        }
+        self.key_at(server, id, now_ms).await
     }
 
     /// A key that its server used at a time (milliseconds of Unix time): what signs events. In room versions before 5 it
@@ -332,7 +345,7 @@ impl ServerKeys {
         let failed_lately = self
             .failures
             .get(server)
-            .is_some_and(|failure| failure.until_ms > now_ms);
+            .is_some_and(|failure| failure.until_ms() > now_ms);
         if asked_lately || failed_lately {
             return;
         }
@@ -351,13 +364,23 @@ impl ServerKeys {
     }
 
     fn failed(&self, server: &ServerName) {
-        let last_ms = self.failures.get(server).map(|failure| failure.last_ms);
+        let last_ms = self.failures.get(server).map(|failure| failure.rest_ms);
         let rest_ms = last_ms.map_or(FAILURE_FIRST_MS, |last_ms| (last_ms * 2).min(FAILURE_MAX_MS));
         let failure = Failure {
-            until_ms: self.clock.now_ms().saturating_add(rest_ms),
-            last_ms: rest_ms,
+            failed_ms: self.clock.now_ms(),
+            rest_ms,
         };
         self.failures.insert(server.to_owned(), failure);
+    }
+
+    /// A server makes a request: that it was away for long does not keep it from being asked for its keys.
+    fn is_present(&self, server: &ServerName) {
+        let failure = self.failures.get(server);
+        if let Some(failure) = failure.filter(|failure| failure.rest_ms > FAILURE_OF_PRESENT_MAX_MS) {
+            let rest_ms = FAILURE_OF_PRESENT_MAX_MS;
+            self.failures
+                .insert(server.to_owned(), Failure { rest_ms, ..failure });
+        }
     }
 
     async fn ask_notaries(self: &Arc<Self>, server: &ServerName, id: &str, at_ms: u64) -> Option<[u8; 32]> {

@@ -15,7 +15,7 @@ pub mod resolver;
 mod world;
 pub mod xmatrix;
 
-pub use client::{Client, FedRequest};
+pub use client::{Asker, Client, FedRequest};
 pub use edus::{Edus, EdusParts};
 pub use error::{ClientError, is_about_the_session};
 pub use inbound::{Inbound, InboundParts, RoomReceive};
@@ -132,7 +132,7 @@ impl Federation {
             cluster,
             rooms,
             users,
-            receive: Arc::new(RoomReceive),
+            receive: Arc::new(RoomReceive::new(keys.clone())),
             edus: edus.clone(),
             outbound: outbound.clone(),
             clock,

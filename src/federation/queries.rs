@@ -4,7 +4,7 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::client::{self, FedRequest};
+use crate::client::{self, Asker, FedRequest};
 use crate::{ClientError, Federation};
 
 /// How many servers an alias may name.
@@ -25,10 +25,8 @@ impl Federation {
     pub async fn alias(&self, alias: &RoomAliasId) -> Result<RemoteAlias, ClientError> {
         let query = client::query([("room_alias", alias.as_str())]);
         let path = format!("/_matrix/federation/v1/query/directory{query}");
-        let mut found: RemoteAlias = self
-            .client
-            .json(FedRequest::get(alias.server_name(), path))
-            .await?;
+        let request = FedRequest::get(alias.server_name(), path).asker(Asker::Actor);
+        let mut found: RemoteAlias = self.client.json(request).await?;
         found.servers.truncate(SERVERS_MAX);
         Ok(found)
     }
@@ -43,18 +41,14 @@ impl Federation {
             .into_iter()
             .chain(field.map(|field| ("field", field)));
         let path = format!("/_matrix/federation/v1/query/profile{}", client::query(pairs));
-        self.client.json(FedRequest::get(user.server_name(), path)).await
+        let request = FedRequest::get(user.server_name(), path).asker(Asker::Reader);
+        self.client.json(request).await
     }
 
     /// `POST /_matrix/federation/v1/publicRooms`, with the body as clients send it.
     pub async fn public_rooms(&self, server: &ServerName, body: Value) -> Result<Value, ClientError> {
-        self.client
-            .json(FedRequest::post(
-                server,
-                "/_matrix/federation/v1/publicRooms",
-                body,
-            ))
-            .await
+        let request = FedRequest::post(server, "/_matrix/federation/v1/publicRooms", body);
+        self.client.json(request.asker(Asker::Reader)).await
     }
 
     /// `GET /_matrix/federation/v1/hierarchy/{roomId}`
@@ -66,8 +60,7 @@ impl Federation {
     ) -> Result<Value, ClientError> {
         let query = client::query([("suggested_only", if suggested_only { "true" } else { "false" })]);
         let path = client::path(&["_matrix", "federation", "v1", "hierarchy", room.as_str()]);
-        self.client
-            .json(FedRequest::get(server, format!("{path}{query}")))
-            .await
+        let request = FedRequest::get(server, format!("{path}{query}"));
+        self.client.json(request.asker(Asker::Reader)).await
     }
 }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::client::{self, Client, FedRequest, encode};
+use crate::client::{self, Asker, Client, FedRequest, encode};
 use crate::error::ClientError;
 use crate::keys::ServerKeys;
 
@@ -77,6 +77,14 @@ impl Remote {
             Err(error) => Err(failure(error)),
         }
     }
+}
+
+/// A step of a membership that somebody waits for.
+fn step(request: FedRequest) -> FedRequest {
+    request
+        .timeout(DANCE_TIMEOUT)
+        .max_response_bytes(SMALL_MAX_BYTES)
+        .asker(Asker::Actor)
 }
 
 fn failure(error: ClientError) -> RemoteFailure {
@@ -194,6 +202,10 @@ struct InviteBody {
 
 #[async_trait]
 impl RemoteServers for Remote {
+    fn is_resting(&self, server: &ServerName) -> bool {
+        self.client.resting_ms(server).is_some()
+    }
+
     async fn event(&self, server: &ServerName, id: &EventId) -> Answer<Box<RawValue>> {
         let request = FedRequest::get(server, federation_path("v1", &["event", id.as_str()]));
         let answer: Pdus = self.json(request.max_response_bytes(SMALL_MAX_BYTES)).await?;
@@ -234,7 +246,8 @@ impl RemoteServers for Remote {
         for id in from {
             let _ = write!(path, "&v={}", encode(id.as_str()));
         }
-        let answer: Pdus = self.json(FedRequest::get(server, path)).await?;
+        let request = FedRequest::get(server, path).asker(Asker::Reader);
+        let answer: Pdus = self.json(request).await?;
         Ok(bounded(answer.pdus, limit))
     }
 
@@ -276,7 +289,7 @@ impl RemoteServers for Remote {
         let path = federation_path("v1", &["timestamp_to_event", room.as_str()]);
         let path = format!("{path}?ts={ts}&dir={}", if forwards { 'f' } else { 'b' });
         let request = FedRequest::get(server, path).max_response_bytes(SMALL_MAX_BYTES);
-        let answer: Timestamp = self.json(request).await?;
+        let answer: Timestamp = self.json(request.asker(Asker::Reader)).await?;
         Ok((answer.event_id, answer.origin_server_ts))
     }
 
@@ -292,8 +305,8 @@ impl RemoteServers for Remote {
                 let _ = write!(path, "{}ver={}", if at == 0 { '?' } else { '&' }, rules.version);
             }
         }
-        let request = FedRequest::get(server, path).timeout(DANCE_TIMEOUT);
-        let made: MadeBody = self.json(request.max_response_bytes(SMALL_MAX_BYTES)).await?;
+        let request = step(FedRequest::get(server, path));
+        let made: MadeBody = self.json(request).await?;
         Ok(Made {
             version: made.room_version.unwrap_or(RoomVersionId::V1),
             event: made.event,
@@ -313,6 +326,7 @@ impl RemoteServers for Remote {
             FedRequest::put(server, format!("{path}{query}"), body.clone())
                 .timeout(STATE_TIMEOUT)
                 .max_response_bytes(STATE_MAX_BYTES)
+                .asker(Asker::Actor)
         };
         let newer = request("v2", "?omit_members=true");
         let answer: SendJoinBody = self.newer_or_older(newer, request("v1", "")).await?;
@@ -332,9 +346,7 @@ impl RemoteServers for Remote {
         let body = event_body(server, event)?;
         let request = |version: &str| {
             let path = federation_path(version, &["send_leave", room.as_str(), id.as_str()]);
-            FedRequest::put(server, path, body.clone())
-                .timeout(DANCE_TIMEOUT)
-                .max_response_bytes(SMALL_MAX_BYTES)
+            step(FedRequest::put(server, path, body.clone()))
         };
         self.newer_or_older::<Value>(request("v2"), request("v1")).await?;
         Ok(())
@@ -348,8 +360,8 @@ impl RemoteServers for Remote {
         event: &[u8],
     ) -> Answer<Vec<Value>> {
         let path = federation_path("v1", &["send_knock", room.as_str(), id.as_str()]);
-        let request = FedRequest::put(server, path, event_body(server, event)?).timeout(DANCE_TIMEOUT);
-        let mut answer: SendKnockBody = self.json(request.max_response_bytes(SMALL_MAX_BYTES)).await?;
+        let request = step(FedRequest::put(server, path, event_body(server, event)?));
+        let mut answer: SendKnockBody = self.json(request).await?;
         answer.knock_room_state.truncate(STRIPPED_MAX);
         Ok(answer.knock_room_state)
     }
@@ -366,9 +378,7 @@ impl RemoteServers for Remote {
         let event = event_body(server, event)?;
         let request = |api: &str, body: Value| {
             let path = federation_path(api, &["invite", room.as_str(), id.as_str()]);
-            FedRequest::put(server, path, body)
-                .timeout(DANCE_TIMEOUT)
-                .max_response_bytes(SMALL_MAX_BYTES)
+            step(FedRequest::put(server, path, body))
         };
         let newer = json!({
             "room_version": version,

@@ -135,6 +135,10 @@ impl Receive for Judge {
         }
         Ok(Received::Accepted)
     }
+
+    async fn has_any_key(&self, _: &[hearth_rooms::KeyAt]) -> bool {
+        self.unchecked.lock().is_empty()
+    }
 }
 
 pub(crate) struct World {
@@ -153,7 +157,16 @@ pub(crate) struct World {
 impl World {
     /// With an account: alice.
     pub(crate) async fn new() -> Self {
-        let world = Self::open(MemoryEngine::new(), Arc::default());
+        Self::of(WriterMode::Inline).await
+    }
+
+    /// As [`World::new`], with a log that is written as the product does.
+    pub(crate) async fn threaded() -> Self {
+        Self::of(WriterMode::Thread).await
+    }
+
+    async fn of(mode: WriterMode) -> Self {
+        let world = Self::open(MemoryEngine::new(), Arc::default(), mode);
         world
             .users
             .create(&user("alice", OWN), NewAccount::default())
@@ -162,14 +175,14 @@ impl World {
         world
     }
 
-    pub(crate) fn open(engine: MemoryEngine, others: Arc<Others>) -> Self {
+    pub(crate) fn open(engine: MemoryEngine, others: Arc<Others>, mode: WriterMode) -> Self {
         let engine = Arc::new(engine);
         let server: OwnedServerName = OWN.try_into().expect("a server name");
         let clock = Arc::new(TokioClock::new(1_700_000_000_000));
         let random = Arc::new(SeededRandom::new(7));
         let options = LogOptions {
             shards_if_new: 4,
-            mode: WriterMode::Inline,
+            mode,
             ..LogOptions::default()
         };
         let log = Log::open_with(engine.clone(), options).expect("the log opens");
@@ -249,7 +262,7 @@ impl World {
         settle().await;
         let engine = self.engine.crash();
         self.log.close();
-        Self::open(engine, self.others)
+        Self::open(engine, self.others, WriterMode::Inline)
     }
 
     pub(crate) fn alice(&self) -> User {

@@ -1,16 +1,17 @@
 //! What the state at a join lacks because the keys of some servers could not be had then: their events cannot be
-//! checked and are left out. The room remembers whose keys these are. When one of them can be had, because its server
-//! answers again or sends something itself, the state before the join is asked for once more, and the events since the
-//! join are judged again with it.
+//! checked and are left out. The same goes for the state before a later event, where that is asked for because events
+//! before it are missing. The room remembers whose keys these are. When one of them can be had, because its server
+//! answers again or sends something itself, these states are asked for once more, and the events since are judged again
+//! with them.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use hearth_core::tasks;
 use hearth_storage::{Batch, Family, Record, record};
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, KeyAt, Room, keys};
+use crate::{Error, KeyAt, Room, judge_again::StatesBefore, keys, state_tree::NodeId};
 
 /// The pauses between two questions for the keys: the first one, and the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(60);
@@ -19,14 +20,24 @@ const PAUSE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 const TRIES_MAX: u32 = 12;
 /// So many keys are remembered; the state is filled in for all when one of them is here.
 const KEYS_MAX: usize = 500;
+/// Before so many later events the state is filled in too.
+const LATER_MAX: usize = 8;
+/// So many other servers are asked for a state where the one that gave it does not.
+const SERVERS_MAX: usize = 3;
 
-/// Which keys the state at a join lacks.
+/// Which keys the state at a join lacks, or the state before another event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Lacking {
     /// The join before which the state is not whole.
     pub(crate) join: OwnedEventId,
     /// Who let the user in.
     pub(crate) resident: OwnedServerName,
+    /// Whether `join` is no join but a later event, and `resident` who sent it.
+    #[serde(default)]
+    is_later: bool,
+    /// Later events before which it is not whole either, and who sent them.
+    #[serde(default)]
+    later: Vec<(OwnedEventId, OwnedServerName)>,
     /// The keys, each with the time at which it has to be valid.
     pub(crate) keys: Vec<KeyAt>,
     /// How often they were asked for.
@@ -41,6 +52,8 @@ impl Lacking {
         Self {
             join,
             resident,
+            is_later: false,
+            later: Vec::new(),
             keys,
             tries: 0,
             shown: BTreeSet::new(),
@@ -64,6 +77,44 @@ impl Room {
             .collect()
     }
 
+    /// The state before an event that `server` sent lacks events for want of some keys.
+    pub(crate) async fn lacks_before(
+        &self,
+        event: OwnedEventId,
+        server: &ServerName,
+        keys: Vec<KeyAt>,
+    ) -> Result<(), Error> {
+        let before = self.0.lacking.lock().clone();
+        let Some(mut lacking) = before else {
+            let mut lacking = Lacking::new(event, server.to_owned(), keys);
+            lacking.is_later = true;
+            self.set_lacking(Some(lacking)).await?;
+            self.start_filling();
+            return Ok(());
+        };
+        if lacking.later.len() >= LATER_MAX {
+            return Ok(());
+        }
+        lacking.later.push((event, server.to_owned()));
+        let mut is_news = false;
+        for key in keys {
+            is_news |= lacking.keys.iter().all(|(name, _, _)| *name != key.0);
+            lacking.shown.remove(&key.0);
+            if lacking.keys.len() < KEYS_MAX && !lacking.keys.contains(&key) {
+                lacking.keys.push(key);
+            }
+        }
+        let has_ended = lacking.tries >= TRIES_MAX;
+        if is_news {
+            lacking.tries = 0;
+        }
+        self.set_lacking(Some(lacking)).await?;
+        if is_news && has_ended {
+            self.start_filling();
+        }
+        Ok(())
+    }
+
     /// Fills in the state before the join where `server`, of which an event is here and holds, is one of those whose
     /// keys were missing. The caller has the turn.
     pub(crate) async fn fill_lacking_of(&self, server: &ServerName) {
@@ -83,6 +134,7 @@ impl Room {
     /// were asked for often enough.
     pub(crate) fn start_filling(&self) {
         let room = self.clone();
+        let join = self.0.lacking.lock().as_ref().map(|lacking| lacking.join.clone());
         tasks::spawn("state of unknown servers", async move {
             let mut pause = PAUSE_FIRST;
             loop {
@@ -91,6 +143,10 @@ impl Room {
                 let Some(lacking) = room.0.lacking.lock().clone() else {
                     return;
                 };
+                // What came in its place has a task of its own.
+                if Some(&lacking.join) != join.as_ref() {
+                    return;
+                }
                 if !room.is_resident() || lacking.tries >= TRIES_MAX {
                     return;
                 }
@@ -114,17 +170,41 @@ impl Room {
         }
     }
 
-    /// Asks for the state before the join once more, and judges again what came since. The caller has the turn.
+    /// Asks for the states once more, and judges again what came since. The caller has the turn.
     async fn fill_lacking(&self) -> Result<(), Error> {
         let Some(lacking) = self.0.lacking.lock().clone() else {
             return Ok(());
         };
         self.take_missing_keys();
-        let root = self.state_before_of(&lacking.resident, &lacking.join).await?;
+        let first = std::iter::once((&lacking.join, &lacking.resident));
+        let later = lacking.later.iter().map(|(event, server)| (event, server));
+        let mut roots = Vec::new();
+        for (event, server) in first.chain(later) {
+            roots.push((event.clone(), self.filled_state_before(server, event).await?));
+        }
         let missing = self.take_missing_keys();
-        self.judge_again(&lacking.join, root).await?;
+        self.judge_again(&StatesBefore {
+            roots,
+            completes: !lacking.is_later,
+            servers: lacking.keys.iter().map(|(server, _, _)| server.clone()).collect(),
+        })
+        .await?;
         tracing::info!(room = %self.id(), missing = missing.len(), "the state at the join is filled in");
         self.put_lacking(missing).await
+    }
+
+    /// The state before an event as the server has it that gave it before, or else another one in the room.
+    async fn filled_state_before(&self, server: &ServerName, event: &EventId) -> Result<NodeId, Error> {
+        let mut outcome = self.state_before_of(server, event).await;
+        for other in self.servers_to_ask(SERVERS_MAX) {
+            if outcome.is_ok() {
+                break;
+            }
+            if other != server {
+                outcome = self.state_before_of(&other, event).await;
+            }
+        }
+        outcome
     }
 
     /// Writes down which keys are missing still.

@@ -31,6 +31,7 @@ mod event_room;
 mod guests;
 mod head;
 mod input;
+mod judge_again;
 mod keys;
 mod lacking;
 mod load;

@@ -110,6 +110,8 @@ type Answer<T> = Result<T, RemoteFailure>;
 /// worth more than the limits of the specification.
 #[async_trait]
 pub trait RemoteServers: Send + Sync {
+    /// Whether a server did not answer a moment ago. What a user waits for asks it all the same, but others first.
+    fn is_resting(&self, server: &ServerName) -> bool;
     /// `GET /_matrix/federation/v1/event/{eventId}`
     async fn event(&self, server: &ServerName, id: &EventId) -> Answer<Box<serde_json::value::RawValue>>;
     /// `POST /_matrix/federation/v1/get_missing_events/{roomId}`

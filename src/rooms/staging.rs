@@ -22,10 +22,15 @@ use crate::{
 
 mod auth;
 mod count;
-mod remote;
+mod current;
+mod link;
+mod missing;
+mod outlier;
+mod place;
 mod seal;
 
-pub(crate) use remote::{Judged, Outlier, Roots};
+pub(crate) use outlier::Outlier;
+pub(crate) use place::{Judged, Roots};
 pub(crate) use seal::Staged;
 
 /// How many forward extremities an event of ours cites (room versions, "prev_events").

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hearth_core::http::{Destination, OutboundRequest, OutboundResponse, SharedOutbound};
-use hearth_federation::{ClientError, FedRequest, Federation, client};
+use hearth_federation::{Asker, ClientError, FedRequest, Federation, client};
 use hearth_media::{ByteStream, Error, MediaId, RemoteContent, RemoteMedia, file_name_of};
 use http::{HeaderMap, Method, header};
 
@@ -40,7 +40,8 @@ impl FederatedMedia {
     ) -> Result<OutboundResponse, ClientError> {
         let request = FedRequest::get(media.server(), path)
             .timeout(wait + TRANSFER_TIMEOUT)
-            .max_response_bytes(self.max_bytes);
+            .max_response_bytes(self.max_bytes)
+            .asker(Asker::Reader);
         self.federation.client.request(request).await
     }
 

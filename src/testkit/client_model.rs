@@ -28,6 +28,8 @@ pub struct ClientModel {
     pub seen: BTreeSet<(String, String)>,
     /// What this client met that no server may send.
     pub faults: Vec<String>,
+    /// Events of which increments need not tell: redactions of what came here later, and came redacted.
+    pub untold: BTreeSet<String>,
 }
 
 /// A client's view of a room.
@@ -129,8 +131,11 @@ impl ClientModel {
         differ("joined rooms", rooms(self), rooms(fresh));
         for (id, room) in &fresh.joined {
             let Some(own) = self.joined.get(id) else { continue };
+            let mut room = room.clone();
+            room.timeline
+                .retain(|event| !self.untold.contains(event) || own.timeline.contains(event));
             out.extend(
-                own.differences(room, lazy)
+                own.differences(&room, lazy)
                     .into_iter()
                     .map(|difference| format!("{id}: {difference}")),
             );

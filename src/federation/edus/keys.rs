@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Edus;
 use super::lists::{Device, WholeList, is_key_of};
-use crate::FedRequest;
+use crate::client::{Asker, FedRequest};
 use crate::outbound::Failure;
 
 /// The longest that a client waits for other servers.
@@ -261,6 +261,8 @@ impl Edus {
                 body,
                 timeout,
                 max_response_bytes: RESPONSE_MAX_BYTES,
+                // Of every message to an encrypted room, servers that are away would cost their time anew.
+                asker: Asker::Nobody,
             })
             .await
     }

@@ -3,8 +3,10 @@
 //! A transaction's messages to devices are applied first. Its events are checked for form, then stored in the queues of
 //! their rooms; then the server has its answer. A worker for each room has the room judge them, one after the other;
 //! rooms take turns, so that one slow room holds up no other. **Invariant:** an event is in its room's queue, durable,
-//! before the transaction is answered; it leaves it when the room has judged it.
+//! before the transaction is answered; it leaves it when the room has judged it. What cannot be checked, for want of a
+//! key, is held back beside it.
 
+mod held;
 mod outside;
 mod queue;
 mod rows;
@@ -20,9 +22,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dashmap::DashMap;
 use hearth_cluster::Cluster;
-use hearth_core::{MatrixError, SharedClock, Shutdown};
+use hearth_core::{MatrixError, SharedClock, Shutdown, tasks};
 use hearth_events::Pdu;
-use hearth_rooms::{Error, Received, Room, Rooms};
+use hearth_rooms::{Error, KeyAt, Received, Room, Rooms};
 use hearth_users::Users;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
@@ -30,16 +32,21 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
+use crate::ServerKeys;
 use crate::edus::{Edu, Edus};
 use crate::outbound::{EDUS_MAX, Outbound, PDUS_MAX};
+use held::Held;
 use queue::RoomQueue;
-use rows::Rows;
+use rows::{Place, Rows};
 pub use status::{OriginStatus, RoomStatus};
 
 /// So many rooms judge events at once. Most of that time they wait for other servers.
 const ROOMS_AT_ONCE_MAX: usize = 64;
 /// So many answers are kept, to give them again to who did not get them.
 const ANSWERS_MAX: usize = 10_000;
+/// Of so many rooms whose queue is empty it is remembered up to where: without that, what is judged and not off the disk
+/// yet would be judged once more, which does no harm.
+const EMPTIED_MAX: usize = 10_000;
 /// Locks of servers that send nothing now are dropped above this number.
 const ORIGINS_MAX: usize = 10_000;
 
@@ -48,15 +55,31 @@ const ORIGINS_MAX: usize = 10_000;
 pub trait Receive: Send + Sync {
     /// The whole receipt procedure.
     async fn receive(&self, room: &Room, origin: &ServerName, pdu: &[u8]) -> Result<Received, Error>;
+
+    /// Whether any of some keys, for want of which events cannot be checked, can be had now.
+    async fn has_any_key(&self, wanted: &[KeyAt]) -> bool;
 }
 
 /// The receipt procedure of rooms.
-pub struct RoomReceive;
+pub struct RoomReceive {
+    keys: Arc<ServerKeys>,
+}
+
+impl RoomReceive {
+    /// The receipt procedure, with the keys of servers.
+    pub fn new(keys: Arc<ServerKeys>) -> Self {
+        Self { keys }
+    }
+}
 
 #[async_trait]
 impl Receive for RoomReceive {
     async fn receive(&self, room: &Room, origin: &ServerName, pdu: &[u8]) -> Result<Received, Error> {
         room.receive(origin, pdu).await
+    }
+
+    async fn has_any_key(&self, wanted: &[KeyAt]) -> bool {
+        !self.keys.keys(wanted).await.is_empty()
     }
 }
 
@@ -91,6 +114,9 @@ pub struct Inbound {
     clock: SharedClock,
     shutdown: Shutdown,
     queues: DashMap<OwnedRoomId, Arc<RoomQueue>>,
+    /// Up to where the queues were judged that are empty now.
+    emptied: quick_cache::sync::Cache<OwnedRoomId, Place>,
+    held: Held,
     turns: Arc<Semaphore>,
     answers: quick_cache::sync::Cache<(OwnedServerName, String), Arc<Value>>,
     /// A server sends one transaction at a time; one that comes twice waits for the first.
@@ -155,6 +181,8 @@ impl Inbound {
         Arc::new(Self {
             rows: Rows::new(cluster),
             queues: DashMap::new(),
+            emptied: quick_cache::sync::Cache::new(EMPTIED_MAX),
+            held: Held::default(),
             turns: Arc::new(Semaphore::new(ROOMS_AT_ONCE_MAX)),
             answers: quick_cache::sync::Cache::new(ANSWERS_MAX),
             origins: DashMap::new(),
@@ -170,16 +198,26 @@ impl Inbound {
 
     /// Goes on with what a former process left. Needs a runtime.
     pub fn start(self: &Arc<Self>) -> Result<(), Error> {
+        let mut held = Vec::new();
         for (room_id, arrivals) in self.rows.leftovers()? {
-            let Some(room) = self.rooms.get(&room_id)? else {
+            let (of_room, waiting): (Vec<_>, Vec<_>) = arrivals
+                .into_iter()
+                .partition(|arrival| rows::is_held(arrival.place));
+            held.extend(
+                of_room
+                    .into_iter()
+                    .map(|arrival| (room_id.clone(), arrival.place)),
+            );
+            let Some(room) = self.rooms.get(&room_id)?.filter(|_| !waiting.is_empty()) else {
                 continue;
             };
             let queue = self.queue(room);
-            arrivals
-                .into_iter()
-                .for_each(|(origin, received_ms)| queue.found(origin, received_ms));
+            for arrival in waiting {
+                queue.found(arrival.origin, arrival.received_ms);
+            }
             self.run(&queue);
         }
+        tasks::spawn("events that wait for keys", self.clone().watch_held(held));
         Ok(())
     }
 
@@ -198,6 +236,7 @@ impl Inbound {
             .check_writable()
             .map_err(|error| failed(&Error::Storage(error)))?;
         self.outbound.wake(origin);
+        self.held.heard_of(origin);
         let lock = self.lock_of(origin);
         let _one_at_a_time = lock.lock().await;
         let name = (origin.to_owned(), txn_id.to_owned());
@@ -325,7 +364,7 @@ impl Inbound {
     }
 
     fn queue(&self, room: Room) -> Arc<RoomQueue> {
-        let new = || Arc::new(RoomQueue::new(room.clone()));
+        let new = || Arc::new(RoomQueue::new(room.clone(), self.emptied.get(room.id())));
         self.queues
             .entry(room.id().to_owned())
             .or_insert_with(new)

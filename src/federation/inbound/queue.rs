@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use hearth_core::{metrics as names, tasks};
-use hearth_rooms::{Error, Received, Room};
+use hearth_rooms::{Error, KeyAt, Received, Room};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Notify;
@@ -19,7 +19,8 @@ use super::status::{OriginStatus, RoomStatus};
 
 /// So many events of a room are judged before another room has its turn.
 const TURN_EVENTS: usize = 16;
-/// An event that could not be judged for a passing reason is tried so often.
+/// An event that could not be judged for a passing reason is tried so often; one that could not be checked is held back
+/// then.
 const ATTEMPTS_MAX: u32 = 4;
 /// The pause of a server's events in a room after a first failure; it doubles with each further one. The last attempt
 /// must come when a server that did not answer once is asked again (see `reachability`): 14 seconds after the first.
@@ -97,8 +98,8 @@ enum Attempt {
     Judged,
     /// It may succeed later.
     Failed,
-    /// It cannot be checked now.
-    Unchecked,
+    /// It cannot be checked now, for want of a key.
+    Unchecked(KeyAt),
     /// Nothing can be stored in this life of the process.
     Stopped,
 }
@@ -122,10 +123,14 @@ impl State {
 }
 
 impl RoomQueue {
-    pub(crate) fn new(room: Room) -> Self {
+    /// The queue of a room in which all up to a place is judged.
+    pub(crate) fn new(room: Room, done: Option<Place>) -> Self {
         Self {
             room,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                done,
+                ..State::default()
+            }),
             added: Notify::new(),
         }
     }
@@ -285,7 +290,12 @@ impl Inbound {
         // Events that count and are not stored yet wake it again when they are.
         state.is_running = false;
         if state.waiting.is_empty() {
+            let done = state.done;
             drop(state);
+            // The rows of what is judged leave storage a little later.
+            if let Some(done) = done {
+                self.emptied.insert(queue.room.id().to_owned(), done);
+            }
             self.queues
                 .remove_if(queue.room.id(), |_, found| Arc::ptr_eq(found, queue));
             // Last: a receipt that comes from now on finds no queue that it could wait for.
@@ -343,11 +353,11 @@ impl Inbound {
                 }
                 tracing::warn!(room = %queue.room.id(), origin = %waiting.origin, "an event cannot be received and is dropped");
             }
-            Attempt::Unchecked => {
+            Attempt::Unchecked(key) => {
                 if !queue.not_checked(waiting.place) {
                     return Ok(false);
                 }
-                tracing::info!(room = %queue.room.id(), origin = %waiting.origin, "an event cannot be checked and is dropped");
+                self.hold(queue, waiting, &key).await?;
             }
         }
         queue.judged(waiting, is_first);
@@ -374,9 +384,10 @@ impl Inbound {
                 tracing::info!(%error, %room, %origin, "an event of another server is dropped");
                 Attempt::Judged
             }
-            Ok(Err(error @ Error::MissingKey(_))) => {
-                tracing::info!(%error, %room, %origin, "an event of another server cannot be checked now");
-                Attempt::Unchecked
+            Ok(Err(Error::MissingKey(key))) => {
+                let server = &key.0;
+                tracing::info!(%room, %origin, %server, "an event of another server cannot be checked now");
+                Attempt::Unchecked(key)
             }
             Ok(Err(error @ (Error::Storage(_) | Error::Remote(_)))) => {
                 tracing::info!(%error, %room, %origin, "an event of another server cannot be received now");

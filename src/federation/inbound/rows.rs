@@ -6,7 +6,7 @@ use hearth_cluster::Cluster;
 use hearth_rooms::{Error, Room};
 use hearth_storage::record::{put_varint, take, take_slice, take_varint};
 use hearth_storage::schema::room_inbound::RoomInboundKey;
-use hearth_storage::{Batch, EntityKey, EntityKind, Family, Position, Record, name_of, prefix_end};
+use hearth_storage::{Batch, EntityKey, EntityKind, Family, Position, Record, name_of};
 use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
 /// The tag of a row.
@@ -14,6 +14,14 @@ const TAG: u8 = 2;
 
 /// Where a row stands in its room's queue.
 pub(crate) type Place = (Position, u16);
+
+/// Set in the position of an event that is held back: these stand behind all that wait for their turn.
+const HELD: Position = 1 << 63;
+
+/// Whether it is the place of an event that is held back.
+pub(crate) fn is_held(place: Place) -> bool {
+    place.0 & HELD != 0
+}
 
 /// An event that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +34,11 @@ pub(crate) struct Waiting {
 }
 
 /// Of which server an event is that waits, and when it arrived.
-pub(crate) type Arrival = (OwnedServerName, u64);
+pub(crate) struct Arrival {
+    pub(crate) place: Place,
+    pub(crate) origin: OwnedServerName,
+    pub(crate) received_ms: u64,
+}
 
 pub(crate) struct Rows(Arc<Cluster>);
 
@@ -67,7 +79,7 @@ impl Rows {
         Ok(())
     }
 
-    /// The first event behind a place. What cannot be read is passed over.
+    /// The first event behind a place that is not held back. What cannot be read is passed over.
     pub(crate) fn next(&self, room: EntityKey, after: Option<Place>) -> Result<Option<Waiting>, Error> {
         let start = match after {
             None => room.to_bytes().to_vec(),
@@ -85,7 +97,12 @@ impl Rows {
             }
         };
         let mut found = None;
-        let end = prefix_end(&room.to_bytes());
+        let end = RoomInboundKey {
+            room,
+            position: HELD,
+            index: 0,
+        }
+        .encode();
         self.reader()
             .scan(Family::RoomInbound, &start, &end, false, &mut |row, value| {
                 let key = RoomInboundKey::decode(row);
@@ -93,6 +110,60 @@ impl Rows {
                 found.is_none()
             })?;
         Ok(found)
+    }
+
+    /// The event at a place.
+    pub(crate) fn at(&self, room: EntityKey, place: Place) -> Result<Option<Waiting>, Error> {
+        let (position, index) = place;
+        let key = RoomInboundKey {
+            room,
+            position,
+            index,
+        };
+        let value = self.reader().get(Family::RoomInbound, &key.encode())?;
+        Ok(value.and_then(|value| decode(place, &value)))
+    }
+
+    /// Holds an event back; gives its place from now on.
+    pub(crate) async fn hold(&self, room: EntityKey, waiting: &Waiting) -> Result<Place, Error> {
+        let (position, index) = waiting.place;
+        let held = position | HELD;
+        let key = |position| {
+            RoomInboundKey {
+                room,
+                position,
+                index,
+            }
+            .encode()
+        };
+        let mut batch = Batch::new();
+        batch.delete(Family::RoomInbound, key(position));
+        let value = encode(&waiting.origin, waiting.received_ms, &waiting.pdu);
+        batch.put(Family::RoomInbound, key(held), value);
+        self.0.commit(room.slot, |_| Record::of(batch)).await?;
+        Ok((held, index))
+    }
+
+    /// Puts an event that was held back at the end of its room's queue.
+    pub(crate) async fn release(&self, room: EntityKey, waiting: &Waiting) -> Result<(), Error> {
+        let (held, index) = waiting.place;
+        let key = |position, index| {
+            RoomInboundKey {
+                room,
+                position,
+                index,
+            }
+            .encode()
+        };
+        let value = encode(&waiting.origin, waiting.received_ms, &waiting.pdu);
+        let build = |position| {
+            let mut batch = Batch::new();
+            batch.delete(Family::RoomInbound, key(held, index));
+            batch.put(Family::RoomInbound, key(position, 0), value);
+            Record::of(batch)
+        };
+        self.0.commit(room.slot, build).await?;
+        Ok(())
     }
 
     /// An event is judged: its row goes with the next write. A crash before it has the room judge it once more.
@@ -107,7 +178,7 @@ impl Rows {
         self.0.log().defer(batch);
     }
 
-    /// The rooms whose queue is not empty, with the origins of what waits and when it arrived.
+    /// The rooms whose queue is not empty, with what waits there or is held back.
     pub(crate) fn leftovers(&self) -> Result<Vec<(OwnedRoomId, Vec<Arrival>)>, Error> {
         let mut rooms: Vec<(EntityKey, Vec<Arrival>)> = Vec::new();
         self.reader()
@@ -115,7 +186,11 @@ impl Rows {
                 let waiting = RoomInboundKey::decode(row)
                     .and_then(|key| Some((key.room, decode((key.position, key.index), value)?)));
                 if let Some((room, waiting)) = waiting {
-                    let arrival = (waiting.origin, waiting.received_ms);
+                    let arrival = Arrival {
+                        place: waiting.place,
+                        origin: waiting.origin,
+                        received_ms: waiting.received_ms,
+                    };
                     match rooms.last_mut().filter(|(last, _)| *last == room) {
                         Some((_, arrivals)) => arrivals.push(arrival),
                         None => rooms.push((room, vec![arrival])),

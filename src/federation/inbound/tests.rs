@@ -146,14 +146,70 @@ async fn an_event_that_cannot_be_checked_holds_up_no_other() {
     world.judge.unchecked.lock().clear();
     pass(10).await;
     assert_eq!(judged(&world), ["of another", "behind", "of another"]);
+}
 
-    world.judge.unchecked.lock().insert("never".to_owned());
-    world
-        .receive("b", "2", vec![message(&room, "never")], vec![])
-        .await;
+/// How often an event was judged.
+fn times(world: &World, body: &str) -> usize {
+    judged(world).iter().filter(|judged| *judged == body).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_checked_for_long_waits_for_the_key() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    let cannot = |world: &World, bodies: &[&str]| {
+        *world.judge.unchecked.lock() = bodies.iter().map(|body| (*body).to_owned()).collect();
+    };
+    cannot(&world, &["early", "late"]);
+    let pdus = vec![message(&room, "early"), message(&room, "behind")];
+    world.receive("b", "1", pdus, vec![]).await;
     pass(3600).await;
-    let never = judged(&world).iter().filter(|body| *body == "never").count();
-    assert_eq!(never, 4);
+    assert_eq!(times(&world, "early"), 4);
+    assert_eq!(world.inbound.held_events(), 1);
+    assert!(world.inbound.status().is_empty(), "it holds up nothing");
+    // It survives, and when the key is there its server need not do anything.
+    let world = world.crash().await;
+    cannot(&world, &["early", "late"]);
+    pass(60).await;
+    assert_eq!((times(&world, "early"), world.inbound.held_events()), (4, 1));
+    cannot(&world, &[]);
+    pass(3600).await;
+    assert_eq!((times(&world, "early"), world.inbound.held_events()), (5, 0));
+
+    // A server that sends something is there.
+    cannot(&world, &["late"]);
+    world
+        .receive("b", "2", vec![message(&room, "late")], vec![])
+        .await;
+    pass(1800).await;
+    assert_eq!((times(&world, "late"), world.inbound.held_events()), (4, 1));
+    cannot(&world, &[]);
+    world.receive("gone", "3", vec![], vec![]).await;
+    pass(1).await;
+    assert_eq!((times(&world, "late"), world.inbound.held_events()), (5, 0));
+    // Nobody waits for ever.
+    cannot(&world, &["never"]);
+    world
+        .receive("b", "4", vec![message(&room, "never")], vec![])
+        .await;
+    pass(8 * 24 * 3600).await;
+    assert_eq!((times(&world, "never"), world.inbound.held_events()), (4, 0));
+}
+
+#[tokio::test]
+async fn an_event_is_not_judged_again_before_it_leaves_the_disk() {
+    let world = World::threaded().await;
+    let room = world.room(&[("bob", "b")]).await;
+    let bodies = ["one", "two", "three", "four"];
+    for (at, body) in bodies.iter().enumerate() {
+        world.receive("b", body, vec![message(&room, body)], vec![]).await;
+        let started = std::time::Instant::now();
+        while judged(&world).len() <= at || !world.inbound.queues.is_empty() {
+            assert!(started.elapsed().as_secs() < 10, "{body} is judged");
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(judged(&world), bodies);
 }
 
 #[tokio::test(start_paused = true)]

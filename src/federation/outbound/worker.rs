@@ -22,7 +22,7 @@ use super::{
     GIVE_UP_FAILURES, Outbound, REFUSALS_MAX, RESPONSE_MAX_BYTES, RETRY_FIRST_MS, RETRY_MAX_MS,
     TRANSACTION_TIMEOUT,
 };
-use crate::FedRequest;
+use crate::client::{Asker, FedRequest};
 
 /// So many users of whom something waits are asked for the servers of their rooms, once after each failure.
 const SENDERS_ASKED_MAX: usize = 100;
@@ -130,6 +130,7 @@ impl Outbound {
             body: Some(transaction.body.clone()),
             timeout: TRANSACTION_TIMEOUT,
             max_response_bytes: RESPONSE_MAX_BYTES,
+            asker: Asker::Nobody,
         };
         let mut sending = self.transport.request(request);
         loop {

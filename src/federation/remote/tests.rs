@@ -78,14 +78,21 @@ async fn a_refusal_is_handed_on_and_a_dead_server_rests() {
     }
     world.net.answers.lock().clear();
     let before = world.asked();
+    let (_, _, id) = ids();
     for _ in 0..3 {
-        let gone = remote.make(Dance::Leave, &server, &room, &user).await;
+        let gone = remote.state_ids(&server, &room, &id).await;
         assert!(matches!(gone, Err(RemoteFailure::Failed { .. })));
     }
     assert_eq!(world.asked(), before + 1, "it is asked once, then it rests");
-    world.federation.client.seen(&server);
+    assert!(remote.is_resting(&server));
+    // Somebody waits for this.
     assert!(remote.make(Dance::Leave, &server, &room, &user).await.is_err());
-    assert_eq!(world.asked(), before + 2, "it was heard of, so it is asked again");
+    assert_eq!(world.asked(), before + 2, "it is asked all the same");
+    assert!(remote.state_ids(&server, &room, &id).await.is_err());
+    assert_eq!(world.asked(), before + 2, "it rests for others");
+    world.federation.client.seen(&server);
+    assert!(remote.state_ids(&server, &room, &id).await.is_err());
+    assert_eq!(world.asked(), before + 3, "it was heard of, so it is asked again");
 }
 
 #[tokio::test]

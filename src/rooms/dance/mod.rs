@@ -17,6 +17,9 @@ mod outside;
 /// How many servers are tried for one membership.
 const SERVERS_TRIED_MAX: usize = 8;
 
+/// How many of those that did not answer a moment ago, which are tried last: each may cost ten seconds once more.
+const RESTING_TRIED_MAX: usize = 3;
+
 /// Length of the opaque part of event ids in room versions 1 and 2.
 const EVENT_ID_CHARS: usize = 24;
 
@@ -38,7 +41,8 @@ impl Room {
 }
 
 impl Rooms {
-    /// Tries servers one after the other; the error is of the last one, or better that of one which refused.
+    /// Tries servers one after the other, those that did not answer a moment ago last; the error is of the first one, or
+    /// better that of one which refused.
     async fn through<T, F>(
         self: &Arc<Self>,
         via: &[OwnedServerName],
@@ -48,12 +52,7 @@ impl Rooms {
         F: Future<Output = Result<T, Error>>,
     {
         let mut failure = None;
-        let mut seen: Vec<&OwnedServerName> = Vec::new();
-        for server in via.iter().filter(|server| **server != self.server_name) {
-            if seen.contains(&server) || seen.len() >= SERVERS_TRIED_MAX {
-                continue;
-            }
-            seen.push(server);
+        for server in self.servers_to_try(via) {
             match attempt(server.clone()).await {
                 Ok(done) => return Ok(done),
                 Err(error) => {
@@ -66,6 +65,25 @@ impl Rooms {
             }
         }
         Err(failure.unwrap_or_else(|| Error::NotFound("No known server is in this room".to_owned())))
+    }
+
+    /// Servers to try, each once: those first that are not known to be away.
+    fn servers_to_try(&self, via: &[OwnedServerName]) -> Vec<OwnedServerName> {
+        let is_resting = |server| self.remote().is_ok_and(|remote| remote.is_resting(server));
+        let (mut order, mut resting) = (Vec::new(), Vec::new());
+        for server in via.iter().filter(|server| **server != self.server_name) {
+            let part = match is_resting(server) {
+                true => &mut resting,
+                false => &mut order,
+            };
+            if !part.contains(server) {
+                part.push(server.clone());
+            }
+        }
+        resting.truncate(RESTING_TRIED_MAX);
+        order.extend(resting);
+        order.truncate(SERVERS_TRIED_MAX);
+        order
     }
 
     /// Completes the event that another server proposed, and signs it. Only what must come from there is taken.

@@ -140,8 +140,14 @@ impl Room {
                 }
             }
         }
+        self.make_state(&entries).await
+    }
+
+    /// The root of a state that consists of some events, by type and state key. Its nodes are stored, and its keys have
+    /// numbers.
+    pub(crate) async fn make_state(&self, entries: &[(String, String, Short)]) -> Result<NodeId, Error> {
         loop {
-            match self.try_state(&entries) {
+            match self.try_state(entries) {
                 Ok((root, None)) => return Ok(root),
                 Ok((root, Some(staged))) => {
                     self.store(*staged).await?;

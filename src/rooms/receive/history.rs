@@ -280,7 +280,7 @@ impl Room {
         };
         missing.extend(self.missing_behind(&pdu)?);
         let verdict = match self.judge_by_auth_events(&pdu)? {
-            Ok(()) => self.judge_by_known_state(&pdu, root, &stretch.nodes)?,
+            Ok(()) => self.judge_by_known_state(&pdu, root, &mut stretch.nodes).await?,
             denied => denied,
         };
         let known = self.event_by_id(&pdu.event_id)?.map(|event| event.short);

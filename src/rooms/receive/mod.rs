@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hearth_events::{AuthEvent, AuthInput, AuthState, Pdu};
+use hearth_events::Pdu;
 use ruma::{EventId, OwnedEventId, ServerName};
 use smallvec::SmallVec;
 
@@ -15,12 +15,13 @@ use crate::{
     event::{Origin, Short},
     input::Submitted,
     staging::{Judged, Outlier, Roots, Staged, Staging, Stop},
-    state_tree::{self, NewNodes, NodeId, Overlay},
+    state_tree::{self, NewNodes, NodeId},
 };
 
 mod chain;
 mod gap;
 mod history;
+mod judge;
 mod merge;
 mod resolve;
 mod verify;
@@ -229,13 +230,27 @@ impl Room {
     ) -> Result<Received, Error> {
         self.fill_lacking_of(verified.pdu.sender().server_name()).await;
         let missing = self.missing_before(&verified.pdu)?;
+        // Of a partial state it is known anyway that it is not whole.
+        let notes_keys = !missing.is_empty() && !self.is_partial();
+        if notes_keys {
+            self.take_missing_keys();
+        }
         let mut roots = Vec::new();
         for id in &missing {
             roots.push(self.state_after_missing(origin, id).await?);
         }
+        let lacks = match notes_keys {
+            true => self.take_missing_keys(),
+            false => Vec::new(),
+        };
         self.fetch_auth(origin, &verified.pdu).await?;
         self.settle().await?;
-        self.take_in_with(verified, missing, roots, manner).await
+        let event_id = verified.pdu.event_id.clone();
+        let received = self.take_in_with(verified, missing, roots, manner).await?;
+        if !lacks.is_empty() {
+            self.lacks_before(event_id, origin, lacks).await?;
+        }
+        Ok(received)
     }
 
     /// As [`Room::take_in`], with the roots of the states after the missing events.
@@ -264,7 +279,7 @@ impl Room {
         }
         let state_before = self.state_of_roots(roots, &mut nodes).await?;
         let verdict = match self.judge_by_auth_events(&pdu)? {
-            Ok(()) => self.judge_by_known_state(&pdu, state_before, &nodes)?,
+            Ok(()) => self.judge_by_known_state(&pdu, state_before, &mut nodes).await?,
             denied => denied,
         };
         let (pdu, recommended) = match verdict {
@@ -449,126 +464,5 @@ impl Room {
             &[(key, Some(event.short))],
             nodes,
         )?)
-    }
-
-    /// Authorization by the events that the event itself names. The outer error is one of storage.
-    pub(crate) fn judge_by_auth_events(&self, pdu: &Pdu) -> Result<Result<(), String>, Error> {
-        self.judge_by_auth_events_as(pdu, &|event| event.header.flags.has(Flags::REJECTED))
-    }
-
-    /// As [`Room::judge_by_auth_events`], where it may not be stored yet which events are rejected.
-    pub(crate) fn judge_by_auth_events_as(
-        &self,
-        pdu: &Pdu,
-        is_rejected: &dyn Fn(&Event) -> bool,
-    ) -> Result<Result<(), String>, Error> {
-        let mut events = Vec::with_capacity(pdu.auth_events().len() + 1);
-        for id in pdu.auth_events() {
-            let event = self.event_by_id(id)?;
-            events.push(event.ok_or_else(|| Error::BadEvent(format!("the auth event {id} is missing")))?);
-        }
-        let listed: Vec<AuthEvent<'_>> = events
-            .iter()
-            .map(|event| AuthEvent {
-                event_id: event.id(),
-                room_id: event.pdu.room_id(),
-                kind: event.pdu.kind(),
-                state_key: event.pdu.state_key(),
-                rejected: is_rejected(event),
-            })
-            .collect();
-        let input = AuthInput::of_pdu(self.rules(), pdu);
-        if let Err(denied) = hearth_events::check_auth_events(self.rules(), &input, self.id(), &listed) {
-            return Ok(Err(denied.0));
-        }
-        if let Some(create) = self.rules().create_event_of_room(self.id())
-            && pdu.event_id != create
-        {
-            match self.event_by_id(&create)? {
-                Some(event) if !is_rejected(&event) => events.push(event),
-                _ => return Ok(Err("The room's create event is not accepted.".to_owned())),
-            }
-        }
-        let state = AuthState::from_events(self.rules(), events.iter().map(|event| &event.pdu));
-        Ok(self.decide(&input, state))
-    }
-
-    /// Authorization by the state before the event, as far as it is known: while most members are not, those that the
-    /// state lacks are taken from the event's own auth events. It is judged again when the state is whole.
-    pub(crate) fn judge_by_known_state(
-        &self,
-        pdu: &Pdu,
-        root: NodeId,
-        nodes: &NewNodes,
-    ) -> Result<Result<(), String>, Error> {
-        let mut members = Vec::new();
-        if self.is_partial() {
-            for id in pdu.auth_events() {
-                let event = self.event_by_id(id)?;
-                members.extend(event.filter(|event| event.pdu.kind() == "m.room.member"));
-            }
-        }
-        self.judge_by_state_with(pdu, root, nodes, &members)
-    }
-
-    /// Authorization by the state before the event.
-    pub(crate) fn judge_by_state(
-        &self,
-        pdu: &Pdu,
-        root: NodeId,
-        nodes: &NewNodes,
-    ) -> Result<Result<(), String>, Error> {
-        self.judge_by_state_with(pdu, root, nodes, &[])
-    }
-
-    /// Authorization by a state, with member events for those members that are not in it.
-    fn judge_by_state_with(
-        &self,
-        pdu: &Pdu,
-        root: NodeId,
-        nodes: &NewNodes,
-        members: &[Arc<Event>],
-    ) -> Result<Result<(), String>, Error> {
-        let input = AuthInput::of_pdu(self.rules(), pdu);
-        let mut types = hearth_events::auth_types(
-            self.rules(),
-            pdu.sender(),
-            pdu.kind(),
-            pdu.state_key(),
-            pdu.content(),
-        );
-        types.push(("m.room.create".to_owned(), String::new()));
-        let store = self.nodes();
-        let store = Overlay {
-            base: &store,
-            new: nodes,
-        };
-        let mut events = Vec::with_capacity(types.len());
-        for (kind, state_key) in types {
-            let found = match self.state_key_short(&kind, &state_key)? {
-                Some(key) => state_tree::get(&store, root, key)?,
-                None => None,
-            };
-            match found {
-                Some(short) => events.extend(self.event(short)?),
-                None => {
-                    let is_it = |event: &&Arc<Event>| {
-                        event.pdu.kind() == kind && event.pdu.state_key() == Some(&*state_key)
-                    };
-                    events.extend(members.iter().find(is_it).cloned());
-                }
-            }
-        }
-        let state = AuthState::from_events(self.rules(), events.iter().map(|event| &event.pdu));
-        Ok(self.decide(&input, state))
-    }
-
-    fn decide(
-        &self,
-        input: &AuthInput<'_>,
-        state: Result<AuthState, hearth_events::Error>,
-    ) -> Result<(), String> {
-        let state = state.map_err(|error| error.to_string())?;
-        hearth_events::authorize(self.rules(), input, &state).map_err(|denied| denied.0)
     }
 }

@@ -249,3 +249,31 @@ async fn a_long_history_of_two_branches_is_read_whole_by_all() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_server_has_it_tried_however_long_it_was_away() {
+    let network = SimNetwork::new(31);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let room = public_room(&alice, "11").await;
+    alice
+        .put("/directory/room/%23here%3Ahs1", json!({ "room_id": room }))
+        .await
+        .ok();
+    network.partition("hs1", "hs2");
+    let join = format!("/join/{room}?via=hs1");
+    for _ in 0..7 {
+        assert_eq!(bob.post(&join, json!({})).await.status, 502);
+        tokio::time::sleep(Duration::from_secs(301)).await;
+    }
+    assert_eq!(bob.post(&join, json!({})).await.status, 502);
+    // It would be left alone for five minutes.
+    network.heal("hs1", "hs2");
+    let found = bob.get("/directory/room/%23here%3Ahs1").await.ok();
+    assert_eq!(found["room_id"], room.as_str());
+    network.partition("hs1", "hs2");
+    assert_eq!(bob.post(&join, json!({})).await.status, 502);
+    network.heal("hs1", "hs2");
+    bob.post(&join, json!({})).await.ok();
+}

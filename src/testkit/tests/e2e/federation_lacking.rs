@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use hearth_testkit::{Client, SimNetwork, TestServer};
+use hearth_rooms::Flags;
+use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
 use crate::federation::{public_room, sees, servers, until};
+use crate::federation_hostile::peer::{Answer, Peer, json_of};
 
 async fn members(client: &Client, room: &str) -> Vec<String> {
     let answer = client.get(&format!("/rooms/{room}/joined_members")).await.ok();
@@ -93,4 +95,120 @@ async fn what_is_lacking_is_remembered_over_a_crash() {
         (all.len() == 3).then_some(all)
     };
     until("carol is a member", found).await;
+}
+
+/// Asks every half minute.
+async fn at_last<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    until(what, async || {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        ask().await
+    })
+    .await
+}
+
+/// bob@hs2 is in a room of alice@hs1 that carol@hs3 joins through hs1 while hs2 and hs3 do not reach each other.
+async fn carol_joins_unchecked(network: &SimNetwork) -> (Vec<TestServer>, Client, Client, String) {
+    let servers = servers(network, 3);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let carol = servers[2].register("carol").await;
+    let room = public_room(&alice, "11").await;
+    let join = format!("/join/{room}?via=hs1");
+    bob.post(&join, json!({})).await.ok();
+    network.partition("hs2", "hs3");
+    carol.post(&join, json!({})).await.ok();
+    (servers, bob, carol, room)
+}
+
+async fn knows(client: &Client, room: &str, user: &str) -> Option<()> {
+    let all = members(client, room).await;
+    all.iter().any(|member| member == user).then_some(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_cannot_be_checked_for_long_is_not_lost() {
+    let network = SimNetwork::new(23);
+    let (_servers, bob, _, room) = carol_joins_unchecked(&network).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(members(&bob, &room).await.len(), 2);
+    network.heal("hs2", "hs3");
+    at_last("bob hears of carol", async || {
+        knows(&bob, &room, "@carol:hs3").await
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_such_a_join_does_not_hide_it() {
+    let network = SimNetwork::new(24);
+    let (servers, bob, carol, room) = carol_joins_unchecked(&network).await;
+    let erin = servers[0].register("erin").await;
+    erin.post(&format!("/join/{room}"), json!({})).await.ok();
+    let said = erin.say(&room, "hello").await;
+    at_last("bob reads erin", async || sees(&bob, &room, &said).await).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(members(&bob, &room).await.len(), 3);
+    network.heal("hs2", "hs3");
+    at_last("bob hears of carol", async || {
+        knows(&bob, &room, "@carol:hs3").await
+    })
+    .await;
+    at_last("carol hears of bob", async || {
+        knows(&carol, &room, "@bob:hs2").await
+    })
+    .await;
+    let said = carol.say(&room, "here I am").await;
+    at_last("bob reads carol", async || sees(&bob, &room, &said).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_soft_failed_for_want_of_a_member_is_accepted_later() {
+    let network = SimNetwork::new(22);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let room = public_room(&alice, "11").await;
+    let peer = Peer::new("evil", &network);
+    let known = peer.join("hs1", &room, "11").await;
+    network.partition("hs2", "evil");
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    assert_eq!(members(&bob, &room).await, ["@alice:hs1", "@bob:hs2"]);
+    // The keys are there again, and nobody who could fill in the state; mallory tells the state before what she says.
+    network.partition("hs1", "hs2");
+    network.heal("hs2", "evil");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = known.message(&peer, "before", &[known.join.event_id.clone()], 10);
+    let said = known.message(&peer, "here", &[before.event_id.clone()], 11);
+    let place = encode(&room);
+    let refuse = |_: &str, _: &Value| (500, json!({}));
+    peer.says(
+        &format!("/_matrix/federation/v1/get_missing_events/{place}"),
+        Answer::Judged(std::sync::Arc::new(refuse)),
+    );
+    let mut state: Vec<&str> = known.state.iter().map(|pdu| pdu.event_id.as_str()).collect();
+    state.push(known.join.event_id.as_str());
+    peer.says(
+        &format!("/_matrix/federation/v1/state_ids/{place}"),
+        Answer::Json(json!({ "pdu_ids": state, "auth_chain_ids": [] })),
+    );
+    for event in [&before, &known.join] {
+        peer.says(
+            &format!("/_matrix/federation/v1/event/{}", encode(event.event_id.as_str())),
+            Answer::Json(json!({ "pdus": [json_of(event)] })),
+        );
+    }
+    peer.send("hs2", "1", &[json_of(&said)]).await;
+    let flags = || {
+        let rooms = &servers[1].inner().parts().rooms;
+        let found = rooms.get(&known.id).expect("it is read").expect("the room");
+        let event = found.event_by_id(&said.event_id).expect("it is read");
+        event.map(|event| event.header.flags)
+    };
+    let flags = at_last("it is judged", async || flags()).await;
+    assert!(flags.has(Flags::SOFT_FAILED), "{flags:?}");
+    network.heal("hs1", "hs2");
+    at_last("bob reads mallory", async || {
+        sees(&bob, &room, said.event_id.as_str()).await
+    })
+    .await;
 }

@@ -60,6 +60,16 @@ impl TheirRoom {
         self.peer.user(name)
     }
 
+    /// A join of a user who has left since.
+    fn old_join(&self, name: &str) -> Pdu {
+        let user = self.user(name);
+        let known = self.all.lock();
+        let is_it =
+            |event: &&Value| event["state_key"] == user.as_str() && event["content"]["membership"] == "join";
+        let text = known.values().find(is_it).expect("a join").to_string();
+        Pdu::parse(self.rules, text.as_bytes()).expect("an event")
+    }
+
     fn member_event(&self, name: &str) -> &Pdu {
         let key = ("m.room.member".to_owned(), self.user(name).to_string());
         self.state.get(&key).expect("a member event")
@@ -199,14 +209,9 @@ impl TheirRoom {
         };
         peer.says("/_matrix/federation/v1/event/", Answer::Made(Arc::new(event)));
         let known = self.all.clone();
-        let chain = move |_: &str, _: &Value| {
-            let state = known
-                .lock()
-                .values()
-                .filter(|event| event.get("state_key").is_some())
-                .cloned()
-                .collect();
-            json!({ "auth_chain": Value::Array(state) })
+        let chain = move |path: &str, _: &Value| {
+            let asked = path.rsplit('/').next().unwrap_or_default().replace("%24", "$");
+            json!({ "auth_chain": auth_chain(&known.lock(), &asked) })
         };
         let path = format!("/_matrix/federation/v1/event_auth/{place}");
         peer.says(&path, Answer::Made(Arc::new(chain)));
@@ -215,6 +220,23 @@ impl TheirRoom {
             Answer::Json(json!({ "pdus": {} })),
         );
     }
+}
+
+/// What an event rests on, as its `auth_events` say.
+fn auth_chain(known: &BTreeMap<String, Value>, id: &str) -> Vec<Value> {
+    let mut chain: BTreeMap<&str, &Value> = BTreeMap::new();
+    let mut ahead = vec![id];
+    while let Some(id) = ahead.pop() {
+        let cited = known.get(id).and_then(|event| event["auth_events"].as_array());
+        for id in cited.into_iter().flatten().filter_map(Value::as_str) {
+            if let Some(event) = known.get(id)
+                && chain.insert(id, event).is_none()
+            {
+                ahead.push(id);
+            }
+        }
+    }
+    chain.into_values().cloned().collect()
 }
 
 /// alice of hs1 in a room of another server, most members of which hs1 does not know yet.
@@ -298,13 +320,7 @@ async fn what_was_judged_wrongly_is_judged_again() {
     let since = stage.alice.sync(&format!("timeout=0&filter={LAZY}")).await;
     // Derek, who has left, shows an old join and takes elsie out.
     let room = &mut stage.room;
-    let old_join = {
-        let known = room.all.lock();
-        let is_it =
-            |event: &&Value| event["state_key"] == "@derek:evil" && event["content"]["membership"] == "join";
-        let text = known.values().find(is_it).expect("a join").to_string();
-        Pdu::parse(room.rules, text.as_bytes()).expect("an event")
-    };
+    let old_join = room.old_join("derek");
     let elsie = room.user("elsie");
     let elsies_join = room.member_event("elsie").clone();
     let kick = room.event(
@@ -345,6 +361,8 @@ async fn what_was_judged_wrongly_is_judged_again() {
         .map(|tip| tip.id().to_owned())
         .collect();
     assert_eq!(tips, std::slice::from_ref(&last.event_id));
+    let before = ours.serve_state_ids(&last.event_id).expect("a state").state;
+    assert!(before.contains(&theme.event_id) && !before.contains(&kick.event_id));
     // It has a place and is told.
     let news = stage.alice.sync_since(&since).await;
     assert!(news.to_string().contains(theme.event_id.as_str()), "{news}");
@@ -360,6 +378,37 @@ async fn what_was_judged_wrongly_is_judged_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wrong_kick_does_not_hide_that_the_member_leaves() {
+    let mut stage = Stage::new(|room| {
+        room.member("derek", "derek", "leave");
+    })
+    .await;
+    let room = &mut stage.room;
+    let join = room.member("elsie", "elsie", "join");
+    // Derek, who has left, shows an old join, and says nothing of hers.
+    let (elsie, old_join) = (room.user("elsie"), room.old_join("derek"));
+    let kick = room.event(
+        "derek",
+        ("m.room.member", Some(elsie.as_str())),
+        &json!({ "membership": "leave" }),
+        &[&old_join],
+    );
+    let kick = room.add(kick, false);
+    stage.send("t1", &[&join, &kick]).await;
+    assert!(stage.until_judged(&kick).await, "nobody knows that he has left");
+    let leave = stage.room.member("elsie", "elsie", "leave");
+    stage.send("t2", &[&leave]).await;
+    assert!(
+        stage.until_judged(&leave).await,
+        "she was in the room, as she says"
+    );
+    assert!(stage.ours().is_partial());
+    stage.until_whole().await;
+    assert_eq!(stage.accepts(&kick), Some(false));
+    assert_eq!(stage.accepts(&leave), Some(true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_built_upon_what_turns_out_to_be_rejected() {
     let mut stage = Stage::new(|room| {
         room.member("derek", "derek", "leave");
@@ -367,14 +416,7 @@ async fn nothing_is_built_upon_what_turns_out_to_be_rejected() {
     })
     .await;
     let room = &mut stage.room;
-    let old_join = room
-        .all
-        .lock()
-        .values()
-        .find(|event| event["state_key"] == "@derek:evil" && event["content"]["membership"] == "join")
-        .expect("a join")
-        .to_string();
-    let old_join = Pdu::parse(room.rules, old_join.as_bytes()).expect("an event");
+    let old_join = room.old_join("derek");
     let first = room.say("charlie", "first");
     let name = room.event(
         "derek",

@@ -66,6 +66,17 @@ fn lost_of_timeline(room: &Room) -> Option<String> {
     lost.map(|event| event.id().to_string())
 }
 
+/// Redactions of events that came after them, as history: clients were not shown them, as they did nothing then.
+fn late_redactions(room: &Room) -> BTreeSet<String> {
+    let is_history = |id: &EventId| {
+        let event = room.event_by_id(id).expect("an event is read");
+        event.is_some_and(|event| event.header.place.offset != 0)
+    };
+    let events = events_of(room).into_iter();
+    let late = events.filter(|event| event.pdu.redacts().is_some_and(is_history));
+    late.map(|event| event.id().to_string()).collect()
+}
+
 type State = BTreeMap<(String, String), String>;
 
 /// The current state.
@@ -195,6 +206,9 @@ impl World {
 
     async fn check_followers(&mut self, residents: &[usize]) {
         for at in residents {
+            let untold = self.sites[*at]
+                .room(&self.room)
+                .map(|room| late_redactions(&room));
             let mut followers = std::mem::take(&mut self.sites[*at].followers);
             let mut found = Vec::new();
             for follower in &mut followers {
@@ -202,6 +216,7 @@ impl World {
                 for _ in 0..5 {
                     follower.pull().await;
                 }
+                follower.model.untold = untold.clone().unwrap_or_default();
                 let device = &follower.client.device_id;
                 // Resolution may leave a key without an event; /sync has no word for that.
                 let mut differences = follower.differences().await;

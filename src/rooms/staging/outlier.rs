@@ -1,0 +1,86 @@
+//! Staging events without a place in the timeline: parts of auth chains and of states, and what was refused.
+
+use hearth_events::Pdu;
+use smallvec::SmallVec;
+
+use super::{Body, StagedEvent, Staging, Stop};
+use crate::{
+    Error,
+    event::{Flags, Header, Place, Short},
+    state_tree::{self, NodeId},
+};
+
+/// An event without a place: part of an auth chain or of a state.
+pub(crate) struct Outlier {
+    pub(crate) pdu: Pdu,
+    pub(crate) rejected: bool,
+    pub(crate) redacted: bool,
+}
+
+impl Staging<'_> {
+    /// Keeps events that have no place in the timeline. Those that came another way meanwhile stay as they are: an event
+    /// has one short id.
+    pub(crate) fn keep_outliers(&mut self, outliers: Vec<Outlier>) -> Result<(), Error> {
+        for outlier in outliers {
+            if self.short_of(&outlier.pdu.event_id)?.is_some() {
+                continue;
+            }
+            if let Some(state_key) = outlier.pdu.state_key() {
+                self.key_short(&(outlier.pdu.kind().to_owned(), state_key.to_owned()))?;
+            }
+            let mut auth = SmallVec::new();
+            for id in outlier.pdu.auth_events() {
+                auth.extend(self.short_of(id)?);
+            }
+            self.record.last_short += 1;
+            let short = self.record.last_short;
+            self.ids.insert(outlier.pdu.event_id.clone(), short);
+            let mut flags = Flags(Flags::OUTLIER);
+            if outlier.rejected {
+                flags.0 |= Flags::REJECTED;
+            }
+            if outlier.redacted {
+                flags.0 |= Flags::REDACTED;
+            }
+            let header = Header {
+                flags,
+                class: Default::default(),
+                place: Place::default(),
+                position: 0,
+                state_before: NodeId::EMPTY,
+                prev: SmallVec::new(),
+                auth,
+                thread: None,
+                redacted_by: None,
+                origin: None,
+            };
+            self.keep(outlier.pdu, short, header, false);
+        }
+        Ok(())
+    }
+
+    /// Makes the nodes of a state. Says whether there is anything to store.
+    pub(crate) fn make_state(&mut self, entries: &[(String, String, Short)]) -> Result<(NodeId, bool), Stop> {
+        let mut numbered = Vec::with_capacity(entries.len());
+        for (kind, state_key, short) in entries {
+            numbered.push((self.key_short(&(kind.clone(), state_key.clone()))?, *short));
+        }
+        let (root, nodes) = state_tree::build(numbered);
+        self.nodes.absorb(nodes);
+        Ok((root, !entries.is_empty()))
+    }
+
+    pub(super) fn keep(&mut self, pdu: Pdu, short: Short, header: Header, known: bool) {
+        self.events.push(StagedEvent {
+            short,
+            totals: self.record.totals,
+            kind: pdu.kind().to_owned(),
+            sender: pdu.sender().to_owned(),
+            body: Body::Signed(pdu),
+            header,
+            known,
+            relation: None,
+            annotation: None,
+        });
+    }
+}
