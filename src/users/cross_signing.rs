@@ -8,6 +8,7 @@ use ruma::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::change::Change;
 use crate::e2ee::lists;
 use crate::error::{Error, Result};
 use crate::keys::{self, field};
@@ -232,6 +233,9 @@ impl User {
     }
 
     fn replace_keys(&self, tx: &mut Tx<'_>, old: CrossSigningKeys, new: CrossSigningKeys) -> Result<()> {
+        let others_see = [(&new.master, &old.master), (&new.self_signing, &old.self_signing)]
+            .into_iter()
+            .any(|(new, old)| new.is_some() && !is_same(new.as_ref(), old.as_ref()));
         let is_new_master = new.master.is_some() && !is_same(new.master.as_ref(), old.master.as_ref());
         // What the master key before has signed is worth nothing under the new one.
         let base = if is_new_master {
@@ -256,6 +260,10 @@ impl User {
         }
         let row = keys::user(self.key, field::CROSS_SIGNING, "");
         tx.put(Family::User, row, record::encode(&merged));
+        if !others_see {
+            // The user-signing key is shown to nobody else.
+            return tx.changed(Change::DeviceList);
+        }
         lists::changed(tx, &self.id, self.key, self.users.now_ms(), &[None])
     }
 

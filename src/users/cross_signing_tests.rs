@@ -144,6 +144,23 @@ async fn the_first_keys_and_the_same_ones_need_no_confirmation() {
 }
 
 #[tokio::test]
+async fn others_hear_nothing_of_a_user_signing_key() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let keys = bootstrap(alice.id(), 1);
+    let part = |name: &str| -> Object { [(name.to_owned(), keys[name].clone())].into_iter().collect() };
+    let mut before = alice.device_list_stream().unwrap();
+    for (name, told) in [("master_key", 1), ("user_signing_key", 0), ("self_signing_key", 1)] {
+        let outcome = alice.upload_cross_signing_keys(&part(name), true).await;
+        assert_eq!(outcome.unwrap(), CrossSigningUpload::Done);
+        let now = alice.device_list_stream().unwrap();
+        assert_eq!(now - before, told, "{name}");
+        before = now;
+    }
+    assert!(alice.cross_signing_keys().unwrap().user_signing.is_some());
+}
+
+#[tokio::test]
 async fn no_device_is_called_as_a_cross_signing_key() {
     let world = World::new();
     let alice = world.alice().await;

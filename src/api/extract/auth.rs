@@ -115,7 +115,7 @@ impl FromRequestParts<Arc<App>> for AuthEvenIfLocked {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let auth = authenticate(parts, app)
+        let auth = authenticate(parts, app, false)
             .await?
             .ok_or_else(MatrixError::missing_token)?;
         Ok(Self(auth))
@@ -135,7 +135,7 @@ impl FromRequestParts<Arc<App>> for OptionalAuth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let auth = authenticate(parts, app).await?;
+        let auth = authenticate(parts, app, true).await?;
         Ok(Self(auth.map(unlocked).transpose()?))
     }
 }
@@ -173,8 +173,12 @@ fn unlocked(auth: Auth) -> Result<Auth> {
         .into())
 }
 
-/// Who the token belongs to; `None` without a token.
-async fn authenticate(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Auth>> {
+/// Who the token belongs to; `None` without a token. What is `open_to_nobodies` is open to guests too.
+async fn authenticate(
+    parts: &mut Parts,
+    app: &Arc<App>,
+    open_to_nobodies: bool,
+) -> Result<Option<Auth>> {
     let Address(address) = match Address::from_request_parts(parts, app).await {
         Ok(address) => address,
         Err(never) => match never {},
@@ -199,16 +203,19 @@ async fn authenticate(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Auth>>
         },
     };
     if auth.account.guest {
-        check_guest(parts, app)?;
+        check_guest(parts, app, open_to_nobodies)?;
     }
     auth.count(app, class)?;
     Ok(Some(auth))
 }
 
 /// Refuses what guests may not do, and all of it where the server takes no guests (any more).
-fn check_guest(parts: &Parts, app: &App) -> Result<(), MatrixError> {
+fn check_guest(parts: &Parts, app: &App, open_to_nobodies: bool) -> Result<(), MatrixError> {
     if !app.config.guests {
         return Err(guest::refusal("This server takes no guests"));
+    }
+    if open_to_nobodies {
+        return Ok(());
     }
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     guest::check(&parts.method, route.unwrap_or_default(), parts.uri.path())

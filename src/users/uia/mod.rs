@@ -338,7 +338,8 @@ fn challenge(id: &str, request: &UiaRequest<'_>, completed: &[Stage], refusal: O
         .map(|flow| json!({ "stages": names(flow) }))
         .collect();
     let mut body = json!({ "session": id, "flows": flows, "params": request.params });
-    if !completed.is_empty() {
+    // After an attempt the stages are listed even if there are none, as the specification shows it.
+    if !completed.is_empty() || refusal.is_some() {
         body["completed"] = json!(names(completed));
     }
     if let Some(refusal) = refusal {

@@ -216,6 +216,13 @@ async fn changes_password(server: &TestServer) {
 async fn deactivates(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.room().with(&bob).build().await;
+    let wrong = json!({ "auth": { "type": "m.login.password", "password": "not this",
+        "identifier": { "type": "m.id.user", "user": bob.user_id } } });
+    let refused = bob
+        .post("/account/deactivate", wrong)
+        .await
+        .refused(401, "M_FORBIDDEN");
+    assert_eq!(refused["completed"], json!([]), "{refused}");
     confirmed(&bob, "/account/deactivate", json!({})).await;
     bob.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     let again = json!({ "username": "bob", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });

@@ -70,6 +70,11 @@ async fn a_guest_takes_part_where_guests_may() {
         .put(&format!("{own}/displayname"), json!({ "displayname": "Guest" }))
         .await
         .ok();
+    // What anybody may ask without a token.
+    for path in [&own, &format!("{own}/displayname")] {
+        let shown = guest.get(path).await.ok();
+        assert_eq!(shown["displayname"], "Guest", "{path}");
+    }
     for (method, path) in [
         ("PUT", format!("{own}/avatar_url")),
         ("POST", "/createRoom".to_owned()),
