@@ -116,6 +116,18 @@ impl Room {
         }
         Ok(key)
     }
+
+    /// Whether an event did what it says, if it is a redaction: one that names nothing here, or whose sender may not
+    /// redact what it names, is not shown to clients (room versions, "Handling redactions").
+    fn is_applied(&self, event: &Event) -> Result<bool, Error> {
+        if event.pdu.kind() != "m.room.redaction" {
+            return Ok(true);
+        }
+        let Some(target) = event.pdu.redacts() else {
+            return Ok(true);
+        };
+        Ok(self.event_by_id(target)?.is_some_and(|target| target.is_redacted()))
+    }
 }
 
 impl Viewer {
@@ -186,7 +198,7 @@ impl Viewer {
 
     /// Whether the user may see an event.
     pub fn may_see(&mut self, event: &Event) -> Result<bool, Error> {
-        if !event.is_visible_kind() {
+        if !event.is_visible_kind() || !self.room.is_applied(event)? {
             return Ok(false);
         }
         let (mut visibility, mut membership) = self.at(event.header.state_before)?;
