@@ -21,8 +21,8 @@ pub enum Error {
     /// The room version is not known here (M_UNSUPPORTED_ROOM_VERSION).
     #[error("room version {0} is not supported")]
     UnsupportedVersion(String),
-    /// The joining server does not know the room's version (M_INCOMPATIBLE_ROOM_VERSION).
-    #[error("the room has version {0}, which the other side does not support")]
+    /// The joining server, which may be this one, does not know the room's version (M_INCOMPATIBLE_ROOM_VERSION).
+    #[error("the room has version {0}, which the joining server does not support")]
     IncompatibleVersion(String),
     /// The initial state or power levels of a new room are refused by its own rules (M_INVALID_ROOM_STATE).
     #[error("{0}")]

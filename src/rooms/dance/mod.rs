@@ -96,7 +96,7 @@ impl Rooms {
         mut content: Map<String, Value>,
     ) -> Result<(&'static hearth_events::Rules, Pdu), Error> {
         let rules = hearth_events::rules(&made.version)
-            .ok_or_else(|| Error::UnsupportedVersion(made.version.to_string()))?;
+            .ok_or_else(|| Error::IncompatibleVersion(made.version.to_string()))?;
         content.insert("membership".to_owned(), json!(membership));
         let proposed = made.event.get("content").and_then(Value::as_object);
         if let Some(authorizer) = proposed.and_then(|content| content.get("join_authorised_via_users_server"))

@@ -59,7 +59,9 @@ impl Room {
             if let Ok(found) = Pdu::parse(self.rules(), text.get().as_bytes())
                 && found.event_id == id
             {
-                wanted.extend(self.unknown(found.auth_events())?);
+                if found.room_id() == self.id() {
+                    wanted.extend(self.unknown(found.auth_events())?);
+                }
                 pool.push(text);
             }
         }
@@ -92,11 +94,19 @@ impl Room {
     pub(crate) async fn keep_chain(&self, events: RemoteEvents) -> Result<HashSet<OwnedEventId>, Error> {
         let mut here = HashSet::new();
         let mut new: BTreeMap<OwnedEventId, Pdu> = BTreeMap::new();
+        let mut foreign = HashSet::new();
         for text in &events {
             let Ok(pdu) = Pdu::parse(self.rules(), text.get().as_bytes()) else {
                 continue;
             };
-            if pdu.room_id() != self.id() || pdu.state_key().is_none() {
+            if pdu.room_id() != self.id() {
+                // The id is a hash that covers the room; in the oldest versions anybody can say it of any event.
+                if !self.rules().explicit_event_ids() {
+                    foreign.insert(pdu.event_id);
+                }
+                continue;
+            }
+            if pdu.state_key().is_none() {
                 continue;
             }
             match self.short_of(&pdu.event_id)? {
@@ -122,9 +132,13 @@ impl Room {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for event in ordered {
-            let Some(rejected) = self.judge_link(&event.pdu, &mut links)? else {
-                continue;
+            let is_foreign = |id: &OwnedEventId| foreign.contains(id);
+            let rejected = match event.pdu.auth_events().iter().any(is_foreign) {
+                // An event of another room authorizes nothing here, whatever the other auth events are.
+                true => Some(true),
+                false => self.judge_link(&event.pdu, &mut links)?,
             };
+            let Some(rejected) = rejected else { continue };
             here.insert(event.pdu.event_id.clone());
             bytes += event.pdu.json.len();
             links.insert(

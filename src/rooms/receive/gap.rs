@@ -69,12 +69,14 @@ impl Room {
             && pdu.state_key().is_some()
         {
             let unknown = self.unknown(pdu.auth_events())?;
-            let (events, failure) = self.fetch_alone(origin, &unknown).await?;
+            let (mut events, failure) = self.fetch_alone(origin, &unknown).await?;
+            if failure.is_none() {
+                events.push(text);
+            }
             self.keep_chain(events).await?;
             if let Some(failure) = failure {
                 return Err(failure.into());
             }
-            self.keep_chain(vec![text]).await?;
         }
         self.settle().await?;
         if self

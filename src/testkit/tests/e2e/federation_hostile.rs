@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hearth_events::KeyPair;
+use hearth_events::{Draft, KeyPair, Pdu};
 use hearth_rooms::{Flags, Room};
+use hearth_testkit::client::text;
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use peer::{Answer, Known, Peer, json_of};
 use ruma::{EventId, OwnedEventId, OwnedRoomId};
@@ -237,6 +238,149 @@ async fn auth_events_of_another_room_authorize_nothing() {
         let rows = stage.rows();
         assert!(rows < 20, "{version}: {rows} rows");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_event_of_another_room_authorizes_is_rejected_and_holds_nothing_up() {
+    for version in ["6", "10", "12"] {
+        let stage = Stage::new(version).await;
+        let other_id = room(&stage.ann, version).await;
+        let other = stage.peer.join("hs1", &other_id, version).await;
+        let (known, peer) = (&stage.known, &stage.peer);
+        let depth = known.join.depth();
+        // A topic by the authority of the other room, a message that builds on it, and an honest one after both.
+        let borrowed = Known {
+            id: known.id.clone(),
+            rules: known.rules,
+            user: known.user.clone(),
+            state: other.state.clone(),
+            join: other.join.clone(),
+        };
+        let auth = borrowed.auth();
+        let topic = peer.sign(
+            known.rules,
+            &Draft {
+                room_id: Some(&known.id),
+                sender: &known.user,
+                kind: "m.room.topic",
+                state_key: Some(""),
+                content: br#"{"topic":"borrowed"}"#,
+                origin_server_ts: peer::NOW_MS,
+                depth: depth + 1,
+                prev_events: std::slice::from_ref(&known.join.event_id),
+                auth_events: &auth,
+                redacts: None,
+            },
+        );
+        let (after_topic, mut with_topic) = ([topic.event_id.clone()], known.auth());
+        with_topic.push(topic.event_id.clone());
+        let middle = peer.sign(
+            known.rules,
+            &Draft {
+                room_id: Some(&known.id),
+                sender: &known.user,
+                kind: "m.room.message",
+                state_key: None,
+                content: br#"{"body":"on a borrowed topic","msgtype":"m.text"}"#,
+                origin_server_ts: peer::NOW_MS,
+                depth: depth + 2,
+                prev_events: &after_topic,
+                auth_events: &with_topic,
+                redacts: None,
+            },
+        );
+        let honest = known.message(peer, "honest", std::slice::from_ref(&middle.event_id), depth + 3);
+        let state: Vec<Value> = known.state.iter().chain([&known.join]).map(json_of).collect();
+        let ids: Vec<String> = known
+            .state
+            .iter()
+            .chain([&known.join])
+            .map(|event| event.event_id.to_string())
+            .collect();
+        let events: Vec<Pdu> = other
+            .state
+            .iter()
+            .chain([&other.join, &topic, &middle])
+            .cloned()
+            .collect();
+        let api = "/_matrix/federation/v1";
+        peer.says(
+            &format!("{api}/get_missing_events/"),
+            Answer::Json(json!({ "events": [json_of(&middle)] })),
+        );
+        peer.says(
+            &format!("{api}/state_ids/"),
+            Answer::Json(json!({ "pdu_ids": ids, "auth_chain_ids": [] })),
+        );
+        peer.says(
+            &format!("{api}/state/"),
+            Answer::Json(json!({ "pdus": state, "auth_chain": [] })),
+        );
+        peer.says(
+            &format!("{api}/event/"),
+            Answer::Made(Arc::new(move |path, _| {
+                let id = path.rsplit('/').next().unwrap_or_default().replace("%24", "$");
+                let found = events.iter().find(|event| event.event_id == *id);
+                let pdus: Vec<Value> = found.into_iter().map(json_of).collect();
+                json!({ "origin": "evil", "origin_server_ts": 1, "pdus": pdus })
+            })),
+        );
+        peer.send("hs1", "t", &[json_of(&honest)]).await;
+        stage.settle().await;
+        assert!(stage.accepts(&honest.event_id), "{version}");
+        assert!(!stage.accepts(&topic.event_id), "{version}");
+        assert!(!stage.accepts(&middle.event_id), "{version}");
+        let path = format!("/rooms/{}/state/m.room.topic/", encode(&stage.room_id));
+        stage.ann.get(&path).await.refused(404, "M_NOT_FOUND");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redaction_is_shown_when_it_redacts_something() {
+    let stage = Stage::new("10").await;
+    let other_id = room(&stage.ann, "10").await;
+    let (known, peer) = (&stage.known, &stage.peer);
+    let elsewhere = stage.ann.say(&other_id, "elsewhere").await;
+    let elsewhere = OwnedEventId::try_from(elsewhere.as_str()).expect("an event id");
+    let (start, depth) = (known.join.event_id.clone(), known.join.depth());
+    let late = known.message(peer, "comes after its redaction", std::slice::from_ref(&start), depth + 1);
+    let abroad = known.redaction(peer, "", &elsewhere, std::slice::from_ref(&start), depth + 1);
+    let early = known.redaction(
+        peer,
+        "",
+        &late.event_id,
+        std::slice::from_ref(&abroad.event_id),
+        depth + 2,
+    );
+    peer.send("hs1", "t1", &[json_of(&abroad), json_of(&early)]).await;
+    stage.settle().await;
+    let shown = async || -> Vec<String> {
+        let path = format!("/rooms/{}/messages?dir=b&limit=50", encode(&stage.room_id));
+        let page = stage.ann.get(&path).await.ok();
+        let chunk = page["chunk"].as_array().cloned().unwrap_or_default();
+        chunk.iter().map(|event| text(event, "event_id")).collect()
+    };
+    let before = shown().await;
+    assert!(stage.accepts(&abroad.event_id) && stage.accepts(&early.event_id));
+    assert!(!before.contains(&abroad.event_id.to_string()) && !before.contains(&early.event_id.to_string()));
+    let synced = stage.ann.sync("timeout=0").await.to_string();
+    assert!(!synced.contains(abroad.event_id.as_str()) && !synced.contains(early.event_id.as_str()));
+    peer.send("hs1", "t2", &[json_of(&late)]).await;
+    stage.settle().await;
+    let after = shown().await;
+    assert!(after.contains(&early.event_id.to_string()) && after.contains(&late.event_id.to_string()));
+    assert!(!after.contains(&abroad.event_id.to_string()));
+    let path = format!(
+        "/rooms/{}/event/{}",
+        encode(&stage.room_id),
+        encode(late.event_id.as_str())
+    );
+    let event = stage.ann.get(&path).await.ok();
+    assert_eq!(event["content"], json!({}));
+    assert_eq!(
+        event["unsigned"]["redacted_because"]["event_id"],
+        early.event_id.as_str()
+    );
 }
 
 /// A hostile server that always has one more event before those that it is asked for.

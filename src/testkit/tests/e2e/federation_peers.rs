@@ -127,6 +127,26 @@ async fn any_event_that_is_kept_is_given_by_its_id_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_room_of_an_unknown_version_is_named_to_the_client() {
+    let network = SimNetwork::new(4);
+    let server = TestServer::simulated("hs1", 4, 1, &network);
+    let alice = server.register("alice").await;
+    let far = Peer::new("far", &network);
+    let refusal = json!({ "errcode": "M_INCOMPATIBLE_ROOM_VERSION", "error": "too old", "room_version": "x.y" });
+    let offer = json!({ "room_version": "x.y", "event": { "prev_events": [], "auth_events": [] } });
+    for (status, answer) in [(400_u16, refusal), (200, offer)] {
+        let judge = move |_: &str, _: &Value| (status, answer.clone());
+        far.says(
+            "/_matrix/federation/v1/make_join",
+            Answer::Judged(Arc::new(judge)),
+        );
+        let refused = alice.post("/join/!there:far?via=far", json!({})).await;
+        let body = refused.refused(400, "M_INCOMPATIBLE_ROOM_VERSION");
+        assert_eq!(body["room_version"], "x.y", "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_server_does_not_end_a_clients_session() {
     let network = SimNetwork::new(3);
     let server = TestServer::simulated("hs1", 4, 1, &network);
