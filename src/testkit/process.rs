@@ -1,7 +1,6 @@
 //! The real binary as a process on RocksDB.
 
 use std::fs::File;
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -70,38 +69,6 @@ impl TestProcess {
     pub async fn restart(&mut self) {
         self.kill();
         self.spawn().await;
-    }
-
-    /// Runs the binary with other arguments on the same configuration, whether the server runs or not. Says whether it
-    /// succeeded, and what it wrote.
-    pub fn command(&self, arguments: &[&str], input: &str) -> (bool, String) {
-        let mut child = Command::new(&self.binary)
-            .args(arguments)
-            .arg("--config")
-            .arg(self.folder.path().join("hearth.toml"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the command starts");
-        // One that reads nothing may be gone already.
-        drop(
-            child
-                .stdin
-                .take()
-                .map(|mut stdin| stdin.write_all(input.as_bytes())),
-        );
-        let output = child.wait_with_output().expect("the command ends");
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
-    }
-
-    /// The server's data directory.
-    pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
     }
 
     /// Where it answers.

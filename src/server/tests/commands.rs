@@ -1,0 +1,243 @@
+//! The commands of the real binary, beside a server that runs and where none does.
+
+use std::fs::{File, Metadata};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A server that is not ready, or has not stopped, after this long will not do it any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+const STDIN: &str = "--password-stdin";
+
+/// A folder with a configuration, and the server that runs on it, if one does.
+struct Hearth {
+    folder: TempDir,
+    address: String,
+    child: Option<Child>,
+}
+
+impl Hearth {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a free port").to_string();
+        let config = format!(
+            "server_name = \"hs1\"\ndata_dir = {:?}\nclient_listen = \"{address}\"\nrate_limits = false\n",
+            folder.path().join("data")
+        );
+        std::fs::write(folder.path().join("hearth.toml"), config).expect("the configuration is written");
+        Self {
+            folder,
+            address,
+            child: None,
+        }
+    }
+
+    fn binary(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.folder.path().join("hearth.toml"));
+        command
+    }
+
+    /// Starts the server and waits until it is ready.
+    fn start(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"));
+        let log = log.expect("a log file");
+        let mut command = self.binary(&[]);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file twice"))
+            .stderr(log);
+        self.child = Some(command.spawn().expect("the server starts"));
+        let begun = Instant::now();
+        while TcpStream::connect(&self.address).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "not ready: {}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Stops the server in order.
+    fn stop(&mut self) {
+        let mut child = self.child.take().expect("a server runs");
+        let pid = child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill runs").success());
+        let begun = Instant::now();
+        while child.try_wait().expect("the server can be asked").is_none() {
+            assert!(begun.elapsed() < PATIENCE, "it does not stop: {}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Kills the server, if one runs.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("data/admin.sock")
+    }
+
+    /// Runs `hearth user`, which must come to what is expected; gives what it wrote.
+    fn user(&self, arguments: &[&str], input: &str, is_done: bool, says: &str) -> String {
+        let mut command = self.binary(&[&["user"], arguments].concat());
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.expect("the command starts");
+        // One that reads nothing may be gone already.
+        drop(
+            child
+                .stdin
+                .take()
+                .map(|mut stdin| stdin.write_all(input.as_bytes())),
+        );
+        let output = child.wait_with_output().expect("the command ends");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.success(), is_done, "{arguments:?}: {text}");
+        assert!(text.contains(says), "{arguments:?}: {text}");
+        text
+    }
+
+    /// A request of a client: the status and the body.
+    fn call(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> (u64, Value) {
+        let mut stream = TcpStream::connect(&self.address).expect("the server accepts");
+        let body = body.to_string();
+        let authorization = token.map_or(String::new(), |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
+        let head = format!(
+            "{method} /_matrix/client/v3{path} HTTP/1.1\r\nHost: hs1\r\nConnection: close\r\n{authorization}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("the request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        (status.expect("a status"), body)
+    }
+
+    /// A login with a password: the token, or the error code.
+    fn log_in(&self, name: &str, password: &str) -> Result<String, String> {
+        let body = json!({
+            "type": "m.login.password", "password": password, "identifier": { "type": "m.id.user", "user": name },
+        });
+        let (status, answer) = self.call("POST", "/login", None, &body);
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        match status {
+            200 => Ok(text("access_token")),
+            _ => Err(text("errcode")),
+        }
+    }
+}
+
+impl Drop for Hearth {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Each command does and says the same whether the server runs or not.
+#[test]
+fn accounts_are_managed_whether_the_server_runs_or_not() {
+    let mut hearth = Hearth::new();
+    hearth.user(
+        &["create", "alice", STDIN],
+        "a password",
+        true,
+        "@alice:hs1 is created",
+    );
+    assert!(!hearth.socket().exists());
+    hearth.start();
+    let alice = hearth.log_in("alice", "a password").expect("a token");
+    let (_, made) = hearth.call("POST", "/createRoom", Some(&alice), &json!({}));
+    let room = format!("/rooms/{}", made["room_id"].as_str().expect("a room id"));
+    let mode = |metadata: Metadata| metadata.permissions().mode() & 0o777;
+    let mode = std::fs::metadata(hearth.socket()).map(mode);
+    assert_eq!(mode.expect("the socket"), 0o600);
+
+    for (name, is_running) in [("bob", true), ("carol", false)] {
+        let full = format!("@{name}:hs1");
+        // In the second round it is started for what clients do, and killed: the socket stays, and nobody listens on it.
+        let between = |hearth: &mut Hearth| {
+            if !is_running {
+                hearth.kill();
+                assert!(hearth.socket().exists());
+            }
+        };
+        let clients = |hearth: &mut Hearth| {
+            if !is_running {
+                hearth.start();
+            }
+        };
+        between(&mut hearth);
+        let create = ["create", name, STDIN];
+        hearth.user(&create, "short\n", false, "The password is too short");
+        hearth.user(&create, "", false, "standard input has no password");
+        hearth.user(&create, "password\n", true, &format!("{full} is created"));
+        hearth.user(&["create", name], "", false, "This user name is taken");
+        hearth.user(&["create", "@x:elsewhere"], "", false, "is not a user of hs1");
+        let admin = ["create", &format!("{name}-admin"), "--admin"];
+        let text = hearth.user(&admin, "", true, "is created and is an administrator");
+        assert!(text.contains("password: "), "{text}");
+        hearth.user(
+            &["reset-password", "nobody"],
+            "",
+            false,
+            "there is no user @nobody:hs1",
+        );
+
+        clients(&mut hearth);
+        let token = hearth.log_in(name, "password").expect("a token");
+        let invitation = json!({ "user_id": full });
+        let (invited, _) = hearth.call("POST", &format!("{room}/invite"), Some(&alice), &invitation);
+        assert_eq!(invited, 200);
+        between(&mut hearth);
+        let says = format!("{full} has a new password; 1 devices were logged out");
+        hearth.user(&["reset-password", name, STDIN], "another one", true, &says);
+
+        clients(&mut hearth);
+        let (status, _) = hearth.call("GET", "/account/whoami", Some(&token), &Value::Null);
+        assert_eq!(status, 401);
+        assert_eq!(hearth.log_in(name, "password"), Err("M_FORBIDDEN".to_owned()));
+        hearth.log_in(name, "another one").expect("a token");
+        between(&mut hearth);
+        hearth.user(&["deactivate", name], "", true, &format!("{full} is deactivated"));
+
+        clients(&mut hearth);
+        assert_eq!(
+            hearth.log_in(name, "another one"),
+            Err("M_USER_DEACTIVATED".to_owned())
+        );
+        let member = format!("{room}/state/m.room.member/{full}");
+        let (_, member) = hearth.call("GET", &member, Some(&alice), &Value::Null);
+        assert_eq!(member["membership"], "leave");
+    }
+    hearth.stop();
+    assert!(!hearth.socket().exists(), "it goes with its server");
+}
