@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 .PHONY: help setup run build test unit layers durability-short test-durability test-clients test-clients-rust test-clients-go clients \
-        test-federation test-synapse smoke lint fmt \
+        test-federation test-synapse test-sytest smoke lint fmt \
         bench docs complement-binary complement
 
 # Every recipe starts with the shared environment: the target folder and RocksDB's library live in a
@@ -22,6 +22,7 @@ help:
 	echo "make test-clients-go    mautrix-go, with a crypto stack of its own, chats through a real server"
 	echo "make test-federation    two servers as processes federate over TLS"
 	echo "make test-synapse       a server and a released Synapse (from PyPI) federate"
+	echo "make test-sytest        optional: SyTest against real servers; see tests/sytest/README.md for what it needs"
 	echo "make bench              the load program and the micro-benchmarks"
 	echo "make docs               regenerate generated documents"
 	echo "make complement-binary  put the release build where complement/start.sh finds it"
@@ -82,6 +83,11 @@ test-synapse: setup
 	@$(ENV)
 	cargo build --locked --workspace --bins --tests
 	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/federation/run.sh synapse $(ARGS)
+
+test-sytest: setup
+	@$(ENV)
+	cargo build --locked --workspace --bins --tests
+	HEARTH_BINARY="$${HEARTH_BINARY:-$$CARGO_TARGET_DIR/debug/hearth}" tests/sytest/run.sh $(ARGS)
 
 test-clients-rust: setup
 	@$(ENV)
