@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::openapi;
+
 /// Where a server under test answers.
 #[derive(Clone)]
 pub enum Endpoint {
@@ -97,7 +99,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends a body to a server that may be gone.
+    /// Sends a body to a server that may be gone. An answer must be as the specification has it.
     pub async fn try_call(
         &self,
         method: &str,
@@ -113,14 +115,14 @@ impl Endpoint {
             request = request.header("content-type", "application/json");
         }
         let asked = format!("{method} {path}");
-        match self {
+        let answer = match self {
             Self::Router(router) => {
                 let mut request = request.body(Body::from(body))?;
                 request
                     .extensions_mut()
                     .insert(PeerAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
                 let response = router.clone().oneshot(request).await?;
-                read(asked, response).await
+                read(asked, response).await?
             }
             Self::Address(address) => {
                 let request = request
@@ -135,9 +137,18 @@ impl Endpoint {
                 let response = sender.send_request(request).await?;
                 let answer = read(asked, response).await;
                 running.abort();
-                answer
+                answer?
             }
-        }
+        };
+        openapi::note(openapi::wrong_answer(
+            method,
+            path,
+            answer.status,
+            &answer.headers,
+            &answer.body,
+        ));
+        openapi::assert_nothing_noted();
+        Ok(answer)
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! [`TestServer`] is a whole server in this process without sockets, [`TestProcess`] the real binary on RocksDB. A
 //! [`Client`] speaks to either; a [`Follower`] is a client that keeps to `/sync` and is compared with a fresh one.
-//! [`SimNetwork`] stands between several servers on paused time.
+//! [`SimNetwork`] stands between several servers on paused time. What a server answers to any of them is compared with the
+//! specification ([`openapi`]).
 
 pub mod client;
 pub mod client_model;
 pub mod follower;
 pub mod http;
+pub mod openapi;
 pub mod process;
 pub mod room_builder;
 pub mod server;

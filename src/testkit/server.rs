@@ -12,6 +12,7 @@ use hearth_storage::{MemoryEngine, WriterMode};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::openapi::Watch;
 use crate::{Answer, Client, Endpoint, SimNetwork};
 
 /// What the listeners of a test server serve.
@@ -29,6 +30,7 @@ pub struct TestServer {
     folder: TempDir,
     /// Whether the search index is on disk and outlives a restart, as that of a real server.
     index_on_disk: bool,
+    _watch: Watch,
 }
 
 impl TestServer {
@@ -97,7 +99,7 @@ impl TestServer {
             deps.pool = Pool::inline();
             deps.writer = WriterMode::Inline;
         });
-        network.add(&name, server.router.clone());
+        network.add_server(&name, server.router.clone());
         server
     }
 
@@ -136,6 +138,7 @@ impl TestServer {
             config,
             folder,
             index_on_disk,
+            _watch: Watch,
         }
     }
 

@@ -23,6 +23,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tower::ServiceExt;
 
+use crate::openapi;
+
 /// What goes wrong on the way.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -57,9 +59,17 @@ const SLOW_MS: Range<u64> = 1_000..30_000;
 #[derive(Clone)]
 pub struct SimNetwork(Arc<Mutex<State>>);
 
+/// A machine of the network.
+#[derive(Clone)]
+struct Host {
+    router: Router,
+    /// Whether it is the server under test, whose answers are to be right, and no stand-in of a test.
+    is_own: bool,
+}
+
 struct State {
     random: ChaCha8Rng,
-    hosts: BTreeMap<String, Router>,
+    hosts: BTreeMap<String, Host>,
     faults: Faults,
     cut: BTreeSet<(String, String)>,
     trace: Vec<String>,
@@ -102,9 +112,19 @@ impl SimNetwork {
         clock.clone()
     }
 
-    /// Adds a server, or replaces it after a restart.
+    /// Adds a host that stands in for a server, a push gateway or the like.
     pub fn add(&self, name: &str, router: Router) {
-        self.0.lock().hosts.insert(name.to_owned(), router);
+        let host = Host {
+            router,
+            is_own: false,
+        };
+        self.0.lock().hosts.insert(name.to_owned(), host);
+    }
+
+    /// Adds a server, or replaces it after a restart.
+    pub(crate) fn add_server(&self, name: &str, router: Router) {
+        let host = Host { router, is_own: true };
+        self.0.lock().hosts.insert(name.to_owned(), host);
     }
 
     /// Takes a server away, as if its machine were off.
@@ -190,6 +210,11 @@ impl SimNetwork {
         self.0.lock().trace.push(format!("{number}: {what}"));
     }
 
+    /// Whether a server under test has this name, and no stand-in of a test.
+    fn is_own(&self, name: &str) -> bool {
+        self.0.lock().hosts.get(name).is_some_and(|host| host.is_own)
+    }
+
     fn is_cut(&self, one: &str, other: &str) -> bool {
         self.0.lock().cut.contains(&pair(one, other))
     }
@@ -197,8 +222,8 @@ impl SimNetwork {
     /// The answer of a server to a request that arrives now.
     async fn deliver(&self, to: &str, request: &OutboundRequest) -> Result<OutboundResponse, TransportError> {
         let unreachable = |why: String| TransportError::Unreachable(why);
-        let router = self.0.lock().hosts.get(to).cloned();
-        let router = router.ok_or_else(|| unreachable(format!("there is no server {to}")))?;
+        let host = self.0.lock().hosts.get(to).cloned();
+        let host = host.ok_or_else(|| unreachable(format!("there is no server {to}")))?;
         let life = self.life(to);
         let mut inbound = Request::builder()
             .method(request.method.clone())
@@ -206,7 +231,8 @@ impl SimNetwork {
             .body(Body::from(request.body.clone()))
             .map_err(|error| unreachable(error.to_string()))?;
         *inbound.headers_mut() = request.headers.clone();
-        let response = router
+        let response = host
+            .router
             .oneshot(inbound)
             .await
             .unwrap_or_else(|never| match never {});
@@ -218,6 +244,11 @@ impl SimNetwork {
             .to_bytes();
         if self.life(to) != life {
             return Err(unreachable(format!("{to} crashed")));
+        }
+        if host.is_own {
+            let (method, path) = (request.method.as_str(), &request.path_and_query);
+            let status = parts.status.as_u16();
+            openapi::note(openapi::wrong_answer(method, path, status, &parts.headers, &body));
         }
         if body.len() > request.max_response_bytes {
             return Err(TransportError::TooLarge);
@@ -235,6 +266,10 @@ impl SimNetwork {
         to: &str,
         request: OutboundRequest,
     ) -> Result<OutboundResponse, TransportError> {
+        if self.is_own(from) {
+            let (method, path) = (request.method.as_str(), &request.path_and_query);
+            openapi::note(openapi::wrong_request(method, path, &request.body));
+        }
         let course = self.draw(from, to, &request);
         tokio::time::sleep(course.there).await;
         if course.request_lost || self.is_cut(from, to) {

@@ -179,7 +179,7 @@ async fn manages_devices(server: &TestServer) {
 }
 
 /// Does a request that asks for the password.
-async fn confirmed(client: &Client, path: &str, mut body: Value) -> Value {
+pub(crate) async fn confirmed(client: &Client, path: &str, mut body: Value) -> Value {
     let challenge = client.post(path, body.clone()).await;
     assert_eq!(challenge.status, 401, "{}", challenge.text());
     body["auth"] = json!({

@@ -24,8 +24,8 @@ fn device(client: &Client, id: &str) -> Value {
             "user_id": client.user_id, "device_id": id, "dehydrated": true, "algorithms": ["m.olm.curve25519-aes-sha2"],
             "keys": { format!("curve25519:{id}"): id }, "signatures": { client.user_id.clone(): {} },
         },
-        "one_time_keys": { "signed_curve25519:one": { "key": "k1" } },
-        "fallback_keys": { "signed_curve25519:fallback": { "key": "k2", "fallback": true } },
+        "one_time_keys": { "signed_curve25519:one": { "key": "k1", "signatures": {} } },
+        "fallback_keys": { "signed_curve25519:fallback": { "key": "k2", "fallback": true, "signatures": {} } },
     })
 }
 

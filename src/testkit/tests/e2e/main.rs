@@ -25,6 +25,7 @@ macro_rules! scenarios {
 
 mod accounts;
 mod admin_federation;
+mod answers;
 mod bad_input;
 mod create_room;
 mod crypto;

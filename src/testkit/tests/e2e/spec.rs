@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
 use hearth_events::{KeyPair, sign_json};
-use hearth_testkit::{Client, SimNetwork, TestServer};
+use hearth_testkit::{Client, SimNetwork, TestServer, openapi};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
@@ -285,11 +285,12 @@ impl OtherServer {
             .header("authorization", header);
         let request = request.body(Body::from(body.clone())).expect("a request");
         let answer = self.router.clone().oneshot(request).await.expect("an answer");
-        let status = answer.status().as_u16();
-        (
-            status,
-            answer.into_body().collect().await.expect("a body").to_bytes(),
-        )
+        let (parts, answer) = answer.into_parts();
+        let status = parts.status.as_u16();
+        let answer = answer.collect().await.expect("a body").to_bytes();
+        openapi::note(openapi::wrong_answer(method, path, status, &parts.headers, &answer));
+        openapi::assert_nothing_noted();
+        (status, answer)
     }
 }
 

@@ -1,0 +1,220 @@
+//! Answers whose words the specification prescribes and that no other test asks for. That every answer has the form of
+//! its schema is checked by the test kit itself.
+
+use std::sync::Arc;
+
+use hearth_core::config::{Secret, SupportContact};
+use hearth_testkit::client::text;
+use hearth_testkit::{Client, SimNetwork, TestServer, encode};
+use serde_json::{Value, json};
+
+use crate::accounts::confirmed;
+use crate::federation::public_room;
+use crate::federation_hostile::peer::{Answer, Peer};
+
+#[tokio::test]
+async fn clients_are_told_of_the_turn_server() {
+    let server = TestServer::memory_with(1, |config| {
+        config.turn.uris = vec!["turn:turn.hs1?transport=udp".to_owned()];
+        config.turn.shared_secret = Some(Secret::new("secret"));
+        config.turn.ttl_seconds = 600;
+    })
+    .await;
+    let alice = server.register("alice").await;
+    let answer = alice.get("/voip/turnServer").await.ok();
+    assert_eq!(answer["uris"], json!(["turn:turn.hs1?transport=udp"]));
+    assert_eq!(answer["ttl"], 600);
+    let name = answer["username"].as_str().expect("a name");
+    assert!(name.ends_with(":@alice:hs1"), "{name}");
+    // 20 bytes in padded base64.
+    let password = answer["password"].as_str().expect("a password");
+    assert_eq!((password.len(), password.ends_with('=')), (28, true));
+
+    let server = TestServer::memory_with(1, |config| {
+        config.turn.uris = vec!["turns:turn.hs1".to_owned()];
+        config.turn.username = Some("everybody".to_owned());
+        config.turn.password = Some(Secret::new("word"));
+    })
+    .await;
+    let answer = server.register("alice").await.get("/voip/turnServer").await.ok();
+    assert_eq!(
+        (&answer["username"], &answer["password"]),
+        (&json!("everybody"), &json!("word"))
+    );
+}
+
+/// A refusal of another server.
+fn refusal(errcode: &'static str) -> Answer {
+    Answer::Judged(Arc::new(move |_, _| {
+        (
+            400,
+            json!({ "errcode": errcode, "error": "No.", "room_version": "11" }),
+        )
+    }))
+}
+
+async fn invites(ann: &Client, room: &str) -> (u16, String) {
+    let answer = ann.act(room, "invite", json!({ "user_id": "@eve:evil" })).await;
+    (answer.status, answer.errcode())
+}
+
+async fn joins(ann: &Client) -> (u16, String) {
+    let answer = ann.post("/join/!room:evil?via=evil", json!({})).await;
+    (answer.status, answer.errcode())
+}
+
+/// What another server finds wrong with an event of this one is not handed on as if the client had sent it.
+#[tokio::test(start_paused = true)]
+async fn refusals_of_other_servers_in_the_words_for_clients() {
+    let network = SimNetwork::new(4);
+    let server = TestServer::simulated("hs1", 4, 4, &network);
+    let ann = server.register("ann").await;
+    let room = public_room(&ann, "11").await;
+    let peer = Peer::new("evil", &network);
+    for (errcode, expected) in [
+        ("M_INCOMPATIBLE_ROOM_VERSION", (400, "M_UNSUPPORTED_ROOM_VERSION")),
+        ("M_INVALID_PARAM", (502, "M_UNKNOWN")),
+    ] {
+        peer.says("/_matrix/federation/v2/invite/", refusal(errcode));
+        let (status, found) = invites(&ann, &room).await;
+        assert_eq!((status, found.as_str()), expected, "{errcode}");
+    }
+    let template = json!({
+        "room_version": "11",
+        "event": { "type": "m.room.member", "room_id": "!room:evil", "sender": "@ann:hs1", "state_key": "@ann:hs1",
+            "content": { "membership": "join" }, "prev_events": [], "auth_events": [], "depth": 5,
+            "origin_server_ts": 1 },
+    });
+    peer.says("/_matrix/federation/v2/send_join/", refusal("M_MISSING_PARAM"));
+    for (made, expected) in [
+        (
+            refusal("M_INCOMPATIBLE_ROOM_VERSION"),
+            (400, "M_INCOMPATIBLE_ROOM_VERSION"),
+        ),
+        (refusal("M_UNABLE_TO_GRANT_JOIN"), (400, "M_UNABLE_TO_GRANT_JOIN")),
+        (Answer::Json(template), (502, "M_UNKNOWN")),
+    ] {
+        peer.says("/_matrix/federation/v1/make_join/", made);
+        let (status, found) = joins(&ann).await;
+        assert_eq!((status, found.as_str()), expected);
+    }
+}
+
+/// Endpoints that no other test asks with success: the test kit compares their answers.
+#[tokio::test]
+async fn accounts_and_settings() {
+    let server = TestServer::memory_with(4, |config| {
+        config.admins = vec!["@admin:hs1".to_owned()];
+        config.well_known.server = Some("matrix.hs1:443".to_owned());
+        config.well_known.support_page = Some("https://hs1/help".to_owned());
+        config.well_known.support_contacts = vec![SupportContact {
+            role: "m.role.admin".to_owned(),
+            matrix_id: Some("@admin:hs1".to_owned()),
+            email_address: None,
+        }];
+    })
+    .await;
+    let (admin, alice) = (server.register("admin").await, server.register("alice").await);
+    for (what, state) in [("lock", "locked"), ("suspend", "suspended")] {
+        let path = format!("/_matrix/client/v1/admin/{what}/@alice:hs1");
+        for is_so in [true, false] {
+            admin.put(&path, json!({ state: is_so })).await.ok();
+            assert_eq!(admin.get(&path).await.ok(), json!({ state: is_so }));
+        }
+    }
+    for document in ["client", "server", "support"] {
+        let path = format!("/.well-known/matrix/{document}");
+        server.call("GET", &path, None, Value::Null).await.ok();
+    }
+    server.login("alice", "OLD").await;
+    confirmed(&alice, "/delete_devices", json!({ "devices": ["OLD"] })).await;
+    confirmed(&alice, "/_matrix/client/v1/login/get_token", json!({})).await;
+    let rule = "/pushrules/global/override/.m.rule.master/actions";
+    alice.put(rule, json!({ "actions": ["notify"] })).await.ok();
+    let actions = alice.get(rule).await.ok();
+    assert_eq!(actions["actions"], json!(["notify"]));
+    let since = text(&alice.sync("timeout=0").await, "next_batch");
+    let until = text(&alice.sync_since(&json!(since)).await, "next_batch");
+    let query = format!("from={}&to={}", encode(&since), encode(&until));
+    alice.get(&format!("/keys/changes?{query}")).await.ok();
+}
+
+#[tokio::test]
+async fn key_backups() {
+    let server = TestServer::memory(4).await;
+    let alice = server.register("alice").await;
+    let algorithm = "m.megolm_backup.v1.curve25519-aes-sha2";
+    let backup = json!({ "algorithm": algorithm, "auth_data": { "public_key": "abc", "signatures": {} } });
+    let made = alice.post("/room_keys/version", backup.clone()).await.ok();
+    let version = text(&made, "version");
+    let path = format!("/room_keys/version/{version}");
+    alice.get(&path).await.ok();
+    alice.put(&path, backup).await.ok();
+    let sealed = json!({ "ciphertext": "abc", "mac": "def", "ephemeral": "ghi" });
+    let key = json!({ "first_message_index": 1, "forwarded_count": 0, "is_verified": true, "session_data": sealed });
+    let sessions = json!({ "sessions": { "one": key } });
+    let rooms = json!({ "rooms": { "!room:hs1": sessions } });
+    for (place, keys) in [
+        ("/!room:hs1/one", key.clone()),
+        ("/!room:hs1", sessions),
+        ("", rooms),
+    ] {
+        let path = format!("/room_keys/keys{place}?version={version}");
+        assert_eq!(alice.put(&path, keys.clone()).await.ok()["count"], 1);
+        assert_eq!(alice.get(&path).await.ok(), keys);
+        assert_eq!(alice.delete(&path).await.ok()["count"], 0);
+    }
+    alice.delete(&path).await.ok();
+}
+
+#[tokio::test]
+async fn files() {
+    let server = TestServer::memory(4).await;
+    let alice = server.register("alice").await;
+    let made = alice.post("/_matrix/media/v1/create", Value::Null).await.ok();
+    let id = text(&made, "content_uri").replace("mxc://", "");
+    let upload = format!("/_matrix/media/v3/upload/{id}");
+    alice.put(&upload, json!({ "a": 1 })).await.ok();
+    alice
+        .put(&upload, json!({}))
+        .await
+        .refused(409, "M_CANNOT_OVERWRITE_MEDIA");
+    let file = alice
+        .get(&format!("/_matrix/client/v1/media/download/{id}"))
+        .await;
+    assert_eq!((file.status, file.text()), (200, "{\"a\":1}".to_owned()));
+    for header in ["content-type", "content-disposition"] {
+        assert!(file.headers.contains_key(header), "{header}");
+    }
+    let thumbnail = format!("/_matrix/client/v1/media/thumbnail/{id}?width=10&height=10");
+    alice.get(&thumbnail).await.refused(400, "M_UNKNOWN");
+    let broken = format!("/_matrix/client/v1/media/thumbnail/{id}?width=-1&height=x");
+    assert_eq!(alice.get(&broken).await.status, 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_servers_ask_each_other_rarely() {
+    let network = SimNetwork::new(5);
+    let server = TestServer::simulated("hs1", 4, 5, &network);
+    let ann = server.register("ann").await;
+    let room = public_room(&ann, "11").await;
+    let peer = Peer::new("evil", &network);
+    let known = peer.join("hs1", &room, "11").await;
+    let (room, event) = (encode(&room), encode(known.join.event_id.as_str()));
+    let ts = known.join.origin_server_ts();
+    let token = format!("/user/{}/openid/request_token", encode(&ann.user_id));
+    let token = text(&ann.post(&token, json!({})).await.ok(), "access_token");
+    for path in [
+        format!("event_auth/{room}/{event}"),
+        format!("timestamp_to_event/{room}?ts={ts}&dir=b"),
+        "publicRooms?limit=1".to_owned(),
+        "version".to_owned(),
+        format!("openid/userinfo?access_token={token}"),
+        format!("state/{room}?event_id={event}"),
+        format!("hierarchy/{room}"),
+    ] {
+        let path = format!("/_matrix/federation/v1/{path}");
+        let (status, answer) = peer.call("hs1", "GET", &path, None).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+    }
+}
