@@ -38,7 +38,7 @@ pub async fn whole(room: &Room) -> Result<()> {
     if tokio::time::timeout(WHOLE_WAIT, room.wait_full()).await.is_ok() {
         return Ok(());
     }
-    Err(MatrixError::forbidden("This server does not know the whole state of the room yet").into())
+    Err(MatrixError::not_found("This server does not know the whole state of the room yet").into())
 }
 
 /// As [`known_room`]; the asking server has a joined member in the room.

@@ -210,7 +210,7 @@ async fn push_rules() {
         json!({ "actions": [], "pattern": "x" }),
     )
     .await
-    .refused(404, "M_NOT_FOUND");
+    .refused(400, "M_UNKNOWN");
     // A rule that is there moves, also behind the last one.
     let room = format!("{all}global/room");
     for (id, place) in [

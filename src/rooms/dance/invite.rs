@@ -13,9 +13,9 @@ use crate::{
     staging::{Body, Staging, Stop},
 };
 
-/// What the other server finds wrong with an invitation that this server made is nothing that the client could do better
-/// (server-server API, "Inviting to a room").
-fn as_ours(failure: RemoteFailure) -> RemoteFailure {
+/// What the other server finds wrong with an invitation or a join that this server made is nothing that the client could
+/// do better (server-server API, "Inviting to a room" and "Joining rooms").
+pub(super) fn as_ours(failure: RemoteFailure) -> RemoteFailure {
     let why = failure.to_string();
     match failure {
         RemoteFailure::Refused { server, errcode, .. }
@@ -28,6 +28,17 @@ fn as_ours(failure: RemoteFailure) -> RemoteFailure {
 }
 
 impl Room {
+    /// Why another server did not take an invitation, in the words of the client-server API.
+    fn not_invited(&self, failure: RemoteFailure) -> Error {
+        let is_version = |code: &str| code == errcode::INCOMPATIBLE_ROOM_VERSION;
+        match &failure {
+            RemoteFailure::Refused { errcode, .. } if is_version(errcode) => {
+                Error::UnsupportedVersion(self.rules().version.to_string())
+            }
+            _ => as_ours(failure).into(),
+        }
+    }
+
     /// Invites a user of another server. `content` is that of the member event beside the membership.
     pub async fn invite_remote(
         &self,
@@ -51,7 +62,7 @@ impl Room {
                 &stripped,
             )
             .await
-            .map_err(as_ours)?;
+            .map_err(|failure| self.not_invited(failure))?;
         let signed = Pdu::parse(self.rules(), signed.get().as_bytes())?;
         if signed.event_id != pdu.event_id {
             return Err(Error::BadEvent(

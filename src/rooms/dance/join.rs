@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Dance, Error, Flags, Room, Rooms, SendJoin,
+    dance::invite::as_ours,
     head::HeadRecord,
     keys,
     lacking::Lacking,
@@ -53,7 +54,8 @@ impl Rooms {
         let (_, pdu) = self.complete(&made, room_id, user, "join", content)?;
         let answer = remote
             .send_join(&server, room_id, &pdu.event_id, &pdu.json)
-            .await?;
+            .await
+            .map_err(as_ours)?;
         let room = self.room_for_import(room_id, &made.version).await?;
         room.import(&server, pdu, answer).await?;
         if room.is_partial() {

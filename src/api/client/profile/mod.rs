@@ -32,7 +32,14 @@ pub fn routes() -> Routes {
 /// The fields of a profile; of a user of another server, what that server says now.
 async fn fields_of(app: &App, user: &UserId, field: Option<&str>) -> Result<Map<String, Value>> {
     if user.server_name() != app.server_name {
-        return Ok(app.federation.profile(user, field).await?);
+        let mut fields = app.federation.profile(user, field).await?;
+        // Some servers say null where there is none.
+        for name in ["displayname", "avatar_url"] {
+            if fields.get(name).is_some_and(|value| !value.is_string()) {
+                fields.remove(name);
+            }
+        }
+        return Ok(fields);
     }
     local_fields_of(app, user)
 }

@@ -41,7 +41,9 @@ pub(super) fn kind(name: &str) -> Result<Kind, MatrixError> {
 /// The refusal of a change.
 pub(super) fn refused(error: ChangeError) -> MatrixError {
     match error {
-        ChangeError::NoSuchRule | ChangeError::NoSuchNeighbor => MatrixError::not_found(error.to_string()),
+        ChangeError::NoSuchRule => MatrixError::not_found(error.to_string()),
+        // Not found is what a rule itself is, and not the one that it is to stand beside.
+        ChangeError::NoSuchNeighbor => MatrixError::unknown(error.to_string()),
         error => MatrixError::invalid_param(error.to_string()),
     }
 }

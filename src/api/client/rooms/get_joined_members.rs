@@ -33,8 +33,9 @@ pub async fn get_joined_members(
         let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
         let mut member = Map::new();
         for (from, to) in [("displayname", "display_name"), ("avatar_url", "avatar_url")] {
-            let value = content.get(from).filter(|value| value.is_string());
-            member.insert(to.to_owned(), value.cloned().unwrap_or(Value::Null));
+            if let Some(value) = content.get(from).filter(|value| value.is_string()) {
+                member.insert(to.to_owned(), value.clone());
+            }
         }
         if let Some(user) = event.pdu.state_key() {
             joined.insert(user.to_owned(), Value::Object(member));

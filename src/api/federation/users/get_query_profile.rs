@@ -36,8 +36,6 @@ pub async fn get_query_profile(
     };
     match fields.remove(&field) {
         Some(value) => Ok(Json(Map::from_iter([(field, value)]))),
-        // Every profile has these two, if empty; others exist when they are set.
-        None if matches!(field.as_str(), "displayname" | "avatar_url") => Ok(Json(Map::new())),
         None => Err(MatrixError::not_found("The profile has no such field").into()),
     }
 }
