@@ -206,6 +206,11 @@ pub struct Config {
     #[config(nested)]
     pub server_notices: ServerNotices,
 
+    /// A TURN server, through which calls go where the two sides cannot reach each other. It is a program of its own, such
+    /// as coturn; clients are told where it is and how to log in.
+    #[config(nested)]
+    pub turn: Turn,
+
     /// The log that the server writes to its standard error output.
     #[config(nested)]
     pub log: Log,
@@ -356,6 +361,25 @@ pub struct ServerNotices {
     /// The name of the rooms.
     #[config(default = "Server Notices")]
     pub room_name: String,
+}
+
+/// Calls.
+#[derive(Clone, Debug, Schema)]
+pub struct Turn {
+    /// The addresses of the TURN server, such as ["turn:turn.example.org?transport=udp", "turns:turn.example.org"]. Without
+    /// any, clients are told of none.
+    #[config(default = [])]
+    pub uris: Vec<String>,
+    /// The secret that the TURN server shares with this one, static-auth-secret in the configuration of coturn. Each user
+    /// then gets a name and a password that are good for ttl_seconds.
+    pub shared_secret: Option<Secret>,
+    /// The name and the password that everybody gets, for a TURN server without such a secret.
+    pub username: Option<String>,
+    /// The password that belongs to username.
+    pub password: Option<Secret>,
+    /// How long, in seconds, clients may use what they are told.
+    #[config(default = 86_400)]
+    pub ttl_seconds: u64,
 }
 
 /// Access tokens and the content of messages are never in the log.

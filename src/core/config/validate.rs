@@ -68,6 +68,7 @@ fn names(config: &Config, out: &mut Vec<String>) {
         ));
     }
     server_notices(config, out);
+    turn(config, out);
     preview_hosts(config, out);
     let versions = 1..=12;
     if !versions
@@ -137,6 +138,28 @@ fn server_notices(config: &Config, out: &mut Vec<String>) {
         out.push(format!(
             "server_notices.avatar_url: {avatar:?} does not begin with mxc://"
         ));
+    }
+}
+
+fn turn(config: &Config, out: &mut Vec<String>) {
+    let turn = &config.turn;
+    for uri in &turn.uris {
+        let host = uri.strip_prefix("turn:").or_else(|| uri.strip_prefix("turns:"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/'))
+            || uri.contains(char::is_whitespace)
+        {
+            out.push(format!(
+                "turn.uris: {uri:?} is not an address like turn:turn.example.org?transport=udp"
+            ));
+        }
+    }
+    let is_secret = turn.shared_secret.is_some();
+    let is_fixed = turn.username.is_some() && turn.password.is_some();
+    if !turn.uris.is_empty() && !is_secret && !is_fixed {
+        out.push(
+            "turn.shared_secret: it is needed with turn.uris, or turn.username and turn.password are"
+                .to_owned(),
+        );
     }
 }
 
@@ -230,6 +253,7 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         0,
         365 * 86_400,
     );
+    within("turn.ttl_seconds", config.turn.ttl_seconds, 60, 365 * 86_400);
     within(
         "session.password_min_chars",
         config.session.password_min_chars as u64,
@@ -455,6 +479,12 @@ mod tests {
                 "url_preview.keep_seconds",
             ),
             ("server_notices.localpart = \"\"", "server_notices.localpart"),
+            ("turn.uris = [\"turn:turn.example.org\"]", "turn.shared_secret"),
+            (
+                "turn = { uris = [\"https://turn.example.org\"], shared_secret = \"s\" }",
+                "turn.uris",
+            ),
+            ("turn.ttl_seconds = 1", "turn.ttl_seconds"),
             (
                 "server_notices.avatar_url = \"https://x\"",
                 "server_notices.avatar_url",
