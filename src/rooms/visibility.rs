@@ -127,7 +127,9 @@ impl Room {
         let Some(target) = event.pdu.redacts() else {
             return Ok(true);
         };
-        Ok(self.event_by_id(target)?.is_some_and(|target| target.is_redacted()))
+        Ok(self
+            .event_by_id(target)?
+            .is_some_and(|target| target.is_redacted()))
     }
 }
 

@@ -150,7 +150,11 @@ async fn others_hear_nothing_of_a_user_signing_key() {
     let keys = bootstrap(alice.id(), 1);
     let part = |name: &str| -> Object { [(name.to_owned(), keys[name].clone())].into_iter().collect() };
     let mut before = alice.device_list_stream().unwrap();
-    for (name, told) in [("master_key", 1), ("user_signing_key", 0), ("self_signing_key", 1)] {
+    for (name, told) in [
+        ("master_key", 1),
+        ("user_signing_key", 0),
+        ("self_signing_key", 1),
+    ] {
         let outcome = alice.upload_cross_signing_keys(&part(name), true).await;
         assert_eq!(outcome.unwrap(), CrossSigningUpload::Done);
         let now = alice.device_list_stream().unwrap();

@@ -174,11 +174,7 @@ fn unlocked(auth: Auth) -> Result<Auth> {
 }
 
 /// Who the token belongs to; `None` without a token. What is `open_to_nobodies` is open to guests too.
-async fn authenticate(
-    parts: &mut Parts,
-    app: &Arc<App>,
-    open_to_nobodies: bool,
-) -> Result<Option<Auth>> {
+async fn authenticate(parts: &mut Parts, app: &Arc<App>, open_to_nobodies: bool) -> Result<Option<Auth>> {
     let Address(address) = match Address::from_request_parts(parts, app).await {
         Ok(address) => address,
         Err(never) => match never {},

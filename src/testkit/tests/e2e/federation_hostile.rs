@@ -343,7 +343,12 @@ async fn a_redaction_is_shown_when_it_redacts_something() {
     let elsewhere = stage.ann.say(&other_id, "elsewhere").await;
     let elsewhere = OwnedEventId::try_from(elsewhere.as_str()).expect("an event id");
     let (start, depth) = (known.join.event_id.clone(), known.join.depth());
-    let late = known.message(peer, "comes after its redaction", std::slice::from_ref(&start), depth + 1);
+    let late = known.message(
+        peer,
+        "comes after its redaction",
+        std::slice::from_ref(&start),
+        depth + 1,
+    );
     let abroad = known.redaction(peer, "", &elsewhere, std::slice::from_ref(&start), depth + 1);
     let early = known.redaction(
         peer,

@@ -132,7 +132,8 @@ async fn a_room_of_an_unknown_version_is_named_to_the_client() {
     let server = TestServer::simulated("hs1", 4, 1, &network);
     let alice = server.register("alice").await;
     let far = Peer::new("far", &network);
-    let refusal = json!({ "errcode": "M_INCOMPATIBLE_ROOM_VERSION", "error": "too old", "room_version": "x.y" });
+    let refusal =
+        json!({ "errcode": "M_INCOMPATIBLE_ROOM_VERSION", "error": "too old", "room_version": "x.y" });
     let offer = json!({ "room_version": "x.y", "event": { "prev_events": [], "auth_events": [] } });
     for (status, answer) in [(400_u16, refusal), (200, offer)] {
         let judge = move |_: &str, _: &Value| (status, answer.clone());
