@@ -70,6 +70,8 @@ impl Room {
             completes: false,
             replaced: Vec::new(),
             added: Vec::new(),
+            members: Vec::new(),
+            rows: Vec::new(),
         };
         let record = Record {
             batch,

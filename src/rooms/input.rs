@@ -303,4 +303,8 @@ pub(crate) struct RoomNote {
     pub(crate) replaced: Vec<Arc<crate::Event>>,
     /// Events that the batch added.
     pub(crate) added: Vec<Arc<crate::Event>>,
+    /// Users whose entries in the current state the batch changed.
+    pub(crate) members: Vec<String>,
+    /// The rows of the timeline of what was added.
+    pub(crate) rows: Vec<crate::tail::TailRow>,
 }

@@ -37,6 +37,7 @@ mod lacking;
 mod load;
 mod locks;
 mod may;
+mod member_cache;
 mod membership;
 mod observe;
 mod old_transactions;
@@ -55,6 +56,7 @@ mod serve;
 mod staging;
 pub mod state_tree;
 mod stripped;
+mod tail;
 mod timeline;
 mod typing;
 mod unread;
@@ -490,6 +492,16 @@ impl Rooms {
     fn move_view(&self, note: &input::RoomNote, position: Position) {
         for event in note.replaced.iter().chain(&note.added) {
             self.events.insert((note.room.0.key, event.short), event.clone());
+        }
+        // The tail first: whoever reads by the new view finds its rows there.
+        note.room.0.tail.push(&note.rows);
+        note.room.0.members.changed(&note.members);
+        for event in note
+            .replaced
+            .iter()
+            .filter(|event| event.header.place.offset != 0)
+        {
+            note.room.0.tail.filled_before(event.header.place.anchor);
         }
         if let Some(view) = &note.view {
             *note.room.0.view.write() = view.clone();

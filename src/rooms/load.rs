@@ -19,7 +19,9 @@ use crate::{
     head::{AuthCache, Head, HeadRecord, Hints, Pending},
     keys,
     may::May,
+    member_cache::MemberCache,
     room::RoomInner,
+    tail::Tail,
     typing::Typing,
 };
 
@@ -122,6 +124,8 @@ impl Rooms {
             create: OnceLock::new(),
             visibility_key: OnceLock::new(),
             typing: Mutex::new(Typing::default()),
+            members: MemberCache::default(),
+            tail: Tail::default(),
             partial: tokio::sync::watch::Sender::new(None),
             full_since: AtomicU64::new(0),
             lacking: Mutex::new(None),
@@ -130,6 +134,7 @@ impl Rooms {
             gaps: May::default(),
             relations: May::default(),
             awaited: May::default(),
+            policy: May::default(),
         })))
     }
 }

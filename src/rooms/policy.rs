@@ -44,6 +44,10 @@ fn needs_recommendation(kind: &str, state_key: Option<&str>) -> bool {
 impl Room {
     /// The policy server that the room uses by its current state: it counts while it has a joined user in the room.
     pub fn policy_server(&self) -> Result<Option<PolicyServer>, Error> {
+        let ever = || Ok(self.state_key_short("m.room.policy", "")?.is_some());
+        if !self.0.policy.be::<Error>(ever)? {
+            return Ok(None);
+        }
         let Some(event) = self.state("m.room.policy", "")? else {
             return Ok(None);
         };

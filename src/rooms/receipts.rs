@@ -210,6 +210,8 @@ impl Room {
             completes: false,
             replaced: Vec::new(),
             added: Vec::new(),
+            members: Vec::new(),
+            rows: Vec::new(),
         };
         let feed = vec![FeedItem {
             entity: self.0.key,

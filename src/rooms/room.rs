@@ -44,6 +44,10 @@ pub(crate) struct RoomInner {
     pub(crate) create: OnceLock<Arc<CreateInfo>>,
     pub(crate) visibility_key: OnceLock<u32>,
     pub(crate) typing: Mutex<Typing>,
+    /// Memberships that are asked for again and again.
+    pub(crate) members: crate::member_cache::MemberCache,
+    /// The newest rows of the timeline.
+    pub(crate) tail: crate::tail::Tail,
     /// What is known of the rest of the state, where it is not whole.
     pub(crate) partial: tokio::sync::watch::Sender<Option<Arc<crate::partial::PartialState>>>,
     /// Position of the batch that made it whole.
@@ -60,6 +64,8 @@ pub(crate) struct RoomInner {
     pub(crate) relations: crate::may::May,
     /// Whether events may wait for others that they refer to.
     pub(crate) awaited: crate::may::May,
+    /// Whether any event may ever have named a policy server.
+    pub(crate) policy: crate::may::May,
 }
 
 /// An entry of the state that differs: the event as it was, and as it is.
@@ -195,6 +201,14 @@ impl Room {
     }
 
     pub(crate) fn state_entry(&self, kind: &str, state_key: &str) -> Result<Option<StateEntry>, Error> {
+        let stored = || self.stored_state_entry(kind, state_key);
+        match kind {
+            "m.room.member" => self.0.members.entry(state_key, stored),
+            _ => stored(),
+        }
+    }
+
+    fn stored_state_entry(&self, kind: &str, state_key: &str) -> Result<Option<StateEntry>, Error> {
         let value = self
             .reader()
             .get(Family::RoomState, &keys::state(self.0.key, kind, state_key))?;
@@ -305,6 +319,14 @@ impl Room {
 
     /// The room's short number for a state key, if any event ever had it.
     pub fn state_key_short(&self, kind: &str, state_key: &str) -> Result<Option<u32>, Error> {
+        let stored = || self.stored_state_key(kind, state_key);
+        match kind {
+            "m.room.member" => self.0.members.key(state_key, stored),
+            _ => stored(),
+        }
+    }
+
+    fn stored_state_key(&self, kind: &str, state_key: &str) -> Result<Option<u32>, Error> {
         let value = self
             .reader()
             .get(Family::RoomStateKey, &keys::state(self.0.key, kind, state_key))?;

@@ -493,6 +493,9 @@ impl<'a> Staging<'a> {
         if let Some(short) = self.room.state_key_short(&key.0, &key.1)? {
             return Ok(short);
         }
+        if key.0 == "m.room.policy" {
+            self.room.0.policy.come();
+        }
         self.record.last_state_key += 1;
         self.new_keys.insert(key.clone(), self.record.last_state_key);
         Ok(self.record.last_state_key)

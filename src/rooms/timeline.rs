@@ -71,6 +71,29 @@ impl Room {
         backward: bool,
         visit: &mut dyn FnMut(Row) -> bool,
     ) -> Result<(), Error> {
+        let Some((rows, begin)) = self.0.tail.rows(after, until) else {
+            return self.visit_stored_timeline(after, until, backward, visit);
+        };
+        if backward {
+            if rows.into_iter().rev().all(&mut *visit) && after < begin {
+                self.visit_stored_timeline(after, until.min(begin.before()), true, visit)?;
+            }
+            return Ok(());
+        }
+        if after < begin {
+            return self.visit_stored_timeline(after, until, false, visit);
+        }
+        rows.into_iter().all(visit);
+        Ok(())
+    }
+
+    fn visit_stored_timeline(
+        &self,
+        after: Place,
+        until: Place,
+        backward: bool,
+        visit: &mut dyn FnMut(Row) -> bool,
+    ) -> Result<(), Error> {
         let start = hearth_storage::prefix_end(&keys::timeline(self.0.key, after));
         let end = match until {
             Place::END => keys::entity_range(self.0.key).1,
@@ -205,6 +228,9 @@ impl Room {
                 anchor: view.last_n,
                 offset: 0,
             });
+        }
+        if let Some(place) = self.0.tail.place_at(position) {
+            return Ok(place);
         }
         let after = |anchor: u64| -> Result<bool, Error> {
             let row = keys::timeline(self.0.key, Place { anchor, offset: 0 });

@@ -436,6 +436,9 @@ impl Room {
         if anchor == 0 {
             return Ok(Totals::default());
         }
+        if let Some(totals) = self.0.tail.totals(anchor) {
+            return Ok(totals);
+        }
         let row = keys::timeline(self.0.key, Place { anchor, offset: 0 });
         let value = self.reader().get(Family::RoomTimeline, &row)?;
         keys::read_totals(&value.ok_or(Error::Damaged("timeline row"))?)

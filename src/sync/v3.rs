@@ -310,12 +310,17 @@ fn events_object(events: impl IntoIterator<Item = String>) -> String {
     format!("{{\"events\":[{}]}}", events.join(","))
 }
 
+/// What most objects of an answer find room in.
+const OBJECT_BYTES: usize = 512;
+
 /// A JSON object that is written member by member.
 pub(crate) struct Object(String);
 
 impl Object {
     pub(crate) fn new() -> Self {
-        Self(String::from("{"))
+        let mut out = String::with_capacity(OBJECT_BYTES);
+        out.push('{');
+        Self(out)
     }
 
     /// A member whose value is JSON already.
@@ -324,6 +329,7 @@ impl Object {
             self.0.push(',');
         }
         push_text(&mut self.0, name);
+        self.0.reserve(value.len() + 2);
         self.0.push(':');
         self.0.push_str(value);
     }
@@ -347,6 +353,17 @@ impl Object {
     }
 }
 
+/// A JSON string. Nearly all texts of an answer stand for themselves.
 fn push_text(out: &mut String, text: &str) {
-    out.push_str(&Value::from(text).to_string());
+    if text
+        .bytes()
+        .any(|byte| byte < b' ' || byte == b'"' || byte == b'\\')
+    {
+        out.push_str(&Value::from(text).to_string());
+        return;
+    }
+    out.reserve(text.len() + 2);
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }

@@ -15,6 +15,7 @@ use crate::{
     keys,
     relations::{self, Relation},
     state_tree::NewNodes,
+    tail::TailRow,
 };
 
 /// An operation that is numbered, in the order of the room, and not signed yet.
@@ -235,6 +236,7 @@ impl Staged {
         let position = self.ticket.position();
         let mut batch = self.extra;
         let mut added = Vec::with_capacity(self.events.len());
+        let mut rows = Vec::with_capacity(self.events.len());
         let mut feed = Vec::with_capacity(self.events.len());
         let mut replaced: Vec<_> = self.replaced.into_iter().map(Arc::new).collect();
         for event in &replaced {
@@ -297,6 +299,12 @@ impl Staged {
                 entity: key,
                 kind: FeedKind::RoomEvent,
                 reference: u64::from(event.short),
+            });
+            rows.push(TailRow {
+                anchor: event.header.place.anchor,
+                short: event.short,
+                position,
+                totals,
             });
             added.push(event);
         }
@@ -379,6 +387,8 @@ impl Staged {
             began: (!added.is_empty()).then_some(self.began),
             ..Change::default()
         };
+        let members = self.state.into_iter().filter(|(kind, ..)| kind == "m.room.member");
+        let members = members.map(|(_, user, _)| user).collect();
         let note = RoomNote {
             room: room.clone(),
             view: Some(Arc::new(self.view)),
@@ -386,6 +396,8 @@ impl Staged {
             completes: self.completes.is_some(),
             replaced,
             added,
+            members,
+            rows,
         };
         (
             self.ticket,
