@@ -9,7 +9,7 @@ pub const DOC: FamilyDoc = FamilyDoc {
     key: "room entity · position u64 · index u16",
     value: "tag 2 · received ms u64 · origin length varint · origin · PDU as it came",
     writer: "the room, by federation, before the transaction is answered; removed when the room has judged it",
-    growth: "a row an event that waits; nearly empty, and bounded for each room and origin",
+    growth: "a row an event that waits; nearly empty, and bounded for each room and origin; what is held back has the top bit of its position set",
     profile: Profile::Queue,
 };
 
