@@ -7,6 +7,7 @@
 mod connection;
 mod engine;
 mod extensions;
+mod facts;
 mod filter;
 mod list;
 mod lists;
@@ -23,12 +24,13 @@ pub(crate) use registry::Connections;
 
 pub use engine::Answer;
 pub use extensions::ExtensionNews;
+pub use facts::Hero;
 pub use render::{Wire, render};
 pub use request::{
     Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StatePattern, StateRule,
     Threads, ToDevice,
 };
-pub use room::{Body, FullRoom, Gone, Hero, RoomNews};
+pub use room::{Body, FullRoom, Gone, RoomNews};
 
 /// A number for a text: FNV-1a. It is stored, so it must never be another.
 fn number_of(text: &str) -> u64 {

@@ -10,7 +10,8 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     engine::Answer,
     extensions::ExtensionNews,
-    room::{Body, FullRoom, Gone, Hero, RoomNews},
+    facts::Hero,
+    room::{Body, FullRoom, Gone, RoomNews},
 };
 use crate::{
     BatchToken, Error,

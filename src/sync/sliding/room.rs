@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use hearth_rooms::{Event, NodeId, Place, Room, Viewer};
 use hearth_storage::Position;
 use hearth_users::{Membership, RoomEntry};
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::OwnedRoomId;
 use serde_json::{Value, value::RawValue};
 
 use super::{
     connection::{KnownMembers, RoomSent, SentMembers, Shown},
+    facts::Hero,
     order::ListedRoom,
     request::{MEMBER, RequiredState, RoomConfig},
     state::Changes,
@@ -20,20 +21,6 @@ use crate::{
     room::newest,
     view::{Timeline, Unread},
 };
-
-/// The types of events that lift a room in a list of rooms.
-const BUMPING_TYPES: [&str; 7] = [
-    "m.room.create",
-    "m.room.message",
-    "m.room.encrypted",
-    "m.sticker",
-    "m.call.invite",
-    "m.poll.start",
-    "m.beacon_info",
-];
-
-/// In how many of the newest events one that lifts the room is looked for.
-const BUMP_LOOK_MAX_EVENTS: usize = 64;
 
 /// The news of a room.
 pub struct RoomNews {
@@ -106,16 +93,6 @@ pub struct FullRoom {
     pub unread_changed: bool,
 }
 
-/// A member who names a room.
-pub struct Hero {
-    /// The member.
-    pub user_id: OwnedUserId,
-    /// The display name.
-    pub displayname: Option<String>,
-    /// The avatar.
-    pub avatar_url: Option<String>,
-}
-
 /// What was read of a room.
 pub(super) struct Read {
     /// What will have been sent of it.
@@ -146,12 +123,12 @@ pub(super) struct Asked<'a> {
 }
 
 /// The stretch of history that is told of.
-struct Span {
+pub(super) struct Span {
     /// The position that was seen, if the client goes on from there.
-    seen: Option<Position>,
+    pub(super) seen: Option<Position>,
     /// The position up to which is read; the gap and the state there.
     until: Position,
-    end: Place,
+    pub(super) end: Place,
     root: NodeId,
 }
 
@@ -449,62 +426,6 @@ impl Reader<'_> {
             None => None,
         };
         Ok((newest(room, viewer, after, span.end, limit, &keep)?, false))
-    }
-
-    /// How many of the last events came after the answer before.
-    fn live(&self, room: &Room, timeline: &Timeline) -> usize {
-        // No room was shown before where they all waited for messages to the device.
-        let Some(since) = self.since.filter(|since| !since.shards.is_empty()) else {
-            return 0;
-        };
-        let seen = since.shard(room.shard());
-        let newer = timeline.events.iter().rev();
-        newer.take_while(|event| event.header.position > seen).count()
-    }
-
-    fn heroes(&self, room: &Room) -> Result<Vec<Hero>, Error> {
-        let mut heroes = Vec::new();
-        for (user_id, _) in room.heroes(self.look.request.user.id())? {
-            let member = room.state(MEMBER, user_id.as_str())?;
-            let content: Value = member
-                .and_then(|member| serde_json::from_slice(member.pdu.content()).ok())
-                .unwrap_or_default();
-            let text = |name: &str| content[name].as_str().map(str::to_owned);
-            heroes.push(Hero {
-                displayname: text("displayname"),
-                avatar_url: text("avatar_url"),
-                user_id,
-            });
-        }
-        Ok(heroes)
-    }
-
-    /// When the last event came that lifts the room: its time, which is what rooms of different shards have in
-    /// common. Nothing where the client knows it: no event of the span lifts the room.
-    fn bump_stamp(&self, room: &Room, span: &Span) -> Result<Option<u64>, Error> {
-        let seen = match span.seen {
-            Some(seen) => room.place_at(seen)?.min(span.end),
-            None => Place::START,
-        };
-        let mut shorts = Vec::new();
-        room.visit_timeline(seen, span.end, true, &mut |row| {
-            shorts.push(row.short);
-            shorts.len() < BUMP_LOOK_MAX_EVENTS
-        })?;
-        let is_whole = shorts.len() < BUMP_LOOK_MAX_EVENTS;
-        let now = self.look.request.user.users().now_ms();
-        let mut oldest = None;
-        for short in shorts {
-            let Some(event) = room.event(short)? else {
-                continue;
-            };
-            oldest = Some(event.pdu.origin_server_ts().min(now));
-            if BUMPING_TYPES.contains(&event.pdu.kind()) {
-                return Ok(oldest);
-            }
-        }
-        // A room in which nothing of that kind is found in a long stretch is as old as the stretch.
-        Ok(oldest.filter(|_| span.seen.is_none() || !is_whole))
     }
 
     /// What will have been sent, as far as it is the same in all cases.
