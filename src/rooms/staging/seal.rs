@@ -387,7 +387,10 @@ impl Staged {
             began: (!added.is_empty()).then_some(self.began),
             ..Change::default()
         };
-        let members = self.state.into_iter().filter(|(kind, ..)| kind == "m.room.member");
+        let members = self
+            .state
+            .into_iter()
+            .filter(|(kind, ..)| kind == "m.room.member");
         let members = members.map(|(_, user, _)| user).collect();
         let note = RoomNote {
             room: room.clone(),

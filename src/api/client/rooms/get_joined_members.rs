@@ -31,14 +31,11 @@ pub async fn get_joined_members(
     let mut joined = Map::new();
     for event in room.events(&shorts)? {
         let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
-        let mut member = Map::new();
-        for (from, to) in [("displayname", "display_name"), ("avatar_url", "avatar_url")] {
-            if let Some(value) = content.get(from).filter(|value| value.is_string()) {
-                member.insert(to.to_owned(), value.clone());
-            }
-        }
+        let text = |name: &str| content.get(name).filter(|value| value.is_string());
+        // Both are always there, as clients have come to expect: null where the member has none.
+        let member = json!({ "display_name": text("displayname"), "avatar_url": text("avatar_url") });
         if let Some(user) = event.pdu.state_key() {
-            joined.insert(user.to_owned(), Value::Object(member));
+            joined.insert(user.to_owned(), member);
         }
     }
     Ok(Json(json!({ "joined": joined })))

@@ -288,7 +288,13 @@ impl OtherServer {
         let (parts, answer) = answer.into_parts();
         let status = parts.status.as_u16();
         let answer = answer.collect().await.expect("a body").to_bytes();
-        openapi::note(openapi::wrong_answer(method, path, status, &parts.headers, &answer));
+        openapi::note(openapi::wrong_answer(
+            method,
+            path,
+            status,
+            &parts.headers,
+            &answer,
+        ));
         openapi::assert_nothing_noted();
         (status, answer)
     }

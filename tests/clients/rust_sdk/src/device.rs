@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{FutureExt, StreamExt};
-use matrix_sdk::Client;
+use matrix_sdk::{Client, ThreadingSupport};
 use matrix_sdk::encryption::{BackupDownloadStrategy, EncryptionSettings};
 use matrix_sdk::ruma::api::client::account::register::v3 as register;
 use matrix_sdk::ruma::api::client::uiaa::{AuthData, Dummy};
@@ -55,6 +55,10 @@ impl Device {
         Ok(Client::builder()
             .homeserver_url(url)
             .with_encryption_settings(settings)
+            // Threads follow the sync, and so do the subscriptions to them (MSC4306, MSC4308).
+            .with_threading_support(ThreadingSupport::Enabled {
+                with_subscriptions: true,
+            })
             .build()
             .await?)
     }

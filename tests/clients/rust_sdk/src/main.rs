@@ -1,3 +1,4 @@
+#![recursion_limit = "512"]
 //! Encrypted chat through a running server with matrix-sdk and matrix-sdk-ui, as Element X does it: sliding sync by
 //! the sync service, rooms by the room list service, messages by timelines.
 //! Usage: hearth-client-test URL (rust_sdk.py starts the server), or hearth-client-test URL meet (js_sdk.py starts the
