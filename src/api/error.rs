@@ -70,7 +70,7 @@ impl From<hearth_users::Error> for ApiError {
             Error::Locked => MatrixError::new(401, errcode::USER_LOCKED, sentence).with("soft_logout", true),
             Error::Deactivated => MatrixError::new(403, errcode::USER_DEACTIVATED, sentence),
             Error::WeakPassword(_) => MatrixError::new(400, errcode::WEAK_PASSWORD, sentence),
-            Error::InvalidParam(_) | Error::WrongKeySignature(_) => MatrixError::invalid_param(sentence),
+            Error::InvalidParam(_) => MatrixError::invalid_param(sentence),
             Error::BadJson(_) => MatrixError::bad_json(sentence),
             Error::ProfileTooLarge => MatrixError::new(400, errcode::PROFILE_TOO_LARGE, sentence),
             Error::KeyTooLarge => MatrixError::new(400, errcode::KEY_TOO_LARGE, sentence),

@@ -66,9 +66,6 @@ pub enum Error {
     /// A signature is missing or does not hold (M_INVALID_SIGNATURE); the text says which and why.
     #[error("{0}")]
     InvalidSignature(String),
-    /// A device uploaded a key that it signed wrongly (M_INVALID_PARAM); the text says which and why.
-    #[error("The device's signature on a key is wrong: {0}")]
-    WrongKeySignature(String),
     /// The key backup exists but is not the current one (M_WRONG_ROOM_KEYS_VERSION); here is which one is.
     #[error("The backup version is not the current one")]
     WrongBackupVersion(String),

@@ -135,14 +135,14 @@ impl Held {
         held.pause = (held.pause * 2).min(PAUSE_MAX);
         held.asked = now;
         held.until = now + held.pause;
-        let too_old = held
-            .events
-            .extract_if(.., |_, received_ms| *received_ms < before_ms);
-        let too_old = too_old.map(|(event, _)| event).collect();
+        let (too_old, kept): (BTreeMap<_, _>, _) = std::mem::take(&mut held.events)
+            .into_iter()
+            .partition(|(_, received_ms)| *received_ms < before_ms);
+        held.events = kept;
         if held.events.is_empty() {
             servers.remove(server);
         }
-        too_old
+        too_old.into_keys().collect()
     }
 }
 

@@ -70,6 +70,13 @@ pub(super) struct RoomSent {
     pub(super) typing: u64,
 }
 
+impl RoomSent {
+    /// What the room is shown as, and how much of it.
+    fn what_is_shown(&self) -> (Shown, usize, u64) {
+        (self.shown, self.limit, self.config)
+    }
+}
+
 /// What the client is known to have.
 #[derive(Default)]
 pub(super) struct State {
@@ -144,6 +151,8 @@ pub(super) struct Connection {
     pub(super) restored: bool,
     /// Parts that changed since they were stored.
     pub(super) unstored: BTreeSet<u8>,
+    /// Rooms were shown since it was stored, or more of them: no position tells of that.
+    pub(super) showed_more: bool,
     /// When it was last stored; none where it never was.
     pub(super) stored_ms: Option<u64>,
 }
@@ -216,7 +225,9 @@ impl Connection {
         state.lists = pending.lists;
         for (room, sent) in pending.rooms {
             self.unstored.insert(part_of(&room));
-            state.rooms.insert(room, sent);
+            let shows = sent.what_is_shown();
+            let before = state.rooms.insert(room, sent);
+            self.showed_more |= before.is_none_or(|before| before.what_is_shown() != shows);
         }
         self.unstored.insert(0);
         for cleared in &pending.cleared {

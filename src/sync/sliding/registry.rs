@@ -20,8 +20,13 @@ const CONNECTIONS_PER_DEVICE_MAX: usize = 16;
 /// A connection that nobody used for so long is let go of.
 const IDLE_MS: u64 = 10 * 60 * 1000;
 
-/// A connection in use is stored so often at most. What was sent since is sent again after a crash.
+/// A connection in use is stored so often at most. What was sent since is sent again after a crash, but for what the
+/// position tells of.
 const STORE_INTERVAL_MS: u64 = 10_000;
+
+/// So often at most it is stored while rooms are shown that were not, or more of them: after a crash they would be
+/// shown anew, with messages that the client has.
+const STORE_SHOWN_INTERVAL_MS: u64 = 500;
 
 /// A user and a device.
 type DeviceKey = (OwnedUserId, String);
@@ -140,10 +145,15 @@ impl Connections {
         {
             let mut connection = slot.connection.lock();
             let stored = connection.stored_ms;
-            if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + STORE_INTERVAL_MS) {
+            let interval = match connection.showed_more {
+                true => STORE_SHOWN_INTERVAL_MS,
+                false => STORE_INTERVAL_MS,
+            };
+            if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + interval) {
                 return;
             }
             connection.stored_ms = Some(now);
+            connection.showed_more = false;
         }
         hearth_core::tasks::spawn("sync connection", async move { slot.store().await });
     }

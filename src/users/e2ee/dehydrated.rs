@@ -51,10 +51,8 @@ impl User {
         one_time::check(&upload)?;
         let identity = upload
             .device_keys
-            .clone()
             .ok_or(Error::MissingParam("`device_keys` is missing"))?;
         device_keys::check(&self.id, &id, &identity)?;
-        one_time::check_signatures(&self.id, &id, &identity, &upload)?;
         let now = self.users.now_ms();
         self.write(|tx| {
             let mut with_keys = self.remove_dehydrated(tx)?;

@@ -44,13 +44,6 @@ impl User {
             check(&self.id, device_id, keys)?;
         }
         one_time::check(&upload)?;
-        let stored = match &upload.device_keys {
-            Some(_) => None,
-            None => self.stored_keys(device_id)?,
-        };
-        if let Some(identity) = upload.device_keys.as_ref().or(stored.as_ref()) {
-            one_time::check_signatures(&self.id, device_id, identity, &upload)?;
-        }
         let now = self.users.now_ms();
         self.write(|tx| {
             let device = device::load(tx, self.key, device_id)?;
@@ -78,13 +71,6 @@ impl User {
     pub fn has_device_keys(&self, device: &DeviceId) -> Result<bool> {
         let row = rows::device_key(self.key, kind::IDENTITY, device.as_str());
         Ok(self.users.log.engine().get(Family::DeviceKey, &row)?.is_some())
-    }
-
-    /// A device's identity keys as it uploaded them.
-    fn stored_keys(&self, device: &DeviceId) -> Result<Option<Map<String, Value>>> {
-        let row = rows::device_key(self.key, kind::IDENTITY, device.as_str());
-        let stored = self.users.log.engine().get(Family::DeviceKey, &row)?;
-        Ok(stored.as_deref().map(record::decode).transpose()?)
     }
 
     /// The identity keys of the named devices, or of all.
@@ -155,7 +141,7 @@ pub(crate) fn remove_device(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) 
 }
 
 /// A public key among identity keys.
-pub(super) fn signing_key(identity: &Map<String, Value>, key_id: &str) -> Option<[u8; 32]> {
+fn signing_key(identity: &Map<String, Value>, key_id: &str) -> Option<[u8; 32]> {
     let public = identity.get("keys")?.get(key_id)?.as_str()?;
     hearth_events::base64_decode(public)?.try_into().ok()
 }

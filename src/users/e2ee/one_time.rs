@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use hearth_storage::{EntityKey, Family, record};
-use ruma::{DeviceId, UserId};
+use ruma::DeviceId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::device_keys::{KeyUpload, signing_key};
+use super::device_keys::KeyUpload;
 use super::rows::{self, kind};
 use crate::error::{Error, Result};
 use crate::user::User;
@@ -200,7 +200,7 @@ fn remember(
     Ok(())
 }
 
-/// Refuses keys whose ids or sizes cannot be.
+/// Refuses keys whose ids or sizes cannot be. Their signatures are judged by whoever claims them: nobody else can.
 pub(super) fn check(upload: &KeyUpload) -> Result<()> {
     if upload.one_time_keys.len() as u64 > ONE_TIME_KEYS_MAX {
         return Err(Error::TooMany("A device has at most 1,000 one-time keys"));
@@ -224,31 +224,6 @@ pub(super) fn check(upload: &KeyUpload) -> Result<()> {
         if key.to_string().len() > KEY_MAX_BYTES {
             return Err(Error::TooLarge("A key is larger than 4 KiB"));
         }
-    }
-    Ok(())
-}
-
-/// Refuses keys that the device signed wrongly: whoever claims one could not use it, and the key would be spent. A key
-/// without the device's signature, or where the device's identity keys are not known, is others' to judge.
-/// Client-Server API, "End-to-end encryption": one-time keys are signed by the device's Ed25519 key.
-pub(super) fn check_signatures(
-    user: &UserId,
-    device: &DeviceId,
-    identity: &Map<String, Value>,
-    upload: &KeyUpload,
-) -> Result<()> {
-    let key_id = format!("ed25519:{device}");
-    let Some(public) = signing_key(identity, &key_id) else {
-        return Ok(());
-    };
-    for (id, key) in upload.one_time_keys.iter().chain(&upload.fallback_keys) {
-        let Some(key) = key.as_object() else { continue };
-        let signed = key.get("signatures").and_then(|all| all.get(user.as_str()));
-        if signed.and_then(|own| own.get(&key_id)).is_none() {
-            continue;
-        }
-        hearth_events::verify_json_of(key, user.as_str(), &key_id, &public)
-            .map_err(|error| Error::WrongKeySignature(format!("{id}: {error}")))?;
     }
     Ok(())
 }

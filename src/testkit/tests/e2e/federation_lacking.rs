@@ -177,8 +177,8 @@ async fn what_soft_failed_for_want_of_a_member_is_accepted_later() {
     network.partition("hs1", "hs2");
     network.heal("hs2", "evil");
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let before = known.message(&peer, "before", &[known.join.event_id.clone()], 10);
-    let said = known.message(&peer, "here", &[before.event_id.clone()], 11);
+    let before = known.message(&peer, "before", std::slice::from_ref(&known.join.event_id), 10);
+    let said = known.message(&peer, "here", std::slice::from_ref(&before.event_id), 11);
     let place = encode(&room);
     let refuse = |_: &str, _: &Value| (500, json!({}));
     peer.says(
