@@ -71,9 +71,9 @@ pub(super) struct RoomSent {
 }
 
 impl RoomSent {
-    /// What the room is shown as, and how much of it.
-    fn what_is_shown(&self) -> (Shown, usize, u64) {
-        (self.shown, self.limit, self.config)
+    /// What no answer changes that only goes on with the room: as what it is shown, from where on, and how.
+    fn frame(&self) -> (Shown, Place, usize, u64) {
+        (self.shown, self.start, self.limit, self.config)
     }
 }
 
@@ -151,8 +151,6 @@ pub(super) struct Connection {
     pub(super) restored: bool,
     /// Parts that changed since they were stored.
     pub(super) unstored: BTreeSet<u8>,
-    /// Rooms were shown since it was stored, or more of them: no position tells of that.
-    pub(super) showed_more: bool,
     /// When it was last stored; none where it never was.
     pub(super) stored_ms: Option<u64>,
 }
@@ -225,9 +223,7 @@ impl Connection {
         state.lists = pending.lists;
         for (room, sent) in pending.rooms {
             self.unstored.insert(part_of(&room));
-            let shows = sent.what_is_shown();
-            let before = state.rooms.insert(room, sent);
-            self.showed_more |= before.is_none_or(|before| before.what_is_shown() != shows);
+            state.rooms.insert(room, sent);
         }
         self.unstored.insert(0);
         for cleared in &pending.cleared {
@@ -237,6 +233,13 @@ impl Connection {
             self.members.add(sent);
         }
         self.bound_configs();
+    }
+
+    /// Whether the last answer does more than go on with rooms that the client has: shows one, leaves a gap, shows more.
+    pub(super) fn reframes(&self) -> bool {
+        let pending = self.pending.iter().flat_map(|pending| &pending.rooms);
+        let mut frames = pending.map(|(room, sent)| (self.state.rooms.get(room), sent));
+        frames.any(|(before, sent)| before.is_none_or(|before| before.frame() != sent.frame()))
     }
 
     /// Notes that a room needs no look until it is touched again.

@@ -114,6 +114,7 @@ impl SyncEngine {
             delivered(news);
         }
         drop(presence);
+        self.connections.store_frames(&turn).await;
         answer.pos_text = self
             .pos_text(&index, request.device.as_deref(), &answer.pos)
             .await;

@@ -20,13 +20,8 @@ const CONNECTIONS_PER_DEVICE_MAX: usize = 16;
 /// A connection that nobody used for so long is let go of.
 const IDLE_MS: u64 = 10 * 60 * 1000;
 
-/// A connection in use is stored so often at most. What was sent since is sent again after a crash, but for what the
-/// position tells of.
+/// A connection in use is stored so often at most. What was sent since is sent again after a crash.
 const STORE_INTERVAL_MS: u64 = 10_000;
-
-/// So often at most it is stored while rooms are shown that were not, or more of them: after a crash they would be
-/// shown anew, with messages that the client has.
-const STORE_SHOWN_INTERVAL_MS: u64 = 500;
 
 /// A user and a device.
 type DeviceKey = (OwnedUserId, String);
@@ -145,17 +140,21 @@ impl Connections {
         {
             let mut connection = slot.connection.lock();
             let stored = connection.stored_ms;
-            let interval = match connection.showed_more {
-                true => STORE_SHOWN_INTERVAL_MS,
-                false => STORE_INTERVAL_MS,
-            };
-            if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + interval) {
+            if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + STORE_INTERVAL_MS) {
                 return;
             }
             connection.stored_ms = Some(now);
-            connection.showed_more = false;
         }
         hearth_core::tasks::spawn("sync connection", async move { slot.store().await });
+    }
+
+    /// Stores an answer before it is given, where it does more than go on with rooms that the client has. What goes on
+    /// may come once more after a crash, and fits behind what is there; anything else would not.
+    pub(super) async fn store_frames(&self, turn: &Turn) {
+        let reframes = turn.slot.connection.lock().reframes();
+        if reframes {
+            turn.slot.store().await;
+        }
     }
 
     /// Stores everything: the server stops.
