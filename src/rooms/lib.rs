@@ -95,9 +95,9 @@ pub use unread::{Counts, Unread, UnreadUser};
 pub use unread_list::{Notified, NotifiedWanted};
 pub use visibility::{Sees, Viewer, Visibility};
 
-/// About so much memory a loaded room takes, with what it keeps of its members. As many rooms are kept as fit into a share
+/// About so much memory a loaded room takes, with what it keeps of its members and of its timeline's end. As many rooms are kept as fit into a share
 /// as large as that of the nodes of state maps; beyond it, those that nobody uses are dropped.
-const LOADED_ROOM_BYTES: u64 = 5 << 10;
+const LOADED_ROOM_BYTES: u64 = 8 << 10;
 /// So many rooms are kept however little memory there is.
 const LOADED_ROOMS_MIN: usize = 500;
 

@@ -5,7 +5,7 @@
 //! What is held stands in storage beside the room's queue. When the server sends something itself, or its keys can be had
 //! after some time, its events go back to the ends of their rooms' queues; at a start all of them do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,9 +37,29 @@ const PAUSE_HEARD: Duration = Duration::from_secs(30);
 /// What is held back, by the server whose keys lack.
 #[derive(Default)]
 pub(crate) struct Held {
-    servers: Mutex<BTreeMap<OwnedServerName, OfServer>>,
+    events: Mutex<Events>,
     /// Something is due earlier than it was.
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Events {
+    servers: BTreeMap<OwnedServerName, OfServer>,
+    /// How many there are, and how many of each room: asked for each event that comes, so nothing is counted then.
+    count: usize,
+    rooms: HashMap<OwnedRoomId, usize>,
+}
+
+impl Events {
+    fn went(&mut self, room: &RoomId) {
+        self.count -= 1;
+        if let Some(of_room) = self.rooms.get_mut(room) {
+            *of_room -= 1;
+            if *of_room == 0 {
+                self.rooms.remove(room);
+            }
+        }
+    }
 }
 
 /// What waits for the keys of one server.
@@ -58,59 +78,60 @@ struct OfServer {
 impl Held {
     /// How many events are held.
     fn count(&self) -> usize {
-        self.servers
-            .lock()
-            .values()
-            .map(|server| server.events.len())
-            .sum()
+        self.events.lock().count
     }
 
     /// Whether one more event of a room fits, which waits for a key of a server.
     fn has_place(&self, room: &RoomId, server: &ServerName) -> bool {
-        let servers = self.servers.lock();
-        let mut all = 0;
-        let mut of_room = 0;
-        for held in servers.values() {
-            all += held.events.len();
-            of_room += held.events.keys().filter(|(id, _)| id == room).count();
-        }
-        let of_server = servers.get(server).map_or(0, |held| held.events.len());
-        all < HELD_MAX_EVENTS && of_room < HELD_MAX_EVENTS_OF_ROOM && of_server < HELD_MAX_EVENTS_OF_SERVER
+        let events = self.events.lock();
+        let of_room = events.rooms.get(room).copied().unwrap_or(0);
+        let of_server = events.servers.get(server).map_or(0, |held| held.events.len());
+        events.count < HELD_MAX_EVENTS
+            && of_room < HELD_MAX_EVENTS_OF_ROOM
+            && of_server < HELD_MAX_EVENTS_OF_SERVER
     }
 
     fn add(&self, room: &RoomId, place: Place, received_ms: u64, (server, key, at_ms): KeyAt) {
         let now = Instant::now();
-        let mut servers = self.servers.lock();
-        let held = servers.entry(server).or_insert_with(|| OfServer {
+        let mut guard = self.events.lock();
+        let events = &mut *guard;
+        let held = events.servers.entry(server).or_insert_with(|| OfServer {
             keys: BTreeMap::new(),
             events: BTreeMap::new(),
             pause: PAUSE_FIRST,
             asked: now,
             until: now + PAUSE_FIRST,
         });
-        held.events.insert((room.to_owned(), place), received_ms);
+        if held
+            .events
+            .insert((room.to_owned(), place), received_ms)
+            .is_none()
+        {
+            events.count += 1;
+            *events.rooms.entry(room.to_owned()).or_default() += 1;
+        }
         if held.keys.len() < KEYS_MAX {
             held.keys.entry(key).or_insert(at_ms);
         }
-        drop(servers);
+        drop(guard);
         self.changed.notify_one();
     }
 
     /// A server was heard of, and may give its keys.
     pub(super) fn heard_of(&self, server: &ServerName) {
-        let mut servers = self.servers.lock();
-        let Some(held) = servers.get_mut(server) else {
+        let mut events = self.events.lock();
+        let Some(held) = events.servers.get_mut(server) else {
             return;
         };
         held.until = held.until.min(held.asked + PAUSE_HEARD);
-        drop(servers);
+        drop(events);
         self.changed.notify_one();
     }
 
     /// When the next server's keys are to be asked for, and which.
     fn next(&self) -> Option<(Instant, OwnedServerName, Vec<KeyAt>)> {
-        let servers = self.servers.lock();
-        let (name, held) = servers.iter().min_by_key(|(_, held)| held.until)?;
+        let events = self.events.lock();
+        let (name, held) = events.servers.iter().min_by_key(|(_, held)| held.until)?;
         let keys = held
             .keys
             .iter()
@@ -120,16 +141,21 @@ impl Held {
 
     /// Takes the events that wait for a server's keys.
     fn take(&self, server: &ServerName) -> Vec<(OwnedRoomId, Place)> {
-        let held = self.servers.lock().remove(server);
-        held.map(|held| held.events.into_keys().collect())
-            .unwrap_or_default()
+        let mut events = self.events.lock();
+        let held = events.servers.remove(server);
+        let taken: Vec<_> = held
+            .into_iter()
+            .flat_map(|held| held.events.into_keys())
+            .collect();
+        taken.iter().for_each(|(room, _)| events.went(room));
+        taken
     }
 
     /// The keys of a server lack still. Takes what arrived before a time: it has waited for long enough.
     fn put_off(&self, server: &ServerName, before_ms: u64) -> Vec<(OwnedRoomId, Place)> {
         let now = Instant::now();
-        let mut servers = self.servers.lock();
-        let Some(held) = servers.get_mut(server) else {
+        let mut events = self.events.lock();
+        let Some(held) = events.servers.get_mut(server) else {
             return Vec::new();
         };
         held.pause = (held.pause * 2).min(PAUSE_MAX);
@@ -140,9 +166,11 @@ impl Held {
             .partition(|(_, received_ms)| *received_ms < before_ms);
         held.events = kept;
         if held.events.is_empty() {
-            servers.remove(server);
+            events.servers.remove(server);
         }
-        too_old.into_keys().collect()
+        let too_old: Vec<_> = too_old.into_keys().collect();
+        too_old.iter().for_each(|(room, _)| events.went(room));
+        too_old
     }
 }
 
