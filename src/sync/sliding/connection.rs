@@ -77,6 +77,33 @@ impl RoomSent {
     }
 }
 
+/// What was sent of the rooms, in the parts in which it is stored: writing one looks at no other.
+#[derive(Default)]
+pub(super) struct SentRooms(BTreeMap<u8, HashMap<OwnedRoomId, RoomSent>>);
+
+impl SentRooms {
+    pub(super) fn get(&self, room: &RoomId) -> Option<&RoomSent> {
+        self.0.get(&part_of(room))?.get(room)
+    }
+
+    pub(super) fn insert(&mut self, room: OwnedRoomId, sent: RoomSent) {
+        self.0.entry(part_of(&room)).or_default().insert(room, sent);
+    }
+
+    /// The rooms of a part.
+    pub(super) fn of_part(&self, part: u8) -> impl Iterator<Item = (&OwnedRoomId, &RoomSent)> {
+        self.0.get(&part).into_iter().flatten()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &RoomSent> {
+        self.0.values().flat_map(HashMap::values)
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut RoomSent> {
+        self.0.values_mut().flat_map(HashMap::values_mut)
+    }
+}
+
 /// What the client is known to have.
 #[derive(Default)]
 pub(super) struct State {
@@ -92,7 +119,7 @@ pub(super) struct State {
     pub(super) e2ee: bool,
     /// A number for the lists that were asked for.
     pub(super) lists: u64,
-    pub(super) rooms: HashMap<OwnedRoomId, RoomSent>,
+    pub(super) rooms: SentRooms,
     /// The position of the user's shard after which the client may have been shown rooms of which nothing is known
     /// here: it came back after a crash with a later answer than was stored.
     pub(super) unsure_since: Option<Position>,

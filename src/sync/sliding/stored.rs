@@ -12,7 +12,7 @@ use ruma::{OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    connection::{Connection, Pending, ROOM_PARTS, RoomSent, Shown, part_of},
+    connection::{Connection, Pending, ROOM_PARTS, RoomSent, Shown},
     request::RequiredState,
 };
 use crate::{Error, SyncToken};
@@ -69,11 +69,9 @@ pub(super) fn take_parts(connection: &mut Connection) -> Vec<Batch> {
     for part in unstored.iter().filter(|part| **part != HEAD_PART) {
         rooms.insert(*part, begin(connection.number));
     }
-    if !rooms.is_empty() {
-        for (room, sent) in &connection.state.rooms {
-            if let Some(part) = rooms.get_mut(&part_of(room)) {
-                put_room(part, room, sent);
-            }
+    for (number, part) in &mut rooms {
+        for (room, sent) in connection.state.rooms.of_part(*number) {
+            put_room(part, room, sent);
         }
     }
     // Before the first answer there is nothing to go on from.
@@ -160,7 +158,9 @@ pub(super) fn load(
             if part == PENDING_PART {
                 connection.pending = read_pending(&mut rest, &connection, pending);
             } else {
-                connection.state.rooms.extend(read_rooms(&mut rest));
+                for (room, sent) in read_rooms(&mut rest) {
+                    connection.state.rooms.insert(room, sent);
+                }
             }
         }
     }
@@ -347,7 +347,7 @@ mod tests {
         let parts = |batches: Vec<Batch>| -> Vec<u8> {
             batches.into_iter().flatten().map(|(part, _)| part).collect()
         };
-        let part = part_of(room_id!("!r:x"));
+        let part = super::super::connection::part_of(room_id!("!r:x"));
         assert_eq!(
             parts(take_parts(&mut connection)),
             [part, PENDING_PART, HEAD_PART]
