@@ -263,6 +263,10 @@ impl From<hearth_storage::Error> for ApiError {
                 MatrixError::new(507, errcode::RESOURCE_LIMIT_EXCEEDED, sentence).into()
             }
             Error::Stopped => MatrixError::new(503, errcode::UNKNOWN, "The server is stopping").into(),
+            Error::NotOpen => {
+                let sentence = "What this is about is being moved; try again soon";
+                MatrixError::new(503, errcode::UNKNOWN, sentence).into()
+            }
             error => Self::internal(&error),
         }
     }

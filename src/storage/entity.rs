@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::log::Opened;
 use crate::schema::entity::EntityRowKey;
 use crate::{Batch, EntityKey, EntityKind, Error, Family, Op, Reader, Slot, slot_of};
 
@@ -73,6 +74,8 @@ pub(crate) struct Reservation {
     allocator: Arc<Allocator>,
     kind: EntityKind,
     name: String,
+    /// Which opening of the name's shard the number is of.
+    opened: Opened,
 }
 
 impl Allocator {
@@ -82,6 +85,7 @@ impl Allocator {
         reader: &dyn Reader,
         kind: EntityKind,
         name: &str,
+        opened: Opened,
         batch: &mut Batch,
     ) -> Result<EntityKey, Error> {
         if !self.0.lock().reserved.insert((kind, name.to_owned())) {
@@ -93,6 +97,7 @@ impl Allocator {
             allocator: Arc::clone(self),
             kind,
             name: name.to_owned(),
+            opened,
         };
         if entity(reader, kind, name)?.is_some() {
             return Err(Error::Exists);
@@ -117,6 +122,12 @@ impl Allocator {
         Ok(key)
     }
 
+    /// Forgets which numbers of some slots are free: another log may have given some since they were read.
+    pub(crate) fn forget(&self, first: Slot, last: Slot) {
+        let mut state = self.0.lock();
+        state.next.retain(|(slot, _), _| *slot < first || *slot > last);
+    }
+
     fn next_number(&self, reader: &dyn Reader, slot: Slot, kind: EntityKind) -> Result<u32, Error> {
         let mut state = self.0.lock();
         let next = match state.next.entry((slot, kind)) {
@@ -133,6 +144,11 @@ impl Allocator {
 }
 
 impl Reservation {
+    /// Whether the number was given in this opening of the shard.
+    pub(crate) fn is_of(&self, opened: Opened) -> bool {
+        self.opened == opened
+    }
+
     /// The row that keeps the number from being given again. The log adds it at the last moment, with
     /// the newest value, because batches may commit in another order than they took their numbers.
     pub(crate) fn counter(&self) -> Op {
@@ -180,7 +196,7 @@ mod tests {
         let allocator = Arc::new(Allocator::default());
         let mut first = Batch::new();
         let key = allocator
-            .allocate(&engine, EntityKind::Room, "!a:x", &mut first)
+            .allocate(&engine, EntityKind::Room, "!a:x", 1, &mut first)
             .unwrap();
         assert_eq!(
             entity(&engine, EntityKind::Room, "!a:x"),
@@ -188,7 +204,7 @@ mod tests {
             "not written yet"
         );
         let mut second = Batch::new();
-        let again = |batch: &mut Batch| allocator.allocate(&engine, EntityKind::Room, "!a:x", batch);
+        let again = |batch: &mut Batch| allocator.allocate(&engine, EntityKind::Room, "!a:x", 1, batch);
         assert_eq!(again(&mut second), Err(Error::Exists), "reserved");
         drop(first);
         let mut third = Batch::new();
@@ -220,10 +236,10 @@ mod tests {
             .unwrap();
         let (mut one, mut two) = (Batch::new(), Batch::new());
         allocator
-            .allocate(&engine, EntityKind::Room, &first, &mut one)
+            .allocate(&engine, EntityKind::Room, &first, 1, &mut one)
             .unwrap();
         let last = allocator
-            .allocate(&engine, EntityKind::Room, &second, &mut two)
+            .allocate(&engine, EntityKind::Room, &second, 1, &mut two)
             .unwrap();
         commit(&engine, two);
         commit(&engine, one);
@@ -233,7 +249,7 @@ mod tests {
             .unwrap();
         let restarted = Arc::new(Allocator::default());
         let key = restarted
-            .allocate(&engine, EntityKind::Room, &third, &mut Batch::new())
+            .allocate(&engine, EntityKind::Room, &third, 1, &mut Batch::new())
             .unwrap();
         assert!(key.no > last.no);
     }

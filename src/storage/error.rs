@@ -8,6 +8,9 @@ pub enum Error {
     /// The log stopped, by a failed write or by a shutdown; nothing more can be committed.
     #[error("the log has stopped")]
     Stopped,
+    /// The shard is not open in this process.
+    #[error("the shard is not open here")]
+    NotOpen,
     /// The free disk space is below the reserve.
     #[error("the disk is almost full; writes are refused")]
     DiskFull,

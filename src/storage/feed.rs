@@ -136,6 +136,9 @@ impl Feed {
     /// Removes what every duty has read, or all but the last [`UNREAD_FEED_POSITIONS`] where there is no
     /// duty. The log does this by itself as it grows.
     pub fn trim(&self, shard: ShardId) -> Result<(), Error> {
+        if !self.0.shard_ids().any(|open| open == shard) {
+            return Ok(());
+        }
         let Some(read) = trimmable(self.0.engine(), shard, self.0.published(shard))? else {
             return Ok(());
         };
@@ -149,7 +152,14 @@ impl Feed {
 
 /// The cursors of all duties, as they are known to this process.
 #[derive(Default)]
-pub(crate) struct Cursors(Mutex<BTreeMap<String, Known>>);
+pub(crate) struct Cursors(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    duties: BTreeMap<String, Known>,
+    /// Shards that are not open here: their cursors are another log's to move.
+    dropped: BTreeSet<ShardId>,
+}
 
 /// The cursors of one duty.
 #[derive(Default)]
@@ -168,21 +178,25 @@ impl Cursors {
             let unwritten = BTreeSet::new();
             (duty, Known { positions, unwritten })
         };
-        let duties = load_cursors(engine)?;
-        Ok(Cursors(Mutex::new(duties.into_iter().map(known).collect())))
+        let duties = load_cursors(engine)?.into_iter().map(known).collect();
+        let dropped = BTreeSet::new();
+        Ok(Cursors(Mutex::new(State { duties, dropped })))
     }
 
     fn get(&self, duty: &str, shard: ShardId) -> Option<Position> {
-        self.0.lock().get(duty)?.positions.get(&shard).copied()
+        self.0.lock().duties.get(duty)?.positions.get(&shard).copied()
     }
 
     /// Moves a cursor; the change is written later.
     fn move_to(&self, duty: &str, shard: ShardId, position: Position) {
-        let mut duties = self.0.lock();
-        if !duties.contains_key(duty) {
-            duties.insert(duty.to_owned(), Known::default());
+        let mut state = self.0.lock();
+        if state.dropped.contains(&shard) {
+            return;
         }
-        if let Some(known) = duties.get_mut(duty) {
+        if !state.duties.contains_key(duty) {
+            state.duties.insert(duty.to_owned(), Known::default());
+        }
+        if let Some(known) = state.duties.get_mut(duty) {
             known.positions.insert(shard, position);
             known.unwritten.insert(shard);
         }
@@ -190,8 +204,11 @@ impl Cursors {
 
     /// Moves a cursor, and writes the change into a batch.
     fn set(&self, duty: &str, shard: ShardId, position: Position, batch: &mut Batch) {
-        let mut duties = self.0.lock();
-        let known = duties.entry(duty.to_owned()).or_default();
+        let mut state = self.0.lock();
+        if state.dropped.contains(&shard) {
+            return;
+        }
+        let known = state.duties.entry(duty.to_owned()).or_default();
         known.positions.insert(shard, position);
         known.unwritten.remove(&shard);
         put_cursor(duty, shard, position, batch);
@@ -199,7 +216,7 @@ impl Cursors {
 
     /// Writes the cursors that moved into a batch.
     pub(crate) fn take_unwritten(&self, batch: &mut Batch) {
-        for (duty, known) in self.0.lock().iter_mut() {
+        for (duty, known) in self.0.lock().duties.iter_mut() {
             for shard in std::mem::take(&mut known.unwritten) {
                 if let Some(position) = known.positions.get(&shard) {
                     put_cursor(duty, shard, *position, batch);
@@ -209,7 +226,7 @@ impl Cursors {
     }
 
     fn remove(&self, duty: &str, batch: &mut Batch) {
-        let known = self.0.lock().remove(duty).unwrap_or_default();
+        let known = self.0.lock().duties.remove(duty).unwrap_or_default();
         for shard in known.positions.into_keys() {
             batch.delete(
                 Family::Cursor,
@@ -220,6 +237,32 @@ impl Cursors {
                 .encode(),
             );
         }
+    }
+
+    /// Forgets the cursors of a shard that is being dropped; those that moved are written into a batch.
+    pub(crate) fn let_go(&self, shard: ShardId, batch: &mut Batch) {
+        let mut state = self.0.lock();
+        state.dropped.insert(shard);
+        for (duty, known) in &mut state.duties {
+            let position = known.positions.remove(&shard);
+            if let (true, Some(position)) = (known.unwritten.remove(&shard), position) {
+                put_cursor(duty, shard, position, batch);
+            }
+        }
+    }
+
+    /// Reads the cursors of a shard that is being opened.
+    pub(crate) fn take_up(&self, engine: &dyn Engine, shard: ShardId) -> Result<(), Error> {
+        let stored = load_cursors(engine)?;
+        let mut state = self.0.lock();
+        for (duty, positions) in stored {
+            if let Some(position) = positions.get(&shard) {
+                let known = state.duties.entry(duty).or_default();
+                known.positions.insert(shard, *position);
+            }
+        }
+        state.dropped.remove(&shard);
+        Ok(())
     }
 }
 

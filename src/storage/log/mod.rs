@@ -10,6 +10,7 @@
 //! Lock order: a shard's queue, then nothing; a shard's waiters, then nothing; the writer calls the
 //! engine and the callbacks with no lock but its own.
 
+mod moving;
 mod rows;
 mod shards;
 mod tail;
@@ -18,6 +19,8 @@ mod writer;
 
 #[cfg(test)]
 mod cost_tests;
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +33,7 @@ use tokio::sync::oneshot;
 
 use crate::entity::Allocator;
 use crate::feed::Cursors;
-use crate::{Batch, Engine, EntityKey, EntityKind, Error, Position, ShardId, Slot};
+use crate::{Batch, Engine, EntityKey, EntityKind, Error, Position, ShardId, Slot, slot_of};
 
 pub use rows::decode_outbox;
 pub use rows::{FeedItem, FeedKind, OutboxRow, Published, Record};
@@ -38,6 +41,7 @@ pub(crate) use rows::{decode_feed, encode_feed, encode_outbox};
 pub use shards::ShardInfo;
 pub(crate) use shards::head_op;
 use tail::Tail;
+pub(crate) use ticket::Opened;
 use ticket::Queue;
 pub use ticket::{Commit, Ticket};
 use writer::Writer;
@@ -136,6 +140,8 @@ struct Shard {
     /// Everything up to here is durable or void.
     settled: AtomicU64,
     waiters: Mutex<Vec<Waiter>>,
+    /// Whether another log may write the shard now.
+    dropped: AtomicBool,
 }
 
 impl Log {
@@ -165,6 +171,7 @@ impl Log {
                 tail: Tail::new(head),
                 settled: AtomicU64::new(head),
                 waiters: Mutex::default(),
+                dropped: AtomicBool::new(false),
             });
         }
         let inner = Arc::new(Inner {
@@ -293,6 +300,9 @@ impl Log {
             if self.inner.stopped.load(Ordering::Acquire) {
                 return Err(Error::Stopped);
             }
+            if shard.dropped.load(Ordering::Acquire) {
+                return Err(Error::NotOpen);
+            }
             let (sender, receiver) = oneshot::channel();
             waiters.push((position, sender));
             receiver
@@ -303,9 +313,10 @@ impl Log {
     /// Gives a new entity its number and adds its rows to the batch, which must be of the entity's own
     /// shard. The name stays reserved while the batch lives; [`Error::Exists`] says that it is taken.
     pub fn allocate(&self, kind: EntityKind, name: &str, batch: &mut Batch) -> Result<EntityKey, Error> {
-        self.inner
-            .allocator
-            .allocate(&*self.inner.engine, kind, name, batch)
+        let shard = self.inner.shard(self.shard_of(slot_of(name)));
+        let opened = shard.queue.lock().opened();
+        let allocator = &self.inner.allocator;
+        allocator.allocate(&*self.inner.engine, kind, name, opened?, batch)
     }
 
     /// Adds changes that need no durability of their own, such as the removal of applied outbox rows: one of
@@ -352,8 +363,10 @@ impl Inner {
         &*self.engine
     }
 
+    /// The shards that are open here.
     pub(crate) fn shard_ids(&self) -> impl Iterator<Item = ShardId> + '_ {
-        self.shards.iter().map(|shard| shard.id)
+        let open = self.shards.iter().filter(|shard| !shard.is_dropped());
+        open.map(|shard| shard.id)
     }
 
     pub(crate) fn published(&self, shard: ShardId) -> Position {

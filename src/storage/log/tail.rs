@@ -42,6 +42,14 @@ impl Tail {
         }
     }
 
+    /// Begins anew, with nothing written after `head`.
+    pub(super) fn restart(&self, head: Position) {
+        *self.0.lock() = Items {
+            after: head,
+            items: VecDeque::new(),
+        };
+    }
+
     /// Forgets everything up to a position.
     pub(crate) fn forget(&self, position: Position) {
         self.0.lock().forget(position);

@@ -18,6 +18,8 @@ pub struct Ticket {
     inner: Arc<Inner>,
     index: usize,
     position: Position,
+    /// Which opening of the shard it is of.
+    opened: Opened,
     submitted: bool,
     decided: bool,
 }
@@ -29,13 +31,32 @@ pub struct Commit {
     done: Option<oneshot::Receiver<Result<Position, Error>>>,
 }
 
+/// How often a shard was opened. Tickets of an earlier time are worth nothing, nor are those of a shard that is not
+/// open, which have 0.
+pub(crate) type Opened = u64;
+
 /// The positions of a shard that are given and not written.
 pub(super) struct Queue {
     /// The position of the first entry, or the next to be given.
     front: Position,
     entries: VecDeque<Entry>,
-    stopped: bool,
+    state: State,
+    opened: Opened,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// What is reserved is still written, and no more is reserved.
+    Draining,
+    /// The shard may be written by another log.
+    Dropped,
+    /// The whole log has stopped.
+    Stopped,
+}
+
+/// An entry that is not taken, and why.
+struct Refused(Entry, Error);
 
 pub(super) enum Entry {
     /// Reserved.
@@ -64,19 +85,27 @@ impl Queue {
         Queue {
             front: head + 1,
             entries: VecDeque::new(),
-            stopped: false,
+            state: State::Open,
+            opened: 1,
         }
     }
 
-    fn reserve(&mut self) -> Position {
+    fn reserve(&mut self) -> (Position, Opened) {
+        let position = self.front + self.entries.len() as u64;
+        if self.state != State::Open {
+            return (position, 0);
+        }
         self.entries.push_back(Entry::Open);
-        self.front + self.entries.len() as u64 - 1
+        (position, self.opened)
     }
 
-    /// Settles a position; says whether it is the first one. Gives the entry back if the log has stopped.
-    fn settle(&mut self, position: Position, entry: Entry) -> Result<bool, Entry> {
-        if self.stopped {
-            return Err(entry);
+    /// Settles a position; says whether it is the first one. Gives the entry back if the shard is not that of the ticket
+    /// any more.
+    fn settle(&mut self, position: Position, opened: Opened, entry: Entry) -> Result<bool, Refused> {
+        match self.state {
+            State::Stopped => return Err(Refused(entry, Error::Stopped)),
+            _ if opened != self.opened => return Err(Refused(entry, Error::NotOpen)),
+            _ => {}
         }
         let at = (position - self.front) as usize;
         self.entries[at] = entry;
@@ -99,18 +128,60 @@ impl Queue {
 
     /// Takes everything out; later tickets are refused.
     pub(super) fn stop(&mut self) -> VecDeque<Entry> {
-        self.stopped = true;
+        self.state = State::Stopped;
         std::mem::take(&mut self.entries)
+    }
+
+    /// Which opening of the shard this is, where it is open.
+    pub(super) fn opened(&self) -> Result<Opened, Error> {
+        match self.state {
+            State::Open => Ok(self.opened),
+            State::Draining | State::Dropped => Err(Error::NotOpen),
+            State::Stopped => Err(Error::Stopped),
+        }
+    }
+
+    /// Reserves no more. Gives the last position that was given.
+    pub(super) fn drain(&mut self) -> Result<Position, Error> {
+        match self.state {
+            State::Open | State::Draining => self.state = State::Draining,
+            State::Dropped => return Err(Error::NotOpen),
+            State::Stopped => return Err(Error::Stopped),
+        }
+        Ok(self.front + self.entries.len() as u64 - 1)
+    }
+
+    /// Everything that was reserved is settled: from now on another log may write the shard.
+    pub(super) fn set_dropped(&mut self) -> Result<(), Error> {
+        if self.state != State::Draining {
+            return Err(Error::Stopped);
+        }
+        assert!(self.entries.is_empty(), "a drained shard has nothing to write");
+        self.state = State::Dropped;
+        // Tickets that were given meanwhile are of no opening, and those of this one were all used.
+        self.opened += 1;
+        Ok(())
+    }
+
+    /// Begins anew after the last position on disk.
+    pub(super) fn open(&mut self, head: Position) -> Result<(), Error> {
+        if self.state != State::Dropped {
+            return Err(Error::Stopped);
+        }
+        self.front = head + 1;
+        self.state = State::Open;
+        Ok(())
     }
 }
 
 impl Ticket {
     pub(super) fn reserve(inner: &Arc<Inner>, index: usize) -> Ticket {
-        let position = inner.shards[index].queue.lock().reserve();
+        let (position, opened) = inner.shards[index].queue.lock().reserve();
         Ticket {
             inner: Arc::clone(inner),
             index,
             position,
+            opened,
             submitted: false,
             decided: false,
         }
@@ -144,7 +215,20 @@ impl Ticket {
             );
         }
         let (sender, receiver) = oneshot::channel();
-        self.settle(Entry::Filled(Box::new(Filled { record, done: sender })));
+        // A number that was given before the shard was last dropped may have been given by another log since.
+        let stale = record
+            .batch
+            .reservations
+            .iter()
+            .any(|one| !one.is_of(self.opened));
+        let filled = Entry::Filled(Box::new(Filled { record, done: sender }));
+        match stale {
+            true => {
+                filled.fail(&Error::NotOpen);
+                self.settle(Entry::Void);
+            }
+            false => self.settle(filled),
+        }
         Commit {
             position: self.position,
             done: Some(receiver),
@@ -153,14 +237,14 @@ impl Ticket {
 
     fn settle(&self, entry: Entry) {
         let shard = &self.inner.shards[self.index];
-        let settled = shard.queue.lock().settle(self.position, entry);
+        let settled = shard.queue.lock().settle(self.position, self.opened, entry);
         match settled {
             Ok(true) => {
                 shard.ready.store(true, Ordering::Release);
                 self.inner.signal();
             }
             Ok(false) => {}
-            Err(entry) => entry.fail(&Error::Stopped),
+            Err(Refused(entry, error)) => entry.fail(&error),
         }
     }
 }
@@ -168,7 +252,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.submitted {
-            if self.decided && !self.inner.stopped.load(Ordering::Acquire) {
+            // Where the shard was dropped, memory was to be forgotten anyway.
+            if self.decided && self.opened != 0 && !self.inner.stopped.load(Ordering::Acquire) {
                 self.inner.fail(&Error::Engine(
                     "an operation that was decided could not be written".to_owned(),
                 ));
