@@ -201,6 +201,7 @@ impl World {
             default_version: RoomVersionId::V11,
             event_cache_bytes: 1 << 20,
             node_cache_bytes: 1 << 20,
+            loaded_rooms_bytes: 1 << 20,
             pool: Pool::inline(),
         };
         let rooms = Rooms::new(

@@ -95,8 +95,8 @@ pub use unread::{Counts, Unread, UnreadUser};
 pub use unread_list::{Notified, NotifiedWanted};
 pub use visibility::{Sees, Viewer, Visibility};
 
-/// About so much memory a loaded room takes, with what it keeps of its members and of its timeline's end. As many rooms are kept as fit into a share
-/// as large as that of the nodes of state maps; beyond it, those that nobody uses are dropped.
+/// About so much memory a loaded room takes, with what it keeps of its members and of its timeline's end. As many rooms
+/// are kept as fit into their share of the memory; beyond it, those that nobody uses are dropped.
 const LOADED_ROOM_BYTES: u64 = 8 << 10;
 /// So many rooms are kept however little memory there is.
 const LOADED_ROOMS_MIN: usize = 500;
@@ -144,6 +144,8 @@ pub struct RoomsConfig {
     pub event_cache_bytes: u64,
     /// Bytes for cached nodes of state maps.
     pub node_cache_bytes: u64,
+    /// Bytes for rooms that are loaded and that nobody uses now.
+    pub loaded_rooms_bytes: u64,
     /// Where state resolution and the checking of signatures run.
     pub pool: hearth_core::Pool,
 }
@@ -217,7 +219,7 @@ impl Rooms {
             config.event_cache_bytes,
             EventWeight,
         );
-        let loaded_max = usize::try_from(config.node_cache_bytes / LOADED_ROOM_BYTES).unwrap_or(usize::MAX);
+        let loaded_max = usize::try_from(config.loaded_rooms_bytes / LOADED_ROOM_BYTES).unwrap_or(usize::MAX);
         let loaded_max = loaded_max.max(LOADED_ROOMS_MIN);
         let rooms = Arc::new(Self {
             log: log.clone(),

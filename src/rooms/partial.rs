@@ -29,6 +29,9 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
+/// About how large one batch of nodes gets.
+const NODES_BATCH_BYTES: usize = 512 << 10;
+
 /// How many rows are looked at between two chances for others to run, when rooms are looked for at the start.
 const SCAN_ROWS: usize = 10_000;
 
@@ -159,22 +162,17 @@ impl Room {
         Ok(root)
     }
 
-    /// Stores nodes of states that nothing in the room names yet.
+    /// Stores nodes of states that nothing in the room names yet. Nobody looks for them before, so that those of a large
+    /// state come in several batches.
     pub(crate) async fn store_nodes(&self, nodes: NewNodes) -> Result<(), Error> {
         let mut batch = hearth_storage::Batch::new();
         self.nodes().put(&nodes, &mut batch);
-        if batch.is_empty() {
-            return Ok(());
+        let cluster = &self.0.rooms.cluster;
+        for part in batch.into_parts(NODES_BATCH_BYTES) {
+            cluster
+                .commit(self.0.key.slot, |_| hearth_storage::Record::of(part))
+                .await?;
         }
-        let key = self.0.key;
-        self.0
-            .rooms
-            .cluster
-            .commit(key.slot, |_| hearth_storage::Record {
-                batch,
-                ..hearth_storage::Record::default()
-            })
-            .await?;
         Ok(())
     }
 }

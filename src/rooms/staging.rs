@@ -29,7 +29,7 @@ mod outlier;
 mod place;
 mod seal;
 
-pub(crate) use outlier::Outlier;
+pub(crate) use outlier::{Outlier, StateOf};
 pub(crate) use place::{Judged, Roots};
 pub(crate) use seal::Staged;
 
@@ -124,7 +124,6 @@ pub(crate) struct Staging<'a> {
     server_delta: HashMap<String, i64>,
     /// Annotations whose event was redacted.
     unannotated: Vec<Annotation>,
-    /// The state was partial and becomes whole.
     /// The join whose partial state becomes whole.
     completes: Option<Short>,
     /// More rows of the room.

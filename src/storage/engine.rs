@@ -104,6 +104,28 @@ impl Batch {
         self.reservations.append(&mut other.reservations);
     }
 
+    /// The changes in several batches of about so many bytes, for changes that need not be made together. Names that
+    /// are reserved stay with the first.
+    pub fn into_parts(self, bytes: usize) -> Vec<Batch> {
+        let mut parts = vec![Batch {
+            reservations: self.reservations,
+            ..Batch::default()
+        }];
+        let mut filled = 0;
+        for op in self.ops {
+            if filled >= bytes {
+                parts.push(Batch::new());
+                filled = 0;
+            }
+            filled += op.bytes();
+            if let Some(last) = parts.last_mut() {
+                last.ops.push(op);
+            }
+        }
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
     /// How many changes there are.
     pub fn len(&self) -> usize {
         self.ops.len()
@@ -145,6 +167,21 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_is_divided_in_order() {
+        let mut batch = Batch::new();
+        for number in 0..10_u8 {
+            batch.put(Family::View, [number], [0; 9]);
+        }
+        let all = batch.ops.clone();
+        let parts = batch.into_parts(25);
+        let sizes: Vec<usize> = parts.iter().map(Batch::len).collect();
+        assert_eq!(sizes, [3, 3, 3, 1]);
+        let again: Vec<Op> = parts.into_iter().flat_map(|part| part.ops).collect();
+        assert_eq!(again, all);
+        assert!(Batch::new().into_parts(1).is_empty());
+    }
 
     #[test]
     fn prefix_ends() {

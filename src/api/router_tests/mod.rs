@@ -119,6 +119,7 @@ impl Server {
             default_version: RoomVersionId::V12,
             event_cache_bytes: 1 << 20,
             node_cache_bytes: 1 << 20,
+            loaded_rooms_bytes: 1 << 20,
             pool: hearth_core::Pool::inline(),
         };
         let rooms = Rooms::new(log, cluster.clone(), clock.clone(), random.clone(), rooms_config);

@@ -7,9 +7,8 @@ use ruma::{EventId, OwnedEventId, ServerName};
 
 use crate::{
     Error, Flags, RemoteEvents, RemoteFailure, Room,
-    event::Short,
-    staging::{Staged, Staging, Stop},
-    state_tree::NodeId,
+    staging::{Staged, Staging, StateOf, Stop},
+    state_tree::{self, NodeId},
 };
 
 /// Up to how many unknown events of a state are asked for one by one; where more are missing, the whole state is.
@@ -17,6 +16,9 @@ const ALONE_MAX: usize = 24;
 
 /// How many events a state may have.
 const STATE_EVENTS_MAX: usize = 1_000_000;
+
+/// So many keys of a state get their numbers in one batch, which then has about 300 KiB.
+const KEYS_AT_ONCE: usize = 4_096;
 
 impl Room {
     /// The root of the state after an event that has no place here, as `origin` has it. Everything in it was
@@ -132,7 +134,7 @@ impl Room {
         for id in ids {
             shorts.extend(self.short_of(id)?.filter(|short| seen.insert(*short)));
         }
-        let mut entries: Vec<(String, String, Short)> = Vec::with_capacity(shorts.len());
+        let mut entries: Vec<StateOf> = Vec::with_capacity(shorts.len());
         for chunk in shorts.chunks(256) {
             for event in self.events(chunk)? {
                 if let (Some(state_key), false) =
@@ -146,14 +148,33 @@ impl Room {
     }
 
     /// The root of a state that consists of some events, by type and state key. Its nodes are stored, and its keys have
-    /// numbers.
-    pub(crate) async fn make_state(&self, entries: &[(String, String, Short)]) -> Result<NodeId, Error> {
+    /// numbers. A large one is stored bit by bit: nobody reads a key's number or a node before a state that is named has it.
+    pub(crate) async fn make_state(&self, entries: &[StateOf]) -> Result<NodeId, Error> {
+        if entries.len() <= KEYS_AT_ONCE {
+            return self
+                .under_lock(|staging| Ok((staging.make_state(entries)?, !entries.is_empty())))
+                .await;
+        }
+        let mut numbered = Vec::with_capacity(entries.len());
+        for some in entries.chunks(KEYS_AT_ONCE) {
+            numbered.extend(self.under_lock(|staging| staging.number_keys(some)).await?);
+        }
+        let (root, nodes) = state_tree::build(numbered);
+        self.store_nodes(nodes).await?;
+        Ok(root)
+    }
+
+    /// Does something under the room's lock, and stores what came of it, if the work says that anything did.
+    async fn under_lock<T>(
+        &self,
+        work: impl Fn(&mut Staging<'_>) -> Result<(T, bool), Stop>,
+    ) -> Result<T, Error> {
         loop {
-            match self.try_state(entries) {
-                Ok((root, None)) => return Ok(root),
-                Ok((root, Some(staged))) => {
+            match self.try_under_lock(&work) {
+                Ok((done, None)) => return Ok(done),
+                Ok((done, Some(staged))) => {
                     self.store(*staged).await?;
-                    return Ok(root);
+                    return Ok(done);
                 }
                 Err(Stop::Wait(position)) => self.wait_durable(position).await?,
                 Err(Stop::Refuse(error)) => return Err(error),
@@ -162,14 +183,17 @@ impl Room {
         }
     }
 
-    fn try_state(&self, entries: &[(String, String, Short)]) -> Result<(NodeId, Option<Box<Staged>>), Stop> {
+    fn try_under_lock<T>(
+        &self,
+        work: impl Fn(&mut Staging<'_>) -> Result<(T, bool), Stop>,
+    ) -> Result<(T, Option<Box<Staged>>), Stop> {
         let mut head = self.0.head.lock();
         head.prune(self.0.rooms.log.published(self.0.shard));
         let mut staging = Staging::new(self, head);
         if let Some(barrier) = staging.barrier() {
             return Err(Stop::Wait(barrier));
         }
-        let (root, any) = staging.make_state(entries)?;
-        Ok((root, any.then(|| Box::new(staging.seal(None)))))
+        let (done, any) = work(&mut staging)?;
+        Ok((done, any.then(|| Box::new(staging.seal(None)))))
     }
 }

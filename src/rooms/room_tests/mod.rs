@@ -1,6 +1,7 @@
 //! Rooms over the in-memory engine. A ticket that a test holds back keeps everything later in its shard from becoming
 //! durable, so that what is decided and not yet stored can be looked at.
 
+mod large;
 mod order;
 mod pending;
 mod reading;
@@ -66,6 +67,7 @@ impl World {
             default_version: RoomVersionId::V12,
             event_cache_bytes: 1 << 20,
             node_cache_bytes: 1 << 20,
+            loaded_rooms_bytes: 1 << 20,
             pool: hearth_core::Pool::inline(),
         };
         let rooms = Rooms::new(log.clone(), cluster.clone(), clock.clone(), random, config);

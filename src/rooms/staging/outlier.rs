@@ -17,6 +17,9 @@ pub(crate) struct Outlier {
     pub(crate) redacted: bool,
 }
 
+/// An entry of a state: the event's type, its state key and its short id.
+pub(crate) type StateOf = (String, String, Short);
+
 impl Staging<'_> {
     /// Keeps events that have no place in the timeline. Those that came another way meanwhile stay as they are: an event
     /// has one short id.
@@ -59,15 +62,21 @@ impl Staging<'_> {
         Ok(())
     }
 
-    /// Makes the nodes of a state. Says whether there is anything to store.
-    pub(crate) fn make_state(&mut self, entries: &[(String, String, Short)]) -> Result<(NodeId, bool), Stop> {
+    /// Makes the nodes of a state.
+    pub(crate) fn make_state(&mut self, entries: &[StateOf]) -> Result<NodeId, Stop> {
+        let (numbered, _) = self.number_keys(entries)?;
+        let (root, nodes) = state_tree::build(numbered);
+        self.nodes.absorb(nodes);
+        Ok(root)
+    }
+
+    /// The entries of a state by the numbers of their keys. Says whether any key has got its number only now.
+    pub(crate) fn number_keys(&mut self, entries: &[StateOf]) -> Result<(Vec<(u32, Short)>, bool), Stop> {
         let mut numbered = Vec::with_capacity(entries.len());
         for (kind, state_key, short) in entries {
             numbered.push((self.key_short(&(kind.clone(), state_key.clone()))?, *short));
         }
-        let (root, nodes) = state_tree::build(numbered);
-        self.nodes.absorb(nodes);
-        Ok((root, !entries.is_empty()))
+        Ok((numbered, !self.new_keys.is_empty()))
     }
 
     pub(super) fn keep(&mut self, pdu: Pdu, short: Short, header: Header, known: bool) {

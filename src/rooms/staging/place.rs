@@ -64,25 +64,10 @@ impl Staging<'_> {
             }
         }
         let after = self.state_after(judged)?;
-        let short = match judged.known {
-            Some(short) => short,
-            None => {
-                self.record.last_short += 1;
-                self.ids.insert(pdu.event_id.clone(), self.record.last_short);
-                self.record.last_short
-            }
-        };
+        let short = self.short_for(judged);
         let header = Header {
-            flags,
-            class: Default::default(),
-            place: Place::default(),
-            position: 0,
-            state_before: judged.state_before,
-            prev: judged.prev.clone(),
-            auth: judged.auth.clone(),
-            thread: None,
-            redacted_by: None,
             origin: judged.origin.clone(),
+            ..unplaced(judged, flags)
         };
         if flags.has(Flags::REJECTED) || flags.has(Flags::SOFT_FAILED) {
             self.keep(pdu.clone(), short, header, judged.known.is_some());
@@ -102,27 +87,11 @@ impl Staging<'_> {
         let judged = &*self.known_now(judged)?;
         self.nodes.extend(&judged.nodes);
         self.state_after(judged)?;
-        let short = match judged.known {
-            Some(short) => short,
-            None => {
-                self.record.last_short += 1;
-                self.ids
-                    .insert(judged.pdu.event_id.clone(), self.record.last_short);
-                self.record.last_short
-            }
-        };
+        let short = self.short_for(judged);
         let rejected = judged.flags.has(Flags::REJECTED);
         let header = Header {
-            flags: judged.flags,
-            class: Default::default(),
             place: if rejected { Place::default() } else { place },
-            position: 0,
-            state_before: judged.state_before,
-            prev: judged.prev.clone(),
-            auth: judged.auth.clone(),
-            thread: None,
-            redacted_by: None,
-            origin: None,
+            ..unplaced(judged, judged.flags)
         };
         match rejected {
             true => {
@@ -223,6 +192,17 @@ impl Staging<'_> {
         })
     }
 
+    /// The short id that an event has, or gets now.
+    fn short_for(&mut self, judged: &Judged) -> Short {
+        if let Some(short) = judged.known {
+            return short;
+        }
+        self.record.last_short += 1;
+        let id = judged.pdu.event_id.clone();
+        self.ids.insert(id, self.record.last_short);
+        self.record.last_short
+    }
+
     /// Makes the nodes of the state after an event, and of the one before it.
     pub(crate) fn make_state_after(&mut self, judged: &Judged) -> Result<(), Stop> {
         self.nodes.extend(&judged.nodes);
@@ -291,5 +271,21 @@ impl Staging<'_> {
         self.record.depth = self.record.depth.max(pdu.depth());
         self.record.tips = tips;
         Ok(())
+    }
+}
+
+/// What is known of an event before it has a place.
+fn unplaced(judged: &Judged, flags: Flags) -> Header {
+    Header {
+        flags,
+        class: Default::default(),
+        place: Place::default(),
+        position: 0,
+        state_before: judged.state_before,
+        prev: judged.prev.clone(),
+        auth: judged.auth.clone(),
+        thread: None,
+        redacted_by: None,
+        origin: None,
     }
 }

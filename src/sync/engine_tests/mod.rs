@@ -58,6 +58,7 @@ impl World {
             default_version: RoomVersionId::V12,
             event_cache_bytes: 4 << 20,
             node_cache_bytes: 1 << 20,
+            loaded_rooms_bytes: 1 << 20,
             pool: hearth_core::Pool::inline(),
         };
         let rooms = Rooms::new(
