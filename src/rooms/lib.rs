@@ -190,6 +190,7 @@ pub struct Rooms {
     pub(crate) alias_locks: locks::NameLocks,
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
+    pub(crate) joining: dance::Joining,
     pub(crate) event_rooms: Arc<serve::EventRooms>,
     /// Ids of rooms that are being created.
     pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
@@ -243,6 +244,7 @@ impl Rooms {
             erased: erased::Erased::read(log.engine().as_ref()),
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
+            joining: dance::Joining::default(),
             event_rooms: Arc::new(serve::EventRooms::new(&log)),
             starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),

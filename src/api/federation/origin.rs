@@ -14,9 +14,10 @@ use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::extract::{body_bytes, read_object};
 
-/// The largest transaction: 50 PDUs of 64 kB with some unsigned data, and 100 EDUs. Any other body has the limit of
-/// the configuration.
-const TRANSACTION_MAX_BYTES: usize = 10 << 20;
+/// The largest transaction: 50 PDUs of 64 kB with some unsigned data, and 100 EDUs, whose size nobody limits. One that is
+/// refused for its size comes back for ever, with everything that waits behind it, so the limit is above what is usual.
+/// Any other body has the limit of the configuration.
+const TRANSACTION_MAX_BYTES: usize = 16 << 20;
 
 /// The server that signed the request. A body, if there is one, is not read further.
 #[derive(Clone, Debug)]
@@ -101,5 +102,7 @@ async fn authenticate(request: Request, app: &App, limit: usize) -> Result<(Owne
         .federation
         .auth
         .check(&parts.method, target, &parts.headers, &body);
-    Ok((checked.await.map_err(MatrixError::from)?, body))
+    let origin = checked.await.map_err(MatrixError::from)?;
+    app.federation.outbound.wake(&origin);
+    Ok((origin, body))
 }

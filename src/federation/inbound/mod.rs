@@ -18,6 +18,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
@@ -49,6 +50,9 @@ const ANSWERS_MAX: usize = 10_000;
 const EMPTIED_MAX: usize = 10_000;
 /// Locks of servers that send nothing now are dropped above this number.
 const ORIGINS_MAX: usize = 10_000;
+/// So long a transaction waits for the end of a join through another server: the servers of the room send from the moment
+/// at which one of them let the user in, and know nothing of how long the state takes. A sender waits for about a minute.
+const JOIN_WAIT: Duration = Duration::from_secs(20);
 
 /// How a room judges an event: as rooms do, or a test's stand-in.
 #[async_trait]
@@ -270,20 +274,50 @@ impl Inbound {
         self.origins.entry(origin.to_owned()).or_default().clone()
     }
 
-    /// Checks the events and stores those that rooms must judge; gives what is answered for each.
+    /// Checks the events and stores those that rooms must judge; gives what is answered for each. Those of rooms that are
+    /// being joined come last, when the join is done.
     async fn take_pdus(
         self: &Arc<Self>,
         origin: &ServerName,
         pdus: &[&RawValue],
     ) -> Result<Map<String, Value>, Error> {
         let mut answers = Map::new();
-        let mut by_room: OfRoom<'_> = BTreeMap::new();
+        let (mut now, mut later) = (Vec::new(), Vec::new());
         for pdu in pdus {
             let text = pdu.get().as_bytes();
             let Some(room_id) = room_of(text) else {
                 tracing::debug!(%origin, "an event of another server names no room");
                 continue;
             };
+            match self.is_coming_in(&room_id)? {
+                true => later.push((room_id, text)),
+                false => now.push((room_id, text)),
+            }
+        }
+        self.take_events(origin, now, &mut answers).await?;
+        let until = tokio::time::Instant::now() + JOIN_WAIT;
+        for (room_id, _) in &later {
+            let _ = tokio::time::timeout_at(until, self.rooms.joined_or_not(room_id)).await;
+        }
+        self.take_events(origin, later, &mut answers).await?;
+        Ok(answers)
+    }
+
+    /// Whether this server is about to be in a room, and is not yet.
+    fn is_coming_in(&self, room_id: &RoomId) -> Result<bool, Error> {
+        let is_in = || Ok::<_, Error>(self.rooms.get(room_id)?.is_some_and(|room| room.is_resident()));
+        Ok(self.rooms.is_being_joined(room_id) && !is_in()?)
+    }
+
+    /// Checks events and stores those that rooms must judge; adds what is answered for each.
+    async fn take_events(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        events: Vec<(OwnedRoomId, &[u8])>,
+        answers: &mut Map<String, Value>,
+    ) -> Result<(), Error> {
+        let mut by_room: OfRoom<'_> = BTreeMap::new();
+        for (room_id, text) in events {
             let (id, outcome) = self.check(origin, &room_id, text).await?;
             let outcome = match outcome {
                 Checked::Queue => {
@@ -319,7 +353,7 @@ impl Inbound {
             });
         }
         futures::future::try_join_all(stored).await?;
-        Ok(answers)
+        Ok(())
     }
 
     /// Checks what can be checked at once; gives the event's id.

@@ -36,6 +36,7 @@ impl Rooms {
         {
             return room.join(user, content).await.map(drop);
         }
+        let _under_way = self.joining.begin(room_id);
         self.through(via, |server| {
             self.join_through(server, user, room_id, content.clone())
         })

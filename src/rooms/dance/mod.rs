@@ -12,7 +12,10 @@ use crate::{Error, Made, RemoteFailure, Room, Rooms};
 mod accept;
 mod invite;
 mod join;
+mod joining;
 mod outside;
+
+pub(crate) use joining::Joining;
 
 /// How many servers are tried for one membership.
 const SERVERS_TRIED_MAX: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_testkit::{Client, SimNetwork, TestServer, encode};
+use hearth_testkit::{Client, Faults, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
 /// Servers named hs1, hs2, … that reach each other.
@@ -72,6 +72,54 @@ async fn two_servers_talk() {
             "{version}: {page}"
         );
     }
+}
+
+/// The other servers send from the moment at which one of them let a user in, and the join takes its time at the user's
+/// own server: what comes meanwhile is not lost, though nothing follows that would lead to it.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_while_somebody_joins_is_not_lost() {
+    for seed in 40..46 {
+        let network = SimNetwork::new(seed);
+        network.set_faults(Faults {
+            delay_ms: 1..2_000,
+            ..Faults::default()
+        });
+        let servers = servers(&network, 2);
+        let alice = servers[0].register("alice").await;
+        let bob = servers[1].register("bob").await;
+        let room = public_room(&alice, "11").await;
+        let greeting = async {
+            until("bob is in", async || {
+                let member = alice.state(&room, "m.room.member", "@bob:hs2").await;
+                (member.status == 200).then_some(())
+            })
+            .await;
+            alice.say(&room, "welcome").await
+        };
+        let path = format!("/join/{room}?via=hs1");
+        let (joined, said) = tokio::join!(bob.post(&path, json!({})), greeting);
+        joined.ok();
+        until("bob is greeted", async || sees(&bob, &room, &said).await).await;
+    }
+}
+
+/// A server that was away for long is sent what waits for it as soon as it asks for anything.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_something_is_there_again() {
+    let network = SimNetwork::new(8);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let room = public_room(&alice, "11").await;
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    network.partition("hs1", "hs2");
+    let said = alice.say(&room, "anybody?").await;
+    tokio::time::sleep(Duration::from_secs(3 * 3_600)).await;
+    network.heal("hs1", "hs2");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(sees(&bob, &room, &said).await, None, "it is still left alone");
+    bob.get("/profile/@alice:hs1").await.ok();
+    until("hs2 has the message", async || sees(&bob, &room, &said).await).await;
 }
 
 #[tokio::test(start_paused = true)]
