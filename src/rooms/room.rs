@@ -11,7 +11,7 @@ use std::{
 use hearth_events::{CreateInfo, Rules};
 use hearth_storage::{EntityKey, Family, Position, Reader, ShardId};
 use parking_lot::{Mutex, RwLock};
-use ruma::{EventId, OwnedRoomId, RoomId, UserId};
+use ruma::{EventId, OwnedRoomId, RoomId, ServerName, UserId};
 
 use crate::{
     Error, Rooms,
@@ -428,6 +428,12 @@ impl Room {
     pub fn may_have_server(&self, server: &ruma::ServerName) -> bool {
         let said = |partial: &crate::partial::PartialState| partial.servers.iter().any(|name| name == server);
         self.has_server(server.as_str()) || self.0.partial.borrow().as_deref().is_some_and(said)
+    }
+
+    /// How many joined members a server has in the room.
+    pub fn joined_of(&self, server: &ServerName) -> u32 {
+        let head = self.0.head.lock();
+        head.servers.get(server.as_str()).copied().unwrap_or(0)
     }
 
     /// Whether a server has a joined member in the room.

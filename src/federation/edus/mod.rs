@@ -74,6 +74,7 @@ pub struct Edus {
     transport: Arc<dyn Transport>,
     rows: ServerRows,
     late_receipts: LateReceipts,
+    strangers: presence::Strangers,
     /// Users who went out of rooms, each with the room, until what is kept of them is brought up to date.
     gone: DashMap<OwnedUserId, OwnedRoomId>,
     /// How many messages to devices came.
@@ -114,6 +115,7 @@ impl Edus {
         let edus = Arc::new(Self {
             rows: ServerRows::new(cluster),
             late_receipts: LateReceipts::default(),
+            strangers: presence::Strangers::default(),
             gone: DashMap::new(),
             to_device_count: AtomicU32::new(0),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),

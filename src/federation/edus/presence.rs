@@ -1,14 +1,68 @@
 //! The presence of remote users: in memory, for those who share a room.
+//!
+//! A server that lets a user of this one into a room tells at once who of it is present there. That may come before the
+//! join is done here, so what is said of strangers is kept for a while: it counts when they come into sight.
+
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use hearth_core::limits;
+use hearth_rooms::Error;
 use hearth_users::{PresenceState, RemoteStatus};
-use ruma::ServerName;
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, ServerName, UserId};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Edus, Outcome, Refused, user_of};
 
 /// So many users of one message are looked at.
 const USERS_MAX: usize = 1_000;
+/// What is said of so many strangers is kept, and for so long: joining a large room takes a few minutes.
+const STRANGERS_MAX: usize = 1_000;
+const STRANGERS_KEPT: Duration = Duration::from_secs(5 * 60);
+
+/// What was said of users who share no room with anybody here, the newest last.
+#[derive(Default)]
+pub(super) struct Strangers(Mutex<VecDeque<Said>>);
+
+struct Said {
+    at: Instant,
+    user: OwnedUserId,
+    status: RemoteStatus,
+}
+
+impl Strangers {
+    fn keep(&self, user: &UserId, status: RemoteStatus) {
+        let mut kept = self.0.lock();
+        kept.retain(|said| said.user != *user);
+        if kept.len() >= STRANGERS_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(Said {
+            at: Instant::now(),
+            user: user.to_owned(),
+            status,
+        });
+    }
+
+    /// Those of whom something is kept that still counts.
+    fn users(&self) -> Vec<OwnedUserId> {
+        let mut kept = self.0.lock();
+        kept.retain(|said| said.at.elapsed() < STRANGERS_KEPT);
+        kept.iter().map(|said| said.user.clone()).collect()
+    }
+
+    /// What was said of a user, as it is now.
+    fn take(&self, user: &UserId) -> Option<RemoteStatus> {
+        let mut kept = self.0.lock();
+        let at = kept.iter().position(|said| said.user == *user)?;
+        let Said { at, mut status, .. } = kept.remove(at)?;
+        let passed_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        status.last_active_ago_ms = status.last_active_ago_ms.map(|ago| ago.saturating_add(passed_ms));
+        Some(status)
+    }
+}
 
 impl Edus {
     pub(super) fn presence(&self, origin: &ServerName, content: &Value) -> Outcome {
@@ -18,24 +72,35 @@ impl Edus {
             let Ok(user) = user_of(origin, &one["user_id"]) else {
                 continue;
             };
-            let Some(state) = one["presence"].as_str().and_then(PresenceState::parse) else {
-                continue;
-            };
-            if !self.rooms.shares_with_remote(user)? {
-                continue;
+            let Some(status) = read(one) else { continue };
+            match self.rooms.shares_with_remote(user)? {
+                true => self.users.presence().set_remote(user, status),
+                false => self.strangers.keep(user, status),
             }
-            let status = one["status_msg"].as_str();
-            let status = status.filter(|text| text.len() <= limits::STATUS_MESSAGE_MAX_BYTES);
-            self.users.presence().set_remote(
-                user,
-                RemoteStatus {
-                    state,
-                    status_msg: status.map(str::to_owned),
-                    last_active_ago_ms: one["last_active_ago"].as_u64(),
-                    currently_active: one["currently_active"].as_bool().unwrap_or(false),
-                },
-            );
         }
         Ok(())
     }
+
+    /// Users of other servers have come into sight: what was said of them before counts.
+    pub(super) fn meet_strangers(&self) -> Result<(), Error> {
+        for user in self.strangers.users() {
+            if self.rooms.shares_with_remote(&user)?
+                && let Some(status) = self.strangers.take(&user)
+            {
+                self.users.presence().set_remote(&user, status);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(one: &Value) -> Option<RemoteStatus> {
+    let status_msg = one["status_msg"].as_str();
+    let status_msg = status_msg.filter(|text| text.len() <= limits::STATUS_MESSAGE_MAX_BYTES);
+    Some(RemoteStatus {
+        state: one["presence"].as_str().and_then(PresenceState::parse)?,
+        status_msg: status_msg.map(str::to_owned),
+        last_active_ago_ms: one["last_active_ago"].as_u64(),
+        currently_active: one["currently_active"].as_bool().unwrap_or(false),
+    })
 }

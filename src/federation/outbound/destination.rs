@@ -140,7 +140,9 @@ impl Destination {
     }
 
     pub(crate) fn push_ephemeral(&self, key: EphemeralKey, content: Value) {
-        self.state.lock().ephemera.push(key, content);
+        let mut state = self.state.lock();
+        let fails = state.failures > 0;
+        state.ephemera.push(key, content, fails);
     }
 
     /// A message to devices was stored.

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// So many wait for one server; the oldest give way. None of it is missed for long.
 const EPHEMERA_MAX: usize = 500;
+/// So many wait for one that does not answer: there may be thousands of those, many for good.
+const FAILING_EPHEMERA_MAX: usize = 100;
 
 /// What an ephemeral message is about: a newer one about the same replaces it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,14 +45,17 @@ impl Ephemera {
         self.0.len()
     }
 
-    pub(crate) fn push(&mut self, key: EphemeralKey, content: Value) {
+    /// Adds one for a server that fails, or does not.
+    pub(crate) fn push(&mut self, key: EphemeralKey, content: Value, fails: bool) {
         if let Some(at) = self.0.iter().position(|(other, _)| *other == key) {
             self.0.remove(at);
         }
-        if self.0.len() >= EPHEMERA_MAX {
-            self.0.pop_front();
-        }
         self.0.push_back((key, content));
+        let max = match fails {
+            true => FAILING_EPHEMERA_MAX,
+            false => EPHEMERA_MAX,
+        };
+        self.0.drain(..self.0.len().saturating_sub(max));
     }
 
     /// Takes out at most so many, as EDUs.
@@ -78,12 +83,13 @@ mod tests {
     fn the_newest_wins_and_the_oldest_gives_way() {
         let mut ephemera = Ephemera::default();
         let typing = EphemeralKey::Typing(owned_room_id!("!r:a"), owned_user_id!("@u:a"));
-        ephemera.push(typing.clone(), json!({ "typing": true }));
+        ephemera.push(typing.clone(), json!({ "typing": true }), false);
         ephemera.push(
             EphemeralKey::Presence(owned_user_id!("@u:a")),
             json!({ "push": [] }),
+            false,
         );
-        ephemera.push(typing.clone(), json!({ "typing": false }));
+        ephemera.push(typing.clone(), json!({ "typing": false }), false);
         let taken = ephemera.take(10);
         assert_eq!(
             taken,
@@ -94,11 +100,17 @@ mod tests {
         );
         for at in 0..EPHEMERA_MAX + 5 {
             let user = OwnedUserId::try_from(format!("@u{at}:a")).unwrap();
-            ephemera.push(EphemeralKey::Presence(user), json!({ "at": at }));
+            ephemera.push(EphemeralKey::Presence(user), json!({ "at": at }), false);
         }
         assert_eq!(ephemera.take(1)[0]["content"]["at"], 5);
-        ephemera.push(typing, json!({}));
+        ephemera.push(typing.clone(), json!({}), false);
         ephemera.forget_typing();
-        assert_eq!(ephemera.take(1_000).len(), EPHEMERA_MAX - 1);
+        assert_eq!(ephemera.len(), EPHEMERA_MAX - 1);
+        ephemera.push(typing, json!({}), true);
+        assert_eq!(ephemera.len(), FAILING_EPHEMERA_MAX, "the server does not answer");
+        assert_eq!(
+            ephemera.take(1_000)[0]["content"]["at"],
+            EPHEMERA_MAX + 5 - FAILING_EPHEMERA_MAX + 1
+        );
     }
 }

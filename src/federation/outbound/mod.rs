@@ -12,6 +12,7 @@ mod compose;
 mod destination;
 mod device_lists;
 mod ephemeral;
+mod meeting;
 mod reader;
 mod rows;
 mod sources;

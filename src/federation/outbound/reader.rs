@@ -122,6 +122,7 @@ impl Outbound {
         for watcher in watchers {
             watcher.event(room, event).await?;
         }
+        self.note_meeting(room, event)?;
         let own = self.server_name();
         let is_join = event.pdu.sender().server_name() == own
             && event.pdu.kind() == "m.room.member"

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Outbound;
 use super::ephemeral::EphemeralKey;
+use super::meeting::Meetings;
 
 /// So many rooms and users with news are noted at once; further news of that sort is left out until they are told.
 const NOTED_MAX: usize = 20_000;
@@ -27,18 +28,19 @@ const PRESENCE_AGAIN: Duration = Duration::from_secs(25 * 60);
 
 #[derive(Default)]
 pub(super) struct Sources {
-    noted: Mutex<Noted>,
-    news: Notify,
+    pub(super) noted: Mutex<Noted>,
+    pub(super) news: Notify,
     /// The local users of whom others were told that they type.
     typers: Mutex<BTreeMap<OwnedRoomId, BTreeSet<OwnedUserId>>>,
 }
 
 #[derive(Default)]
-struct Noted {
+pub(super) struct Noted {
     typing: BTreeSet<OwnedRoomId>,
     /// The position before the first receipt that was not told.
     receipts: BTreeMap<OwnedRoomId, Position>,
     presence: BTreeSet<OwnedUserId>,
+    pub(super) meetings: Meetings,
 }
 
 pub(super) fn register(outbound: &Arc<Outbound>) {
@@ -105,7 +107,7 @@ impl Outbound {
                 for user in &noted.presence {
                     self.tell_presence(user)?;
                 }
-                Ok(())
+                self.tell_meetings(&noted.meetings)
             };
             if let Err(error) = tell() {
                 tracing::warn!(%error, "other servers are not told of typing, receipts or presence");
@@ -168,6 +170,11 @@ impl Outbound {
         if servers.is_empty() {
             return Ok(());
         }
+        self.tell(servers.into_iter().collect(), &[self.presence_of(user)])
+    }
+
+    /// What others are told of a local user's presence.
+    pub(super) fn presence_of(&self, user: &OwnedUserId) -> (EphemeralKey, Value) {
         let info = self.users.presence().get(user);
         let mut push = json!({
             "user_id": user,
@@ -182,12 +189,11 @@ impl Outbound {
         if let Some(status) = info.status_msg {
             push["status_msg"] = status.into();
         }
-        let content = (EphemeralKey::Presence(user.clone()), json!({ "push": [push] }));
-        self.tell(servers.into_iter().collect(), &[content])
+        (EphemeralKey::Presence(user.clone()), json!({ "push": [push] }))
     }
 
     /// The other servers in a room that its access list admits.
-    fn others(&self, room: &Room) -> Result<Vec<OwnedServerName>, Error> {
+    pub(super) fn others(&self, room: &Room) -> Result<Vec<OwnedServerName>, Error> {
         let own = self.server_name();
         let mut servers = room.servers();
         servers.retain(|server| server != own);
@@ -201,7 +207,7 @@ impl Outbound {
         Ok(servers)
     }
 
-    fn tell(
+    pub(super) fn tell(
         self: &Arc<Self>,
         servers: Vec<OwnedServerName>,
         contents: &[(EphemeralKey, Value)],

@@ -195,3 +195,35 @@ async fn changes_of_members_that_came_with_the_rest_of_the_state_are_heard_of() 
         .await;
     }
 }
+
+/// Whoever meets in a room knows of each other who is there, without waiting for a change.
+#[tokio::test(start_paused = true)]
+async fn those_who_meet_know_of_each_other_who_is_present() {
+    // How long a message takes decides what comes first: the presence of the others, or the room.
+    for seed in 15..19 {
+        let network = SimNetwork::new(seed);
+        network.set_faults(Faults {
+            delay_ms: 1..500,
+            ..Faults::default()
+        });
+        let servers: Vec<TestServer> = (1..=2)
+            .map(|number| TestServer::simulated(&format!("hs{number}"), 4, number, &network))
+            .collect();
+        let alice = servers[0].register("alice").await;
+        let bob = servers[1].register("bob").await;
+        sync(&alice, None).await;
+        sync(&bob, None).await;
+        let body = json!({ "preset": "trusted_private_chat", "invite": ["@bob:hs2"] });
+        let made = alice.post("/createRoom", body).await.ok();
+        let room = made["room_id"].as_str().expect("a room id").to_owned();
+        bob.post(&format!("/join/{room}"), json!({})).await.ok();
+        for (who, other) in [(&alice, "@bob:hs2"), (&bob, "@alice:hs1")] {
+            until("the other is shown", async || {
+                let answer = who.get(&format!("/presence/{other}/status")).await;
+                let shown = answer.status == 200 && answer.ok()["presence"] == "online";
+                shown.then_some(())
+            })
+            .await;
+        }
+    }
+}
