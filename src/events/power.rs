@@ -199,6 +199,18 @@ impl<'a> PowerView<'a> {
         })
     }
 
+    /// The users whose power is of their own: creators, and those who are listed.
+    pub fn named(&self) -> impl Iterator<Item = &'a UserId> + use<'a> {
+        let listed = self.levels.into_iter().flat_map(|levels| levels.users.keys());
+        let creators = self.create.creators.iter();
+        creators.chain(listed).map(|user| &**user)
+    }
+
+    /// The power of all other users.
+    pub fn of_others(&self) -> Power {
+        Power::Level(self.field(PowerField::UsersDefault))
+    }
+
     /// What this field demands.
     pub fn field(&self, field: PowerField) -> i64 {
         self.levels

@@ -7,9 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, Membership, NewEvent, Room, Sent};
 
-/// How many local members are looked at to find one whose power lets a restricted join in.
-const AUTHORIZERS_MAX: usize = 1000;
-
 impl Room {
     /// Joins a user of this server. `content` is the member event's content beside the membership
     /// (profile, reason, third-party signature). Who is joined already stays so, with no event.
@@ -63,19 +60,33 @@ impl Room {
 
     /// A joined user of this server with the power to invite.
     pub(crate) fn find_authorizer(&self) -> Result<Option<OwnedUserId>, Error> {
+        self.find_local_member(|view| view.field(PowerField::Invite))
+    }
+
+    /// A joined user of this server whose power reaches what is needed. The room may have thousands of members here of whom
+    /// one has it, so those who are named with theirs are asked for first.
+    pub(crate) fn find_local_member(
+        &self,
+        needed: impl Fn(&PowerView<'_>) -> i64,
+    ) -> Result<Option<OwnedUserId>, Error> {
         let create = self.create_info();
         let power = self.power_levels()?;
         let view = PowerView::new(&create, power.as_ref());
-        let needed = view.field(PowerField::Invite);
-        let mut found = None;
-        let mut looked_at = 0;
-        self.visit_local_members(&mut |member| {
-            looked_at += 1;
-            if view.user(member).reaches(needed) {
-                found = Some(member.to_owned());
+        let needed = needed(&view);
+        for user in view.named().filter(|user| self.0.rooms.is_local(user)) {
+            if view.user(user).reaches(needed) && self.membership(user)? == Membership::Join {
+                return Ok(Some(user.to_owned()));
             }
-            found.is_none() && looked_at < AUTHORIZERS_MAX
-        })?;
+        }
+        let mut found = None;
+        if view.of_others().reaches(needed) {
+            self.visit_local_members(&mut |member| {
+                if view.user(member).reaches(needed) {
+                    found = Some(member.to_owned());
+                }
+                found.is_none()
+            })?;
+        }
         Ok(found)
     }
 

@@ -1,14 +1,9 @@
 //! Keeping the number of forward extremities small without anybody's help.
 
-use hearth_events::PowerView;
-
 use crate::{Error, NewEvent, Room};
 
 /// More forward extremities than this are merged by an event that says nothing.
 const EXTREMITIES_MAX: usize = 10;
-
-/// How many local members are looked at to find one who may send it.
-const SENDERS_MAX: usize = 100;
 
 /// The type of that event. Clients do not know it and show nothing.
 const DUMMY_TYPE: &str = "org.matrix.dummy_event";
@@ -34,19 +29,7 @@ impl Room {
     }
 
     async fn send_dummy(&self) -> Result<bool, Error> {
-        let create = self.create_info();
-        let power = self.power_levels()?;
-        let view = PowerView::new(&create, power.as_ref());
-        let needed = view.needed_for(DUMMY_TYPE, false);
-        let mut sender = None;
-        let mut looked_at = 0;
-        self.visit_local_members(&mut |member| {
-            looked_at += 1;
-            if view.user(member).reaches(needed) {
-                sender = Some(member.to_owned());
-            }
-            sender.is_none() && looked_at < SENDERS_MAX
-        })?;
+        let sender = self.find_local_member(|view| view.needed_for(DUMMY_TYPE, false))?;
         let Some(sender) = sender else {
             return Ok(false);
         };

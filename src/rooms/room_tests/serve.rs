@@ -274,6 +274,30 @@ async fn a_restricted_room_asks_who_the_user_is() {
     assert_eq!(made.event["content"], json!({ "membership": "join" }));
 }
 
+/// Of a great many members here one may let others in, and is the last of them.
+#[tokio::test]
+async fn who_vouches_is_found_among_many() {
+    let world = World::new(1).await;
+    let room = world.create("10").await;
+    let public = state("alice", "m.room.join_rules", json!({ "join_rule": "public" }));
+    room.send(public, None).await.expect("a rule");
+    for number in 0..1_001 {
+        let member = user(&format!("m{number:04}"));
+        room.join(&member, serde_json::Map::new()).await.expect("a join");
+    }
+    let (alice, zoe) = (user("alice"), user("zoe"));
+    room.join(&zoe, serde_json::Map::new()).await.expect("a join");
+    assert_eq!(room.find_authorizer().expect("a look-up"), Some(alice.clone()));
+    let users = json!({ zoe.as_str(): 50, alice.as_str(): 0 });
+    let levels = state(
+        "alice",
+        "m.room.power_levels",
+        json!({ "users": users, "invite": 50 }),
+    );
+    room.send(levels, None).await.expect("levels");
+    assert_eq!(room.find_authorizer().expect("a look-up"), Some(zoe));
+}
+
 #[tokio::test]
 async fn access_control_lists() {
     let world = World::new(1).await;
