@@ -43,6 +43,8 @@ pub const FEDERATION_DESTINATION_QUEUE: &str = "federation_destination_queue_wai
 pub const FEDERATION_DESTINATION_FAILURES: &str = "federation_destination_failures";
 /// Gauge: events of other servers that wait to be judged.
 pub const FEDERATION_INBOUND_WAITING: &str = "federation_inbound_waiting_events";
+/// Gauge: events of other servers that are held back, for want of the keys of the servers that signed them.
+pub const FEDERATION_INBOUND_HELD: &str = "federation_inbound_held_events";
 /// Histogram: from the arrival of another server's event until its room has judged it.
 pub const FEDERATION_INBOUND_LAG: &str = "federation_inbound_lag_seconds";
 /// Gauge by `origin`: the age of the oldest event that waits, for the servers whose events wait longest.
@@ -157,6 +159,11 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         FEDERATION_INBOUND_WAITING,
         Kind::Gauge,
         "Events of other servers that wait to be judged.",
+    ),
+    (
+        FEDERATION_INBOUND_HELD,
+        Kind::Gauge,
+        "Events of other servers that are held back until the keys of who signed them can be had.",
     ),
     (
         FEDERATION_INBOUND_LAG,

@@ -22,7 +22,8 @@ pub fn rooms(rooms: &Rooms, out: &mut String) {
 /// Federation's part.
 pub fn federation(federation: &Federation, now_ms: u64, out: &mut String) {
     write_outbound(federation.outbound.status(), out);
-    write_inbound(&federation.inbound.status(), now_ms, out);
+    let held = federation.inbound.held_events();
+    write_inbound(&federation.inbound.status(), held, now_ms, out);
 }
 
 fn write_extremities(found: &Extremities, out: &mut String) {
@@ -86,7 +87,7 @@ fn write_outbound(mut all: Vec<DestinationStatus>, out: &mut String) {
     gauge(names::FEDERATION_DESTINATION_FAILURES, failing, out);
 }
 
-fn write_inbound(rooms: &[RoomStatus], now_ms: u64, out: &mut String) {
+fn write_inbound(rooms: &[RoomStatus], held: usize, now_ms: u64, out: &mut String) {
     let mut waiting = 0;
     let mut oldest: BTreeMap<&str, u64> = BTreeMap::new();
     for origin in rooms.iter().flat_map(|room| &room.origins) {
@@ -97,6 +98,11 @@ fn write_inbound(rooms: &[RoomStatus], now_ms: u64, out: &mut String) {
     gauge(
         names::FEDERATION_INBOUND_WAITING,
         [(String::new(), waiting as f64)],
+        out,
+    );
+    gauge(
+        names::FEDERATION_INBOUND_HELD,
+        [(String::new(), held as f64)],
         out,
     );
     let quarantined = rooms.iter().filter(|room| room.is_quarantined()).count();
@@ -230,9 +236,10 @@ mod tests {
             },
         ];
         let mut text = String::new();
-        write_inbound(&rooms, 10_500, &mut text);
+        write_inbound(&rooms, 4, 10_500, &mut text);
         for line in [
             "federation_inbound_waiting_events 9",
+            "federation_inbound_held_events 4",
             "quarantined_rooms 1",
             "federation_inbound_origin_lag_seconds{origin=\"s001.example\"} 6.5",
             "federation_inbound_origin_lag_seconds{origin=\"s002.example\"} 1.5",
