@@ -13,6 +13,7 @@ pub mod admin_socket;
 pub mod cli;
 pub mod dns;
 pub mod error;
+mod guard;
 pub mod listener;
 pub mod logging;
 pub mod metrics;

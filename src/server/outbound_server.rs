@@ -15,7 +15,8 @@ use http::header::HOST;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::Error;
-use crate::outbound::{Clients, GuardedResolver, UrlTransport};
+use crate::guard::GuardedResolver;
+use crate::outbound::{Clients, UrlTransport};
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;

@@ -22,6 +22,7 @@ mod positions;
 mod presence;
 mod presence_notes;
 mod room;
+mod room_state;
 pub mod sliding;
 mod threads;
 mod token;

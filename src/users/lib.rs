@@ -35,6 +35,8 @@ mod signatures;
 mod tests;
 #[cfg(test)]
 mod tests_auth;
+#[cfg(test)]
+mod tests_lists;
 mod threads;
 mod token;
 mod token_bases;
