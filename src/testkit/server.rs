@@ -98,11 +98,23 @@ impl TestServer {
             deps.outbound = network.link(&name);
             deps.pool = Pool::inline();
             deps.writer = WriterMode::Inline;
+        Self::simulated_with(name, shards, seed, network, |_| {})
+    }
+
+    /// As [`simulated`](Self::simulated), with other settings.
+    pub fn simulated_with(
+        name: &str,
+        shards: u16,
+        seed: u64,
+        network: &SimNetwork,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         });
         network.add_server(&name, server.router.clone());
         server
     }
 
+        configure(&mut config);
     fn start(
         config: Config,
         engine: Arc<MemoryEngine>,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_rooms::Error as RoomError;
-use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomOrAliasId};
+use hearth_users::Membership;
+use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -64,7 +65,7 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
     auth.count(app, Class::Join)?;
     let reach = reach(app, auth, target, via).await?;
     let room_id = &reach.room_id;
-    if auth.account.guest {
+    if auth.account.guest && !is_invited_from_elsewhere(app, auth, room_id)? {
         sending::guest_may_join(app, room_id)?;
     }
     let mut content = body.custom;
@@ -89,6 +90,28 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
         app.rooms
             .join_remote(&auth.user, room_id, &reach.via, content)
             .await?;
+        if auth.account.guest {
+            stay_if_guests_may(app, auth, room_id).await?;
+        }
     }
     Ok(Json(json!({ "room_id": room_id })))
+}
+
+/// Whether a user is invited to a room that this server is not in, so that it is not known who may join there.
+fn is_invited_from_elsewhere(app: &App, auth: &Auth, room_id: &RoomId) -> Result<bool> {
+    let is_here = app.rooms.get(room_id)?.is_some_and(|room| room.is_decided_here());
+    let entry = auth.handle.room(room_id)?;
+    Ok(!is_here && entry.is_some_and(|entry| entry.membership == Membership::Invite))
+}
+
+/// Takes a guest out again who has come into a room that turns out to be closed to guests: other servers do not know who is
+/// a guest, so they let everybody in who is invited.
+async fn stay_if_guests_may(app: &App, auth: &Auth, room_id: &RoomId) -> Result<()> {
+    let Err(refusal) = sending::guest_may_join(app, room_id) else {
+        return Ok(());
+    };
+    let room = app.rooms.require(room_id)?;
+    room.leave(&auth.user, Some("This room is closed to guests"))
+        .await?;
+    Err(refusal)
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use hearth_testkit::{Client, PASSWORD, TestServer, encode};
+use hearth_testkit::{Client, PASSWORD, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
+
+use crate::federation::until;
 
 async fn server(shards: u16) -> TestServer {
     TestServer::memory_with(shards, |config| config.guests = true).await
@@ -197,4 +199,35 @@ async fn a_server_without_guests_refuses_them() {
         .call("POST", "/_matrix/client/v3/register?kind=guest", None, json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
+}
+
+/// A guest who is invited to a room of another server may go there if guests may; that shows when the room is here.
+#[tokio::test(start_paused = true)]
+async fn a_guest_accepts_an_invitation_from_elsewhere() {
+    let network = SimNetwork::new(61);
+    let server = TestServer::simulated_with("hs1", 4, 61, &network, |config| config.guests = true);
+    let other = TestServer::simulated("hs2", 4, 62, &network);
+    let (guest, alice) = (guest(&server).await, other.register("alice").await);
+    for (guests, status) in [("can_join", 200), ("forbidden", 403)] {
+        let room = public_room(&alice, guests).await;
+        let path = format!("/join/{}?via=hs2", encode(&room));
+        guest
+            .post(&path, json!({}))
+            .await
+            .refused(403, "M_GUEST_ACCESS_FORBIDDEN");
+        let body = json!({ "user_id": guest.user_id });
+        alice.act(&room, "invite", body).await.ok();
+        let answer = guest.post(&path, json!({})).await;
+        assert_eq!(answer.status, status, "{guests}: {answer:?}");
+        if guests == "can_join" {
+            assert_eq!(membership(&alice, &room, &guest.user_id).await, "join");
+        } else {
+            assert_eq!(answer.errcode(), "M_GUEST_ACCESS_FORBIDDEN");
+            until("the guest is out", async || {
+                let now = membership(&alice, &room, &guest.user_id).await;
+                (now == "leave").then_some(())
+            })
+            .await;
+        }
+    }
 }
