@@ -93,6 +93,8 @@ pub struct App {
     pub latencies: crate::latency::Latencies,
     /// Nonces given out for registration by shared secret.
     pub nonces: Nonces,
+    /// The places for answers with the whole state of a room.
+    pub large_answers: crate::federation::large::LargeAnswers,
     /// Held while a user's notices room is found or made.
     pub notices: tokio::sync::Mutex<()>,
 }
@@ -137,6 +139,7 @@ impl App {
             limits: RateLimits::new(&config, clock.clone()),
             latencies: crate::latency::Latencies::default(),
             nonces: Nonces::new(clock.clone(), random.clone()),
+            large_answers: crate::federation::large::LargeAnswers::default(),
             notices: tokio::sync::Mutex::default(),
             config,
             server_name,

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod events;
 pub mod invites;
 pub mod keys;
+pub mod large;
 pub mod media;
 pub mod membership;
 pub mod origin;

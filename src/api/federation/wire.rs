@@ -59,12 +59,17 @@ impl Object {
 
     /// The answer of the first version of some endpoints: a list of the status and the object.
     pub fn into_old_response(self) -> Response {
+        json_response(self.into_old_bytes())
+    }
+
+    /// What that answer consists of.
+    pub fn into_old_bytes(self) -> Vec<u8> {
         let object = self.into_bytes();
         let mut body = Vec::with_capacity(object.len() + 8);
         body.extend_from_slice(b"[200,");
         body.extend_from_slice(&object);
         body.push(b']');
-        json_response(body)
+        body
     }
 
     /// The finished object.

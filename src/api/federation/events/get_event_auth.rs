@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::Path;
+use crate::federation::large;
 use crate::federation::origin::Origin;
 use crate::federation::rooms::shared_room;
 use crate::federation::wire::Object;
@@ -18,8 +20,10 @@ pub async fn get_event_auth(
     State(app): State<Arc<App>>,
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     Origin(origin): Origin,
-) -> Result<Object> {
+) -> Result<Response> {
     let room = shared_room(&app, &origin, &room_id)?;
+    let place = app.large_answers.place(&origin).await;
     let chain = room.apart(move |room| room.serve_event_auth(&event_id)).await?;
-    Ok(Object::new().events("auth_chain", &chain))
+    let answer = Object::new().events("auth_chain", &chain);
+    Ok(large::respond(answer.into_bytes(), place))
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Path, Query};
+use crate::federation::large;
 use crate::federation::origin::Origin;
 use crate::federation::rooms::{shared_room, whole};
 use crate::federation::wire::Object;
@@ -25,13 +27,15 @@ pub async fn get_state(
     Path(room_id): Path<OwnedRoomId>,
     Query(options): Query<Options>,
     Origin(origin): Origin,
-) -> Result<Object> {
+) -> Result<Response> {
     let room = shared_room(&app, &origin, &room_id)?;
     whole(&room).await?;
+    let place = app.large_answers.place(&origin).await;
     let served = room
         .apart(move |room| room.serve_state(&options.event_id))
         .await?;
-    Ok(Object::new()
+    let answer = Object::new()
         .events("auth_chain", &served.auth_chain)
-        .events("pdus", &served.state))
+        .events("pdus", &served.state);
+    Ok(large::respond(answer.into_bytes(), place))
 }

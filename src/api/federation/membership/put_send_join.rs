@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use hearth_rooms::Dance;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Path, Query};
+use crate::federation::large;
 use crate::federation::origin::SignedRaw;
 use crate::federation::rooms::own_room;
 use crate::federation::wire::Object;
@@ -28,13 +30,18 @@ pub async fn put_send_join(
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     Query(options): Query<Options>,
     SignedRaw(origin, body): SignedRaw,
-) -> Result<Object> {
+) -> Result<Response> {
     // Before the join, which may bring a new server in.
     let servers = match options.omit_members {
         true => Some(own_room(&app, &origin, &room_id)?.servers()),
         false => None,
     };
     let (room, join) = super::accept(&app, &origin, Dance::Join, (&room_id, &event_id), &body).await?;
+    // Without the members it is small, and somebody waits for it.
+    let place = match servers {
+        Some(_) => None,
+        None => Some(app.large_answers.place(&origin).await),
+    };
     let event = join.clone();
     let answer = room.apart(move |room| room.join_answer(&event, servers)).await?;
     let mut object = Object::new()
@@ -46,5 +53,8 @@ pub async fn put_send_join(
     if let Some(servers) = &answer.servers {
         object = object.value("servers_in_room", json!(servers));
     }
-    Ok(object)
+    Ok(match place {
+        Some(place) => large::respond(object.into_bytes(), place),
+        None => object.into_response(),
+    })
 }

@@ -10,6 +10,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::Path;
+use crate::federation::large;
 use crate::federation::origin::SignedRaw;
 use crate::federation::wire::Object;
 
@@ -20,9 +21,10 @@ pub async fn put_send_join_v1(
     SignedRaw(origin, body): SignedRaw,
 ) -> Result<Response> {
     let (room, join) = super::accept(&app, &origin, Dance::Join, (&room_id, &event_id), &body).await?;
+    let place = app.large_answers.place(&origin).await;
     let answer = room.apart(move |room| room.join_answer(&join, None)).await?;
-    Ok(Object::new()
+    let answer = Object::new()
         .events("auth_chain", &answer.auth_chain)
-        .events("state", &answer.state)
-        .into_old_response())
+        .events("state", &answer.state);
+    Ok(large::respond(answer.into_old_bytes(), place))
 }
