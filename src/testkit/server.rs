@@ -59,11 +59,23 @@ impl TestServer {
     /// A server in a simulation: time is tokio's, randomness is seeded, everything runs on the calling
     /// thread, and other servers are reached through the network.
     pub fn simulated(name: &str, shards: u16, seed: u64, network: &SimNetwork) -> Self {
+        Self::simulated_with(name, shards, seed, network, |_| {})
+    }
+
+    /// As [`simulated`](Self::simulated), with other settings.
+    pub fn simulated_with(
+        name: &str,
+        shards: u16,
+        seed: u64,
+        network: &SimNetwork,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config::for_tests(name);
         config.shards = shards;
         // The index has threads of its own, which a simulation does not steer.
         config.message_search.enabled = false;
         config.admins = vec![format!("@admin:{name}")];
+        configure(&mut config);
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start_simulated(config, Arc::new(MemoryEngine::new()), folder, seed, network)
     }
@@ -98,23 +110,11 @@ impl TestServer {
             deps.outbound = network.link(&name);
             deps.pool = Pool::inline();
             deps.writer = WriterMode::Inline;
-        Self::simulated_with(name, shards, seed, network, |_| {})
-    }
-
-    /// As [`simulated`](Self::simulated), with other settings.
-    pub fn simulated_with(
-        name: &str,
-        shards: u16,
-        seed: u64,
-        network: &SimNetwork,
-        configure: impl FnOnce(&mut Config),
-    ) -> Self {
         });
         network.add_server(&name, server.router.clone());
         server
     }
 
-        configure(&mut config);
     fn start(
         config: Config,
         engine: Arc<MemoryEngine>,
