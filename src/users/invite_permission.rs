@@ -15,7 +15,7 @@ const LISTS: &str = "org.matrix.msc4155.invite_permission_config";
 
 /// Whether account data of a type says which invitations a user is told of.
 pub fn is_invite_setting(kind: &str) -> bool {
-    [PERMISSION, LISTS, crate::data::IGNORED_USERS].contains(&kind)
+    [PERMISSION, PERMISSION_UNSTABLE, LISTS, crate::data::IGNORED_USERS].contains(&kind)
 }
 
 /// What becomes of an invitation.

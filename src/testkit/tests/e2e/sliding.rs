@@ -18,6 +18,7 @@ scenarios!(
     filters,
     invitations_knocks_and_leaving,
     unwanted_invitations,
+    blocked_invitations_come_when_they_are_taken_again,
     kicked_rooms_stay,
     subscriptions,
     the_last_position_may_be_asked_again,
@@ -642,6 +643,31 @@ async fn unwanted_invitations(server: &TestServer) {
         (&pos["rooms"], &pos["lists"]["all"]["count"]),
         (&json!({}), &json!(0))
     );
+}
+
+/// Invite blocking (MSC4380), under its name of today and the one that it had before.
+async fn blocked_invitations_come_when_they_are_taken_again(server: &TestServer) {
+    let alice = server.register("alice").await;
+    for (number, kind) in [
+        "m.invite_permission_config",
+        "org.matrix.msc4380.invite_permission_config",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let bob = server.register(&format!("bob{number}")).await;
+        let path = format!("/user/{}/account_data/{kind}", encode(&bob.user_id));
+        let room = alice.room().build().await;
+        alice.invite(&room, &bob).await;
+        bob.put(&path, json!({ "default_action": "block" })).await.ok();
+        let body = list(json!([[0, 9]]), json!([]), 1);
+        let pos = slide(&bob, &Value::Null, body.clone()).await;
+        let shown = (&pos["rooms"], &pos["lists"]["all"]["count"]);
+        assert_eq!(shown, (&json!({}), &json!(0)), "{kind}");
+        bob.put(&path, json!({ "default_action": "allow" })).await.ok();
+        let pos = slide(&bob, &pos, body).await;
+        assert!(pos["rooms"][&room]["invite_state"].is_array(), "{kind}: {pos}");
+    }
 }
 
 async fn kicked_rooms_stay(server: &TestServer) {
