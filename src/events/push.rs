@@ -53,7 +53,7 @@ pub fn default_ruleset(user: &UserId) -> Ruleset {
         }
     };
     // NOTSPEC: MSC4306 has these rules in force for everybody. Clients that know nothing of subscriptions would then leave
-    // their users without any notification of threads, so a client that does know switches them on.
+    // their users without any notification of threads, so they come in force with a user's first subscription.
     for rule in rules.of_mut(Kind::PostContent) {
         rule.enabled = false;
     }

@@ -222,7 +222,16 @@ pub(crate) fn carry_over(tx: &mut Tx<'_>, key: EntityKey, old: &RoomId, new: &Ro
     Ok(())
 }
 
-/// What has grown too large stays as it is: the join that brings it along must not fail for it.
+/// Puts the push rules for subscriptions to threads in force.
+pub(crate) fn follow_subscriptions(tx: &mut Tx<'_>, key: EntityKey, user: &UserId) -> Result<()> {
+    let mut content = read_value(tx, key, None, PUSH_RULES)?;
+    let global = content.as_mut().and_then(|content| content.get_mut("global"));
+    let mut rules = hearth_events::push::ruleset(global.map(Value::take), user);
+    rules.follow_subscriptions();
+    put_if_it_fits(tx, key, None, PUSH_RULES, &rules.to_stored(user))
+}
+
+/// What has grown too large stays as it is: the operation that brings the change along must not fail for it.
 fn put_if_it_fits(
     tx: &mut Tx<'_>,
     key: EntityKey,
@@ -232,7 +241,7 @@ fn put_if_it_fits(
 ) -> Result<()> {
     match put_value(tx, key, room, kind, Some(content)) {
         Err(error @ (Error::TooLarge(_) | Error::InvalidParam(_))) => {
-            tracing::warn!(%error, kind, "settings of a room are not carried over to the one that replaces it");
+            tracing::warn!(%error, kind, "a user's settings do not follow what was done, because they would be too large");
             Ok(())
         }
         outcome => outcome,

@@ -8,6 +8,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::data;
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::user::User;
@@ -117,10 +118,15 @@ impl User {
             if !changed {
                 return Ok(outcome);
             }
-            if is_new
-                && tx.scan(Family::ThreadSubscription, &self.key.to_bytes())?.len() >= THREADS_PER_USER_MAX
-            {
-                return Err(Error::TooMany("You have subscribed to too many threads"));
+            if is_new {
+                let others = tx.scan(Family::ThreadSubscription, &self.key.to_bytes())?.len();
+                if others >= THREADS_PER_USER_MAX {
+                    return Err(Error::TooMany("You have subscribed to too many threads"));
+                }
+                if others == 0 {
+                    // Now it is known that a client of the user's goes by subscriptions.
+                    data::follow_subscriptions(tx, self.key, &self.id)?;
+                }
             }
             row.position = tx.position();
             tx.put(Family::ThreadSubscription, at, record::encode(&row));

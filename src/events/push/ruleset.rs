@@ -240,6 +240,13 @@ impl Ruleset {
         found.ok_or(ChangeError::NoSuchRule)
     }
 
+    /// Puts the rules for subscriptions to threads (MSC4306) in force.
+    pub fn follow_subscriptions(&mut self) {
+        for rule in self.of_mut(Kind::PostContent) {
+            rule.enabled = true;
+        }
+    }
+
     /// Puts in a rule of the user's, in place of the one that had its id, which stays switched as it was. It stands right
     /// before or behind the rules that are named; else where it stood, and a new one before all others.
     pub fn insert(

@@ -9,6 +9,7 @@ scenarios!(
     subscribing_and_unsubscribing,
     an_ended_subscription_does_not_come_back_by_itself,
     the_rules_of_subscriptions,
+    the_first_subscription_puts_the_rules_in_force,
     sliding_sync_tells_of_subscriptions,
     the_rest_of_the_subscriptions_comes_by_pages,
 );
@@ -122,6 +123,47 @@ async fn the_rules_of_subscriptions(server: &TestServer) {
     bob.put("/pushrules/global/postcontent/own", custom)
         .await
         .refused(400, "M_INVALID_PARAM");
+}
+
+async fn the_first_subscription_puts_the_rules_in_force(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let (one, two) = (alice.say(&room, "one").await, alice.say(&room, "two").await);
+    let at = |rule: &str| format!("/pushrules/global/postcontent/.io.element.msc4306.rule.{rule}/enabled");
+    let enabled = async || {
+        let (un, sub) = (at("unsubscribed_thread"), at("subscribed_thread"));
+        [&bob.get(&un).await.ok(), &bob.get(&sub).await.ok()].map(|rule| rule["enabled"].clone())
+    };
+    let unread = async || {
+        let shown = bob.sync("timeout=0").await;
+        shown["rooms"]["join"][&room]["unread_notifications"]["notification_count"]
+            .as_u64()
+            .expect("a count")
+    };
+    bob.delete(&path(&room, &one)).await.ok();
+    assert_eq!(
+        enabled().await,
+        [json!(false), json!(false)],
+        "nothing is followed yet"
+    );
+    let (before, since) = (unread().await, bob.sync("timeout=0").await);
+    subscribe(&bob, &room, &one, None).await.ok();
+    assert_eq!(enabled().await, [json!(true), json!(true)]);
+    let news = bob.sync_since(&since).await;
+    let is_rules = |event: &Value| event["type"] == "m.push_rules";
+    assert!(
+        crate::events(&news["account_data"]).iter().any(is_rules),
+        "{news}"
+    );
+    reply(&alice, &room, &one).await;
+    reply(&alice, &room, &two).await;
+    assert_eq!(unread().await, before + 1);
+    // Who does not want them keeps them off.
+    for rule in ["unsubscribed_thread", "subscribed_thread"] {
+        bob.put(&at(rule), json!({ "enabled": false })).await.ok();
+    }
+    subscribe(&bob, &room, &two, None).await.ok();
+    assert_eq!(enabled().await, [json!(false), json!(false)]);
 }
 
 /// Sliding sync with the extension alone.
