@@ -81,7 +81,7 @@ impl Push {
             let Some(push) = push.upgrade() else { return };
             let (user, app_id, pushkey) = (user.to_owned(), app_id.to_owned(), pushkey.to_owned());
             tasks::spawn("pusher activation", async move {
-                push.send_activation(&user, &app_id, &pushkey).await;
+                push.pusher_was_set(&user, &app_id, &pushkey).await;
             });
         }));
         self.start_duty();

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use ruma::UserId;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::notification::{self, Told};
 use crate::queue::{self, Item, ItemEvent, Target};
@@ -52,13 +52,21 @@ const ITEM_AGE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The pushers that are being told something.
 pub(crate) struct Sending {
-    /// Whether more came while the task was at work.
-    active: Mutex<HashMap<Target, bool>>,
+    active: Mutex<HashMap<Target, Active>>,
     places: Semaphore,
     /// The places of each gateway, by its address.
     gateways: quick_cache::sync::Cache<String, Arc<Semaphore>>,
     /// The counts that pushers were told last.
     told: quick_cache::sync::Cache<Target, u64>,
+}
+
+/// A task that empties a queue.
+#[derive(Default)]
+struct Active {
+    /// Whether more came while it was at work.
+    more: bool,
+    /// Ends its pause after a failure.
+    retry: Arc<Notify>,
 }
 
 /// An item with its row in the queue.
@@ -88,19 +96,27 @@ enum Sent {
 impl Push {
     /// Sees to it that a queue is emptied.
     pub(crate) fn send_to(self: &Arc<Self>, target: Target) {
-        {
+        let retry = {
             let mut active = self.sending.active.lock();
-            if let Some(more) = active.get_mut(&target) {
-                *more = true;
+            if let Some(known) = active.get_mut(&target) {
+                known.more = true;
                 return;
             }
-            active.insert(target.clone(), false);
-        }
+            active.entry(target.clone()).or_default().retry.clone()
+        };
         let push = self.clone();
-        tasks::spawn("pusher", async move { push.empty(&target).await });
+        tasks::spawn("pusher", async move { push.empty(&target, &retry).await });
     }
 
-    async fn empty(self: &Arc<Self>, target: &Target) {
+    /// Ends the pause of a pusher that was set again: it may have another address, or its client knows that the gateway is
+    /// back.
+    pub(crate) fn retry(&self, target: &Target) {
+        if let Some(active) = self.sending.active.lock().get(target) {
+            active.retry.notify_one();
+        }
+    }
+
+    async fn empty(self: &Arc<Self>, target: &Target, retry: &Notify) {
         let mut pause = BACKOFF_FIRST;
         let mut failures = 0;
         while !self.shutdown.is_triggered() {
@@ -108,7 +124,7 @@ impl Push {
                 Ok(Sent::Empty) => {
                     let mut active = self.sending.active.lock();
                     match active.get_mut(target) {
-                        Some(more) if *more => *more = false,
+                        Some(known) if known.more => known.more = false,
                         _ => {
                             active.remove(target);
                             return;
@@ -129,6 +145,7 @@ impl Push {
             tokio::select! {
                 biased;
                 () = self.shutdown.wait() => {}
+                () = retry.notified() => pause = BACKOFF_FIRST,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -256,9 +273,24 @@ impl Push {
         Some(request)
     }
 
+    /// Sees to a pusher that was just set.
+    pub(crate) async fn pusher_was_set(&self, user: &UserId, app_id: &str, pushkey: &str) {
+        match self.parts.users.get(user) {
+            Ok(Some(known)) => self.retry(&Target {
+                user: user.to_owned(),
+                key: known.key(),
+                app_id: app_id.to_owned(),
+                pushkey: pushkey.to_owned(),
+            }),
+            Ok(None) => return,
+            Err(error) => tracing::warn!(%error, "a pusher that was set could not be looked at"),
+        }
+        self.send_activation(user, app_id, pushkey).await;
+    }
+
     /// Sends a new subscription the token by which its client shows that it is reached. What fails is tried a few times;
     /// then the client has to subscribe again.
-    pub(crate) async fn send_activation(&self, user: &UserId, app_id: &str, pushkey: &str) {
+    async fn send_activation(&self, user: &UserId, app_id: &str, pushkey: &str) {
         for attempt in 0..ACTIVATION_ATTEMPTS {
             tokio::time::sleep(BACKOFF_FIRST * attempt * 5).await;
             match self.try_activation(user, app_id, pushkey).await {

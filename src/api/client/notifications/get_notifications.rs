@@ -10,6 +10,7 @@ use ruma::OwnedEventId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::invitations::invitations;
 use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Query};
@@ -31,9 +32,17 @@ pub struct Options {
 }
 
 /// A place in the list: the time and id of a notification.
-type Mark = (u64, OwnedEventId);
+pub(super) type Mark = (u64, OwnedEventId);
 
-/// The events that the user was notified of, newest first.
+/// What the list has.
+enum Entry {
+    /// An event of a room that the user is in.
+    Event(Room, Notified),
+    /// An invitation, as it is shown.
+    Invitation(Value),
+}
+
+/// The events that the user was notified of, newest first, and the invitations that stand.
 ///
 /// NOTSPEC: nothing is stored for this list. It is made again from the recent events of the user's rooms and from the
 /// rules as they are now.
@@ -49,7 +58,12 @@ pub async fn get_notifications(
         // One more says whether there is another page.
         limit: limit + 1,
     };
-    let mut found: Vec<(Mark, Room, Notified)> = Vec::new();
+    let invitations = invitations(&auth.handle, &wanted)?.into_iter();
+    let mut found: Vec<(Mark, Entry)> = invitations
+        .map(|(mark, shown)| (mark, Entry::Invitation(shown)))
+        .collect();
+    found.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+    found.truncate(limit + 1);
     let mut left = LOOKED_AT_MAX;
     for (newest, room) in rooms_by_time(&app, &auth)? {
         // What is in all rooms that follow is older than what the page has.
@@ -64,7 +78,7 @@ pub async fn get_notifications(
         for notified in room.notified(&user, &wanted, &mut budget)? {
             let pdu = &notified.event.pdu;
             let at = (pdu.origin_server_ts(), pdu.event_id.clone());
-            found.push((at, room.clone(), notified));
+            found.push((at, Entry::Event(room.clone(), notified)));
         }
         left += budget;
         found.sort_unstable_by(|one, other| other.0.cmp(&one.0));
@@ -77,8 +91,11 @@ pub async fn get_notifications(
         answer["next_token"] = json!(format!("{ts}_{id}"));
     }
     let mut list = Vec::with_capacity(found.len());
-    for ((ts, _), room, notified) in found {
-        list.push(notification(&auth, ts, &room, &notified)?);
+    for ((ts, _), entry) in found {
+        list.push(match entry {
+            Entry::Event(room, notified) => notification(&auth, ts, &room, &notified)?,
+            Entry::Invitation(shown) => shown,
+        });
     }
     answer["notifications"] = Value::Array(list);
     Ok(Json(answer))

@@ -1,6 +1,7 @@
 //! What the user was notified of.
 
 pub mod get_notifications;
+mod invitations;
 
 use axum::routing::get;
 

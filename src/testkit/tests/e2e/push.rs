@@ -135,6 +135,30 @@ async fn listed_notifications(server: &TestServer) {
     assert_eq!(loud["notifications"][0]["event"]["event_id"], json!(two));
     assert_eq!(loud["notifications"][0]["read"], json!(false));
     assert_eq!(loud["notifications"][0]["room_id"], json!(room));
+    let other = alice.room().build().await;
+    alice.invite(&other, &bob).await;
+    let ids = async |query: &str| -> Vec<Value> {
+        let page = bob.get(&format!("/notifications?{query}")).await.ok();
+        let list = page["notifications"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|one| one["room_id"].clone()).collect()
+    };
+    let newest = bob.get("/notifications?limit=10").await.ok();
+    assert_eq!(
+        newest["notifications"].as_array().map(Vec::len),
+        Some(3),
+        "{newest}"
+    );
+    let is_it = |one: &&Value| one["room_id"] == json!(other);
+    let all = newest["notifications"].as_array().cloned().unwrap_or_default();
+    let invitation = all.iter().find(is_it).expect("the invitation");
+    assert_eq!(
+        (&invitation["event"]["content"]["membership"], &invitation["read"]),
+        (&json!("invite"), &json!(false))
+    );
+    assert_eq!(invitation["event"]["sender"], json!(alice.user_id));
+    assert!(!ids("only=highlight").await.contains(&json!(other)));
+    bob.leave(&other).await;
+    assert!(!ids("").await.contains(&json!(other)));
     bob.get("/notifications?from=nothing")
         .await
         .refused(400, "M_INVALID_PARAM");
@@ -487,6 +511,27 @@ async fn an_invitation_by_another_server_is_told() {
             .iter()
             .all(|(event, _)| event.is_none())
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pusher_that_is_set_again_is_tried_at_once() {
+    let network = SimNetwork::new(6);
+    let server = TestServer::simulated("hs1", 4, 6, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    gateway.status.store(502, Ordering::SeqCst);
+    let event = alice.say(&room, "while it is down").await;
+    // Long enough for the pauses to be of a quarter of an hour.
+    for _ in 0..3 {
+        assert!(gateway.told().await.is_empty());
+    }
+    gateway.status.store(200, Ordering::SeqCst);
+    bob.post("/pushers/set", pusher("one")).await.ok();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let told = std::mem::take(&mut *gateway.told.lock());
+    assert_eq!(about(&told), [(Some(event.as_str()), 1)]);
 }
 
 #[tokio::test(start_paused = true)]
