@@ -2,6 +2,7 @@
 //! `docs/federation.md` describes it.
 
 pub mod client;
+pub mod described;
 pub mod edus;
 pub mod error;
 pub mod inbound;
@@ -16,6 +17,7 @@ mod world;
 pub mod xmatrix;
 
 pub use client::{Asker, Client, FedRequest};
+pub use described::described_room;
 pub use edus::{Edus, EdusParts};
 pub use error::{ClientError, is_about_the_session};
 pub use inbound::{Inbound, InboundParts, RoomReceive};

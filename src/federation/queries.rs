@@ -2,13 +2,16 @@
 
 use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::client::{self, Asker, FedRequest};
+use crate::described::described_room;
 use crate::{ClientError, Federation};
 
 /// How many servers an alias may name.
 const SERVERS_MAX: usize = 100;
+/// How many rooms of a page of a directory are passed on: servers give up to a few hundred.
+const ROOMS_MAX: usize = 1_000;
 
 /// Where an alias of another server points.
 #[derive(Debug, Deserialize)]
@@ -18,6 +21,15 @@ pub struct RemoteAlias {
     /// Servers that are in it.
     #[serde(default)]
     pub servers: Vec<OwnedServerName>,
+}
+
+/// A page of another server's directory.
+#[derive(Deserialize)]
+struct DirectoryPage {
+    chunk: Vec<Value>,
+    next_batch: Option<String>,
+    prev_batch: Option<String>,
+    total_room_count_estimate: Option<u64>,
 }
 
 impl Federation {
@@ -45,10 +57,22 @@ impl Federation {
         self.client.json(request).await
     }
 
-    /// `POST /_matrix/federation/v1/publicRooms`, with the body as clients send it.
+    /// `POST /_matrix/federation/v1/publicRooms`, with the body as clients send it; the answer as they read it.
     pub async fn public_rooms(&self, server: &ServerName, body: Value) -> Result<Value, ClientError> {
         let request = FedRequest::post(server, "/_matrix/federation/v1/publicRooms", body);
-        self.client.json(request.asker(Asker::Reader)).await
+        let page: DirectoryPage = self.client.json(request.asker(Asker::Reader)).await?;
+        let rooms = page.chunk.iter().take(ROOMS_MAX).filter_map(described_room);
+        let rooms: Vec<_> = rooms.map(|(_, room)| room).collect();
+        let mut answer = json!({ "chunk": rooms });
+        for (name, token) in [("next_batch", page.next_batch), ("prev_batch", page.prev_batch)] {
+            if let Some(token) = token {
+                answer[name] = token.into();
+            }
+        }
+        if let Some(total) = page.total_room_count_estimate {
+            answer["total_room_count_estimate"] = total.into();
+        }
+        Ok(answer)
     }
 
     /// `GET /_matrix/federation/v1/hierarchy/{roomId}`

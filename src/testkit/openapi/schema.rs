@@ -130,7 +130,9 @@ impl Check {
         choices: impl Iterator<Item = &'static Value> + 'a,
         value: &Value,
     ) {
-        let mut closest: Option<Vec<Violation>> = None;
+        // What is of another type altogether is further away than what lacks some members.
+        let mut closest: Option<(bool, Vec<Violation>)> = None;
+        let other_type = format!(", not {}", short(value));
         for choice in choices {
             let mut tried = Self {
                 pointer: self.pointer.clone(),
@@ -140,14 +142,18 @@ impl Check {
             if tried.found.is_empty() {
                 return;
             }
+            let is_other =
+                |one: &Violation| one.pointer == self.pointer && one.expected.ends_with(&other_type);
+            let distance = (tried.found.iter().any(is_other), tried.found.len());
             if closest
                 .as_ref()
-                .is_none_or(|closest| tried.found.len() < closest.len())
+                .is_none_or(|(is_other, found)| distance < (*is_other, found.len()))
             {
-                closest = Some(tried.found);
+                closest = Some((distance.0, tried.found));
             }
         }
-        self.found.extend(closest.into_iter().flatten());
+        self.found
+            .extend(closest.into_iter().flat_map(|(_, found)| found));
     }
 
     fn text(&mut self, rules: &Map<String, Value>, text: &str) {
@@ -354,5 +360,7 @@ mod tests {
         });
         check(schema.clone(), json!({ "a": 1, "b": 1, "c": 1, "d": 1 }), &[]);
         check(schema, json!({ "a": 1 }), &[("", "a member \"d\"")]);
+        let schema = json!({ "anyOf": [{ "type": "integer" }, { "type": "object", "required": ["a"] }] });
+        check(schema, json!({}), &[("", "a member \"a\"")]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use hearth_rooms::DirectoryEntry;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::error::Result;
@@ -23,8 +23,14 @@ pub async fn get_public_rooms(
     State(app): State<Arc<App>>,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    let asked = json!({ "limit": options.limit, "since": options.since });
-    if let Some(answer) = super::elsewhere(&app, options.server.as_deref(), asked).await? {
+    let mut asked = Map::new();
+    if let Some(limit) = options.limit {
+        asked.insert("limit".to_owned(), json!(limit));
+    }
+    if let Some(since) = &options.since {
+        asked.insert("since".to_owned(), json!(since));
+    }
+    if let Some(answer) = super::elsewhere(&app, options.server.as_deref(), asked.into()).await? {
         return Ok(Json(answer));
     }
     let query = DirectoryEntry {

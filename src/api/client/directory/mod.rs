@@ -7,6 +7,7 @@ mod get_public_rooms;
 mod post_public_rooms;
 mod put_alias;
 mod put_listing;
+mod search;
 
 use axum::routing::get;
 use hearth_core::error::MatrixError;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::Result;
 use crate::routes::Routes;
+pub use search::Search;
 
 /// The endpoints of this section.
 pub fn routes() -> Routes {

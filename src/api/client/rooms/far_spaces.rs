@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use hearth_federation::described_room;
 use hearth_users::Membership;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -18,23 +19,6 @@ const SERVERS_MAX: usize = 3;
 const ASKED_MAX: usize = 30;
 /// The most children of a room that are taken from another server's answer.
 const CHILDREN_MAX: usize = 100;
-
-/// What a client is told of a room.
-const FIELDS: [&str; 13] = [
-    "room_id",
-    "name",
-    "topic",
-    "canonical_alias",
-    "num_joined_members",
-    "avatar_url",
-    "world_readable",
-    "guest_can_join",
-    "join_rule",
-    "room_type",
-    "room_version",
-    "encryption",
-    "allowed_room_ids",
-];
 
 /// A room as another server describes it.
 #[derive(Clone)]
@@ -120,35 +104,29 @@ impl FarSpaces {
     }
 }
 
-/// A room's description; what clients do not know is left out.
+/// A room's description, as far as clients can read it.
 fn read(room: &Value) -> Option<(OwnedRoomId, FarRoom)> {
-    let id = RoomId::parse(room["room_id"].as_str()?).ok()?;
-    let mut summary = Map::new();
-    for name in FIELDS {
-        if let Some(value) = room.get(name) {
-            summary.insert(name.to_owned(), value.clone());
-        }
-    }
-    for (name, missing) in [
-        ("num_joined_members", json!(0)),
-        ("world_readable", json!(false)),
-        ("guest_can_join", json!(false)),
-    ] {
-        summary.entry(name).or_insert(missing);
-    }
+    let (id, summary) = described_room(room)?;
     let children = room["children_state"].as_array().into_iter().flatten();
-    let children = children
-        .filter(|child| child["type"] == "m.space.child" && child["content"]["via"].is_array())
-        .take(CHILDREN_MAX)
-        .cloned()
-        .collect();
+    let children = children.filter(|child| is_child(child)).take(CHILDREN_MAX);
     Some((
         id,
         FarRoom {
             summary,
-            children: Some(children),
+            children: Some(children.cloned().collect()),
         },
     ))
+}
+
+/// Whether this is an event that makes a room the child of a space.
+fn is_child(event: &Value) -> bool {
+    event["type"] == "m.space.child"
+        && event["content"]["via"].is_array()
+        && event["state_key"].is_string()
+        && event["origin_server_ts"].is_u64()
+        && event["sender"]
+            .as_str()
+            .is_some_and(|sender| <&UserId>::try_from(sender).is_ok())
 }
 
 impl FarRoom {

@@ -16,7 +16,7 @@ use crate::federation::origin::Origin;
 /// The query.
 #[derive(Deserialize)]
 pub struct Options {
-    limit: Option<u64>,
+    limit: Option<usize>,
     since: Option<String>,
     #[serde(default)]
     include_all_networks: bool,
@@ -32,7 +32,7 @@ pub async fn get_public_rooms(
     let query = DirectoryEntry {
         network: options.third_party_instance_id,
         all_networks: options.include_all_networks,
-        limit: super::limit(options.limit),
+        limit: options.limit.and_then(super::limit),
         since: directory::since(options.since.as_deref())?,
         ..DirectoryEntry::default()
     };

@@ -26,7 +26,6 @@ pub fn routes() -> Routes {
 }
 
 /// A limit of nothing is none.
-fn limit(limit: Option<u64>) -> Option<usize> {
-    let limit = limit.filter(|limit| *limit > 0)?;
-    Some(usize::try_from(limit).unwrap_or(usize::MAX))
+fn limit(limit: usize) -> Option<usize> {
+    (limit > 0).then_some(limit)
 }

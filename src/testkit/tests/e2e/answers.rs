@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::confirmed;
 use crate::federation::public_room;
-use crate::federation_hostile::peer::{Answer, Peer};
+use crate::federation_hostile::peer::{Answer, NOW_MS, Peer, json_of, rules_of};
 
 #[tokio::test]
 async fn clients_are_told_of_the_turn_server() {
@@ -202,6 +202,13 @@ async fn what_servers_ask_each_other_rarely() {
     let known = peer.join("hs1", &room, "11").await;
     let (room, event) = (encode(&room), encode(known.join.event_id.as_str()));
     let ts = known.join.origin_server_ts();
+    let picture = hearth_events::base64_decode(PICTURE).expect("a picture");
+    let path = "/_matrix/media/v3/upload?filename=dot.png";
+    let made = server
+        .call_bytes("POST", path, Some(&ann.token), picture)
+        .await
+        .ok();
+    let picture = text(&made, "content_uri").replace("mxc://hs1/", "");
     let token = format!("/user/{}/openid/request_token", encode(&ann.user_id));
     let token = text(&ann.post(&token, json!({})).await.ok(), "access_token");
     for path in [
@@ -212,9 +219,99 @@ async fn what_servers_ask_each_other_rarely() {
         format!("openid/userinfo?access_token={token}"),
         format!("state/{room}?event_id={event}"),
         format!("hierarchy/{room}"),
+        format!("media/download/{picture}"),
+        format!("media/thumbnail/{picture}?width=32&height=32"),
     ] {
         let path = format!("/_matrix/federation/v1/{path}");
         let (status, answer) = peer.call("hs1", "GET", &path, None).await;
         assert_eq!(status, 200, "{path}: {answer}");
     }
+}
+
+/// A picture of one pixel.
+const PICTURE: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg";
+
+/// Servers that know nothing newer invite as in the oldest rooms.
+#[tokio::test(start_paused = true)]
+async fn an_invitation_by_the_older_endpoint() {
+    let network = SimNetwork::new(6);
+    let server = TestServer::simulated("hs1", 4, 6, &network);
+    let ann = server.register("ann").await;
+    let peer = Peer::new("evil", &network);
+    let room_id = ruma::owned_room_id!("!room:evil");
+    let sender = peer.user("mallory");
+    let references = [ruma::owned_event_id!("$before:evil")];
+    let draft = hearth_events::Draft {
+        room_id: Some(&room_id),
+        sender: &sender,
+        kind: "m.room.member",
+        state_key: Some("@ann:hs1"),
+        content: br#"{"membership":"invite"}"#,
+        origin_server_ts: NOW_MS,
+        depth: 3,
+        prev_events: &references,
+        auth_events: &references,
+        redacts: None,
+    };
+    let invite = peer.sign(rules_of("1"), &draft);
+    let mut body = json_of(&invite);
+    let name =
+        json!({ "type": "m.room.name", "state_key": "", "sender": sender, "content": { "name": "Old" } });
+    body["unsigned"] = json!({ "invite_room_state": [name] });
+    let place = format!(
+        "{}/{}",
+        encode(room_id.as_str()),
+        encode(invite.event_id.as_str())
+    );
+    let path = format!("/_matrix/federation/v1/invite/{place}");
+    let (status, answer) = peer.call("hs1", "PUT", &path, Some(body)).await;
+    assert_eq!((status, &answer[0]), (200, &json!(200)), "{answer}");
+    let signatures = answer[1]["event"]["signatures"].as_object().expect("signatures");
+    assert!(
+        signatures.contains_key("evil") && signatures.contains_key("hs1"),
+        "{answer}"
+    );
+    let news = ann.sync("timeout=0").await;
+    let shown = &news["rooms"]["invite"][room_id.as_str()]["invite_state"]["events"];
+    let has_name = |event: &Value| event["content"]["name"] == "Old";
+    assert!(
+        shown.as_array().is_some_and(|all| all.iter().any(has_name)),
+        "{news}"
+    );
+}
+
+/// What another server's directory has of other types than clients expect is left out.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_makes_no_sense() {
+    let network = SimNetwork::new(7);
+    let server = TestServer::simulated("hs1", 4, 7, &network);
+    let ann = server.register("ann").await;
+    let peer = Peer::new("evil", &network);
+    let good = json!({ "room_id": "!good:evil", "name": "Good", "num_joined_members": 5, "world_readable": true,
+        "guest_can_join": false, "join_rule": "public" });
+    let page = json!({ "next_batch": "more", "total_room_count_estimate": 3,
+        "chunk": [good, { "room_id": 5 }, { "room_id": "!bad:evil", "name": ["Bad"], "topic": null,
+            "num_joined_members": "many", "world_readable": 1, "canonical_alias": "no alias" }, "room"] });
+    peer.says("/_matrix/federation/v1/publicRooms", Answer::Json(page));
+    for answer in [
+        ann.get("/publicRooms?server=evil").await.ok(),
+        ann.post("/publicRooms?server=evil", json!({ "limit": 2 }))
+            .await
+            .ok(),
+    ] {
+        let bad = json!({ "room_id": "!bad:evil", "num_joined_members": 0, "world_readable": false,
+            "guest_can_join": false });
+        assert_eq!(answer["chunk"], json!([good, bad]));
+        assert_eq!(
+            (&answer["next_batch"], &answer["total_room_count_estimate"]),
+            (&json!("more"), &json!(3))
+        );
+    }
+    peer.says(
+        "/_matrix/federation/v1/publicRooms",
+        Answer::Json(json!({ "chunk": "none" })),
+    );
+    let answer = ann.get("/publicRooms?server=evil").await;
+    assert_eq!((answer.status, answer.errcode().as_str()), (502, "M_UNKNOWN"));
 }

@@ -42,6 +42,7 @@ mod federation_partial;
 mod federation_peers;
 mod federation_policy;
 mod federation_random;
+mod federation_third_party;
 mod guests;
 mod history;
 mod ignored;
