@@ -38,12 +38,17 @@ impl TestProcess {
 
     /// Starts the binary on an empty folder and waits until it is ready.
     pub async fn start(binary: PathBuf) -> Self {
+        Self::start_with(binary, "").await
+    }
+
+    /// The same with more settings, as lines of the configuration file.
+    pub async fn start_with(binary: PathBuf, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         let config = format!(
             "server_name = \"hs1\"\ndata_dir = {:?}\nclient_listen = \"{address}\"\nregistration = \"open\"\n\
-             rate_limits = false\n",
+             rate_limits = false\n{settings}\n",
             folder.path().join("data")
         );
         std::fs::write(folder.path().join("hearth.toml"), config).expect("the configuration is written");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use bytes::Bytes;
 use hearth_core::config::Api;
+use hearth_core::http::SharedOutbound;
 use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool};
 use hearth_server::{Deps, Server};
@@ -46,6 +47,17 @@ impl TestServer {
         configure(&mut config);
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start(config, Arc::new(MemoryEngine::new()), folder, |_| {})
+    }
+
+    /// A server that reaches pages for previews, and application services, by this way.
+    pub async fn reaching(outbound: SharedOutbound, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::for_tests("hs1");
+        configure(&mut config);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start(config, Arc::new(MemoryEngine::new()), folder, |deps| {
+            deps.preview_outbound = outbound.clone();
+            deps.appservice_outbound = outbound;
+        })
     }
 
     /// A server whose search index lies on disk, as that of a real server.
