@@ -72,6 +72,15 @@ pub(crate) enum Text {
     Topic(String),
 }
 
+impl Text {
+    /// The text itself.
+    pub(crate) fn into_string(self) -> String {
+        match self {
+            Self::Body(text) | Self::Name(text) | Self::Topic(text) => text,
+        }
+    }
+}
+
 impl Document {
     /// What there is to search in an event: nothing in one that is redacted or that no client is shown, and nothing
     /// in an edit, whose text is its event's.

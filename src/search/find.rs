@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
 use crate::index::{Candidate, Fields, Moment, Slice, Wanted};
+use crate::words::Term;
 use crate::{Error, Search};
 
 /// How many proposals are looked at together.
@@ -94,8 +95,8 @@ pub type Keep = Box<dyn Fn(&Event) -> bool + Send>;
 pub struct Criteria {
     /// Who searches.
     pub user: OwnedUserId,
-    /// All of these words, from [`crate::words()`].
-    pub words: Vec<String>,
+    /// What events have to say.
+    pub term: Term,
     /// Where in events.
     pub fields: Fields,
     /// In these rooms.
@@ -123,6 +124,8 @@ pub struct Hit {
     pub event: Arc<Event>,
     /// How well it fits: the higher the better.
     pub rank: f32,
+    /// What was searched of it.
+    pub text: String,
 }
 
 /// A page of results.
@@ -139,7 +142,7 @@ pub struct Found {
 impl Search {
     /// Searches everything that was published before the call.
     pub async fn find(self: &Arc<Self>, criteria: Criteria) -> Result<Found, Error> {
-        if criteria.words.is_empty() || criteria.rooms.is_empty() || criteria.fields == Fields::NONE {
+        if criteria.term.words().is_empty() || criteria.rooms.is_empty() || criteria.fields == Fields::NONE {
             return Ok(Found::default());
         }
         if let Err(error) = self.bring_up_to_date().await {
@@ -179,7 +182,7 @@ impl Search {
                 }
                 looked_at += 1;
                 slice = after(slice, candidate);
-                match looked.hit(candidate, &criteria.keep)? {
+                match looked.hit(candidate, criteria)? {
                     Some(hit) => found.hits.push(hit),
                     None => unseen += 1,
                 }
@@ -201,7 +204,7 @@ impl Search {
 fn wanted(criteria: &Criteria) -> Wanted {
     let texts = |ids: &[OwnedUserId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut wanted = Wanted {
-        words: criteria.words.clone(),
+        words: criteria.term.words().to_vec(),
         fields: criteria.fields,
         rooms: criteria.rooms.iter().map(ToString::to_string).collect(),
         senders: criteria.senders.as_deref().map(texts),
@@ -276,16 +279,17 @@ impl<'a> Looking<'a> {
     }
 
     /// The result that a proposal comes to, if it is there and the user may see it.
-    fn hit(&mut self, candidate: Candidate, keep: &Keep) -> Result<Option<Hit>, Error> {
+    fn hit(&mut self, candidate: Candidate, criteria: &Criteria) -> Result<Option<Hit>, Error> {
         let key = candidate.key.room;
         if !self.rooms.contains_key(&key) {
             let room = self.search.rooms.room_of_key(key)?;
             let opened = match room {
-                Some(room) => {
+                // A room that is encrypted is not searched, whatever of it is in clear.
+                Some(room) if room.state("m.room.encryption", "")?.is_none() => {
                     let viewer = room.viewer(self.user)?;
                     Some((room, viewer))
                 }
-                None => None,
+                _ => None,
             };
             self.rooms.insert(key, opened);
         }
@@ -295,13 +299,17 @@ impl<'a> Looking<'a> {
         let Some(event) = room.event(candidate.key.short)? else {
             return Ok(None);
         };
-        if !keep(&event) || !viewer.may_see(&event)? {
+        if !(criteria.keep)(&event) || !viewer.may_see(&event)? {
             return Ok(None);
         }
         // As it is now: it may have been redacted or edited since it was indexed.
         let Some(document) = Document::of(room, &event)? else {
             return Ok(None);
         };
+        let text = document.text.into_string();
+        if !criteria.term.fits(&text) {
+            return Ok(None);
+        }
         if let Some(edit) = document.edit {
             // Whoever may not see the edit must not learn its words.
             match room.event(edit.short)? {
@@ -313,6 +321,7 @@ impl<'a> Looking<'a> {
             room: room.clone(),
             event,
             rank: candidate.rank,
+            text,
         }))
     }
 }

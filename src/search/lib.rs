@@ -26,7 +26,9 @@ use tokio::sync::Notify;
 pub use error::Error;
 pub use find::{Criteria, Found, Group, Hit, Order, Token};
 pub use index::Fields;
-pub use words::words;
+pub use words::Term;
+#[cfg(test)]
+use words::words;
 
 use duty::{DUTY, Work};
 use index::TextIndex;

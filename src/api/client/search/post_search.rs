@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_rooms::{Event, Rendering};
-use hearth_search::{Criteria, Fields, Found, Group, Hit, Order, Search, Token, words};
+use hearth_search::{Criteria, Fields, Found, Group, Hit, Order, Search, Term, Token};
 use hearth_sync::EventFilter;
 use hearth_users::Membership;
 use ruma::OwnedRoomId;
@@ -106,8 +106,9 @@ pub async fn post_search(
         return Ok(Json(json!({ "search_categories": {} })));
     };
     let from = options.next_batch.as_deref().map(Token::parse).transpose()?;
-    let found = search_rooms(&app, search, &auth, &asked, from).await?;
-    let answer = render(&app, &auth, &asked, &found)?;
+    let term = Term::parse(&asked.search_term);
+    let found = search_rooms(&app, search, &auth, &asked, term.clone(), from).await?;
+    let answer = render(&app, &auth, &asked, &term, &found)?;
     Ok(Json(json!({ "search_categories": { "room_events": answer } })))
 }
 
@@ -116,6 +117,7 @@ async fn search_rooms(
     search: &Arc<Search>,
     auth: &Auth,
     asked: &RoomEvents,
+    term: Term,
     from: Option<Token>,
 ) -> Result<Found> {
     let filter = asked.filter.clone().unwrap_or_default();
@@ -125,7 +127,7 @@ async fn search_rooms(
     let limit = filter.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
     let criteria = Criteria {
         user: auth.user.clone(),
-        words: words(&asked.search_term),
+        term,
         fields: fields(asked.keys.as_deref(), &filter),
         rooms: rooms(app, auth, &filter)?,
         senders: filter.senders.clone(),
@@ -177,7 +179,7 @@ fn fields(keys: Option<&[String]>, filter: &EventFilter) -> Fields {
     }
 }
 
-fn render(app: &App, auth: &Auth, asked: &RoomEvents, found: &Found) -> Result<Value> {
+fn render(app: &App, auth: &Auth, asked: &RoomEvents, term: &Term, found: &Found) -> Result<Value> {
     let ignored = auth.handle.ignored_users()?;
     let keep = |event: &Event| event.pdu.state_key().is_some() || !ignored.contains(event.pdu.sender());
     let rendering = Rendering {
@@ -205,7 +207,7 @@ fn render(app: &App, auth: &Auth, asked: &RoomEvents, found: &Found) -> Result<V
     }
     let mut answer = json!({
         "count": found.count,
-        "highlights": words(&asked.search_term),
+        "highlights": term.highlights(found.hits.iter().map(|hit| &*hit.text)),
         "results": results,
     });
     if asked.include_state {
