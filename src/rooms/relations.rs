@@ -142,11 +142,15 @@ impl ThreadRows {
     ) {
         let before = self.now(room, threads, root).filter(|thread| thread.count > 0);
         let count = before.map_or(0, |thread| thread.count) + 1;
-        let after = Thread {
-            root,
-            count,
-            latest: short,
-            place,
+        // History that is filled in is older than what the thread has.
+        let after = match before {
+            Some(before) if before.place > place => Thread { count, ..before },
+            _ => Thread {
+                root,
+                count,
+                latest: short,
+                place,
+            },
         };
         threads.insert(root, after);
         self.changed.entry(root).or_insert((before, None)).1 = Some(after);
@@ -189,7 +193,11 @@ impl ThreadRows {
             match after.filter(|thread| thread.count > 0) {
                 Some(after) => {
                     batch.put(Family::RoomIndex, row, after.encode());
-                    batch.put(Family::RoomIndex, order_key(key, after.place, *root), Vec::new());
+                    batch.put(
+                        Family::RoomIndex,
+                        order_key(key, after.place, *root),
+                        keys::tagged(&[]),
+                    );
                 }
                 None => batch.delete(Family::RoomIndex, row),
             }
@@ -200,7 +208,7 @@ impl ThreadRows {
                 keys::INDEX_THREAD_USER,
                 &[&root.to_be_bytes(), user.as_bytes()],
             );
-            batch.put(Family::RoomIndex, row, Vec::new());
+            batch.put(Family::RoomIndex, row, keys::tagged(&[]));
         }
     }
 }
@@ -324,7 +332,7 @@ impl Room {
     pub fn bundle(&self, event: &Event, viewer: &mut crate::Viewer) -> Result<Bundle, Error> {
         let mut bundle = Bundle::default();
         // State has no bundled aggregations.
-        if event.is_redacted() || event.pdu.state_key().is_some() {
+        if event.pdu.state_key().is_some() {
             return Ok(bundle);
         }
         let mut edits = Vec::new();
@@ -344,8 +352,9 @@ impl Room {
         if rows == 0 {
             return Ok(bundle);
         }
-        // Only its own sender edits an event.
-        if !viewer.ignores(event) {
+        // Only its own sender edits an event. What is redacted has no edit to be shown, but keeps its thread and its
+        // references ("Server-side aggregation of m.replace relationships").
+        if !viewer.ignores(event) && !event.is_redacted() {
             bundle.edit = self.newest_edit(event, &edits, viewer)?;
         }
         for child in references.into_iter().rev() {

@@ -107,6 +107,14 @@ pub struct MemberChange {
     pub n: u64,
 }
 
+/// A reply in a thread whose root comes after it.
+pub(crate) struct LateReply {
+    pub(crate) root: Short,
+    pub(crate) reply: Short,
+    pub(crate) place: Place,
+    pub(crate) sender: OwnedUserId,
+}
+
 /// One operation on a room, while its lock is held.
 pub(crate) struct Staging<'a> {
     room: &'a Room,
@@ -121,6 +129,8 @@ pub(crate) struct Staging<'a> {
     members: Vec<MemberChange>,
     replaced: Vec<Event>,
     unlinked: Vec<(Short, Place, Short, Relation)>,
+    /// Replies that were here before the root of their thread.
+    late_replies: Vec<LateReply>,
     server_delta: HashMap<String, i64>,
     /// Annotations whose event was redacted.
     unannotated: Vec<Annotation>,
@@ -149,6 +159,7 @@ impl<'a> Staging<'a> {
             members: Vec::new(),
             replaced: Vec::new(),
             unlinked: Vec::new(),
+            late_replies: Vec::new(),
             server_delta: HashMap::new(),
             unannotated: Vec::new(),
             completes: None,

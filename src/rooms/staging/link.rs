@@ -2,17 +2,26 @@
 
 use std::sync::Arc;
 
+use hearth_events::Pdu;
+use hearth_storage::Family;
 use ruma::OwnedUserId;
 
-use super::{Body, StagedEvent, Staging, Stop, place::Judged};
+use super::{Body, LateReply, StagedEvent, Staging, Stop, place::Judged};
 use crate::{
     Event,
     annotations::Annotation,
-    event::{Flags, Header, Short, encode_event_id},
+    event::{Flags, Header, Place, Short, encode_event_id},
     keys,
     relations::Relation,
 };
-use hearth_storage::Family;
+
+/// An event that says something of one that was not here.
+struct Waiting {
+    pdu: Pdu,
+    place: Place,
+    /// Where it is in this operation; none where it is stored.
+    staged: Option<usize>,
+}
 
 impl Staging<'_> {
     /// Relations and redactions, of the event and of those that waited for it; then it is staged.
@@ -57,30 +66,28 @@ impl Staging<'_> {
             header.redacted_by = Some(by);
         }
         for child in self.waiting_for(&pdu.event_id)? {
-            let Some(child) = self.room.event(child)? else {
+            let Some(waiting) = self.waiting(child)? else {
                 continue;
             };
             let row = keys::index(
                 key,
                 keys::INDEX_WAITING,
-                &[&encode_event_id(&pdu.event_id), &child.short.to_be_bytes()],
+                &[&encode_event_id(&pdu.event_id), &child.to_be_bytes()],
             );
             self.rows.delete(Family::RoomIndex, row);
-            if child.pdu.redacts() == Some(&*pdu.event_id) {
-                let own = child.pdu.sender().server_name() == pdu.sender().server_name();
-                if own || self.may_redact(child.pdu.sender()) {
+            if waiting.pdu.redacts() == Some(&*pdu.event_id) {
+                let own = waiting.pdu.sender().server_name() == pdu.sender().server_name();
+                if own || self.may_redact(waiting.pdu.sender()) {
                     event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
                     self.uncount(&header);
                     header.flags.0 |= Flags::REDACTED;
-                    header.redacted_by = Some(child.short);
+                    header.redacted_by = Some(child);
                 }
-            } else if let Some(found) = Relation::of_content(child.pdu.content())
+            } else if let Some(found) = Relation::of_content(waiting.pdu.content())
                 && found.event_id == pdu.event_id
+                && waiting.place.anchor != 0
             {
-                self.room.0.relations.come();
-                self.head.hints.related = self.head.hints.related.max(short);
-                let row = keys::relation(key, short, child.header.place, child.short);
-                self.rows.put(Family::RoomIndex, row, found.row(child.pdu.kind()));
+                self.link_waiting(short, child, waiting, found);
             }
         }
         let annotation = relation
@@ -99,6 +106,52 @@ impl Staging<'_> {
             annotation,
         });
         Ok(())
+    }
+
+    /// An event of another server, stored or of this operation.
+    fn waiting(&self, short: Short) -> Result<Option<Waiting>, Stop> {
+        if let Some(at) = self.events.iter().position(|staged| staged.short == short) {
+            let staged = &self.events[at];
+            return Ok(match &staged.body {
+                Body::Signed(pdu) => Some(Waiting {
+                    pdu: pdu.clone(),
+                    place: staged.header.place,
+                    staged: Some(at),
+                }),
+                Body::Unsigned(_) => None,
+            });
+        }
+        Ok(self.room.event(short)?.map(|event| Waiting {
+            pdu: event.pdu.clone(),
+            place: event.header.place,
+            staged: None,
+        }))
+    }
+
+    /// Notes what an event that was here first says of the event that has come now.
+    fn link_waiting(&mut self, parent: Short, child: Short, waiting: Waiting, relation: Relation) {
+        self.room.0.relations.come();
+        self.head.hints.related = self.head.hints.related.max(parent);
+        let Waiting { pdu, place, staged } = waiting;
+        if let Some(at) = staged {
+            let staged = &mut self.events[at];
+            staged.annotation = Annotation::of(parent, &relation, &staged.sender, &staged.kind);
+            staged.relation = Some((parent, relation));
+            return;
+        }
+        let row = keys::relation(self.room.0.key, parent, place, child);
+        self.rows.put(Family::RoomIndex, row, relation.row(pdu.kind()));
+        if let Some(annotation) = Annotation::of(parent, &relation, pdu.sender(), pdu.kind()) {
+            annotation.put(self.room, child, &mut self.rows);
+        }
+        if relation.rel_type == "m.thread" {
+            self.late_replies.push(LateReply {
+                root: parent,
+                reply: child,
+                place,
+                sender: pdu.sender().to_owned(),
+            });
+        }
     }
 
     /// The short id of an event that has a place; none where it is missing or an outlier.

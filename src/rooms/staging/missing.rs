@@ -1,6 +1,6 @@
 //! Events that are not here: the gaps of the timeline that they leave, and who waits for them.
 
-use hearth_storage::{Family, prefix_end};
+use hearth_storage::{Family, Op, prefix_end};
 
 use super::{Staging, Stop};
 use crate::{
@@ -44,6 +44,14 @@ impl Staging<'_> {
             return Ok(shorts);
         }
         let start = keys::index(self.room.0.key, keys::INDEX_WAITING, &[&encode_event_id(id)]);
+        // Also those of this operation: history is placed from the newest event on.
+        for op in &self.rows.ops {
+            if let Op::Put(Family::RoomIndex, key, _) = op
+                && let Some(short) = key.strip_prefix(&*start)
+            {
+                shorts.extend(keys::read_u32(short, "waiting event").ok());
+            }
+        }
         self.room.reader().scan(
             Family::RoomIndex,
             &start,

@@ -185,6 +185,10 @@ impl Staging<'_> {
                 );
             }
         }
+        for late in &self.late_replies {
+            let (reply, place) = (late.reply, late.place);
+            rows.reply(room, threads, late.root, reply, place, &late.sender, position);
+        }
         for (root, place, short, relation) in &self.unlinked {
             if relation.rel_type == "m.thread" {
                 rows.unlink(room, threads, *root, *place, *short, position);

@@ -1,8 +1,9 @@
 //! Relations, threads, edits, reactions, bundled aggregations.
 
-use hearth_testkit::{Client, TestServer, encode};
+use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
+use crate::federation::{public_room, servers};
 use crate::{bodies, events, ids};
 
 scenarios!(
@@ -10,6 +11,7 @@ scenarios!(
     the_newest_edit_is_bundled,
     threads_are_counted_and_listed,
     redacted_relations_are_gone,
+    a_redacted_root_keeps_its_thread,
     concurrent_redactions_count_once,
     encrypted_edits_are_bundled,
     threads_begin_at_events_that_relate_to_none,
@@ -226,6 +228,35 @@ async fn redacted_relations_are_gone(server: &TestServer) {
     assert_eq!(bundled(&alice, &room, &root).await["m.thread"]["count"], 1);
 }
 
+/// Only edits go with what they edit: the thread below a redacted message, and what refers to it, stay.
+async fn a_redacted_root_keeps_its_thread(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let root = alice.say(&room, "root").await;
+    let reply = relates("reply", "m.thread", &root);
+    bob.send(&room, "m.room.message", reply).await;
+    let reference = relates("see", "m.reference", &root);
+    let reference = bob.send(&room, "m.room.message", reference).await;
+    let mut edit = relates("edited", "m.replace", &root);
+    edit["m.new_content"] = json!({ "msgtype": "m.text", "body": "edited" });
+    alice.send(&room, "m.room.message", edit).await;
+    assert!(bundled(&bob, &room, &root).await["m.replace"].is_object());
+    alice.redact(&room, &root).await;
+    let bundle = bundled(&bob, &room, &root).await;
+    assert!(bundle.get("m.replace").is_none(), "{bundle}");
+    assert_eq!(bundle["m.thread"]["count"], 1);
+    assert_eq!(bundle["m.thread"]["latest_event"]["content"]["body"], "reply");
+    assert_eq!(bundle["m.reference"]["chunk"], json!([{ "event_id": reference }]));
+    let path = format!("/_matrix/client/v1/rooms/{}/threads", encode(&room));
+    let list = alice.get(&path).await.ok();
+    assert_eq!(ids(&list["chunk"]), [root]);
+    assert_eq!(list["chunk"][0]["content"], json!({}));
+    assert_eq!(
+        list["chunk"][0]["unsigned"]["m.relations"]["m.thread"]["count"],
+        1
+    );
+}
+
 async fn concurrent_redactions_count_once(server: &TestServer) {
     let alice = server.register("alice").await;
     let room = alice.room().build().await;
@@ -425,5 +456,68 @@ async fn long_threads_are_read_to_the_end(server: &TestServer) {
             found.reverse();
         }
         assert_eq!(found, sent, "{dir} {limit}");
+    }
+}
+
+/// History of another server is placed from the newest event on: what events say of older ones, in the same stretch or in one
+/// that comes later, holds all the same.
+#[tokio::test(start_paused = true)]
+async fn relations_of_history_that_is_fetched() {
+    for between in [0, 150] {
+        let network = SimNetwork::new(7);
+        let servers = servers(&network, 2);
+        let alice = servers[0].register("alice").await;
+        let bob = servers[0].register("bob").await;
+        let carol = servers[1].register("carol").await;
+        let room = public_room(&alice, "10").await;
+        bob.join(&room).await;
+        let root = alice.say(&room, "root").await;
+        let gone = alice.say(&room, "gone").await;
+        for number in 0..between {
+            alice.say(&room, &format!("{number}")).await;
+        }
+        let mut replies = Vec::new();
+        for body in ["one", "two"] {
+            let reply = relates(body, "m.thread", &root);
+            replies.push(bob.send(&room, "m.room.message", reply).await);
+        }
+        let mut edit = relates("edited", "m.replace", &root);
+        edit["m.new_content"] = json!({ "msgtype": "m.text", "body": "edited" });
+        let edit = alice.send(&room, "m.room.message", edit).await;
+        let reaction =
+            json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": root, "key": "+" } });
+        let reaction = bob.send(&room, "m.reaction", reaction).await;
+        let redaction = alice.redact(&room, &gone).await;
+        carol.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+        let mut from = String::new();
+        for _ in 0..20 {
+            let page = carol.messages(&room, &format!("dir=b&limit=50{from}")).await;
+            let Some(end) = page["end"].as_str() else { break };
+            from = format!("&from={}", encode(end));
+        }
+        let bundle = bundled(&carol, &room, &root).await;
+        assert_eq!(
+            bundle["m.replace"]["event_id"],
+            edit.as_str(),
+            "{between}: {bundle}"
+        );
+        let thread = &bundle["m.thread"];
+        assert_eq!(
+            (&thread["count"], &thread["latest_event"]["event_id"]),
+            (&json!(2), &json!(replies[1])),
+            "{between}"
+        );
+        let related = relations(&carol, &room, &root, "").await;
+        let expected = [&reaction, &edit, &replies[1], &replies[0]].map(String::clone);
+        assert_eq!(ids(&related["chunk"]), expected, "{between}");
+        let threads = format!("/_matrix/client/v1/rooms/{room}/threads");
+        assert_eq!(ids(&carol.get(&threads).await.ok()["chunk"]), [root], "{between}");
+        let gone = carol.event(&room, &gone).await.ok();
+        assert_eq!(gone["content"], json!({}), "{between}");
+        assert_eq!(
+            gone["unsigned"]["redacted_because"]["event_id"],
+            redaction.as_str(),
+            "{between}"
+        );
     }
 }
