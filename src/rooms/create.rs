@@ -154,7 +154,7 @@ impl Rooms {
         );
         if let Some(alias) = &spec.alias {
             let row = keys::index(key, keys::INDEX_ALIAS, &[alias.as_bytes()]);
-            rows.put(Family::RoomIndex, row, Vec::new());
+            rows.put(Family::RoomIndex, row, keys::tagged(&[]));
         }
         let prepared = events
             .into_iter()
@@ -340,6 +340,15 @@ fn power_levels(room: &Room, spec: &CreateRoom) -> Value {
             }
         }
     }
+    let given = |name: &str| spec.power_levels.as_ref()?.get(name);
+    // From room version 12 on, to replace a room takes more power than its state does.
+    let tombstone = match privileged {
+        true => {
+            let state = given("state_default").and_then(Value::as_i64).unwrap_or(50);
+            state.saturating_add(1).max(150)
+        }
+        false => 100,
+    };
     let mut content = json!({
         "ban": 50,
         "events": {
@@ -350,7 +359,7 @@ fn power_levels(room: &Room, spec: &CreateRoom) -> Value {
             "m.room.name": 50,
             "m.room.power_levels": 100,
             "m.room.server_acl": 100,
-            "m.room.tombstone": if privileged { 150 } else { 100 },
+            "m.room.tombstone": tombstone,
         },
         "events_default": 0,
         "historical": 100,
@@ -367,6 +376,10 @@ fn power_levels(room: &Room, spec: &CreateRoom) -> Value {
         for (name, value) in given {
             members.insert(name.clone(), value.clone());
         }
+    }
+    // Also where the client has levels of its own and says nothing of that.
+    if let (true, Some(events)) = (privileged, content["events"].as_object_mut()) {
+        events.entry("m.room.tombstone").or_insert(json!(tombstone));
     }
     content
 }

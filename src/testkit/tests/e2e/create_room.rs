@@ -7,6 +7,7 @@ scenarios!(
     presets,
     alias_name_topic_and_initial_state,
     power_override,
+    to_replace_a_room_takes_more_than_its_state,
     every_room_version,
     refused_rooms_leave_nothing
 );
@@ -108,6 +109,23 @@ async fn power_override(server: &TestServer) {
         .refused(403, "M_FORBIDDEN");
     bob.send(&room, "org.example.open", json!({})).await;
     alice.say(&room, "hi").await;
+}
+
+/// In version 12 also where the client's own levels say nothing of it (POST /createRoom, step 3).
+async fn to_replace_a_room_takes_more_than_its_state(server: &TestServer) {
+    let alice = server.register("alice").await;
+    for (levels, expected) in [
+        (json!({}), 150),
+        (json!({ "events": { "m.room.name": 0 } }), 150),
+        (json!({ "state_default": 200 }), 201),
+        (json!({ "state_default": 200, "events": {} }), 201),
+        (json!({ "events": { "m.room.tombstone": 60 } }), 60),
+    ] {
+        let body = json!({ "room_version": "12", "power_level_content_override": levels });
+        let room = alice.create_room(body).await;
+        let content = alice.state(&room, "m.room.power_levels", "").await.ok();
+        assert_eq!(content["events"]["m.room.tombstone"], expected, "{levels}");
+    }
 }
 
 async fn every_room_version(server: &TestServer) {
