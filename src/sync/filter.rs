@@ -2,9 +2,18 @@
 
 use hearth_rooms::{Event, Relation};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::Error;
+
+/// Reads a member that is null as if it were not there.
+fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 /// A whole filter.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -13,12 +22,16 @@ pub struct Filter {
     /// The fields that events are cut down to.
     pub event_fields: Option<Vec<String>>,
     /// The form of events.
+    #[serde(deserialize_with = "or_default")]
     pub event_format: EventFormat,
     /// What of presence.
+    #[serde(deserialize_with = "or_default")]
     pub presence: EventFilter,
     /// What of the global account data.
+    #[serde(deserialize_with = "or_default")]
     pub account_data: EventFilter,
     /// What of rooms.
+    #[serde(deserialize_with = "or_default")]
     pub room: RoomFilter,
 }
 
@@ -40,16 +53,22 @@ pub struct RoomFilter {
     /// Only these rooms.
     pub rooms: Option<Vec<OwnedRoomId>>,
     /// Not these rooms.
+    #[serde(deserialize_with = "or_default")]
     pub not_rooms: Vec<OwnedRoomId>,
     /// Whether rooms that were left before are told of.
+    #[serde(deserialize_with = "or_default")]
     pub include_leave: bool,
     /// What of the timeline.
+    #[serde(deserialize_with = "or_default")]
     pub timeline: EventFilter,
     /// What of the state.
+    #[serde(deserialize_with = "or_default")]
     pub state: EventFilter,
     /// What of typing and receipts.
+    #[serde(deserialize_with = "or_default")]
     pub ephemeral: EventFilter,
     /// What of the account data of rooms.
+    #[serde(deserialize_with = "or_default")]
     pub account_data: EventFilter,
 }
 
@@ -62,14 +81,17 @@ pub struct EventFilter {
     /// Only of these senders.
     pub senders: Option<Vec<OwnedUserId>>,
     /// Not of these senders.
+    #[serde(deserialize_with = "or_default")]
     pub not_senders: Vec<OwnedUserId>,
     /// Only of these types; `*` stands for anything.
     pub types: Option<Vec<String>>,
     /// Not of these types.
+    #[serde(deserialize_with = "or_default")]
     pub not_types: Vec<String>,
     /// Only in these rooms.
     pub rooms: Option<Vec<OwnedRoomId>>,
     /// Not in these rooms.
+    #[serde(deserialize_with = "or_default")]
     pub not_rooms: Vec<OwnedRoomId>,
     /// Only with, or only without, a `url` in the content.
     pub contains_url: Option<bool>,
@@ -77,13 +99,16 @@ pub struct EventFilter {
     #[serde(alias = "org.matrix.msc3874.rel_types")]
     pub rel_types: Option<Vec<String>>,
     /// Not with a relation of one of these types (MSC3874).
-    #[serde(alias = "org.matrix.msc3874.not_rel_types")]
+    #[serde(alias = "org.matrix.msc3874.not_rel_types", deserialize_with = "or_default")]
     pub not_rel_types: Vec<String>,
     /// Whether members are sent only as they are needed.
+    #[serde(deserialize_with = "or_default")]
     pub lazy_load_members: bool,
     /// Whether members are sent again that the client knows.
+    #[serde(deserialize_with = "or_default")]
     pub include_redundant_members: bool,
     /// Whether unread counts are told by thread.
+    #[serde(deserialize_with = "or_default")]
     pub unread_thread_notifications: bool,
 }
 
@@ -317,6 +342,19 @@ mod tests {
         assert!(Filter::parse("{\"room\": 7}").is_err());
         assert!(Filter::parse("{\"event_format\": \"other\"}").is_err());
         assert!(Filter::parse("nothing").is_err());
+        assert!(Filter::parse("{\"room\": {\"timeline\": {\"rel_types\": 7}}}").is_err());
+    }
+
+    #[test]
+    fn what_is_null_is_not_there() {
+        let filter = Filter::from_value(json!({
+            "event_fields": null, "event_format": null, "presence": null, "account_data": null,
+            "room": { "not_rooms": null, "include_leave": null, "ephemeral": null,
+                "state": { "not_types": null, "lazy_load_members": null, "limit": null } },
+        }))
+        .unwrap();
+        assert!(filter.room.state.has_type("m.room.name") && !filter.room.is_lazy());
+        assert_eq!(filter.event_format, EventFormat::Client);
     }
 
     #[test]

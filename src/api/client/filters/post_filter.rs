@@ -18,6 +18,8 @@ pub async fn post_filter(
     auth.must_be(&user)?;
     Filter::deserialize(&filter)
         .map_err(|error| MatrixError::bad_json(format!("This is not a filter: {error}")))?;
+    // Also what the specification's form does not have: a filter that is stored is one that can be used.
+    hearth_sync::Filter::from_value(filter.clone())?;
     let id = auth.handle.put_filter(&filter).await?;
     Ok(Json(json!({ "filter_id": id })))
 }
