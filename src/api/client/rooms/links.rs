@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use hearth_core::error::{MatrixError, errcode};
 use hearth_rooms::{Room, Rooms, Visibility};
-use hearth_users::{InviteVerdict, ProfileChange, Users};
+use hearth_users::{InviteVerdict, ProfileChange, RoomEntry, Users};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value};
 
@@ -55,16 +55,27 @@ impl RoomLinks for Links {
             return Ok(());
         };
         use hearth_users::Membership::{Invite, Join, Knock};
-        let mut rooms = Vec::new();
-        for entry in handle.rooms(&[Join, Invite, Knock])? {
-            rooms.extend(self.rooms.get(&entry.room_id)?);
-        }
-        let leave = |room: Room| async move {
-            if let Err(error) = room.leave(user, None).await {
-                tracing::warn!(%error, "a deactivated user could not leave a room");
+        let entries = handle.rooms(&[Join, Invite, Knock])?;
+        let leave = |entry: RoomEntry| async move {
+            let room = match self.rooms.get(&entry.room_id) {
+                Ok(room) => room.filter(Room::is_decided_here),
+                Err(error) => return Err(error),
+            };
+            match room {
+                Some(room) => room.leave(user, None).await.map(drop),
+                // An invitation to a room, or a knock on one, that this server is not in.
+                None => {
+                    let via = super::elsewhere::servers_of_entry(&entry);
+                    let (id, event) = (&entry.room_id, &entry.event_id);
+                    self.rooms.leave_remote(user, id, &via, event, None).await
+                }
             }
         };
-        let all = stream::iter(rooms).for_each_concurrent(ROOMS_AT_ONCE, leave);
+        let all = stream::iter(entries).for_each_concurrent(ROOMS_AT_ONCE, |entry| async move {
+            if let Err(error) = leave(entry).await {
+                tracing::warn!(%error, "a deactivated user could not leave a room");
+            }
+        });
         all.await;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use hearth_testkit::{Client, SimNetwork};
 use serde_json::{Value, json};
 
+use crate::accounts::confirmed;
 use crate::federation::{public_room, servers, until};
 
 /// Who is found, by their ids.
@@ -88,6 +89,27 @@ async fn the_directory_has_members_of_other_servers() {
     bob.post(&format!("/rooms/{room}/leave"), json!({})).await.ok();
     until("bob finds nobody", async || {
         found(&bob, "alice").await.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_for_good_declines_invitations_to_rooms_elsewhere() {
+    let network = SimNetwork::new(32);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let room = public_room(&alice, "11").await;
+    alice.invite(&room, &bob).await;
+    until("bob is invited", async || {
+        let news = bob.sync("timeout=0").await;
+        news["rooms"]["invite"].get(&room).map(|_| ())
+    })
+    .await;
+    confirmed(&bob, "/account/deactivate", json!({})).await;
+    until("bob has declined", async || {
+        let member = alice.state(&room, "m.room.member", &bob.user_id).await.ok();
+        (member["membership"] == "leave").then_some(())
     })
     .await;
 }
