@@ -148,6 +148,19 @@ impl Room {
         }
     }
 
+    /// The event that a transaction made, whether or not its sender may send anything by now.
+    pub async fn event_of_txn(&self, sender: &UserId, txn: &Txn) -> Result<Option<OwnedEventId>, Error> {
+        let key = txn.key(sender);
+        let pending = self.0.head.lock().pending.txns.get(&key).cloned();
+        match pending {
+            Some((position, id)) => {
+                self.wait_durable(position).await?;
+                Ok(Some(id))
+            }
+            None => self.stored_txn(&key),
+        }
+    }
+
     /// The current state event that a new one would repeat: same type, key, sender and content. A
     /// client that says the same again gets it instead of a new event.
     pub fn same_state(&self, event: &NewEvent) -> Result<Option<OwnedEventId>, Error> {

@@ -23,6 +23,9 @@ use crate::user::{User, Users};
 /// How often the timers are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Activity is noted once in so long.
+const ACTIVITY_GRAIN_MS: u64 = 1000;
+
 type Callback = Box<dyn Fn(&UserId, PresenceCounter) + Send + Sync>;
 
 /// The owner of all local users' presence.
@@ -222,6 +225,9 @@ impl Presence {
     /// The user did something: sent a message, typed, read.
     pub fn active(&self, user: &UserId, device: &DeviceId) {
         let now = self.clock.now_ms();
+        if !self.is_kept || self.is_noted_as_active(user, device, now) {
+            return;
+        }
         self.load(user);
         self.change(user, |presence| {
             presence.last_active = Some(now);
@@ -231,6 +237,18 @@ impl Presence {
                 device.state = PresenceState::Online;
             }
         });
+    }
+
+    /// Whether it was noted a moment ago that the user is active: every message comes by here.
+    fn is_noted_as_active(&self, user: &UserId, device: &DeviceId, now: u64) -> bool {
+        let state = self.state.lock();
+        state.users.get(user).is_some_and(|presence| {
+            let at = presence
+                .last_active
+                .filter(|at| now.saturating_sub(*at) < ACTIVITY_GRAIN_MS);
+            let idle = |device: &DevicePresence| device.state == PresenceState::Unavailable;
+            at.is_some() && !presence.devices.get(device).is_some_and(idle)
+        })
     }
 
     /// Sets the state of a device, and the status message if `status_msg` is given; see [`User::set_presence`] for
@@ -506,6 +524,20 @@ mod tests {
         presence.active(alice, device);
         assert_eq!(state(&presence, alice), (PresenceState::Online, true));
         assert_eq!(presence.get(alice).last_active_ago_ms, Some(0));
+        clock.advance(ACTIVITY_GRAIN_MS - 1);
+        presence.active(alice, device);
+        assert_eq!(
+            presence.get(alice).last_active_ago_ms,
+            Some(ACTIVITY_GRAIN_MS - 1),
+            "noted a moment ago"
+        );
+        clock.advance(1);
+        presence.active(alice, device);
+        assert_eq!(presence.get(alice).last_active_ago_ms, Some(0));
+        // Idle by the client's own word: what the user does counts at once.
+        presence.set(alice, device, PresenceState::Unavailable, None);
+        presence.active(alice, device);
+        assert_eq!(state(&presence, alice), (PresenceState::Online, true));
     }
 
     #[test]

@@ -95,6 +95,14 @@ impl Auth {
         })
     }
 
+    /// The user does something that shows that somebody is there (client-server API, "Presence: last active ago"): sends,
+    /// types or reads. What an application service does without a device says nothing of a person.
+    pub fn acts(&self, app: &App) {
+        if let Some(device) = &self.device {
+            app.users.presence().active(&self.user, device);
+        }
+    }
+
     /// Counts the request against the user's limit of this class, unless he is exempt.
     pub fn count(&self, app: &App, class: Class) -> Result<(), MatrixError> {
         if !app.limits.on() || self.is_exempt(app) {

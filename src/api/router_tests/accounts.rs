@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn appservices() -> Registrations {
+pub(super) fn appservices() -> Registrations {
     let text = "id: bridge\nurl: http://localhost:1\nas_token: bridge-token\nhs_token: h\n\
         sender_localpart: bridge\nrate_limited: false\nnamespaces:\n  users:\n  \
         - {exclusive: true, regex: '@_irc_.*'}\n";

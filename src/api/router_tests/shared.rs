@@ -105,3 +105,220 @@ async fn a_new_name_reaches_the_rooms_and_a_deactivated_user_leaves_them() {
         .ok();
     assert_eq!(server.get(&member, &alice).await.ok()["membership"], "leave");
 }
+
+/// An id in an answer.
+fn id(answer: &Value, name: &str) -> String {
+    answer[name].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn who_sends_types_or_reads_is_active() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice", "A").await, server.user("bob", "B").await);
+    let room = shared_room(&server, &alice, &bob).await;
+    let status = format!("{V3}/presence/@bob:hs1/status");
+    let rooms = format!("{V3}/rooms/{room}");
+    let said = json!({ "msgtype": "m.text", "body": "hello" });
+    let sent = server
+        .put(&format!("{rooms}/send/m.room.message/0"), &bob, said.clone())
+        .await
+        .ok();
+    let event = id(&sent, "event_id");
+    let typing = json!({ "typing": true, "timeout": 1000 });
+    let acts = [
+        ("PUT", "/send/m.room.message/1".to_owned(), said),
+        (
+            "PUT",
+            "/state/m.room.member/@bob:hs1".to_owned(),
+            json!({ "membership": "join", "x": 1 }),
+        ),
+        ("PUT", format!("/redact/{event}/2"), json!({})),
+        ("PUT", "/typing/@bob:hs1".to_owned(), typing),
+        ("POST", format!("/receipt/m.read/{event}"), json!({})),
+        (
+            "POST",
+            "/read_markers".to_owned(),
+            json!({ "m.fully_read": event }),
+        ),
+    ];
+    for (method, path, body) in acts {
+        server
+            .put(&status, &bob, json!({ "presence": "online" }))
+            .await
+            .ok();
+        server.clock.advance(20_000);
+        let before = server.get(&status, &alice).await.ok();
+        assert_eq!(before["last_active_ago"], 20_000, "{path}");
+        server
+            .call(method, &format!("{rooms}{path}"), Some(&bob), body)
+            .await
+            .ok();
+        let after = server.get(&status, &alice).await.ok();
+        assert_eq!(after["last_active_ago"], 0, "{path}");
+        assert_eq!(after["currently_active"], true, "{path}");
+        server.clock.advance(60_000);
+    }
+}
+
+#[tokio::test]
+async fn a_retransmission_is_answered_also_after_leaving() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice", "A").await, server.user("bob", "B").await);
+    let room = shared_room(&server, &alice, &bob).await;
+    let rooms = format!("{V3}/rooms/{room}");
+    let send = format!("{rooms}/send/m.room.message/1");
+    let body = json!({ "msgtype": "m.text", "body": "hello" });
+    let sent = server.put(&send, &bob, body.clone()).await.ok();
+    let redact = format!("{rooms}/redact/{}/1", id(&sent, "event_id"));
+    let redacted = server.put(&redact, &bob, json!({})).await.ok();
+    server.post(&format!("{rooms}/leave"), &bob, json!({})).await.ok();
+    assert_eq!(server.put(&send, &bob, body.clone()).await.ok(), sent);
+    assert_eq!(server.put(&redact, &bob, json!({})).await.ok(), redacted);
+    let other = format!("{rooms}/send/m.room.message/2");
+    server
+        .put(&other, &bob, body.clone())
+        .await
+        .refused(403, "M_FORBIDDEN");
+    // The transaction is its sender's.
+    server.user("eve", "B").await;
+    let eve = server.user("eve", "B").await;
+    server.put(&send, &eve, body).await.refused(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn the_filter_of_a_context_holds_for_its_state() {
+    let server = Server::new();
+    let alice = server.user("alice", "A").await;
+    let bob = server.user("bob", "B").await;
+    let room = shared_room(&server, &alice, &bob).await;
+    let send = format!("{V3}/rooms/{room}/send/m.room.message/1");
+    let sent = server.put(&send, &alice, json!({ "body": "x" })).await.ok();
+    let context = format!("{V3}/rooms/{room}/context/{}", id(&sent, "event_id"));
+    let kinds = |answer: &Value, list: &str| {
+        let list = answer[list].as_array().cloned().unwrap_or_default();
+        let kinds = list.iter().map(|event| id(event, "type"));
+        kinds.collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = server.get(&context, &alice).await.ok();
+    assert!(kinds(&all, "state").contains("m.room.create"));
+    let filtered = format!("{context}?filter=%7B%22types%22%3A%5B%22m.room.member%22%5D%7D");
+    let filtered = server.get(&filtered, &alice).await.ok();
+    assert_eq!(kinds(&filtered, "state"), ["m.room.member".to_owned()].into());
+    assert_eq!(
+        kinds(&filtered, "events_before"),
+        ["m.room.member".to_owned()].into()
+    );
+    assert_eq!(filtered["event"]["event_id"], sent["event_id"]);
+    let elsewhere = "filter=%7B%22not_rooms%22%3A%5B%22";
+    let elsewhere = server
+        .get(&format!("{context}?{elsewhere}{room}%22%5D%7D"), &alice)
+        .await
+        .ok();
+    assert_eq!(kinds(&elsewhere, "state"), [].into());
+    let messages = format!("{V3}/rooms/{room}/messages?dir=b&filter=%7B%22rooms%22%3A%5B%5D%7D");
+    assert_eq!(server.get(&messages, &alice).await.ok()["chunk"], json!([]));
+}
+
+#[tokio::test]
+async fn an_application_service_acts_within_bounds() {
+    let server = Server::with(|_| {}, super::accounts::appservices());
+    let bridge = "bridge-token";
+    let ghost = json!({ "type": "m.login.application_service", "username": "_irc_a", "inhibit_login": true });
+    server.post(&format!("{V3}/register"), bridge, ghost).await.ok();
+    let as_ghost = "user_id=@_irc_a:hs1";
+    let room = server
+        .post(&format!("{V3}/createRoom?{as_ghost}"), bridge, json!({}))
+        .await
+        .ok();
+    let room = id(&room, "room_id");
+    // It may ask who is in the rooms of its users, and of no others.
+    let members = |room: &str| format!("{V3}/rooms/{room}/joined_members");
+    let found = server.get(&members(&room), bridge).await.ok();
+    assert!(found["joined"].get("@_irc_a:hs1").is_some(), "{found}");
+    let alice = server.user("alice", "A").await;
+    server
+        .get(&members(&room), &alice)
+        .await
+        .refused(403, "M_FORBIDDEN");
+    let other = server
+        .post(&format!("{V3}/createRoom"), &alice, json!({}))
+        .await
+        .ok();
+    let other = id(&other, "room_id");
+    server
+        .get(&members(&other), bridge)
+        .await
+        .refused(403, "M_FORBIDDEN");
+    // No event carries a time that canonical JSON has no number for.
+    let at = |ts: u64, txn: &str| format!("{V3}/rooms/{room}/send/m.room.message/{txn}?{as_ghost}&ts={ts}");
+    let body = json!({ "msgtype": "m.text", "body": "x" });
+    let latest = (1 << 53) - 1;
+    server.put(&at(latest, "1"), bridge, body.clone()).await.ok();
+    server
+        .put(&at(latest + 1, "2"), bridge, body)
+        .await
+        .refused(400, "M_INVALID_PARAM");
+}
+
+#[tokio::test]
+async fn what_nobody_has_is_answered() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice", "A").await, server.user("bob", "B").await);
+    for path in ["location", "location/irc?channel=x", "user", "user/irc?nick=x"] {
+        let found = server.get(&format!("{V3}/thirdparty/{path}"), &alice).await.ok();
+        assert_eq!(found, json!([]), "{path}");
+    }
+    server
+        .get(&format!("{V3}/thirdparty/protocol/irc"), &alice)
+        .await
+        .refused(404, "M_NOT_FOUND");
+    for path in [
+        "v1/mutual_rooms?user_id=@bob:hs1&from=nothing",
+        "unstable/uk.half-shot.msc2666/user/mutual_rooms?user_id=@bob:hs1&batch_token=nothing",
+    ] {
+        let path = format!("/_matrix/client/{path}");
+        server.get(&path, &alice).await.refused(400, "M_INVALID_PARAM");
+    }
+    // A filter that could not be used is not stored.
+    let filters = format!("{V3}/user/@alice:hs1/filter");
+    for wrong in [
+        json!({ "room": { "timeline": { "rel_types": 7 } } }),
+        json!({ "presence": { "rooms": 7 } }),
+    ] {
+        server
+            .post(&filters, &alice, wrong)
+            .await
+            .refused(400, "M_BAD_JSON");
+    }
+    let nulls = json!({ "event_format": null, "room": { "timeline": { "not_types": null } } });
+    let filter = id(&server.post(&filters, &alice, nulls).await.ok(), "filter_id");
+    server
+        .get(&format!("{V3}/sync?filter={filter}"), &alice)
+        .await
+        .ok();
+    // An event is found without its room, by those who may see it.
+    let room = shared_room(&server, &alice, &bob).await;
+    let send = format!("{V3}/rooms/{room}/send/m.room.message/1");
+    let sent = server.put(&send, &alice, json!({ "body": "x" })).await.ok();
+    let event = format!("{V3}/events/{}", id(&sent, "event_id"));
+    let found = server.get(&event, &bob).await.ok();
+    assert_eq!(
+        (&found["room_id"], &found["content"]["body"]),
+        (&json!(room), &json!("x"))
+    );
+    let eve = server.user("eve", "E").await;
+    server.get(&event, &eve).await.refused(404, "M_NOT_FOUND");
+    server
+        .get(&format!("{V3}/events/$nothing"), &bob)
+        .await
+        .refused(404, "M_NOT_FOUND");
+    // Who is banned looks into no space.
+    let hierarchy = format!("/_matrix/client/v1/rooms/{room}/hierarchy");
+    server.get(&hierarchy, &eve).await.ok();
+    let ban = json!({ "user_id": "@eve:hs1" });
+    server
+        .post(&format!("{V3}/rooms/{room}/ban"), &alice, ban)
+        .await
+        .ok();
+    server.get(&hierarchy, &eve).await.refused(403, "M_FORBIDDEN");
+}

@@ -52,7 +52,7 @@ pub async fn put_delayed_event(
         state_key: body.state_key,
         content: Some(content.into()),
         delay_ms: body.delay_ms,
-        timestamp_ms: rooms::claimed_time(&auth, options.ts),
+        timestamp_ms: rooms::claimed_time(&auth, options.ts)?,
         txn: Some(Txn {
             device: rooms::txn_device(&auth),
             scope: format!("delayed_event/{kind}"),

@@ -69,6 +69,9 @@ fn page(app: &App, auth: &Auth, other: &OwnedUserId, from: Option<&str>) -> Resu
     if *other == auth.user {
         return Err(MatrixError::invalid_param("You share all of your rooms with yourself").into());
     }
+    if from.is_some_and(|from| !is_token(from)) {
+        return Err(MatrixError::invalid_param("This is no token of an earlier page").into());
+    }
     let own = app.room_links.joined_rooms(&auth.user)?;
     let others = app.room_links.joined_rooms(other)?;
     let shared = own.intersection(&others);
@@ -87,9 +90,12 @@ fn page(app: &App, auth: &Auth, other: &OwnedUserId, from: Option<&str>) -> Resu
     })
 }
 
+/// How the token of a room begins, so that any other text is known for none.
+const TOKEN_START: &str = "after_";
+
 /// A room's id in the characters that opaque identifiers may have. It is only compared, never read back.
 fn token(room: &RoomId) -> String {
-    let mut out = String::new();
+    let mut out = TOKEN_START.to_owned();
     for byte in room.as_str().trim_start_matches('!').bytes() {
         match byte {
             b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'_' | b'-' => out.push(char::from(byte)),
@@ -98,4 +104,10 @@ fn token(room: &RoomId) -> String {
         }
     }
     out
+}
+
+/// Whether a text may be the token of a room.
+fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+    text.len() > TOKEN_START.len() && text.starts_with(TOKEN_START) && text.bytes().all(allowed)
 }

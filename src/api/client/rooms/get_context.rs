@@ -46,7 +46,7 @@ pub async fn get_context(
     let ignored = reading.viewer.ignored();
     let keep = |event: &Event| {
         let is_ignored = event.pdu.state_key().is_none() && ignored.contains(event.pdu.sender());
-        filter.has_event(event) && !is_ignored
+        filter.has_room(room.id()) && filter.has_event(event) && !is_ignored
     };
     let place = event.header.place;
     let (before, after) = (limit / 2, limit - limit / 2);
@@ -67,7 +67,7 @@ pub async fn get_context(
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()
     };
-    let state = if filter.lazy_load_members {
+    let mut state = if filter.lazy_load_members {
         let mut shown = earlier.events.clone();
         shown.push(event.clone());
         shown.extend(later.events.iter().cloned());
@@ -77,6 +77,7 @@ pub async fn get_context(
     } else {
         room.full_state_at(root)?
     };
+    state.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
     let viewer = &mut reading.viewer;
     Ok(Json(json!({
         "start": tokens::token(start),

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use hearth_rooms::Membership;
+use hearth_appservice::Registration;
+use hearth_rooms::{Membership, Room};
 use ruma::OwnedRoomId;
 use serde_json::{Map, Value, json};
 
@@ -12,13 +13,17 @@ use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Path};
 
-/// Who is in the room, with names and avatars.
+/// Who is in the room, with names and avatars. An application service may ask about the rooms of all users that it
+/// controls.
 pub async fn get_joined_members(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Value>> {
-    let room = super::joined_room(&app, &room_id, &auth.user)?;
+    let room = match (&auth.appservice, app.rooms.get(&room_id)?) {
+        (Some(appservice), Some(room)) if has_user_of(&room, appservice)? => room,
+        _ => super::joined_room(&app, &room_id, &auth.user)?,
+    };
     // Of a room that was just joined elsewhere, the members may still be on their way.
     room.wait_full().await;
     let mut shorts = Vec::new();
@@ -39,4 +44,13 @@ pub async fn get_joined_members(
         }
     }
     Ok(Json(json!({ "joined": joined })))
+}
+
+fn has_user_of(room: &Room, appservice: &Registration) -> Result<bool> {
+    let mut found = false;
+    room.visit_local_members(&mut |member| {
+        found = appservice.controls_user(member);
+        !found
+    })?;
+    Ok(found)
 }

@@ -76,7 +76,7 @@ pub async fn get_messages(
     let ignored = auth.handle.ignored_users()?;
     let keep = |event: &Event| {
         let is_ignored = event.pdu.state_key().is_none() && ignored.contains(event.pdu.sender());
-        filter.has_event(event) && !is_ignored
+        filter.has_room(room.id()) && filter.has_event(event) && !is_ignored
     };
     let page = match backward && room.is_resident() {
         true => {

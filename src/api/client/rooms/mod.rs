@@ -7,7 +7,7 @@ mod far_spaces;
 mod forget;
 mod get_aliases;
 mod get_context;
-mod get_event;
+pub(crate) mod get_event;
 mod get_hierarchy;
 mod get_joined_members;
 mod get_joined_rooms;
@@ -237,9 +237,16 @@ pub(crate) fn member_profile(app: &App, user: &UserId) -> Result<Map<String, Val
     Ok(out)
 }
 
-/// The time that an application service claims for an event.
-pub(crate) fn claimed_time(auth: &Auth, ts: Option<u64>) -> Option<u64> {
-    ts.filter(|_| auth.appservice.is_some())
+/// The latest time that an event may carry: canonical JSON has no greater number.
+const EVENT_TIME_MAX_MS: u64 = (1 << 53) - 1;
+
+/// The time that an application service claims for an event ("Timestamp massaging").
+pub(crate) fn claimed_time(auth: &Auth, ts: Option<u64>) -> Result<Option<u64>, MatrixError> {
+    let claimed = ts.filter(|_| auth.appservice.is_some());
+    match claimed {
+        Some(ts) if ts > EVENT_TIME_MAX_MS => Err(MatrixError::invalid_param("ts is no time of an event")),
+        claimed => Ok(claimed),
+    }
 }
 
 /// The device id that transactions of this request belong to.

@@ -41,5 +41,6 @@ pub async fn post_read_markers(
     if let Some(event_id) = body.fully_read {
         auth.handle.set_fully_read(&room_id, &event_id).await?;
     }
+    auth.acts(&app);
     Ok(Json(json!({})))
 }

@@ -45,11 +45,13 @@ pub async fn post_receipt(
             return Err(MatrixError::invalid_param("m.fully_read has no thread_id").into());
         }
         auth.handle.set_fully_read(&room_id, &event_id).await?;
+        auth.acts(&app);
         return Ok(Json(json!({})));
     }
     let kind = ReceiptKind::from_word(&kind)
         .ok_or_else(|| MatrixError::invalid_param(format!("There are no receipts of type {kind:?}")))?;
     room.set_receipt(&auth.user, kind, thread.as_deref(), &event_id)
         .await?;
+    auth.acts(&app);
     Ok(Json(json!({})))
 }

@@ -32,7 +32,19 @@ pub async fn put_redact(
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Json<Value>> {
     auth.count(&app, Class::Send)?;
-    let room = super::joined_room(&app, &room_id, &auth.user)?;
+    let timestamp_ms = super::claimed_time(&auth, options.ts)?;
+    let txn = Txn {
+        device: super::txn_device(&auth),
+        scope: format!("redact/{event_id}"),
+        id: txn,
+    };
+    let room = match super::joined_room(&app, &room_id, &auth.user) {
+        Ok(room) => room,
+        Err(refusal) => {
+            let event_id = super::sending::sent_before(&app, &room_id, &auth.user, &txn, refusal).await?;
+            return Ok(Json(json!({ "event_id": event_id })));
+        }
+    };
     if auth.account.suspended
         && room
             .shown_event(&event_id)?
@@ -49,14 +61,10 @@ pub async fn put_redact(
         kind: "m.room.redaction".to_owned(),
         state_key: None,
         content: Value::Object(content).to_string().into_bytes(),
-        timestamp_ms: super::claimed_time(&auth, options.ts),
+        timestamp_ms,
         redacts: Some(event_id.clone()),
     };
-    let txn = Txn {
-        device: super::txn_device(&auth),
-        scope: format!("redact/{event_id}"),
-        id: txn,
-    };
     let sent = room.send(event, Some(txn)).await?;
+    auth.acts(&app);
     Ok(Json(json!({ "event_id": sent.event_id })))
 }

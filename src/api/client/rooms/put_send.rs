@@ -33,7 +33,7 @@ pub async fn put_send(
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     auth.count(&app, Class::Send)?;
-    let timestamp_ms = super::claimed_time(&auth, options.ts);
+    let timestamp_ms = super::claimed_time(&auth, options.ts)?;
     let txn = Txn {
         device: super::txn_device(&auth),
         scope: format!("send/{kind}"),
@@ -60,5 +60,6 @@ pub async fn put_send(
         kind,
     };
     let event_id = super::sending::send_message(&app, &room_id, event, txn).await?;
+    auth.acts(&app);
     Ok(Json(json!({ "event_id": event_id })))
 }

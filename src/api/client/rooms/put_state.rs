@@ -56,7 +56,7 @@ async fn put(
 ) -> Result<Json<Value>> {
     auth.must_not_be_suspended()?;
     auth.count(app, Class::Send)?;
-    let timestamp_ms = super::claimed_time(auth, options.ts);
+    let timestamp_ms = super::claimed_time(auth, options.ts)?;
     if let Some(delay_ms) = options.delay {
         let event = Delaying {
             room_id: room_id.clone(),
@@ -78,5 +78,6 @@ async fn put(
         timestamp_ms,
     };
     let event_id = super::sending::send_state(app, room_id, event, None).await?;
+    auth.acts(app);
     Ok(Json(json!({ "event_id": event_id })))
 }

@@ -33,5 +33,8 @@ pub async fn put_typing(
         &user,
         body.typing.then(|| body.timeout.unwrap_or(TIMEOUT_DEFAULT_MS)),
     );
+    if body.typing {
+        auth.acts(&app);
+    }
     Ok(Json(json!({})))
 }

@@ -2,11 +2,11 @@
 
 use hearth_core::error::{MatrixError, errcode};
 use hearth_rooms::{NewEvent, Room, Txn};
-use ruma::{OwnedEventId, OwnedRoomAliasId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomAliasId, RoomId, UserId};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::extract::guest_refusal;
 
 /// Sends a message event.
@@ -16,10 +16,28 @@ pub(crate) async fn send_message(
     mut event: NewEvent,
     txn: Txn,
 ) -> Result<OwnedEventId> {
-    let room = super::sending_room(app, room_id, &event.sender)?;
+    let room = match super::sending_room(app, room_id, &event.sender) {
+        Ok(room) => room,
+        Err(refusal) => return sent_before(app, room_id, &event.sender, &txn, refusal).await,
+    };
     super::events::check_content(&room, &event.content)?;
     event.redacts = super::events::redacts(&event.kind, &event.content);
     Ok(room.send(event, Some(txn)).await?.event_id)
+}
+
+/// The event that a transaction made, for who asks once more and has left the room since: a retransmission gets the answer
+/// of the first request (client-server API, "Transaction identifiers"). What was never sent is refused.
+pub(crate) async fn sent_before(
+    app: &App,
+    room_id: &RoomId,
+    sender: &UserId,
+    txn: &Txn,
+    refusal: ApiError,
+) -> Result<OwnedEventId> {
+    let Some(room) = app.rooms.get(room_id)? else {
+        return Err(refusal);
+    };
+    room.event_of_txn(sender, txn).await?.ok_or(refusal)
 }
 
 /// Sends a state event; one that is there already gives that one.

@@ -1,6 +1,7 @@
 //! Following what happens: `/sync`, and the endpoints before it that old clients still call.
 
 pub mod get_events;
+pub mod get_events_event;
 pub mod get_initial_sync;
 pub mod get_room_initial_sync;
 pub mod get_sync;
@@ -26,6 +27,7 @@ pub fn routes() -> Routes {
     Routes::new()
         .v3("/sync", get(get_sync::get_sync))
         .v3("/events", get(get_events::get_events))
+        .v3("/events/{eventId}", get(get_events_event::get_events_event))
         .v3("/initialSync", get(get_initial_sync::get_initial_sync))
         .v3(
             "/rooms/{roomId}/initialSync",
