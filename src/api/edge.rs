@@ -1,10 +1,9 @@
-//! What happens to every request before and after its handler: a request id, CORS, panics turned
-//! into answers, and the latency metric by route.
+//! What happens to every request before and after its handler: CORS, panics turned into answers, and the latency
+//! metric by route.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -12,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use hearth_core::error::MatrixError;
+use hearth_core::http::RequestId;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -27,9 +27,6 @@ use crate::error::ApiError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub IpAddr);
 
-/// Numbers the requests of this process; the log shows the number with every line.
-static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
-
 /// Wraps every request.
 pub async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.method() == Method::OPTIONS {
@@ -39,9 +36,10 @@ pub async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     }
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let number = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed);
     let method = request.method().clone();
-    let span = tracing::debug_span!("request", id = number, %method, route);
+    // With the id of the span around it: a log as JSON shows the innermost span alone.
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
+    let span = tracing::debug_span!("endpoint", id = id.as_deref(), %method, route);
     let started = Instant::now();
     let outcome = AssertUnwindSafe(next.run(request))
         .catch_unwind()

@@ -168,6 +168,8 @@ fn find(text: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use hearth_core::random::{Random as _, SeededRandom};
+
     use super::*;
 
     fn answer(kind: &'static str, body: &'static str) -> OutboundResponse {
@@ -200,5 +202,56 @@ mod tests {
             assert!(parse(&answer(kind, wrong)).is_none(), "{wrong:?}");
         }
         assert!(parse(&answer("text/plain", "--x")).is_none());
+    }
+
+    /// Answers that are cut, spliced and changed at random: whatever comes, it is read or refused.
+    #[test]
+    fn any_bytes_are_read_or_refused() {
+        const ROUNDS: usize = 20_000;
+        let whole: &[u8] = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\nContent-Type: text/plain\r\n\
+            Content-Disposition: attachment; filename=\"a\"\r\n\r\nthe file\r\n--x\r\nLocation: https://cdn/y\r\n\r\n\r\n--x--\r\n";
+        let kinds = [
+            "multipart/mixed; boundary=x",
+            "multipart/mixed; boundary=\"x\"; charset=y",
+            "multipart/mixed; boundary=",
+            "multipart/mixed; boundary=\r",
+            "boundary",
+            ";=;\"",
+        ];
+        let random = SeededRandom::new(1);
+        let pick = |below: usize| {
+            let mut bytes = [0; 4];
+            random.fill(&mut bytes);
+            u32::from_le_bytes(bytes) as usize % below.max(1)
+        };
+        let mut read = 0;
+        for _ in 0..ROUNDS {
+            let mut body = whole.to_vec();
+            for _ in 0..pick(4) {
+                let (at, to) = (pick(body.len()), pick(body.len()));
+                let range = at.min(to)..at.max(to);
+                match pick(4) {
+                    0 => body.truncate(at),
+                    1 => drop(body.drain(range)),
+                    2 => {
+                        let copy = body[range].to_vec();
+                        drop(body.splice(at..at, copy));
+                    }
+                    _ if !body.is_empty() => body[at] = pick(256) as u8,
+                    _ => {}
+                }
+            }
+            let mut headers = HeaderMap::new();
+            if let Ok(kind) = http::HeaderValue::from_str(kinds[pick(kinds.len())]) {
+                headers.insert(header::CONTENT_TYPE, kind);
+            }
+            let response = OutboundResponse {
+                status: http::StatusCode::OK,
+                headers,
+                body: body.into(),
+            };
+            read += usize::from(parse(&response).is_some());
+        }
+        assert!((ROUNDS / 20..ROUNDS).contains(&read), "{read} were read");
     }
 }

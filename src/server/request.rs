@@ -72,7 +72,8 @@ fn is_plain_id(id: &str) -> bool {
 pub async fn around(State(ids): State<Arc<Ids>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let id = ids.id_for(request.headers(), peer);
-    let span = tracing::info_span!("request", id = &*id);
+    // Of the highest level, so that the lines have the id whatever the log leaves out.
+    let span = tracing::error_span!("request", id = &*id);
     let line = tracing::enabled!(target: "hearth::access", tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
     request.extensions_mut().insert(RequestId(id.clone()));
@@ -89,9 +90,58 @@ pub async fn around(State(ids): State<Arc<Ids>>, mut request: Request, next: Nex
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
     use hearth_core::random::SeededRandom;
+    use parking_lot::Mutex;
+    use tower::ServiceExt;
 
     use super::*;
+
+    /// What the log would write.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_has_its_requests_id_whatever_is_left_out() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("warn")
+            .with_writer(move || written.clone())
+            .finish();
+        let _log = tracing::subscriber::set_default(subscriber);
+        let warn = || async {
+            tracing::warn!("something is odd");
+            "ok"
+        };
+        let ids = Ids::new(&SeededRandom::new(1), Vec::new());
+        let router = Router::new()
+            .route("/", get(warn))
+            .layer(from_fn_with_state(ids, around));
+        let request = http::Request::get("/").body(Body::empty()).expect("a request");
+        let response = router.oneshot(request).await.expect("infallible");
+        let id = response.headers()[X_REQUEST_ID]
+            .to_str()
+            .expect("an id")
+            .to_owned();
+        let text = String::from_utf8(lines.0.lock().clone()).expect("text");
+        assert!(text.contains("something is odd") && text.contains(&id), "{text}");
+    }
 
     #[test]
     fn only_proxies_may_name_requests() {
