@@ -275,7 +275,7 @@ impl OutboxHandler for Delivery {
             let network = notice.network.as_deref().unwrap_or("");
             let row = [VIEW, network.as_bytes(), &[0], notice.room_id.as_bytes()].concat();
             match notice.listed {
-                true => batch.put(Family::View, row, Vec::new()),
+                true => batch.put(Family::View, row, keys::tagged(&[])),
                 false => batch.delete(Family::View, row),
             }
             listing = Some(notice);
@@ -285,7 +285,7 @@ impl OutboxHandler for Delivery {
             let Some(key) = key else { return Ok(()) };
             let row = keys::index(key, keys::INDEX_ALIAS, &[notice.alias.as_bytes()]);
             match notice.present {
-                true => batch.put(Family::RoomIndex, row, Vec::new()),
+                true => batch.put(Family::RoomIndex, row, keys::tagged(&[])),
                 false => batch.delete(Family::RoomIndex, row),
             }
         }

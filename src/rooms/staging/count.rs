@@ -98,7 +98,7 @@ impl Staging<'_> {
         self.rows.put(
             Family::RoomIndex,
             rows::counted_thread(key, place, root),
-            Vec::new(),
+            keys::tagged(&[]),
         );
         self.rows.put(
             Family::RoomIndex,

@@ -34,7 +34,7 @@ impl Staging<'_> {
             keys::INDEX_WAITING,
             &[&encode_event_id(id), &child.to_be_bytes()],
         );
-        self.rows.put(Family::RoomIndex, row, Vec::new());
+        self.rows.put(Family::RoomIndex, row, keys::tagged(&[]));
     }
 
     pub(super) fn waiting_for(&self, id: &ruma::EventId) -> Result<Vec<Short>, Stop> {

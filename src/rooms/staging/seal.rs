@@ -259,7 +259,7 @@ impl Staged {
                     batch.put(
                         Family::RoomIndex,
                         keys::cited(key, *cited, event.short),
-                        Vec::new(),
+                        keys::tagged(&[]),
                     );
                 }
             }
@@ -428,7 +428,7 @@ fn member_effects(room: &Room, members: &[MemberChange], batch: &mut Batch) -> V
         }
         let row = keys::index(room.0.key, keys::INDEX_LOCAL_MEMBER, &[change.user.as_bytes()]);
         match change.after {
-            Membership::Join => batch.put(Family::RoomIndex, row, Vec::new()),
+            Membership::Join => batch.put(Family::RoomIndex, row, keys::tagged(&[])),
             _ => batch.delete(Family::RoomIndex, row),
         }
         let joins = change.after == Membership::Join && change.before != Membership::Join;
