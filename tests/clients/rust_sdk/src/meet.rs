@@ -6,15 +6,17 @@ use anyhow::{Context, Result, bail, ensure};
 use matrix_sdk::attachment::AttachmentConfig;
 use matrix_sdk::media::{MediaFormat, MediaRequestParameters};
 use matrix_sdk::room::edit::EditedContent;
+use matrix_sdk::ruma::events::key::verification::request::ToDeviceKeyVerificationRequestEvent;
 use matrix_sdk::ruma::events::room::message::{
-    MessageType, OriginalSyncRoomMessageEvent, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
+    MessageType, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
 };
-use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId};
 
 use crate::device::{Device, read_in_thread, until};
 use crate::{encrypted_room, verify};
 
-type Requests = Arc<Mutex<Vec<(OwnedUserId, OwnedEventId)>>>;
+/// Who asked for a verification, and by which name.
+type Requests = Arc<Mutex<Vec<(OwnedUserId, String)>>>;
 
 /// The whole meeting.
 pub async fn run(url: &str) -> Result<()> {
@@ -47,19 +49,17 @@ pub async fn run(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Notes requests for verification in rooms.
+/// Notes requests for verification.
 fn watch_requests(alice: &Device) -> Requests {
     let requests = Requests::default();
     let noted = requests.clone();
     alice
         .client
-        .add_event_handler(move |event: OriginalSyncRoomMessageEvent| {
+        .add_event_handler(move |event: ToDeviceKeyVerificationRequestEvent| {
             let noted = noted.clone();
             async move {
-                if matches!(event.content.msgtype, MessageType::VerificationRequest(_)) {
-                    let mut noted = noted.lock().expect("nobody panics with it");
-                    noted.push((event.sender, event.event_id));
-                }
+                let mut noted = noted.lock().expect("nobody panics with it");
+                noted.push((event.sender, event.content.transaction_id.to_string()));
             }
         });
     requests
@@ -131,8 +131,8 @@ async fn verify_bob(
         Ok(his.map(|(_, flow)| flow.clone()))
     })
     .await?;
-    verify::accepted(alice, bob, flow.as_str()).await?;
-    let sas = verify::started(alice, bob, flow.as_str()).await?;
+    verify::accepted(alice, bob, &flow).await?;
+    let sas = verify::started(alice, bob, &flow).await?;
     sas.accept().await?;
     let emoji = verify::shown(&sas).await?;
     // The libraries differ in whether a symbol says that it is an emoji.
