@@ -46,6 +46,15 @@ pub enum Group {
     Sender(OwnedUserId),
 }
 
+impl Group {
+    fn has(&self, hit: &Hit) -> bool {
+        match self {
+            Self::RoomId(room) => hit.room.id() == room,
+            Self::Sender(sender) => hit.event.pdu.sender() == sender,
+        }
+    }
+}
+
 /// How far into the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,13 +80,18 @@ impl Token {
         serde_json::from_slice(&bytes).map_err(|_| Error::BadToken)
     }
 
-    /// The same place among the results of one group. Results by relevance are counted over all groups, so that there
-    /// is no such place.
-    pub fn in_group(&self, group: Group) -> Option<Self> {
-        matches!(self.at, At::Recent(_)).then(|| Self {
+    /// The same place, for the results of one group that follow.
+    pub fn in_group(&self, group: Group) -> Self {
+        Self {
             at: self.at,
             group: Some(group),
-        })
+        }
+    }
+
+    /// The group by which the index is asked. Places by relevance are counted over all groups, so that others are passed
+    /// over one by one there.
+    fn narrows(&self) -> Option<&Group> {
+        self.group.as_ref().filter(|_| matches!(self.at, At::Recent(_)))
     }
 }
 
@@ -183,6 +197,7 @@ impl Search {
                 looked_at += 1;
                 slice = after(slice, candidate);
                 match looked.hit(candidate, criteria)? {
+                    Some(hit) if group.as_ref().is_some_and(|group| !group.has(&hit)) => {}
                     Some(hit) => found.hits.push(hit),
                     None => unseen += 1,
                 }
@@ -210,7 +225,7 @@ fn wanted(criteria: &Criteria) -> Wanted {
         senders: criteria.senders.as_deref().map(texts),
         not_senders: texts(&criteria.not_senders),
     };
-    match criteria.from.as_ref().and_then(|token| token.group.as_ref()) {
+    match criteria.from.as_ref().and_then(Token::narrows) {
         Some(Group::RoomId(room)) => wanted.rooms.retain(|one| one == room.as_str()),
         Some(Group::Sender(sender)) => {
             let is_allowed = wanted
@@ -342,16 +357,14 @@ mod tests {
         };
         assert_eq!(Token::parse(&token.to_string()).expect("a token"), token);
         let room = ruma::room_id!("!r:x").to_owned();
-        let grouped = token.in_group(Group::RoomId(room)).expect("a token");
+        let grouped = token.in_group(Group::RoomId(room));
         assert_eq!(Token::parse(&grouped.to_string()).expect("a token"), grouped);
         let ranked = Token {
             at: At::Rank(3),
             group: None,
         };
-        assert_eq!(
-            ranked.in_group(Group::Sender(ruma::user_id!("@a:x").to_owned())),
-            None
-        );
+        let grouped = ranked.in_group(Group::Sender(ruma::user_id!("@a:x").to_owned()));
+        assert_eq!(Token::parse(&grouped.to_string()).expect("a token"), grouped);
         for bad in ["", "x", "e30", "!!!!"] {
             assert!(matches!(Token::parse(bad), Err(Error::BadToken)), "{bad}");
         }

@@ -242,8 +242,8 @@ fn groups(groupings: &Groupings, found: &Found) -> Value {
             let order = groups.len() + 1;
             let entry = groups.entry(name).or_insert_with(|| {
                 let mut entry = json!({ "order": order, "results": [] });
-                if let Some(token) = found.next.as_ref().and_then(|next| next.in_group(group)) {
-                    entry["next_batch"] = json!(token.to_string());
+                if let Some(next) = &found.next {
+                    entry["next_batch"] = json!(next.in_group(group).to_string());
                 }
                 entry
             });

@@ -226,6 +226,28 @@ async fn results_are_paged_and_grouped(server: &TestServer) {
     let is_in_group = |id: &&String| said_in_one.contains(id) == (first == json!(one));
     let said: Vec<_> = sent.iter().rev().filter(is_in_group).collect();
     assert_eq!(json!(seen), json!(said));
+    // By relevance, too.
+    let mut ranked = groups.clone();
+    ranked["order_by"] = json!("rank");
+    let answer = search(&alice, "paged", ranked.clone()).await;
+    for (kind, name, expected) in [
+        ("room_id", &one, said_in_one.clone()),
+        ("sender", &alice.user_id, said_in_one.clone()),
+    ] {
+        let group = &answer["groups"][kind][name.as_str()];
+        let mut seen = group["results"].as_array().cloned().unwrap_or_default();
+        let mut next = Some(group["next_batch"].clone());
+        while let Some(token) = next {
+            let rest = page(&alice, "paged", ranked.clone(), Some(&token)).await;
+            seen.extend(ids(&results(&rest)).into_iter().map(Value::from));
+            next = rest.get("next_batch").cloned();
+        }
+        let mut seen: Vec<_> = seen.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut expected = expected;
+        seen.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(seen, expected, "{kind}");
+    }
     alice
         .post(
             &format!("/search?next_batch={}", encode(from.as_str().expect("a token"))),
