@@ -14,8 +14,11 @@ use crate::write::Tx;
 /// The connections of one device that are kept; the one that was stored longest ago gives way.
 const CONNECTIONS_PER_DEVICE_MAX: usize = 16;
 
-/// The part that says when a connection was last stored: eight bytes, milliseconds. The engine's own parts are below.
+/// The part that says when a connection was last stored: a tag, and milliseconds in eight bytes. The engine's own parts
+/// are below.
 const STORED_PART: u8 = 254;
+/// The tag of that part.
+const STORED_V1: u8 = 1;
 
 /// A part of a connection: its number, and its bytes.
 pub type ConnectionPart = (u8, Vec<u8>);
@@ -59,7 +62,7 @@ impl User {
                 tx.put(
                     Family::SyncConnection,
                     keys::connection(self.key, device, connection, STORED_PART),
-                    now.to_be_bytes().to_vec(),
+                    [&[STORED_V1], now.to_be_bytes().as_slice()].concat(),
                 );
                 for (part, value) in parts {
                     tx.put(
@@ -86,7 +89,7 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, connection: &str) ->
         return Ok(());
     }
     let rows = tx.scan(Family::SyncConnection, &keys::connections_of(key, device))?;
-    // A connection whose time is not there was stored before times were.
+    // A connection whose time is not there was stored before times were, or before they had a tag.
     let mut stored: BTreeMap<&[u8], u64> = BTreeMap::new();
     for (row, value) in &rows {
         let Some((part, connection)) = row.split_last() else {
@@ -94,7 +97,8 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, connection: &str) ->
         };
         let at = stored.entry(connection).or_default();
         if *part == STORED_PART
-            && let Ok(ms) = value.as_slice().try_into()
+            && let Some((&STORED_V1, ms)) = value.split_first()
+            && let Ok(ms) = ms.try_into()
         {
             *at = u64::from_be_bytes(ms);
         }

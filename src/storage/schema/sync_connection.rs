@@ -7,7 +7,7 @@ use crate::schema::{FamilyDoc, Text};
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
     key: "user entity · device id text · connection id text · part u8 (0 the connection, 1 to 64 rooms by slot, 65 those of the last answer, 254 when it was stored)",
-    value: "tag · the connection, JSON; or tag · number of the connection varint · rooms, each with what was sent of it; or the time, u64 ms",
+    value: "tag · the connection, JSON; or tag · number of the connection varint · rooms, each with what was sent of it; or tag · the time, u64 ms",
     writer: "the user",
     growth: "at most 67 rows a connection and 16 connections a device; overwritten in place, removed with the device",
     profile: Profile::Scan,
