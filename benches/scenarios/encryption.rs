@@ -128,11 +128,9 @@ fn uploads(accounts: &[Account], numbers: std::ops::Range<usize>) -> Result<Vec<
             for key_number in 0..KEYS_AT_ONCE {
                 let name = format!("signed_curve25519:AAAA{number:02}{key_number:02}");
                 let public = base64_encode(&[number as u8, key_number as u8].repeat(16));
-                let signature = base64_encode(&[at as u8; 64]);
-                one_time.insert(
-                    name,
-                    json!({ "key": public, "signatures": { &account.user: { key.key_id(): signature } } }),
-                );
+                let mut value = Map::from_iter([("key".to_owned(), public.into())]);
+                sign_json(&mut value, &account.user, &key)?;
+                one_time.insert(name, Value::Object(value));
             }
             let mut body = json!({ "one_time_keys": one_time });
             if number == 0 {

@@ -49,10 +49,10 @@ impl User {
             return Err(Error::TooLarge("`device_data` is larger than 64 KiB"));
         }
         one_time::check(&upload)?;
-        let identity = upload
-            .device_keys
-            .ok_or(Error::MissingParam("`device_keys` is missing"))?;
+        let identity = upload.device_keys.clone();
+        let identity = identity.ok_or(Error::MissingParam("`device_keys` is missing"))?;
         device_keys::check(&self.id, &id, &identity)?;
+        one_time::check_signatures(&self.id, &id, &identity, &upload)?;
         let now = self.users.now_ms();
         self.write(|tx| {
             let mut with_keys = self.remove_dehydrated(tx)?;

@@ -44,17 +44,28 @@ impl User {
             check(&self.id, device_id, keys)?;
         }
         one_time::check(&upload)?;
+        let row = rows::device_key(self.key, kind::IDENTITY, device_id.as_str());
+        let stored = match &upload.device_keys {
+            Some(_) => None,
+            None => identity_of(self.users.log.engine().get(Family::DeviceKey, &row)?)?,
+        };
+        if let Some(identity) = upload.device_keys.as_ref().or(stored.as_ref()) {
+            one_time::check_signatures(&self.id, device_id, identity, &upload)?;
+        }
         let now = self.users.now_ms();
         self.write(|tx| {
             let device = device::load(tx, self.key, device_id)?;
             device.ok_or(Error::NotFound("Device"))?;
-            if let Some(keys) = upload.device_keys {
-                let row = rows::device_key(self.key, kind::IDENTITY, device_id.as_str());
-                let stored = record::encode(&keys);
-                if tx.get(Family::DeviceKey, &row)?.as_deref() != Some(&stored) {
-                    tx.put(Family::DeviceKey, row, stored);
-                    lists::changed(tx, &self.id, self.key, now, &[Some(device_id.to_owned())])?;
+            let before = identity_of(tx.get(Family::DeviceKey, &row)?)?;
+            if let Some(keys) = upload.device_keys
+                && before.as_ref() != Some(&keys)
+            {
+                if before.is_some_and(|before| before.get("keys") != keys.get("keys")) {
+                    // The device was set up anew under its id: of its older keys it has no secrets any more.
+                    one_time::remove(tx, self.key, device_id)?;
                 }
+                tx.put(Family::DeviceKey, row, record::encode(&keys));
+                lists::changed(tx, &self.id, self.key, now, &[Some(device_id.to_owned())])?;
             }
             one_time::upload(
                 tx,
@@ -120,6 +131,11 @@ impl User {
     }
 }
 
+/// Identity keys as they are stored.
+fn identity_of(value: Option<Vec<u8>>) -> Result<Option<Map<String, Value>>> {
+    Ok(value.as_deref().map(record::decode).transpose()?)
+}
+
 /// Whether a device has identity keys: only then do others care for it.
 pub(crate) fn has_keys(tx: &Tx<'_>, key: EntityKey, device: &DeviceId) -> Result<bool> {
     let row = rows::device_key(key, kind::IDENTITY, device.as_str());
@@ -128,20 +144,18 @@ pub(crate) fn has_keys(tx: &Tx<'_>, key: EntityKey, device: &DeviceId) -> Result
 
 /// Removes everything that a device left here: its keys and its inbox.
 pub(crate) fn remove_device(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) -> Result<()> {
-    for kind in [kind::IDENTITY, kind::ONE_TIME, kind::WAITING] {
+    for kind in [kind::IDENTITY, kind::WAITING] {
         tx.delete(Family::DeviceKey, rows::device_key(key, kind, device.as_str()));
     }
-    let prefix = rows::of_device(key, device.as_str());
-    for family in [Family::OneTimeKey, Family::OneTimeKeyId, Family::ToDevice] {
-        for (row, _) in tx.scan(family, &prefix)? {
-            tx.delete(family, row);
-        }
+    one_time::remove(tx, key, device)?;
+    for (row, _) in tx.scan(Family::ToDevice, &rows::of_device(key, device.as_str()))? {
+        tx.delete(Family::ToDevice, row);
     }
     to_device::forget_sent(tx, key, device)
 }
 
 /// A public key among identity keys.
-fn signing_key(identity: &Map<String, Value>, key_id: &str) -> Option<[u8; 32]> {
+pub(super) fn signing_key(identity: &Map<String, Value>, key_id: &str) -> Option<[u8; 32]> {
     let public = identity.get("keys")?.get(key_id)?.as_str()?;
     hearth_events::base64_decode(public)?.try_into().ok()
 }
@@ -183,6 +197,8 @@ pub(super) fn check(user: &UserId, device: &DeviceId, keys: &Map<String, Value>)
     let public = signing_key(keys, &key_id).ok_or(Error::InvalidParam(
         "`device_keys` is signed with a key that it does not hold",
     ))?;
-    hearth_events::verify_json_of(keys, user.as_str(), &key_id, &public)
-        .map_err(|_| Error::InvalidParam("The device's signature on `device_keys` is wrong"))
+    hearth_events::verify_json_of(keys, user.as_str(), &key_id, &public).map_err(|error| {
+        let sentence = format!("The device's signature on `device_keys` does not hold: {error}");
+        Error::InvalidSignature(sentence)
+    })
 }

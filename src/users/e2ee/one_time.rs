@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use hearth_storage::{EntityKey, Family, record};
-use ruma::DeviceId;
+use ruma::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::device_keys::KeyUpload;
+use super::device_keys::{KeyUpload, signing_key};
 use super::rows::{self, kind};
 use crate::error::{Error, Result};
 use crate::user::User;
@@ -200,7 +200,7 @@ fn remember(
     Ok(())
 }
 
-/// Refuses keys whose ids or sizes cannot be. Their signatures are judged by whoever claims them: nobody else can.
+/// Refuses keys whose ids or sizes cannot be.
 pub(super) fn check(upload: &KeyUpload) -> Result<()> {
     if upload.one_time_keys.len() as u64 > ONE_TIME_KEYS_MAX {
         return Err(Error::TooMany("A device has at most 1,000 one-time keys"));
@@ -223,6 +223,47 @@ pub(super) fn check(upload: &KeyUpload) -> Result<()> {
         }
         if key.to_string().len() > KEY_MAX_BYTES {
             return Err(Error::TooLarge("A key is larger than 4 KiB"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses keys that the device signed wrongly (Client-Server API, "One-time and fallback keys"): whoever claims one could
+/// not use it, and the key would be spent. What has no signature of the device, and what comes before the device's
+/// identity keys, cannot be checked here: it is for whoever claims it to judge.
+pub(super) fn check_signatures(
+    user: &UserId,
+    device: &DeviceId,
+    identity: &Map<String, Value>,
+    upload: &KeyUpload,
+) -> Result<()> {
+    let key_id = format!("ed25519:{device}");
+    let Some(public) = signing_key(identity, &key_id) else {
+        return Ok(());
+    };
+    for (id, key) in upload.one_time_keys.iter().chain(&upload.fallback_keys) {
+        let Some(key) = key.as_object() else { continue };
+        let signed = key.get("signatures").and_then(|all| all.get(user.as_str()));
+        if signed.and_then(|own| own.get(&key_id)).is_none() {
+            continue;
+        }
+        hearth_events::verify_json_of(key, user.as_str(), &key_id, &public).map_err(|error| {
+            Error::InvalidSignature(format!("The device's signature on {id} does not hold: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes all one-time and fallback keys of a device.
+pub(super) fn remove(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) -> Result<()> {
+    tx.delete(
+        Family::DeviceKey,
+        rows::device_key(key, kind::ONE_TIME, device.as_str()),
+    );
+    let prefix = rows::of_device(key, device.as_str());
+    for family in [Family::OneTimeKey, Family::OneTimeKeyId] {
+        for (row, _) in tx.scan(family, &prefix)? {
+            tx.delete(family, row);
         }
     }
     Ok(())

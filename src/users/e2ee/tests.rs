@@ -130,6 +130,124 @@ async fn identity_keys_must_be_the_devices_own() {
     );
 }
 
+/// A key that the device signed, in the given way wrong.
+fn signed_key(user: &User, device: &str, change: impl FnOnce(&mut Map<String, Value>)) -> Value {
+    let pair = KeyPair::from_seed([9; 32], device).unwrap();
+    let mut key = Map::new();
+    key.insert("key".to_owned(), json!("abc"));
+    let text = hearth_events::signing_bytes(&key).unwrap();
+    let signature = hearth_events::base64_encode(&pair.sign(&text));
+    key.insert(
+        "signatures".to_owned(),
+        json!({ user.id().as_str(): { format!("ed25519:{device}"): signature } }),
+    );
+    change(&mut key);
+    Value::Object(key)
+}
+
+#[tokio::test]
+async fn keys_that_the_device_signed_wrongly_are_refused() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let own = format!("ed25519:{PHONE}");
+    let signed = |change: &dyn Fn(&mut Map<String, Value>)| signed_key(&alice, PHONE, |key| change(key));
+    let signatures = |value: Value| signed(&|key| _ = key.insert("signatures".to_owned(), value.clone()));
+    let me = alice.id().as_str();
+    let good = signed(&|_| {});
+    let wrong = signed(&|key| _ = key.insert("key".to_owned(), json!("other")));
+    let upload = |key: &Value, as_fallback: bool, with_identity: bool| {
+        let keys = BTreeMap::from([("signed_curve25519:1".to_owned(), key.clone())]);
+        let mut upload = KeyUpload {
+            device_keys: with_identity.then(|| identity(&alice, PHONE)),
+            ..KeyUpload::default()
+        };
+        match as_fallback {
+            true => upload.fallback_keys = keys,
+            false => upload.one_time_keys = keys,
+        }
+        alice.upload_keys(phone(), upload)
+    };
+    // While the device's identity keys are not known, nothing can be checked.
+    upload(&wrong, true, false).await.unwrap();
+    for with_identity in [true, false] {
+        for (key, is_taken) in [
+            (&wrong, false),
+            (
+                &signed(&|key| _ = key.insert("fallback".to_owned(), json!(true))),
+                false,
+            ),
+            (&signatures(json!({ me: { &own: "short" } })), false),
+            (&signatures(json!({ me: { &own: 7 } })), false),
+            // Without a signature of its own it is others' to judge.
+            (&signatures(json!({ me: {} })), true),
+            (&signatures(json!({ me: { "ed25519:OTHER": "fake" } })), true),
+            (
+                &signatures(json!({ "@other:example.org": { &own: "fake" } })),
+                true,
+            ),
+            (&signatures(json!([])), true),
+            (&json!("unsigned"), true),
+            (
+                &signed(&|key| _ = key.insert("unsigned".to_owned(), json!({ "any": 1 }))),
+                true,
+            ),
+            (&good, true),
+        ] {
+            let outcome = upload(key, true, with_identity).await;
+            assert_eq!(outcome.is_ok(), is_taken, "{with_identity} {key}: {outcome:?}");
+        }
+    }
+    let refused = upload(&wrong, false, false).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::InvalidSignature(why) if why.contains("signed_curve25519:1")),
+        "{refused:?}"
+    );
+    let counts = upload(&good, false, false).await.unwrap();
+    assert_eq!(counts.one_time["signed_curve25519"], 1);
+}
+
+/// A client that lost its store but not its session uploads other identity keys: nobody may be handed a key that only the
+/// lost store could use, and the ids begin again.
+#[tokio::test]
+async fn a_device_that_is_set_up_anew_has_none_of_its_old_keys() {
+    let world = World::new();
+    let alice = world.alice().await;
+    log_in(&alice, PHONE).await;
+    let with_identity = |keys: Map<String, Value>, upload: KeyUpload| KeyUpload {
+        device_keys: Some(keys),
+        ..upload
+    };
+    let first = identity(&alice, PHONE);
+    let mut keys = one_time(&["1", "2"]);
+    keys.fallback_keys = one_time(&["F"]).one_time_keys;
+    let upload = with_identity(first.clone(), keys);
+    alice.upload_keys(phone(), upload).await.unwrap();
+    let mut named = first.clone();
+    named["algorithms"] = json!(["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"]);
+    named["signatures"] = json!({});
+    let upload = with_identity(named, KeyUpload::default());
+    let counts = alice.upload_keys(phone(), upload).await.unwrap();
+    assert_eq!(counts.one_time["signed_curve25519"], 2, "the keys are the same");
+
+    let mut anew = first;
+    anew["keys"][format!("curve25519:{PHONE}")] = json!("another");
+    anew["signatures"] = json!({});
+    let mut other = one_time(&["1"]);
+    for key in other.one_time_keys.values_mut() {
+        *key = json!({ "key": "another" });
+    }
+    let counts = alice
+        .upload_keys(phone(), with_identity(anew, other))
+        .await
+        .unwrap();
+    assert_eq!(counts.one_time["signed_curve25519"], 1);
+    assert!(counts.unused_fallback.is_empty());
+    let claimed = alice.claim_keys(&wanted()).await.unwrap();
+    assert_eq!(claimed[PHONE].key, json!({ "key": "another" }));
+    assert_eq!(claim(&alice).await, None);
+}
+
 #[tokio::test]
 async fn one_time_keys_go_out_once_in_upload_order_and_then_the_fallback() {
     let world = World::new();
