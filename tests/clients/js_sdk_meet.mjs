@@ -69,7 +69,8 @@ async function verify(bob, room) {
     const verified = verifier.verify();
     verified.catch(() => {});
     const sas = await shown;
-    const emoji = sas.sas.emoji.map(([symbol]) => symbol).join(" ");
+    // The libraries differ in whether a symbol says that it is an emoji.
+    const emoji = sas.sas.emoji.map(([symbol]) => symbol.replace("\uFE0F", "")).join(" ");
     await read(bob, room.roomId, `I see ${emoji}`);
     await bob.sendTextMessage(room.roomId, "So do I");
     await sas.confirm();
