@@ -1,14 +1,22 @@
 //! What the bodies of both wires have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use axum::response::Response;
 use hearth_core::error::MatrixError;
 use hearth_core::limits::{ID_MAX_BYTES, SYNC_TIMELINE_MAX_EVENTS};
-use hearth_sync::sliding::{Extensions, ListFilter, Scope, Threads, ToDevice};
+use hearth_sync::sliding::{
+    self, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StateRule, Threads,
+    ToDevice, Wire,
+};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
+use crate::app::App;
+use crate::client::sync::{json_text, presence};
 use crate::error::Result;
+use crate::extract::Auth;
 
 /// Lists in one request, set by MSC4186.
 const LISTS_MAX: usize = 100;
@@ -20,7 +28,7 @@ const SUBSCRIPTIONS_UNSTABLE_MAX: usize = 1_000;
 /// Ranges of one list: clients use one or two.
 const RANGES_MAX: usize = 100;
 /// Entries of one required state: clients name some twenty.
-pub(super) const STATE_PATTERNS_MAX: usize = 1_000;
+const STATE_PATTERNS_MAX: usize = 1_000;
 
 /// Filters of a list; `is_invite` and `is_invited` are the names of the two wires.
 #[derive(Debug, Default, Deserialize)]
@@ -91,7 +99,7 @@ struct ScopeBody {
 }
 
 impl ExtensionsBody {
-    pub(super) fn into_extensions(self) -> Extensions {
+    fn into_extensions(self) -> Extensions {
         let scope = |body: Option<ScopeBody>| {
             let body = body.filter(|body| body.enabled == Some(true))?;
             Some(Scope {
@@ -118,27 +126,57 @@ impl ExtensionsBody {
     }
 }
 
-/// Whose bounds a request has to keep.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bounds {
-    /// Those of the wire before MSC4186 was merged: lists are called what clients call them.
-    Unstable,
-    /// Those of MSC4186.
-    Merged,
+/// What a client asks, in whichever places its wire has the parts.
+pub(super) struct Asked {
+    pub(super) pos: Option<String>,
+    pub(super) timeout_ms: u64,
+    pub(super) set_presence: Option<String>,
+    pub(super) conn_id: Option<String>,
+    pub(super) lists: BTreeMap<String, List>,
+    pub(super) subscriptions: BTreeMap<OwnedRoomId, RoomConfig>,
+    pub(super) extensions: ExtensionsBody,
 }
 
-/// Refuses what is more than a request may ask.
-pub(super) fn check<L, S>(
-    conn_id: &str,
-    lists: &BTreeMap<String, L>,
-    subscriptions: &BTreeMap<OwnedRoomId, S>,
-    bounds: Bounds,
-) -> Result<()> {
-    let (subscriptions_max, names_opaque) = match bounds {
-        Bounds::Unstable => (SUBSCRIPTIONS_UNSTABLE_MAX, false),
-        Bounds::Merged => (SUBSCRIPTIONS_MAX, true),
+/// Answers on a wire.
+pub(super) async fn answer(app: &App, auth: Auth, wire: Wire, asked: Asked) -> Result<Response> {
+    check(&asked, wire)?;
+    let request = Request {
+        user: auth.handle,
+        device: auth.device,
+        conn_id: asked.conn_id.unwrap_or_default(),
+        pos: asked.pos.filter(|pos| !pos.is_empty()),
+        timeout: Duration::from_millis(asked.timeout_ms),
+        set_presence: presence(asked.set_presence.as_deref())?,
+        lists: asked.lists,
+        subscriptions: asked.subscriptions,
+        extensions: asked.extensions.into_extensions(),
+        // MSC4186 as it was merged has no counts.
+        with_unread: wire == Wire::Unstable,
     };
-    if conn_id.len() > ID_MAX_BYTES {
+    let mut answer = app.sync.sliding_sync(&request).await?;
+    let text = sliding::render(wire, request.device.as_deref(), &mut answer)?;
+    Ok(json_text(text))
+}
+
+/// Reads each value of a map.
+pub(super) fn read_all<K: Ord, A, B>(
+    map: BTreeMap<K, A>,
+    read: impl Fn(A) -> Result<B>,
+) -> Result<BTreeMap<K, B>> {
+    map.into_iter()
+        .map(|(key, value)| Ok((key, read(value)?)))
+        .collect()
+}
+
+/// Refuses what is more than a request may ask. The bounds of the wire before MSC4186 was merged are wider: lists are
+/// called there what clients call them.
+fn check(asked: &Asked, wire: Wire) -> Result<()> {
+    let (subscriptions_max, names_opaque) = match wire {
+        Wire::Unstable => (SUBSCRIPTIONS_UNSTABLE_MAX, false),
+        Wire::V4 => (SUBSCRIPTIONS_MAX, true),
+    };
+    let lists = &asked.lists;
+    if asked.conn_id.as_ref().is_some_and(|id| id.len() > ID_MAX_BYTES) {
         return Err(MatrixError::invalid_param("conn_id has at most 255 bytes").into());
     }
     if lists.len() > LISTS_MAX {
@@ -151,7 +189,7 @@ pub(super) fn check<L, S>(
         let sentence = "The name of a list has 1 to 255 of the characters a-z A-Z 0-9 - . _ ~";
         return Err(MatrixError::invalid_param(sentence).into());
     }
-    if subscriptions.len() > subscriptions_max {
+    if asked.subscriptions.len() > subscriptions_max {
         let sentence = format!("A request has at most {subscriptions_max} room subscriptions");
         return Err(MatrixError::invalid_param(sentence).into());
     }
@@ -175,8 +213,19 @@ pub(super) fn ranges(ranges: Vec<(u64, u64)>) -> Result<Vec<(u64, u64)>> {
     Ok(ranges)
 }
 
+/// What is to be shown of a room.
+pub(super) fn config(limit: u64, rule: StateRule) -> Result<RoomConfig> {
+    if rule.include.len() + rule.exclude.len() > STATE_PATTERNS_MAX {
+        return Err(MatrixError::invalid_param("required_state has at most 1000 entries").into());
+    }
+    Ok(RoomConfig {
+        timeline_limit: timeline_limit(limit),
+        required_state: RequiredState::of(rule),
+    })
+}
+
 /// A limit of timelines, as far as the server goes along.
-pub(super) fn timeline_limit(limit: u64) -> usize {
+fn timeline_limit(limit: u64) -> usize {
     usize::try_from(limit).map_or(SYNC_TIMELINE_MAX_EVENTS, |limit| {
         limit.min(SYNC_TIMELINE_MAX_EVENTS)
     })

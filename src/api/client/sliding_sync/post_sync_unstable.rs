@@ -7,18 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use hearth_core::error::MatrixError;
-use hearth_sync::sliding::{self, List, Request, RequiredState, RoomConfig, StatePattern, StateRule, Wire};
+use hearth_sync::sliding::{List, RoomConfig, StatePattern, StateRule, Wire};
 use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
 
-use super::body::{self, Bounds, ExtensionsBody, Filters};
+use super::body::{self, Asked, ExtensionsBody, Filters};
 use crate::app::App;
-use crate::client::sync::{json_text, presence};
 use crate::error::Result;
 use crate::extract::{Auth, OptionalJson, Query};
 
@@ -66,46 +63,29 @@ pub async fn post_sync_unstable(
     Query(query): Query<SlidingQuery>,
     OptionalJson(body): OptionalJson<Body>,
 ) -> Result<Response> {
-    let conn_id = body.conn_id.unwrap_or_default();
-    body::check(&conn_id, &body.lists, &body.room_subscriptions, Bounds::Unstable)?;
-    let mut lists = BTreeMap::new();
-    for (name, list) in body.lists {
-        let list = List {
-            ranges: list.ranges.map(body::ranges).transpose()?,
-            config: config(list.room, auth.handle.id())?,
-            filter: list.filters.unwrap_or_default().into_filter(),
-        };
-        lists.insert(name, list);
-    }
-    let mut subscriptions = BTreeMap::new();
-    for (room, subscription) in body.room_subscriptions {
-        subscriptions.insert(room, config(subscription, auth.handle.id())?);
-    }
-    let request = Request {
-        user: auth.handle,
-        device: auth.device,
-        conn_id,
-        pos: query.pos.filter(|pos| !pos.is_empty()),
-        timeout: Duration::from_millis(query.timeout),
-        set_presence: presence(query.set_presence.as_deref())?,
-        lists,
-        subscriptions,
-        extensions: body.extensions.into_extensions(),
-        with_unread: true,
+    let user = auth.user.clone();
+    let asked = Asked {
+        pos: query.pos,
+        timeout_ms: query.timeout,
+        set_presence: query.set_presence,
+        conn_id: body.conn_id,
+        lists: body::read_all(body.lists, |list| read_list(list, &user))?,
+        subscriptions: body::read_all(body.room_subscriptions, |room| config(room, &user))?,
+        extensions: body.extensions,
     };
-    let mut answer = app.sync.sliding_sync(&request).await?;
-    let text = sliding::render(Wire::Unstable, request.device.as_deref(), &mut answer)?;
-    Ok(json_text(text))
+    body::answer(&app, auth, Wire::Unstable, asked).await
+}
+
+fn read_list(body: ListBody, user: &UserId) -> Result<List> {
+    Ok(List {
+        ranges: body.ranges.map(body::ranges).transpose()?,
+        config: config(body.room, user)?,
+        filter: body.filters.unwrap_or_default().into_filter(),
+    })
 }
 
 fn config(body: RoomBody, user: &UserId) -> Result<RoomConfig> {
-    if body.required_state.len() > body::STATE_PATTERNS_MAX {
-        return Err(MatrixError::invalid_param("required_state has at most 1000 entries").into());
-    }
-    Ok(RoomConfig {
-        timeline_limit: body::timeline_limit(body.timeline_limit),
-        required_state: RequiredState::of(rule(body.required_state, user)),
-    })
+    body::config(body.timeline_limit, rule(body.required_state, user))
 }
 
 /// Tuples of type and state key, either of which may be `*`; the key also `$ME`, that of members also `$LAZY`.

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use hearth_core::error::MatrixError;
-use hearth_sync::sliding::{self, List, Request, RequiredState, RoomConfig, StateRule, Wire};
+use hearth_sync::sliding::{List, RoomConfig, StateRule, Wire};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use super::body::{self, Bounds, ExtensionsBody, Filters};
+use super::body::{self, Asked, ExtensionsBody, Filters};
 use crate::app::App;
-use crate::client::sync::{json_text, presence};
 use crate::error::Result;
 use crate::extract::{Auth, Json};
 
@@ -53,45 +50,26 @@ pub async fn post_sync_v4(
     auth: Auth,
     Json(body): Json<Body>,
 ) -> Result<Response> {
-    let conn_id = body.conn_id.unwrap_or_default();
-    body::check(&conn_id, &body.lists, &body.room_subscriptions, Bounds::Merged)?;
-    let mut lists = BTreeMap::new();
-    for (name, list) in body.lists {
-        let list = List {
-            ranges: list.range.map(|range| body::ranges(vec![range])).transpose()?,
-            config: config(list.room)?,
-            filter: list.filters.unwrap_or_default().into_filter(),
-        };
-        lists.insert(name, list);
-    }
-    let mut subscriptions = BTreeMap::new();
-    for (room, subscription) in body.room_subscriptions {
-        subscriptions.insert(room, config(subscription)?);
-    }
-    let request = Request {
-        user: auth.handle,
-        device: auth.device,
-        conn_id,
-        pos: body.pos.filter(|pos| !pos.is_empty()),
-        timeout: Duration::from_millis(body.timeout),
-        set_presence: presence(body.set_presence.as_deref())?,
-        lists,
-        subscriptions,
-        extensions: body.extensions.into_extensions(),
-        with_unread: false,
+    let asked = Asked {
+        pos: body.pos,
+        timeout_ms: body.timeout,
+        set_presence: body.set_presence,
+        conn_id: body.conn_id,
+        lists: body::read_all(body.lists, list)?,
+        subscriptions: body::read_all(body.room_subscriptions, config)?,
+        extensions: body.extensions,
     };
-    let mut answer = app.sync.sliding_sync(&request).await?;
-    let text = sliding::render(Wire::V4, request.device.as_deref(), &mut answer)?;
-    Ok(json_text(text))
+    body::answer(&app, auth, Wire::V4, asked).await
+}
+
+fn list(body: ListBody) -> Result<List> {
+    Ok(List {
+        ranges: body.range.map(|range| body::ranges(vec![range])).transpose()?,
+        config: config(body.room)?,
+        filter: body.filters.unwrap_or_default().into_filter(),
+    })
 }
 
 fn config(body: RoomBody) -> Result<RoomConfig> {
-    let rule = body.required_state;
-    if rule.include.len() + rule.exclude.len() > body::STATE_PATTERNS_MAX {
-        return Err(MatrixError::invalid_param("required_state has at most 1000 entries").into());
-    }
-    Ok(RoomConfig {
-        timeline_limit: body::timeline_limit(body.timeline_limit),
-        required_state: RequiredState::of(rule),
-    })
+    body::config(body.timeline_limit, body.required_state)
 }
