@@ -1,11 +1,11 @@
 //! What somebody who is not in a room is shown of it: stripped state, summaries.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use ruma::{OwnedRoomAliasId, UserId};
+use ruma::{OwnedRoomAliasId, OwnedUserId, UserId};
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Error, Event, Membership, Room, Visibility};
+use crate::{Error, Event, Membership, NodeId, Room, Short, Visibility, serve::membership_of};
 
 /// The most events of stripped state that are kept of another server: servers send about ten.
 const STRIPPED_EVENTS_MAX: usize = 100;
@@ -72,30 +72,63 @@ impl Room {
     ///
     /// First is whose membership the room has known longest. Of a room with many members only some are looked at, in the
     /// order of their ids: such a room is not called by its members, and the list must not cost what they are.
-    pub fn heroes(&self, user: &UserId) -> Result<Vec<(ruma::OwnedUserId, Membership)>, Error> {
-        let mut present = Vec::new();
-        let mut gone = Vec::new();
-        let mut looked_at = 0;
+    pub fn heroes(&self, user: &UserId) -> Result<Vec<(OwnedUserId, Membership)>, Error> {
+        let mut heroes = Heroes::default();
         self.visit_members(&mut |member, membership, short| {
-            looked_at += 1;
             if member != user {
-                let list = match membership {
-                    Membership::Join | Membership::Invite => Some(&mut present),
-                    Membership::Leave | Membership::Ban if gone.len() < HERO_MEMBERS_MAX => Some(&mut gone),
-                    _ => None,
-                };
-                list.into_iter()
-                    .for_each(|list| list.push((short, member.to_owned(), membership)));
+                heroes.look_at(member, membership, short);
             }
-            present.len() < HERO_MEMBERS_MAX && looked_at < HERO_ROWS_MAX
+            heroes.need_more()
         })?;
-        let mut heroes = if present.is_empty() { gone } else { present };
-        heroes.sort_unstable_by_key(|(short, _, _)| *short);
-        heroes.truncate(HEROES_MAX);
-        let heroes = heroes.into_iter();
-        Ok(heroes
-            .map(|(_, member, membership)| (member, membership))
-            .collect())
+        Ok(heroes.chosen())
+    }
+
+    /// Who names the room in the state with a root, as in [`Self::heroes`], and how many are joined and invited there:
+    /// somebody who has left sees the room as it was then. Costs what differs from the current state, and the heroes.
+    pub fn people_at(
+        &self,
+        user: &UserId,
+        root: NodeId,
+    ) -> Result<(Vec<(OwnedUserId, Membership)>, (u32, u32)), Error> {
+        let view = self.view();
+        let mut then: BTreeMap<OwnedUserId, (Membership, Short)> = BTreeMap::new();
+        let mut counts = (view.joined, view.invited);
+        for (now, before) in self.state_changes(view.root, root)? {
+            if let Some((member, membership)) = self.member_of(now)? {
+                count(&mut counts, membership, u32::saturating_sub);
+                then.entry(member).or_insert((Membership::None, 0));
+            }
+            if let (Some(short), Some((member, membership))) = (before, self.member_of(before)?) {
+                count(&mut counts, membership, u32::saturating_add);
+                then.insert(member, (membership, short));
+            }
+        }
+        let mut heroes = Heroes::default();
+        for (member, (membership, short)) in &then {
+            if member != user {
+                heroes.look_at(member, *membership, *short);
+            }
+        }
+        self.visit_members(&mut |member, membership, short| {
+            if member != user && !then.contains_key(member) {
+                heroes.look_at(member, membership, short);
+            }
+            heroes.need_more()
+        })?;
+        Ok((heroes.chosen(), counts))
+    }
+
+    /// Whose membership a state event is, and which.
+    fn member_of(&self, short: Option<Short>) -> Result<Option<(OwnedUserId, Membership)>, Error> {
+        let Some(event) = short.map(|short| self.event(short)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let member = event
+            .pdu
+            .state_key()
+            .filter(|_| event.pdu.kind() == "m.room.member");
+        let member = member.and_then(|id| OwnedUserId::try_from(id).ok());
+        Ok(member.map(|member| (member, membership_of(&event))))
     }
 
     /// The room as the public directory and `room_summary` show it.
@@ -124,6 +157,52 @@ impl Room {
             }
         }
         Ok(out)
+    }
+}
+
+/// Changes the count of joined or invited members by one.
+fn count((joined, invited): &mut (u32, u32), membership: Membership, change: fn(u32, u32) -> u32) {
+    match membership {
+        Membership::Join => *joined = change(*joined, 1),
+        Membership::Invite => *invited = change(*invited, 1),
+        _ => {}
+    }
+}
+
+/// Chooses the heroes among members.
+#[derive(Default)]
+struct Heroes {
+    present: Vec<(Short, OwnedUserId, Membership)>,
+    gone: Vec<(Short, OwnedUserId, Membership)>,
+    looked_at: usize,
+}
+
+impl Heroes {
+    fn look_at(&mut self, member: &UserId, membership: Membership, short: Short) {
+        self.looked_at += 1;
+        let list = match membership {
+            Membership::Join | Membership::Invite => &mut self.present,
+            Membership::Leave | Membership::Ban if self.gone.len() < HERO_MEMBERS_MAX => &mut self.gone,
+            _ => return,
+        };
+        list.push((short, member.to_owned(), membership));
+    }
+
+    fn need_more(&self) -> bool {
+        self.present.len() < HERO_MEMBERS_MAX && self.looked_at < HERO_ROWS_MAX
+    }
+
+    fn chosen(self) -> Vec<(OwnedUserId, Membership)> {
+        let mut heroes = match self.present.is_empty() {
+            true => self.gone,
+            false => self.present,
+        };
+        heroes.sort_unstable_by_key(|(short, _, _)| *short);
+        heroes.truncate(HEROES_MAX);
+        let heroes = heroes.into_iter();
+        heroes
+            .map(|(_, member, membership)| (member, membership))
+            .collect()
     }
 }
 

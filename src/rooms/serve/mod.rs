@@ -18,6 +18,7 @@ pub(crate) use event_rooms::EventRooms;
 pub use join::JoinAnswer;
 pub use state::ServedState;
 pub use visible::ServerViewer;
+pub(crate) use visible::membership_of;
 pub use walk::Missing;
 
 use std::sync::Arc;

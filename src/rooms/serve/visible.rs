@@ -189,7 +189,8 @@ fn member_at(room: &Room, root: NodeId, key: u32) -> Result<Membership, Error> {
     Ok(event.map_or(Membership::None, |event| membership_of(&event)))
 }
 
-fn membership_of(event: &Event) -> Membership {
+/// The membership that a member event gives.
+pub(crate) fn membership_of(event: &Event) -> Membership {
     let parsed = hearth_events::MemberInfo::parse(event.pdu.content());
     parsed.map_or(Membership::None, |info| {
         Membership::from_word(info.membership.as_str())

@@ -1,10 +1,14 @@
 //! What a list of rooms shows of a room besides its state: how much is new, who names it, and when something lifted it.
 
-use hearth_rooms::{Place, Room};
-use ruma::OwnedUserId;
+use std::sync::Arc;
+
+use hearth_rooms::{Event, NodeId, Place, Room};
+use hearth_users::Membership;
+use ruma::{OwnedUserId, UserId};
 use serde_json::Value;
 
 use super::{
+    order::ListedRoom,
     request::MEMBER,
     room::{Reader, Span},
 };
@@ -34,6 +38,9 @@ pub struct Hero {
     pub avatar_url: Option<String>,
 }
 
+/// Heroes, and how many members are joined and invited.
+type People = (Option<Vec<Hero>>, Option<(u32, u32)>);
+
 impl Reader<'_> {
     /// How many of the last events came after the answer before.
     pub(super) fn live(&self, room: &Room, timeline: &Timeline) -> usize {
@@ -46,22 +53,31 @@ impl Reader<'_> {
         newer.take_while(|event| event.header.position > seen).count()
     }
 
-    /// The members who name the room, the longest there first.
-    pub(super) fn heroes(&self, room: &Room) -> Result<Vec<Hero>, Error> {
-        let mut heroes = Vec::new();
-        for (user_id, _) in room.heroes(self.look.request.user.id())? {
-            let member = room.state(MEMBER, user_id.as_str())?;
-            let content: Value = member
-                .and_then(|member| serde_json::from_slice(member.pdu.content()).ok())
-                .unwrap_or_default();
-            let text = |name: &str| content[name].as_str().map(str::to_owned);
-            heroes.push(Hero {
-                displayname: text("displayname"),
-                avatar_url: text("avatar_url"),
-                user_id,
-            });
+    /// The members who name the room, the longest there first, and how many are joined and invited, each where it is
+    /// wanted. Who has left sees the members as they were then.
+    pub(super) fn people(
+        &self,
+        entry: &ListedRoom,
+        room: &Room,
+        root: NodeId,
+        (heroes, counts): (bool, bool),
+    ) -> Result<People, Error> {
+        if !heroes && !counts {
+            return Ok((None, None));
         }
-        Ok(heroes)
+        let user = self.look.request.user.id();
+        if entry.membership != Membership::Join {
+            let (members, numbers) = room.people_at(user, root)?;
+            let member = |id: &UserId| room.state_at(root, MEMBER, id.as_str());
+            let shown = heroes.then(|| shown(members, member)).transpose()?;
+            return Ok((shown, counts.then_some(numbers)));
+        }
+        let shown = match heroes {
+            true => Some(shown(room.heroes(user)?, |id| room.state(MEMBER, id.as_str()))?),
+            false => None,
+        };
+        let view = room.view();
+        Ok((shown, counts.then_some((view.joined, view.invited))))
     }
 
     /// When the last event came that lifts the room: its time, which is what rooms of different shards have in
@@ -91,4 +107,24 @@ impl Reader<'_> {
         // A room in which nothing of that kind is found in a long stretch is as old as the stretch.
         Ok(oldest.filter(|_| span.seen.is_none() || !is_whole))
     }
+}
+
+/// Members with the names and pictures that their member events have.
+fn shown(
+    members: Vec<(OwnedUserId, hearth_rooms::Membership)>,
+    member: impl Fn(&UserId) -> Result<Option<Arc<Event>>, hearth_rooms::Error>,
+) -> Result<Vec<Hero>, Error> {
+    let mut heroes = Vec::with_capacity(members.len());
+    for (user_id, _) in members {
+        let content: Value = member(&user_id)?
+            .and_then(|member| serde_json::from_slice(member.pdu.content()).ok())
+            .unwrap_or_default();
+        let text = |name: &str| content[name].as_str().map(str::to_owned);
+        heroes.push(Hero {
+            displayname: text("displayname"),
+            avatar_url: text("avatar_url"),
+            user_id,
+        });
+    }
+    Ok(heroes)
 }

@@ -1,8 +1,8 @@
 //! Which rooms a list has.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use hearth_rooms::Room;
+use hearth_rooms::{Event, Room};
 use hearth_users::Membership;
 use ruma::OwnedRoomId;
 use serde_json::{Value, value::RawValue};
@@ -103,21 +103,45 @@ struct Facts {
 }
 
 impl Facts {
+    /// The facts as the user may know them: of a room that he is in as it is now, of one that he has left as it was then,
+    /// else as the invitation has it.
     fn of(look: &Look<'_>, entry: &ListedRoom, filter: &ListFilter) -> Result<Self, Error> {
-        let Some(room) = look.engine.rooms.get(&entry.room_id)? else {
-            // A room of another server, of which only the invitation is known.
-            let stored = look.request.user.room(&entry.room_id)?;
-            let state = stored.map(|stored| stored.stripped_state).unwrap_or_default();
-            return Ok(Self::of_stripped(&state));
+        let room = look.engine.rooms.get(&entry.room_id)?;
+        if let Some(room) = room.as_ref().filter(|_| entry.membership == Membership::Join) {
+            return Self::of_state(room, filter, |kind| Ok(room.state(kind, "")?));
+        }
+        let Some(stored) = look.request.user.room(&entry.room_id)? else {
+            return Ok(Self::default());
         };
+        if matches!(entry.membership, Membership::Invite | Membership::Knock) {
+            return Ok(Self::of_stripped(&look.stripped(&stored)?.state));
+        }
+        if let Some(room) = &room
+            && let Some(own) = room.event_by_id(&stored.event_id)?
+            && let Some((_, root)) = look.end_of_stay(room, entry, &own)?
+        {
+            return Self::of_state(room, filter, |kind| Ok(room.state_at(root, kind, "")?));
+        }
+        Ok(Self {
+            kind: room.and_then(|room| room.create_info().room_type.clone()),
+            ..Self::default()
+        })
+    }
+
+    /// The facts of a state; `state` gives its event of a type.
+    fn of_state(
+        room: &Room,
+        filter: &ListFilter,
+        state: impl Fn(&str) -> Result<Option<Arc<Event>>, Error>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             kind: room.create_info().room_type.clone(),
             is_encrypted: match filter.is_encrypted {
-                Some(_) => is_encrypted(&room)?,
+                Some(_) => state("m.room.encryption")?.is_some(),
                 None => false,
             },
             name: match filter.name_like {
-                Some(_) => room.state_text("m.room.name", "name")?,
+                Some(_) => name_of(state("m.room.name")?),
                 None => None,
             },
         })
@@ -153,8 +177,9 @@ impl Facts {
     }
 }
 
-fn is_encrypted(room: &Room) -> Result<bool, Error> {
-    Ok(room.state("m.room.encryption", "")?.is_some())
+fn name_of(event: Option<Arc<Event>>) -> Option<String> {
+    let content: Value = serde_json::from_slice(event?.pdu.content()).ok()?;
+    content["name"].as_str().map(str::to_owned)
 }
 
 /// What some spaces have as children, as far as the user is joined to them.

@@ -9,6 +9,7 @@ mod engine;
 mod extensions;
 mod facts;
 mod filter;
+mod left;
 mod list;
 mod lists;
 mod order;

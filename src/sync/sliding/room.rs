@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use hearth_rooms::{Event, NodeId, Place, Room, Viewer};
 use hearth_storage::Position;
-use hearth_users::{Membership, RoomEntry};
+use hearth_users::Membership;
 use ruma::OwnedRoomId;
 use serde_json::{Value, value::RawValue};
 
@@ -127,9 +127,9 @@ pub(super) struct Span {
     /// The position that was seen, if the client goes on from there.
     pub(super) seen: Option<Position>,
     /// The position up to which is read; the gap and the state there.
-    until: Position,
+    pub(super) until: Position,
     pub(super) end: Place,
-    root: NodeId,
+    pub(super) root: NodeId,
 }
 
 impl Reader<'_> {
@@ -141,7 +141,7 @@ impl Reader<'_> {
         match asked.entry.membership {
             Membership::Join => self.joined(asked),
             Membership::Invite | Membership::Knock => self.outside(asked).map(Some),
-            Membership::Leave | Membership::Ban => self.left(asked).map(Some),
+            Membership::Leave | Membership::Ban => self.left(asked),
         }
     }
 
@@ -231,132 +231,8 @@ impl Reader<'_> {
         })
     }
 
-    /// A room that the user has left or was thrown out of.
-    fn left(&self, asked: &Asked<'_>) -> Result<Read, Error> {
-        let entry = asked.entry;
-        let mut next = self.next_sent(asked, Shown::Left, 0);
-        let told = asked
-            .sent
-            .filter(|sent| sent.shown == Shown::Left && sent.entry == entry.position);
-        if let Some(told) = told {
-            (next.seen, next.start) = (told.seen, told.start);
-            let same_config = told.config == asked.number && asked.config.timeline_limit <= told.limit;
-            if same_config && told.is_dm == next.is_dm {
-                return Ok(self.nothing(asked, next));
-            }
-        }
-        let stored = self.look.request.user.room(&entry.room_id)?;
-        let room = self.look.engine.rooms.get(&entry.room_id)?;
-        let own = match (&stored, &room) {
-            (Some(stored), Some(room)) => room.event_by_id(&stored.event_id)?,
-            _ => None,
-        };
-        let (Some(stored), Some(room), Some(own)) = (&stored, &room, own) else {
-            let body = match &stored {
-                Some(stored) => self.gone_outside(stored)?,
-                None => Body::Stripped {
-                    state: Vec::new(),
-                    gone: None,
-                },
-            };
-            let news = self
-                .news(asked, &next, Some(entry.ts), body)
-                .filter(|_| told.is_none());
-            return Ok(Read {
-                news,
-                ..self.nothing(asked, next)
-            });
-        };
-        let viewer = self.look.viewer(room)?;
-        let place = own.header.place;
-        let Some(end) = viewer.left().filter(|left| entry.was_joined && *left <= place) else {
-            if told.is_some() {
-                return Ok(self.nothing(asked, next));
-            }
-            let state = vec![stripped_own(&own)?];
-            let gone = Some(Gone::Event(Box::new((room.clone(), viewer, own))));
-            let news = self.news(asked, &next, Some(entry.ts), Body::Stripped { state, gone });
-            return Ok(Read {
-                news,
-                ..self.nothing(asked, next)
-            });
-        };
-        let span = self.span_of_stay(asked, stored, room, &own, end, told.is_some())?;
-        let asked = Asked {
-            sent: asked.sent.filter(|_| span.seen.is_some()),
-            ..*asked
-        };
-        let (mut full, members) = self.full(&asked, room, &span, &mut next)?;
-        full.counts = None;
-        full.heroes = None;
-        if end != place && told.is_none() {
-            // Banned after leaving: of the room between the two nothing is told.
-            full.timeline.events.push(own.clone());
-            full.live += 1;
-            if asked
-                .config
-                .required_state
-                .wants(MEMBER, own.pdu.state_key().unwrap_or_default())
-            {
-                full.state.push(own);
-            }
-        }
-        let mut news = self.news(&asked, &next, Some(entry.ts), Body::Full(Box::new(full)));
-        if let Some(news) = news.as_mut().filter(|_| told.is_some()) {
-            news.bump_stamp = None;
-        }
-        Ok(Read {
-            sent: next,
-            news,
-            members,
-        })
-    }
-
-    /// The end of an invitation or a knock, of a room that this server is not in: all that is known is the entry.
-    fn gone_outside(&self, stored: &RoomEntry) -> Result<Body, Error> {
-        let event = self.look.left_outside(stored).event;
-        let stripped = serde_json::json!({
-            "type": event["type"],
-            "state_key": event["state_key"],
-            "sender": event["sender"],
-            "content": event["content"],
-        });
-        Ok(Body::Stripped {
-            state: vec![serde_json::value::to_raw_value(&stripped)?],
-            gone: Some(Gone::Entry(serde_json::value::to_raw_value(&event)?)),
-        })
-    }
-
-    /// The last stay, from what was seen of it.
-    fn span_of_stay(
-        &self,
-        asked: &Asked<'_>,
-        stored: &RoomEntry,
-        room: &Room,
-        own: &Event,
-        end: Place,
-        told: bool,
-    ) -> Result<Span, Error> {
-        let last = match end == own.header.place {
-            true => None,
-            false => room.event_at(end)?,
-        };
-        let seen = match asked.sent.map(|sent| (sent.shown, sent.seen)) {
-            Some((Shown::Joined, seen)) if self.look.was_joined_at(room, seen)? => Some(seen),
-            // It was told of the whole stay, also where something else ended it once more, as a ban.
-            Some((Shown::Left, seen)) if told || room.place_at(seen)? >= end => Some(seen),
-            _ => None,
-        };
-        Ok(Span {
-            seen,
-            until: stored.room_position,
-            end,
-            root: room.state_after(last.as_deref().unwrap_or(own))?,
-        })
-    }
-
     /// The part that is the same for rooms that the user is in and those that the user was in.
-    fn full(
+    pub(super) fn full(
         &self,
         asked: &Asked<'_>,
         room: &Room,
@@ -382,16 +258,13 @@ impl Reader<'_> {
             true => Some(text_at(room, span.root, "m.room.avatar", "url")?),
             false => None,
         };
-        let heroes = match name.is_none() && (named || peopled) {
-            true => Some(self.heroes(room)?),
-            false => None,
-        };
-        let view = room.view();
+        let wants_heroes = name.is_none() && (named || peopled);
+        let (heroes, counts) = self.people(asked.entry, room, span.root, (wants_heroes, peopled))?;
         let full = FullRoom {
             name: named.then_some(name),
             avatar,
             heroes,
-            counts: peopled.then_some((view.joined, view.invited)),
+            counts,
             state: wanted.events,
             deleted: wanted.deleted,
             live: self.live(room, &timeline),
@@ -429,7 +302,7 @@ impl Reader<'_> {
     }
 
     /// What will have been sent, as far as it is the same in all cases.
-    fn next_sent(&self, asked: &Asked<'_>, shown: Shown, seen: Position) -> RoomSent {
+    pub(super) fn next_sent(&self, asked: &Asked<'_>, shown: Shown, seen: Position) -> RoomSent {
         let before = asked.sent.cloned().unwrap_or_default();
         RoomSent {
             shown,
@@ -444,7 +317,7 @@ impl Reader<'_> {
         }
     }
 
-    fn nothing(&self, asked: &Asked<'_>, sent: RoomSent) -> Read {
+    pub(super) fn nothing(&self, asked: &Asked<'_>, sent: RoomSent) -> Read {
         Read {
             sent,
             news: None,
@@ -457,7 +330,7 @@ impl Reader<'_> {
     }
 
     /// The news, if they are any.
-    fn news(
+    pub(super) fn news(
         &self,
         asked: &Asked<'_>,
         next: &RoomSent,
@@ -507,16 +380,4 @@ fn text_at(room: &Room, root: NodeId, kind: &str, field: &str) -> Result<Option<
     let content: Option<Value> = event.and_then(|event| serde_json::from_slice(event.pdu.content()).ok());
     let text = content.as_ref().and_then(|content| content[field].as_str());
     Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
-}
-
-/// The user's own member event as stripped state.
-fn stripped_own(own: &Event) -> Result<Box<RawValue>, Error> {
-    let content: Value = serde_json::from_slice(own.pdu.content())?;
-    let stripped = serde_json::json!({
-        "type": own.pdu.kind(),
-        "state_key": own.pdu.state_key(),
-        "sender": own.pdu.sender(),
-        "content": content,
-    });
-    Ok(serde_json::value::to_raw_value(&stripped)?)
 }

@@ -13,6 +13,7 @@ scenarios!(
     a_rule_that_leaves_members_out_beside_one_that_needs_them,
     a_knock_and_what_becomes_of_it,
     who_names_a_room,
+    who_has_left_sees_the_room_as_it_was,
 );
 
 /// A connection with one list of all rooms.
@@ -265,4 +266,49 @@ async fn who_names_a_room(server: &TestServer) {
     assert_eq!(hero(&news)[0]["user_id"], json!(bob.user_id), "he left");
     assert!(news["rooms"][&room].get("name").is_some_and(Value::is_null));
     assert_eq!(bodies(&news["rooms"][&room]["timeline"]).concat(), "");
+}
+
+/// Nothing of a room shows what came after the user was thrown out, not even which filters it passes.
+async fn who_has_left_sees_the_room_as_it_was(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (carol, dave) = (server.register("carol").await, server.register("dave").await);
+    let room = alice.room().with(&bob).with(&carol).build().await;
+    alice
+        .act(&room, "kick", json!({ "user_id": bob.user_id }))
+        .await
+        .ok();
+    carol.leave(&room).await;
+    dave.join(&room).await;
+    alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "Plot" }))
+        .await;
+    let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+    alice.set_state(&room, "m.room.encryption", "", encryption).await;
+
+    let mut following = Following::begin(&bob, "main", json!({})).await;
+    following.pos = Value::Null;
+    let news = following.go_on().await;
+    let news = &news["rooms"][&room];
+    assert_eq!(
+        news["heroes"],
+        json!([{ "user_id": alice.user_id }, { "user_id": carol.user_id }])
+    );
+    assert_eq!(
+        (&news["joined_count"], &news["invited_count"]),
+        (&json!(2), &json!(0))
+    );
+    assert!(news.get("name").is_none(), "{news}");
+    for (filter, expected) in [
+        (json!({ "is_encrypted": false }), 1),
+        (json!({ "is_encrypted": true }), 0),
+        (json!({ "room_name_like": "plot" }), 0),
+        (json!({ "room_types": [null] }), 1),
+    ] {
+        let list = json!({ "timeline_limit": 1, "required_state": {}, "filters": filter });
+        let answer = bob
+            .post(V4, json!({ "conn_id": "filters", "lists": { "all": list } }))
+            .await
+            .ok();
+        assert_eq!(answer["lists"]["all"]["count"], expected, "{filter}");
+    }
 }
