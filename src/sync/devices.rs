@@ -74,8 +74,9 @@ impl Look<'_> {
         };
         let me = self.request.user.id();
         let mut changed = BTreeSet::new();
-        // Who came in is in sight, who went out may not be.
-        let (mut came, mut went) = (BTreeSet::new(), BTreeSet::new());
+        // Who came in is in sight, who went out may not be. Who was invited is sent keys from now on, and nobody has told
+        // of his devices while no room was shared.
+        let (mut came, mut went, mut invited) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for entry in self.rooms_with_news(since.user) {
             let until = self.until(entry.shard);
             if entry.room_began > until || entry.began > self.user_position {
@@ -85,36 +86,40 @@ impl Look<'_> {
                 continue;
             };
             if !self.knows_joined(&entry) {
-                joined_members(&room, &mut came)?;
+                members(&room, Membership::Join, &mut came)?;
+                members(&room, Membership::Invite, &mut invited)?;
                 continue;
             }
             let seen = since.shard(entry.shard);
             changed.extend(room.device_list_changes(seen, until)?);
             if room.view().timeline_position > seen {
-                let mut new = BTreeSet::new();
-                member_changes(&room, seen, until, &mut new, &mut went)?;
+                let changes = member_changes(&room, seen, until)?;
+                went.extend(changes.went);
                 // Those who were there before the user, and are known only now: where the room is encrypted, its clients
                 // must know of them.
                 let shows_old_members = (seen + 1..=until).contains(&room.full_since());
                 if !shows_old_members || room.state("m.room.encryption", "")?.is_some() {
-                    came.extend(new);
+                    came.extend(changes.came);
+                    invited.extend(changes.invited);
                 }
             }
         }
         for room_id in gone {
             if let Some(room) = self.engine.rooms.get(room_id)? {
-                joined_members(&room, &mut went)?;
+                members(&room, Membership::Join, &mut went)?;
             }
         }
         let mut left = BTreeSet::new();
         for user in went {
-            if user != me && !came.contains(&user) && !self.is_in_sight(&user)? {
+            let is_known = user == me || came.contains(&user) || invited.contains(&user);
+            if !is_known && !self.is_in_sight(&user)? {
                 changed.remove(&user);
                 left.insert(user);
             }
         }
         // The user too, in a room that the user has joined: other devices of the user share it from now on.
         changed.extend(came);
+        changed.extend(invited);
         if own {
             // What the user signed on others' keys shows on those keys, to him alone.
             changed.extend(self.request.user.signed_between(since.user, self.user_position)?);
@@ -164,9 +169,10 @@ impl Look<'_> {
     }
 }
 
-fn joined_members(room: &Room, into: &mut BTreeSet<OwnedUserId>) -> Result<(), Error> {
+/// Adds the members of a room with a membership.
+fn members(room: &Room, wanted: Membership, into: &mut BTreeSet<OwnedUserId>) -> Result<(), Error> {
     room.visit_members(&mut |user, membership, _| {
-        if membership == Membership::Join {
+        if membership == wanted {
             into.insert(user.to_owned());
         }
         true
@@ -174,14 +180,17 @@ fn joined_members(room: &Room, into: &mut BTreeSet<OwnedUserId>) -> Result<(), E
     Ok(())
 }
 
-/// Who came in and who went out between two positions: what differs between the two states.
-fn member_changes(
-    room: &Room,
-    seen: Position,
-    until: Position,
-    came: &mut BTreeSet<OwnedUserId>,
-    went: &mut BTreeSet<OwnedUserId>,
-) -> Result<(), Error> {
+/// What became of members between two positions.
+#[derive(Default)]
+struct MemberChanges {
+    came: Vec<OwnedUserId>,
+    went: Vec<OwnedUserId>,
+    invited: Vec<OwnedUserId>,
+}
+
+/// Who came in, went out and was invited between two positions: what differs between the two states.
+fn member_changes(room: &Room, seen: Position, until: Position) -> Result<MemberChanges, Error> {
+    let mut changes = MemberChanges::default();
     let (old, new) = (room.state_root_at(seen)?, room.state_root_at(until)?);
     for event in room.events(&room.state_diff(old, new)?)? {
         let member = event
@@ -192,20 +201,25 @@ fn member_changes(
             continue;
         };
         let before = room.state_at(old, "m.room.member", member.as_str())?;
-        let was_joined = before.is_some_and(|before| is_join(before.pdu.content()));
-        match (was_joined, is_join(event.pdu.content())) {
-            (false, true) => _ = came.insert(member),
-            (true, false) => _ = went.insert(member),
+        let before = before.map_or(Membership::None, |before| membership_of(before.pdu.content()));
+        match (before, membership_of(event.pdu.content())) {
+            (Membership::Join, Membership::Join) | (Membership::Invite, Membership::Invite) => {}
+            (_, Membership::Join) => changes.came.push(member),
+            (_, Membership::Invite) => changes.invited.push(member),
+            (Membership::Join, _) => changes.went.push(member),
             _ => {}
         }
     }
-    Ok(())
+    Ok(changes)
 }
 
-fn is_join(content: &[u8]) -> bool {
+fn membership_of(content: &[u8]) -> Membership {
     #[derive(serde::Deserialize)]
     struct Content {
         membership: String,
     }
-    serde_json::from_slice::<Content>(content).is_ok_and(|content| content.membership == "join")
+    let content = serde_json::from_slice::<Content>(content);
+    content.map_or(Membership::None, |content| {
+        Membership::from_word(&content.membership)
+    })
 }

@@ -329,3 +329,89 @@ async fn changes_of_devices_reach_those_who_share_a_room() {
         assert_eq!(gone["device_lists"]["left"], json!(["@alice:example.org"]));
     }
 }
+
+/// Who is invited is sent keys from then on, and may have other devices than when a client looked last.
+#[tokio::test]
+async fn who_is_invited_has_changed() {
+    for shards in [1, 16] {
+        let world = World::new(shards);
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        for user in [&alice, &bob] {
+            log_in(user).await;
+        }
+        let room = world.room(&alice, Preset::PublicChat).await;
+        let zero = world.sync(&request(&alice)).await;
+        let invite = async || {
+            let invited = room.invite(alice.id(), bob.id(), Map::new(), None).await;
+            invited.unwrap()
+        };
+        invite().await;
+        let one = world.sync(&request(&alice).since(&zero)).await;
+        assert_eq!(
+            one["device_lists"],
+            json!({ "changed": ["@bob:example.org"], "left": [] })
+        );
+        room.leave(bob.id(), None).await.unwrap();
+        upload(&bob, "new").await;
+        let two = world.sync(&request(&alice).since(&one)).await;
+        assert!(two.get("device_lists").is_none(), "{two}");
+        invite().await;
+        let three = world.sync(&request(&alice).since(&two)).await;
+        assert_eq!(three["device_lists"]["changed"], json!(["@bob:example.org"]));
+        // Thrown out and invited again between two syncs.
+        join(&room, &bob).await;
+        let four = world.sync(&request(&alice).since(&three)).await;
+        room.leave(bob.id(), None).await.unwrap();
+        invite().await;
+        let five = world.sync(&request(&alice).since(&four)).await;
+        assert_eq!(
+            five["device_lists"],
+            json!({ "changed": ["@bob:example.org"], "left": [] })
+        );
+    }
+}
+
+/// A room that was left while messages to the device wait: what was said before may need their keys.
+#[tokio::test]
+async fn no_event_of_a_left_room_comes_before_its_key() {
+    let world = World::new(16);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    log_in(&bob).await;
+    let room = world.room(&alice, Preset::PublicChat).await;
+    join(&room, &bob).await;
+    let mut windows = crate::sliding::Request {
+        device: Some(device_id!("DEVICE").to_owned()),
+        ..super::sliding::windows(&bob, 9)
+    };
+    windows
+        .lists
+        .values_mut()
+        .for_each(|list| list.config.timeline_limit = 5);
+    windows.extensions.to_device = Some(Default::default());
+    let slid = world.slide(&mut windows).await;
+    let mut since = slid.extensions.to_device.unwrap().1.to_string();
+    for number in 0..250 {
+        send(&alice, &bob, &number.to_string(), number).await;
+    }
+    say(&room, &alice, "unlocked by the last key").await;
+    room.kick(alice.id(), bob.id(), None).await.unwrap();
+    let mut got = 0;
+    while got < 250 {
+        windows.extensions.to_device = Some(crate::sliding::ToDevice {
+            since: Some(since),
+            limit: None,
+        });
+        let answer = world.slide(&mut windows).await;
+        let (events, next) = answer.extensions.to_device.unwrap();
+        since = next.to_string();
+        got += events.len();
+        assert_eq!(answer.rooms.len(), usize::from(got == 250), "after {got} keys");
+        for news in &answer.rooms {
+            let crate::sliding::Body::Full(full) = &news.body else {
+                panic!("the user was in the room")
+            };
+            assert_eq!(full.timeline.events.len(), 2);
+        }
+    }
+    assert!(world.slide(&mut windows).await.rooms.is_empty());
+}
