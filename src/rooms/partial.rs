@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use hearth_core::tasks;
+use hearth_core::{error::errcode, tasks};
 use hearth_events::Pdu;
 use hearth_storage::{Family, record};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Membership, Room, Rooms,
+    Error, Membership, RemoteFailure, Room, Rooms,
     judge_again::StatesBefore,
     keys,
     lacking::Lacking,
@@ -29,8 +29,15 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
+/// So often in a row, which takes a minute, the server that let the user in says that nobody of this server is in the room
+/// before it is believed. It knew of the join first, and others that say the same may not have heard of it yet.
+const SHUT_OUT_TRIES: u32 = 6;
+
 /// About how large one batch of nodes gets.
 const NODES_BATCH_BYTES: usize = 512 << 10;
+
+/// Of so many later joins the state before them is asked for too.
+const LATER_JOINS_MAX: usize = 20;
 
 /// How many rows are looked at between two chances for others to run, when rooms are looked for at the start.
 const SCAN_ROWS: usize = 10_000;
@@ -44,6 +51,32 @@ pub(crate) struct PartialState {
     pub(crate) resident: OwnedServerName,
     /// The servers in the room.
     pub(crate) servers: Vec<OwnedServerName>,
+    /// Later joins through other servers before which the state is not whole either, and who let the users in.
+    #[serde(default)]
+    pub(crate) later: Vec<(OwnedEventId, OwnedServerName)>,
+}
+
+impl PartialState {
+    /// What is known when one more user joins before the state is whole: which servers are in the room, and the join, where
+    /// the state before it is what the server gave that let the user in.
+    pub(crate) fn with_join(
+        &self,
+        later: Option<(OwnedEventId, OwnedServerName)>,
+        servers: Vec<OwnedServerName>,
+    ) -> Self {
+        let mut all = self.clone();
+        let known: BTreeSet<&OwnedServerName> = self.servers.iter().collect();
+        all.servers
+            .extend(servers.into_iter().filter(|server| !known.contains(server)));
+        all.later
+            .extend(later.filter(|_| self.later.len() < LATER_JOINS_MAX));
+        all
+    }
+}
+
+/// Whether another server refuses because this one is not in the room.
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error, Error::Remote(RemoteFailure::Refused { errcode, .. }) if errcode == errcode::FORBIDDEN)
 }
 
 impl Room {
@@ -88,13 +121,21 @@ impl Room {
         let room = self.clone();
         tasks::spawn("partial room state", async move {
             let mut pause = RETRY_FIRST;
+            let mut shut_out = 0;
             while room.is_partial() && room.is_resident() {
                 match room.complete_state().await {
-                    Ok(()) => return,
+                    Ok(()) if !room.is_partial() => return,
+                    // Somebody else joined meanwhile.
+                    Ok(()) => {}
                     Err(Error::Storage(hearth_storage::Error::Stopped)) => return,
                     Err(error) => {
-                        tracing::info!(%error, room = %room.id(), ?pause, "the whole state is not here yet")
+                        tracing::info!(%error, room = %room.id(), ?pause, "the whole state is not here yet");
+                        shut_out = if is_forbidden(&error) { shut_out + 1 } else { 0 };
                     }
+                }
+                if shut_out >= SHUT_OUT_TRIES {
+                    room.leave_all_here().await;
+                    return;
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
@@ -102,41 +143,55 @@ impl Room {
         });
     }
 
+    /// Takes the users of this server out of a room that does not have them: their join stood against something that was
+    /// said at the same time, such as that nobody joins any more, and lost. Here this cannot show, for want of the state; so
+    /// they would be in a room of which nothing is heard, and could not join it anew.
+    async fn leave_all_here(&self) {
+        let mut members = Vec::new();
+        let visited = self.visit_local_members(&mut |member| {
+            members.push(member.to_owned());
+            true
+        });
+        if let Err(error) = visited {
+            tracing::error!(%error, room = %self.id(), "the members of a room cannot be read");
+        }
+        for member in members {
+            tracing::info!(room = %self.id(), %member, "the other servers of a room do not have a user who joined");
+            let reason = "The other servers of the room did not take the join";
+            if let Err(error) = self.leave(&member, Some(reason)).await {
+                tracing::warn!(%error, room = %self.id(), %member, "a user cannot leave a room that does not have him");
+            }
+        }
+    }
+
+    /// Asks for the whole state and judges with it what came since the join. The error is that of the server that let the
+    /// user in.
     async fn complete_state(&self) -> Result<(), Error> {
         let Some(partial) = self.0.partial.borrow().clone() else {
             return Ok(());
         };
-        let join = self.placed(&partial.join)?.ok_or(Error::Damaged("join"))?;
-        let mut failure = None;
-        let mut root = None;
-        let others = partial
-            .servers
-            .iter()
-            .filter(|server| **server != partial.resident);
         self.take_missing_keys();
-        for server in std::iter::once(&partial.resident).chain(others).take(10) {
-            if *server == self.0.rooms.server_name {
-                continue;
-            }
-            match self.whole_state_before(server, &join.pdu).await {
-                Ok(found) => {
-                    root = Some(found);
-                    break;
-                }
-                Err(error) => failure = Some(error),
-            }
+        let first = std::iter::once((&partial.join, &partial.resident));
+        let mut roots = Vec::with_capacity(1 + partial.later.len());
+        for (join, resident) in first.chain(partial.later.iter().map(|(join, resident)| (join, resident))) {
+            let event = self.placed(join)?.ok_or(Error::Damaged("join"))?;
+            let root = self
+                .whole_state_of_any(resident, &partial.servers, &event.pdu)
+                .await?;
+            roots.push((join.clone(), root));
         }
-        let Some(root) = root else {
-            return Err(failure.unwrap_or_else(|| Error::NotFound("nobody knows the state".to_owned())));
-        };
         let _turn = self.0.receiving.lock().await;
+        if self.0.partial.borrow().as_deref() != Some(&*partial) {
+            // Somebody else joined meanwhile, or the room was left and joined anew.
+            return Ok(());
+        }
         let missing = self.take_missing_keys();
         if !missing.is_empty() {
             let lacking = Lacking::new(partial.join.clone(), partial.resident.clone(), missing);
             self.set_lacking(Some(lacking)).await?;
         }
         self.judge_again(&StatesBefore {
-            roots: vec![(partial.join.clone(), root)],
+            roots,
             completes: true,
             servers: BTreeSet::new(),
         })
@@ -145,6 +200,28 @@ impl Room {
             self.start_filling();
         }
         Ok(())
+    }
+
+    /// The state before a join, as the server has it that let the user in, or else another one. The error is the first
+    /// server's.
+    async fn whole_state_of_any(
+        &self,
+        resident: &OwnedServerName,
+        servers: &[OwnedServerName],
+        join: &Pdu,
+    ) -> Result<NodeId, Error> {
+        let mut failure = None;
+        let others = servers.iter().filter(|server| *server != resident);
+        for server in std::iter::once(resident).chain(others).take(10) {
+            if *server == self.0.rooms.server_name {
+                continue;
+            }
+            match self.whole_state_before(server, join).await {
+                Ok(root) => return Ok(root),
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::NotFound("nobody knows the state".to_owned())))
     }
 
     /// The state before the join, as a server has it: it need not know the join itself yet.

@@ -164,15 +164,30 @@ impl Room {
             state_before,
             ..Manner::default()
         };
+        let before = self.0.partial.borrow().clone();
         if answer.members_omitted {
-            let partial = PartialState {
-                join: verified.pdu.event_id.clone(),
-                resident: server.to_owned(),
-                servers: answer.servers_in_room,
+            let join = verified.pdu.event_id.clone();
+            let partial = match before.as_deref().filter(|_| !manner.replaces_tips) {
+                Some(before) => {
+                    let later = (!missing.is_empty()).then(|| (join, server.to_owned()));
+                    before.with_join(later, answer.servers_in_room)
+                }
+                None => PartialState {
+                    join,
+                    resident: server.to_owned(),
+                    servers: answer.servers_in_room,
+                    later: Vec::new(),
+                },
             };
             let row = keys::room(self.0.key, keys::ROOM_PARTIAL);
             manner.rows.put(Family::Room, row, record::encode(&partial));
             self.set_partial(Some(partial));
+        } else if manner.replaces_tips {
+            // The room may have been left before its state was whole.
+            manner
+                .rows
+                .delete(Family::Room, keys::room(self.0.key, keys::ROOM_PARTIAL));
+            self.set_partial(None);
         }
         let missing_keys = self.take_missing_keys();
         let lacking = (!answer.members_omitted && !missing_keys.is_empty())
@@ -206,7 +221,7 @@ impl Room {
             Err(error) => error,
         };
         if answer.members_omitted {
-            self.set_partial(None);
+            self.set_partial(before.as_deref().cloned());
         }
         if new {
             rooms.loaded.remove(self.id());

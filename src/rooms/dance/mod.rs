@@ -32,14 +32,11 @@ impl Room {
         self.is_resident() || self.other_servers().is_empty()
     }
 
-    /// The other servers that have joined members in the room.
+    /// The other servers that have joined members in the room, or are said to while the state is partial.
     pub fn other_servers(&self) -> Vec<OwnedServerName> {
-        let head = self.0.head.lock();
-        let own = self.0.rooms.server_name.as_str();
-        let names = head.servers.keys().filter(|name| *name != own);
-        names
-            .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
-            .collect()
+        let mut servers = self.servers();
+        servers.retain(|name| *name != self.0.rooms.server_name);
+        servers
     }
 }
 

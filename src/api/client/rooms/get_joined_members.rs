@@ -24,8 +24,7 @@ pub async fn get_joined_members(
         (Some(appservice), Some(room)) if has_user_of(&room, appservice)? => room,
         _ => super::joined_room(&app, &room_id, &auth.user)?,
     };
-    // Of a room that was just joined elsewhere, the members may still be on their way.
-    room.wait_full().await;
+    super::whole::wait(&room).await?;
     let mut shorts = Vec::new();
     room.visit_members(&mut |_, membership, short| {
         if membership == Membership::Join {

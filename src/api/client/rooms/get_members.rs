@@ -40,8 +40,7 @@ pub async fn get_members(
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
-    // Of a room that was just joined elsewhere, the members may still be on their way.
-    reading.room.clone().wait_full().await;
+    super::whole::wait(&reading.room).await?;
     let events: Vec<Arc<Event>> = match (options.at.as_deref(), &reading.left) {
         (None, None) => {
             let mut shorts = Vec::new();

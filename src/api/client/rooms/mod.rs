@@ -37,6 +37,7 @@ pub(crate) mod sending;
 pub(crate) mod spaces;
 pub(crate) mod tokens;
 mod unban;
+mod whole;
 
 use std::sync::Arc;
 
