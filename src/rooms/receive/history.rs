@@ -160,7 +160,10 @@ impl Room {
             .into_iter()
             .filter_map(|id| OwnedEventId::try_from(id).ok())
             .collect();
-        let missing = self.not_placed(&missing)?;
+        // One that came by itself, and soft-failed, has no place in the timeline: history goes on behind it.
+        let behind = self.missing_behind_these(&missing)?;
+        let mut missing = self.not_placed(&missing)?;
+        missing.extend(behind);
         if missing.is_empty() {
             // They came by another way.
             self.store_history(gap, &missing, Vec::new()).await?;

@@ -148,8 +148,13 @@ impl Room {
     /// Which events are missing before those that an event follows and that have no place in the timeline themselves,
     /// because they soft-failed: nothing else says that they are missing.
     pub(crate) fn missing_behind(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, Error> {
+        self.missing_behind_these(pdu.prev_events())
+    }
+
+    /// As [`Room::missing_behind`], behind some events.
+    fn missing_behind_these(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
         let mut missing = Vec::new();
-        let mut ahead: Vec<OwnedEventId> = pdu.prev_events().to_vec();
+        let mut ahead: Vec<OwnedEventId> = ids.to_vec();
         let mut looked_at = 0;
         while let Some(id) = ahead.pop()
             && looked_at < MISSING_EVENTS_MAX

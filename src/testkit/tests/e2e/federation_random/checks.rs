@@ -66,14 +66,19 @@ fn lost_of_timeline(room: &Room) -> Option<String> {
     lost.map(|event| event.id().to_string())
 }
 
-/// Redactions of events that came after them, as history: clients were not shown them, as they did nothing then.
+/// Redactions of events that came after them: clients were not shown them, as they did nothing then. What they redact came
+/// to clients as they left it, if it was shown at all. Of a redaction that was redacted itself it may not be known any more
+/// what it did.
 fn late_redactions(room: &Room) -> BTreeSet<String> {
-    let is_history = |id: &EventId| {
-        let event = room.event_by_id(id).expect("an event is read");
-        event.is_some_and(|event| event.header.place.offset != 0)
+    let is_late = |redaction: &Event| {
+        let Some(target) = redaction.pdu.redacts() else {
+            return redaction.pdu.kind() == "m.room.redaction" && redaction.is_redacted();
+        };
+        let target = room.event_by_id(target).expect("an event is read");
+        target.is_some_and(|target| target.header.place.offset != 0 || target.short > redaction.short)
     };
     let events = events_of(room).into_iter();
-    let late = events.filter(|event| event.pdu.redacts().is_some_and(is_history));
+    let late = events.filter(|event| is_late(event));
     late.map(|event| event.id().to_string()).collect()
 }
 
