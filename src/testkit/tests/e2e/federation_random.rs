@@ -14,10 +14,9 @@ use world::{Plan, World};
 /// Seeds that once failed. 1273: a redaction of an event that was known from a state alone did nothing. 1731: the server
 /// that was asked for the events of a state did not give one that it knew from a state itself. 1027 and 2051: the checks
 /// themselves took a soft failure for a fault. 5188: a join that lost against the rule that nobody joins any more left its
-/// server in a room whose state nobody gave. 6702: history ended at an event that had come by itself and soft-failed.
-/// 5483, 8219 and 8220: one more user joined through another server while the state was not whole, and the first join was
-/// forgotten. 6387,
-/// 7006 and 7515: the checks wanted clients to be told of redactions whose targets came later and redacted.
+/// server in a room whose state nobody gave. 5483, 8219 and 8220: one more user joined through another server while the
+/// state was not whole, and the first join was forgotten. 6702: history ended at an event that had come by itself and
+/// soft-failed. 6387, 7006 and 7515: the checks wanted clients to be told of redactions whose targets came later.
 const KEPT_SEEDS: [u64; 12] = [
     1027, 1273, 1731, 2051, 5188, 5483, 6387, 6702, 7006, 7515, 8219, 8220,
 ];
