@@ -124,47 +124,90 @@ impl Shutdown {
 /// A bounded number of threads for sections that block: password hashing, image work, storage
 /// reads that go to disk. Callers wait for a free place.
 #[derive(Clone, Debug)]
-pub struct Pool(Option<Arc<Semaphore>>);
+pub struct Pool {
+    /// One permit a thread; none where sections run in place.
+    places: Option<Arc<Semaphore>>,
+    is_gentle: bool,
+}
+
+/// How much later than other threads, in steps of the system's scheduler ("nice"), a thread of a gentle pool has its turn.
+const GENTLE_NICE: i32 = 10;
 
 impl Pool {
     /// At most `threads` sections run at once.
     pub fn new(threads: usize) -> Self {
         assert!(threads > 0, "a pool needs a thread");
-        Self(Some(Arc::new(Semaphore::new(threads))))
+        Self {
+            places: Some(Arc::new(Semaphore::new(threads))),
+            is_gentle: false,
+        }
     }
 
     /// Runs sections in place, on the caller's thread: simulations stay on one thread and in order.
     pub fn inline() -> Self {
-        Self(None)
+        Self {
+            places: None,
+            is_gentle: false,
+        }
     }
 
     /// A pool of its own for work that takes long and that nobody waits for, so that it never holds a place that a
     /// request wants. Inline where this one is.
     pub fn beside(&self, threads: usize) -> Self {
-        match &self.0 {
+        match &self.places {
             Some(_) => Self::new(threads),
             None => Self::inline(),
+        }
+    }
+
+    /// A pool of one thread of its own, for work that much depends on but nobody at this moment: where processors are
+    /// scarce it has less of them than requests. Threads that a section starts are as gentle. Inline where this one is.
+    pub fn gentle(&self) -> Self {
+        Self {
+            is_gentle: true,
+            ..self.beside(1)
         }
     }
 
     /// Runs a section and gives its result. A panic in it goes on in the caller. A section that
     /// has begun runs to its end even if the caller gives up waiting.
     pub async fn run<T: Send + 'static>(&self, section: impl FnOnce() -> T + Send + 'static) -> T {
-        let Some(places) = &self.0 else { return section() };
+        let Some(places) = &self.places else {
+            return section();
+        };
         let place = places
             .clone()
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let job = tokio::task::spawn_blocking(move || {
+        let section = move || {
             let result = section();
             drop(place);
             result
-        });
-        match job.await {
+        };
+        if self.is_gentle {
+            return run_gently(section).await;
+        }
+        match tokio::task::spawn_blocking(section).await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+    }
+}
+
+/// Runs a section on a thread of its own that has its turn after others.
+async fn run_gently<T: Send + 'static>(section: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let run = move || {
+        // Where the system does not allow it, the work is done all the same.
+        let _ = rustix::process::nice(GENTLE_NICE);
+        let _ = sender.send(catch_unwind(AssertUnwindSafe(section)));
+    };
+    let thread = std::thread::Builder::new().name("gentle".to_owned());
+    thread.spawn(run).expect("the system has a thread to give");
+    match receiver.await.expect("the thread answers before it ends") {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 
@@ -238,6 +281,24 @@ mod tests {
             assert!(job.await.is_ok());
         }
         assert!(MOST.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[tokio::test]
+    async fn a_gentle_section_has_its_result_and_its_panic_in_the_caller() {
+        let pool = Pool::new(1).gentle();
+        let here = std::thread::current().id();
+        let ran_on = pool.run(|| std::thread::current().id()).await;
+        assert_ne!(ran_on, here);
+        let nice = |by| rustix::process::nice(by).expect("a thread may ask");
+        let own = nice(0);
+        assert!(pool.run(move || nice(0)).await > own);
+        assert_eq!(nice(0), own, "only the pool's thread is gentle");
+        let caller = spawn("caller", async move { pool.run(|| panic!("on purpose")).await });
+        assert!(caller.await.is_ok(), "the supervised caller saw the panic");
+        assert_eq!(
+            Pool::inline().gentle().run(|| std::thread::current().id()).await,
+            here
+        );
     }
 
     #[tokio::test]

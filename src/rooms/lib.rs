@@ -380,6 +380,18 @@ impl Rooms {
             .ok_or_else(|| Error::NotFound(format!("room {id} is not known here")))
     }
 
+    /// The number of the room with an id, without loading it.
+    pub fn key_of(&self, id: &RoomId) -> Result<Option<EntityKey>, Error> {
+        if let Some(room) = self.loaded.get(id) {
+            return Ok(Some(room.value().key()));
+        }
+        Ok(hearth_storage::entity(
+            self.reader(),
+            EntityKind::Room,
+            id.as_str(),
+        )?)
+    }
+
     /// The room with a number, as feeds name it; none where it is gone.
     pub fn room_of_key(self: &Arc<Self>, key: EntityKey) -> Result<Option<Room>, Error> {
         let id = self.ids.get(&key).map(|id| id.clone());

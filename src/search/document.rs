@@ -54,7 +54,6 @@ pub(crate) struct Document {
     pub(crate) key: EventKey,
     /// The edit whose text it is.
     pub(crate) edit: Option<EventKey>,
-    pub(crate) room_id: String,
     pub(crate) sender: String,
     /// Rises with the time, and within a millisecond with the place in the room.
     pub(crate) recent: u64,
@@ -117,7 +116,6 @@ impl Document {
                 short: event.short,
             },
             edit,
-            room_id: room.id().to_string(),
             sender: event.pdu.sender().to_string(),
             recent: recent(event),
             text,

@@ -1,5 +1,7 @@
 //! The duty: from the feeds, and at first from the rooms, into the index.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,9 @@ pub(crate) struct Work {
     /// What the next one will.
     progress: Progress,
     writer: Option<Writer>,
+    /// What was published after these positions is in the index only once its item of the feed was taken in; before
+    /// them the building, or a process before this one, may have been quicker.
+    fresh_after: BTreeMap<ShardId, Position>,
     /// Events put in or taken out since the last commit.
     changes: usize,
     /// The server is stopping: the index is no longer ours to write.
@@ -45,14 +50,22 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub(crate) fn new(progress: Progress) -> Self {
+    /// Work that goes on from here, where this much was published.
+    pub(crate) fn new(progress: Progress, published: Vec<(ShardId, Position)>) -> Self {
         Self {
             committed: progress.clone(),
             progress,
             writer: None,
+            fresh_after: published.into_iter().collect(),
             changes: 0,
             closed: false,
         }
+    }
+
+    /// Whether nothing of what a batch placed can be in the index yet.
+    fn is_fresh(&self, shard: ShardId, position: Position) -> bool {
+        let after = self.fresh_after.get(&shard);
+        self.progress.building().is_none() && after.is_some_and(|after| position > *after)
     }
 
     /// Forgets what was not committed: it is done again.
@@ -61,6 +74,27 @@ impl Work {
         self.progress = self.committed.clone();
         self.changes = 0;
     }
+}
+
+/// An item of a feed.
+#[derive(Clone, Copy)]
+struct Taken {
+    /// The position of its batch.
+    position: Position,
+    /// Whether nothing of what the batch placed can be in the index yet.
+    is_fresh: bool,
+    item: FeedItem,
+}
+
+/// What is known of an event's document before it is made.
+#[derive(Clone, Copy)]
+enum Before {
+    /// There is none.
+    Absent,
+    /// There may be one, of what the event is now.
+    Unknown,
+    /// There may be one, of what the event was.
+    Present,
 }
 
 impl Search {
@@ -124,7 +158,7 @@ impl Search {
         self.working(|search, work| search.build_part(work)).await
     }
 
-    /// Runs a section with the writer, one at a time, away from the threads that serve requests.
+    /// Runs a section with the writer, one at a time, away from the threads that serve requests and behind them.
     async fn working<T: Send + 'static>(
         self: &Arc<Self>,
         section: impl FnOnce(&Arc<Self>, &mut Work) -> Result<T, Error> + Send + 'static,
@@ -134,7 +168,7 @@ impl Search {
             return Err(hearth_storage::Error::Stopped.into());
         }
         let search = self.clone();
-        self.pool
+        self.indexing
             .run(move || {
                 let outcome = section(&search, &mut work);
                 if outcome.is_err() {
@@ -164,8 +198,16 @@ impl Search {
                 reads += 1;
                 let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
                 let last = batches.last().map(|(position, _)| *position);
-                for item in batches.into_iter().flat_map(|(_, items)| items) {
-                    self.take_in(work, item)?;
+                for (position, items) in batches {
+                    let is_fresh = work.is_fresh(shard, position);
+                    for item in items {
+                        let taken = Taken {
+                            position,
+                            is_fresh,
+                            item,
+                        };
+                        self.take_in(work, taken)?;
+                    }
                 }
                 // What lies between two batches has no items.
                 work.progress.set_cursor(shard, last.unwrap_or(published));
@@ -190,6 +232,7 @@ impl Search {
                 Some(key) => (key, Place::START),
                 None => {
                     work.progress.set_building(None);
+                    work.fresh_after = self.rooms.log().published_all().into_iter().collect();
                     // A server without rooms has nothing to write down yet.
                     if building.last_room().is_some() {
                         self.commit(work)?;
@@ -234,7 +277,7 @@ impl Search {
         for event in room.events(&shorts)? {
             // Nothing of it is in a new index, but the feed may have been quicker.
             if let Some(document) = Document::of(&room, &event)? {
-                self.writer(work)?.put(&document)?;
+                self.writer(work)?.replace(&document)?;
                 work.changes += 1;
             }
         }
@@ -243,7 +286,8 @@ impl Search {
     }
 
     /// Does what an item of the feed comes to.
-    fn take_in(self: &Arc<Self>, work: &mut Work, item: FeedItem) -> Result<(), Error> {
+    fn take_in(self: &Arc<Self>, work: &mut Work, taken: Taken) -> Result<(), Error> {
+        let item = taken.item;
         match item.kind {
             FeedKind::RoomEvent | FeedKind::RoomHistory => {}
             FeedKind::RoomLife => {
@@ -256,8 +300,7 @@ impl Search {
             }
             _ => return Ok(()),
         }
-        let short = Short::try_from(item.reference).unwrap_or(0);
-        match self.take_in_event(work, item.entity, short) {
+        match self.take_in_event(work, taken) {
             Err(error) if error.is_of_one_room() => {
                 tracing::error!(%error, "an event cannot be searched");
                 Ok(())
@@ -266,23 +309,24 @@ impl Search {
         }
     }
 
-    fn take_in_event(self: &Arc<Self>, work: &mut Work, key: EntityKey, short: Short) -> Result<(), Error> {
-        let Some(room) = self.rooms.room_of_key(key)? else {
+    fn take_in_event(self: &Arc<Self>, work: &mut Work, taken: Taken) -> Result<(), Error> {
+        let Some(room) = self.rooms.room_of_key(taken.item.entity)? else {
             return Ok(());
         };
+        let short = Short::try_from(taken.item.reference).unwrap_or(0);
         let Some(event) = room.event(short)? else {
             return Ok(());
         };
         match event.pdu.kind() {
             "m.room.message" => match edited(&event) {
-                Some(target) => self.index_by_id(work, &room, &target),
-                None => self.index(work, &room, &event, false),
+                Some(target) => self.index_by_id(work, &room, &target, taken.position),
+                None => self.index_own(work, &room, &event, taken),
             },
-            "m.room.name" | "m.room.topic" => self.index(work, &room, &event, false),
+            "m.room.name" | "m.room.topic" => self.index_own(work, &room, &event, taken),
             "m.room.redaction" => match event.pdu.redacts() {
                 Some(target) => {
                     let target = ruma::OwnedEventId::from(target);
-                    self.index_by_id(work, &room, &target)
+                    self.index_by_id(work, &room, &target, taken.position)
                 }
                 None => Ok(()),
             },
@@ -290,8 +334,30 @@ impl Search {
         }
     }
 
+    /// Indexes the event that an item of the feed is about, by the item of the batch that placed it.
+    fn index_own(
+        self: &Arc<Self>,
+        work: &mut Work,
+        room: &Room,
+        event: &Event,
+        taken: Taken,
+    ) -> Result<(), Error> {
+        match event.header.position.cmp(&taken.position) {
+            // It was placed later, and has an item there.
+            Ordering::Greater => Ok(()),
+            Ordering::Equal if taken.is_fresh => self.index(work, room, event, Before::Absent),
+            _ => self.index(work, room, event, Before::Unknown),
+        }
+    }
+
     /// Indexes an event that another one changed, and the one that it was an edit of.
-    fn index_by_id(self: &Arc<Self>, work: &mut Work, room: &Room, id: &ruma::EventId) -> Result<(), Error> {
+    fn index_by_id(
+        self: &Arc<Self>,
+        work: &mut Work,
+        room: &Room,
+        id: &ruma::EventId,
+        position: Position,
+    ) -> Result<(), Error> {
         let Some(event) = room.event_by_id(id)? else {
             return Ok(());
         };
@@ -301,30 +367,35 @@ impl Search {
         };
         for shown in self.index.showing_edit(key)? {
             if let Some(event) = room.event(shown.short)? {
-                self.index(work, room, &event, true)?;
+                self.index(work, room, &event, Before::Present)?;
             }
         }
-        self.index(work, room, &event, true)
+        // What comes with this batch or after it is indexed by its own item, as it is now.
+        if event.header.position >= position {
+            return Ok(());
+        }
+        self.index(work, room, &event, Before::Present)
     }
 
-    /// Puts into the index what an event has for it. What may have been there before goes.
+    /// Puts into the index what an event has for it.
     fn index(
         self: &Arc<Self>,
         work: &mut Work,
         room: &Room,
         event: &Event,
-        was_there: bool,
+        before: Before,
     ) -> Result<(), Error> {
-        match Document::of(room, event)? {
-            Some(document) => self.writer(work)?.put(&document)?,
-            None if was_there => {
+        match (Document::of(room, event)?, before) {
+            (Some(document), Before::Absent) => self.writer(work)?.add(&document)?,
+            (Some(document), _) => self.writer(work)?.replace(&document)?,
+            (None, Before::Present) => {
                 let key = EventKey {
                     room: room.key(),
                     short: event.short,
                 };
                 self.writer(work)?.remove(key);
             }
-            None => return Ok(()),
+            (None, _) => return Ok(()),
         }
         work.changes += 1;
         Ok(())

@@ -177,7 +177,7 @@ impl Search {
     }
 
     fn find_now(self: &Arc<Self>, criteria: &Criteria) -> Result<Found, Error> {
-        let wanted = wanted(criteria);
+        let wanted = self.wanted(criteria)?;
         let group = criteria.from.as_ref().and_then(|token| token.group.clone());
         let mut slice = first_slice(criteria)?;
         let mut looked = Looking::new(self, &criteria.user);
@@ -215,19 +215,25 @@ impl Search {
     }
 }
 
-/// What the index is asked; in a page of a group, for that group alone.
-fn wanted(criteria: &Criteria) -> Wanted {
-    let texts = |ids: &[OwnedUserId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let mut wanted = Wanted {
-        words: criteria.term.words().to_vec(),
-        fields: criteria.fields,
-        rooms: criteria.rooms.iter().map(ToString::to_string).collect(),
-        senders: criteria.senders.as_deref().map(texts),
-        not_senders: texts(&criteria.not_senders),
-    };
-    match criteria.from.as_ref().and_then(Token::narrows) {
-        Some(Group::RoomId(room)) => wanted.rooms.retain(|one| one == room.as_str()),
-        Some(Group::Sender(sender)) => {
+impl Search {
+    /// What the index is asked; in a page of a group, for that group alone.
+    fn wanted(&self, criteria: &Criteria) -> Result<Wanted, Error> {
+        let texts = |ids: &[OwnedUserId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let group = criteria.from.as_ref().and_then(Token::narrows);
+        let mut rooms = Vec::with_capacity(criteria.rooms.len());
+        for id in &criteria.rooms {
+            if !matches!(group, Some(Group::RoomId(only)) if only != id) {
+                rooms.extend(self.rooms.key_of(id)?);
+            }
+        }
+        let mut wanted = Wanted {
+            words: criteria.term.words().to_vec(),
+            fields: criteria.fields,
+            rooms,
+            senders: criteria.senders.as_deref().map(texts),
+            not_senders: texts(&criteria.not_senders),
+        };
+        if let Some(Group::Sender(sender)) = group {
             let is_allowed = wanted
                 .senders
                 .as_ref()
@@ -238,9 +244,8 @@ fn wanted(criteria: &Criteria) -> Wanted {
                 Vec::new()
             });
         }
-        None => {}
+        Ok(wanted)
     }
-    wanted
 }
 
 fn first_slice(criteria: &Criteria) -> Result<Slice, Error> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::Bound;
 use std::path::Path;
 
+use hearth_storage::EntityKey;
 use serde::{Deserialize, Serialize};
 use tantivy::collector::{Count, TopDocs};
 use tantivy::columnar::Column;
@@ -64,7 +65,7 @@ pub(crate) struct Wanted {
     pub(crate) words: Vec<String>,
     pub(crate) fields: Fields,
     /// In one of these rooms.
-    pub(crate) rooms: Vec<String>,
+    pub(crate) rooms: Vec<EntityKey>,
     /// Of one of these senders.
     pub(crate) senders: Option<Vec<String>>,
     /// Of none of these.
@@ -107,7 +108,6 @@ pub(crate) struct Candidate {
 struct Columns {
     key: Field,
     room: Field,
-    room_id: Field,
     edit: Field,
     sender: Field,
     recent: Field,
@@ -300,7 +300,8 @@ impl TextIndex {
             let anywhere = BooleanQuery::union(fields.iter().map(in_field).collect());
             parts.push((Occur::Must, Box::new(anywhere)));
         }
-        parts.push((Occur::Must, any_of(columns.room_id, &wanted.rooms)));
+        let rooms = wanted.rooms.iter().map(|room| room_term(columns.room, *room));
+        parts.push((Occur::Must, unranked(Box::new(TermSetQuery::new(rooms)))));
         if let Some(senders) = &wanted.senders {
             parts.push((Occur::Must, any_of(columns.sender, senders)));
         }
@@ -332,6 +333,10 @@ fn unranked(query: Box<dyn Query>) -> Box<dyn Query> {
     Box::new(ConstScoreQuery::new(query, 0.0))
 }
 
+fn room_term(field: Field, room: EntityKey) -> Term {
+    Term::from_field_bytes(field, &room.to_bytes())
+}
+
 fn any_of(field: Field, texts: &[String]) -> Box<dyn Query> {
     let terms = texts.iter().map(|text| Term::from_field_text(field, text));
     unranked(Box::new(TermSetQuery::new(terms)))
@@ -339,8 +344,13 @@ fn any_of(field: Field, texts: &[String]) -> Box<dyn Query> {
 
 impl Writer {
     /// Puts a document in the place of what there was of its event.
-    pub(crate) fn put(&self, document: &Document) -> Result<(), Error> {
+    pub(crate) fn replace(&self, document: &Document) -> Result<(), Error> {
         self.remove(document.key);
+        self.add(document)
+    }
+
+    /// Adds the document of an event that has none. To take out what is not there costs more than to put something in.
+    pub(crate) fn add(&self, document: &Document) -> Result<(), Error> {
         let columns = self.columns;
         let mut entry = TantivyDocument::default();
         entry.add_bytes(columns.key, &document.key.to_bytes());
@@ -348,7 +358,6 @@ impl Writer {
         if let Some(edit) = document.edit {
             entry.add_bytes(columns.edit, &edit.to_bytes());
         }
-        entry.add_text(columns.room_id, &document.room_id);
         entry.add_text(columns.sender, &document.sender);
         entry.add_u64(columns.recent, document.recent);
         entry.add_u64(columns.tie, document.key.tie());
@@ -368,9 +377,8 @@ impl Writer {
     }
 
     /// Takes out what there is of a room.
-    pub(crate) fn remove_room(&self, room: hearth_storage::EntityKey) {
-        self.writer
-            .delete_term(Term::from_field_bytes(self.columns.room, &room.to_bytes()));
+    pub(crate) fn remove_room(&self, room: EntityKey) {
+        self.writer.delete_term(room_term(self.columns.room, room));
     }
 
     /// Makes all of it durable, with a text beside it.
@@ -391,7 +399,6 @@ fn schema() -> (Schema, Columns) {
     let columns = Columns {
         key: schema.add_bytes_field("key", INDEXED | STORED),
         room: schema.add_bytes_field("room", INDEXED),
-        room_id: schema.add_text_field("room_id", STRING),
         edit: schema.add_bytes_field("edit", INDEXED),
         sender: schema.add_text_field("sender", STRING),
         recent: schema.add_u64_field(RECENT, FAST),

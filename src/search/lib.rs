@@ -48,6 +48,8 @@ pub struct SearchParts {
 pub struct Search {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) pool: Pool,
+    /// Where the index is brought up to date.
+    pub(crate) indexing: Pool,
     pub(crate) feed: Feed,
     pub(crate) index: TextIndex,
     /// Held by whoever brings the index up to date.
@@ -94,10 +96,11 @@ impl Search {
         log.on_publish(Box::new(move |_| noted.notify_one()));
         Ok(Arc::new(Self {
             rooms: parts.rooms,
+            indexing: parts.pool.gentle(),
             pool: parts.pool,
             feed,
             index,
-            work: Arc::new(tokio::sync::Mutex::new(Work::new(progress))),
+            work: Arc::new(tokio::sync::Mutex::new(Work::new(progress, log.published_all()))),
             shutdown,
             news,
         }))

@@ -16,7 +16,6 @@ fn document(room: u8, short: u32, sender: &str, text: Text) -> Document {
     Document {
         key: key(room, short),
         edit: None,
-        room_id: format!("!{room}:x"),
         sender: sender.to_owned(),
         recent: u64::from(short),
         text,
@@ -31,7 +30,7 @@ fn wanted(text: &str) -> Wanted {
     Wanted {
         words: crate::words(text),
         fields: Fields::ALL,
-        rooms: vec!["!1:x".to_owned(), "!2:x".to_owned()],
+        rooms: vec![key(1, 0).room, key(2, 0).room],
         senders: None,
         not_senders: Vec::new(),
     }
@@ -41,7 +40,7 @@ fn index_of(documents: &[Document]) -> TextIndex {
     let index = TextIndex::open(None).expect("an index");
     let mut writer = index.writer().expect("a writer");
     for document in documents {
-        writer.put(document).expect("put");
+        writer.replace(document).expect("put");
     }
     writer.commit("payload").expect("committed");
     index.reload().expect("reloaded");
@@ -79,11 +78,7 @@ fn all_words_anywhere_in_the_rooms_by_the_senders() {
         change(&mut wanted);
         wanted
     };
-    check(
-        &index,
-        &only(&|wanted| wanted.rooms = vec!["!2:x".to_owned()]),
-        &[3],
-    );
+    check(&index, &only(&|wanted| wanted.rooms = vec![key(2, 0).room]), &[3]);
     check(
         &index,
         &only(&|wanted| wanted.senders = Some(vec!["@b:x".to_owned()])),
@@ -163,9 +158,9 @@ fn an_index_on_disk_outlives_its_process_and_what_was_not_committed_is_gone() {
         let index = TextIndex::open(Some(&path)).expect("an index");
         assert_eq!(index.payload().expect("read"), None);
         let mut writer = index.writer().expect("a writer");
-        writer.put(&body(1, 1, "kept")).expect("put");
+        writer.replace(&body(1, 1, "kept")).expect("put");
         writer.commit("one").expect("committed");
-        writer.put(&body(1, 2, "kept")).expect("put");
+        writer.replace(&body(1, 2, "kept")).expect("put");
     }
     let index = TextIndex::open(Some(&path)).expect("an index");
     assert_eq!(index.payload().expect("read").as_deref(), Some("one"));
