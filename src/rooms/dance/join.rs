@@ -182,12 +182,6 @@ impl Room {
             let row = keys::room(self.0.key, keys::ROOM_PARTIAL);
             manner.rows.put(Family::Room, row, record::encode(&partial));
             self.set_partial(Some(partial));
-        } else if manner.replaces_tips {
-            // The room may have been left before its state was whole.
-            manner
-                .rows
-                .delete(Family::Room, keys::room(self.0.key, keys::ROOM_PARTIAL));
-            self.set_partial(None);
         }
         let missing_keys = self.take_missing_keys();
         let lacking = (!answer.members_omitted && !missing_keys.is_empty())

@@ -32,11 +32,14 @@ impl Room {
         self.is_resident() || self.other_servers().is_empty()
     }
 
-    /// The other servers that have joined members in the room, or are said to while the state is partial.
+    /// The other servers that have joined members in the room.
     pub fn other_servers(&self) -> Vec<OwnedServerName> {
-        let mut servers = self.servers();
-        servers.retain(|name| *name != self.0.rooms.server_name);
-        servers
+        let head = self.0.head.lock();
+        let own = self.0.rooms.server_name.as_str();
+        let names = head.servers.keys().filter(|name| *name != own);
+        names
+            .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
+            .collect()
     }
 }
 

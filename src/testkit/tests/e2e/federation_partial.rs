@@ -500,31 +500,3 @@ async fn who_is_not_there_for_the_others_is_out() {
     let join = format!("/join/{}?via=evil", encode(id));
     stage.alice.post(&join, json!({})).await.ok();
 }
-
-/// A room that is left before its state is whole, and joined anew with all of it, is whole.
-#[tokio::test(start_paused = true)]
-async fn a_whole_join_ends_what_another_one_began() {
-    let stage = Stage::new(|_| {}).await;
-    let id = stage.room.id.as_str();
-    stage.alice.leave(id).await;
-    let all: Vec<Value> = stage.room.state.values().map(json_of).collect();
-    let joined = move |_: &str, body: &Value| json!({ "origin": "evil", "state": all, "auth_chain": [], "event": body });
-    stage.peer.says(
-        &format!("/_matrix/federation/v2/send_join/{}", encode(id)),
-        Answer::Made(Arc::new(joined)),
-    );
-    let join = format!("/join/{}?via=evil", encode(id));
-    stage.alice.post(&join, json!({})).await.ok();
-    assert!(!stage.ours().is_partial());
-    // What the first join asked for comes when nobody wants it any more.
-    tokio::time::sleep(STATE_TAKES * 2).await;
-    let members = stage
-        .alice
-        .get(&format!("/rooms/{}/joined_members", encode(id)))
-        .await
-        .ok();
-    let members: Vec<&String> = members["joined"].as_object().expect("members").keys().collect();
-    assert_eq!(members, ["@alice:hs1", "@charlie:evil", "@derek:evil"]);
-    let said = stage.alice.say(id, "here").await;
-    assert!(sees(&stage.alice, id, &said).await.is_some());
-}
