@@ -9,7 +9,7 @@ use hearth_core::http::SharedOutbound;
 use hearth_core::random::SeededRandom;
 use hearth_core::{Config, Pool};
 use hearth_server::{Deps, Server};
-use hearth_storage::{MemoryEngine, WriterMode};
+use hearth_storage::{Family, MemoryEngine, Reader, WriterMode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -32,6 +32,33 @@ pub struct TestServer {
     /// Whether the search index is on disk and outlives a restart, as that of a real server.
     index_on_disk: bool,
     _watch: Watch,
+    _records: Records,
+}
+
+/// Looks at everything that a server has stored when a test is done with it.
+struct Records(Arc<MemoryEngine>);
+
+/// Tags count up from 1: what begins with more than this has none.
+const TAG_MAX: u8 = 15;
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for family in Family::ALL {
+            // After a crash there is nothing to be read.
+            let _ = self.0.scan(*family, &[], &[0xFF; 8], false, &mut |key, value| {
+                let tag = value.first().copied().unwrap_or_default();
+                assert!(
+                    (1..=TAG_MAX).contains(&tag),
+                    "a record of {} has no version tag: {key:?} {value:?}",
+                    family.name()
+                );
+                true
+            });
+        }
+    }
 }
 
 impl TestServer {
@@ -158,6 +185,7 @@ impl TestServer {
         Self {
             router: server.router(&APIS),
             server,
+            _records: Records(engine.clone()),
             engine,
             config,
             folder,
