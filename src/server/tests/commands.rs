@@ -1,4 +1,4 @@
-//! The commands of the real binary, beside a server that runs and where none does.
+//! The commands of the real binary, beside a server that runs and where none does, and what it writes into its log.
 
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
@@ -38,6 +38,13 @@ impl Hearth {
             address,
             child: None,
         }
+    }
+
+    /// Adds to the configuration.
+    fn configure(&self, text: &str) {
+        let path = self.folder.path().join("hearth.toml");
+        let config = std::fs::read_to_string(&path).expect("the configuration");
+        std::fs::write(path, config + text).expect("the configuration is written");
     }
 
     fn binary(&self, arguments: &[&str]) -> Command {
@@ -240,4 +247,67 @@ fn accounts_are_managed_whether_the_server_runs_or_not() {
     }
     hearth.stop();
     assert!(!hearth.socket().exists(), "it goes with its server");
+}
+
+/// Even where everything is logged, nothing of it says what people say, nor lets anybody in.
+#[test]
+fn the_log_has_no_secrets() {
+    let mut hearth = Hearth::new();
+    hearth.configure("[log]\nfilter = \"trace\"\nformat = \"json\"\n");
+    let password = "hidden-password";
+    hearth.user(&["create", "alice", STDIN], password, true, "is created");
+    hearth.start();
+    hearth.user(&["create", "bob", STDIN], "hidden-password-2", true, "is created");
+    let token = hearth.log_in("alice", password).expect("a token");
+    let wrong = hearth.log_in("alice", "hidden-password-3");
+    assert_eq!(wrong, Err("M_FORBIDDEN".to_owned()));
+    let invited = json!({ "invite": ["@bob:hs1"], "topic": "hidden-topic" });
+    let (_, made) = hearth.call("POST", "/createRoom", Some(&token), &invited);
+    let room = format!("/rooms/{}", made["room_id"].as_str().expect("a room id"));
+    let message = json!({ "msgtype": "m.text", "body": "hidden-message" });
+    let say = |path: &str, message: &Value| {
+        hearth
+            .call("PUT", &format!("{room}{path}"), Some(&token), message)
+            .0
+    };
+    assert_eq!(say("/send/m.room.message/1", &message), 200);
+    assert_eq!(
+        say(
+            "/send/m.room.message/2",
+            &json!({ "body": "hidden-message", "n": 1.5 })
+        ),
+        400
+    );
+    assert_eq!(
+        say(
+            "/state/m.room.power_levels",
+            &json!({ "users": "hidden-message" })
+        ),
+        403
+    );
+    let profile = json!({ "displayname": "hidden-name" });
+    let path = "/profile/@alice:hs1/displayname";
+    assert_eq!(hearth.call("PUT", path, Some(&token), &profile).0, 200);
+    let with_query = format!("/sync?timeout=0&access_token={token}");
+    assert_eq!(hearth.call("GET", &with_query, None, &Value::Null).0, 200);
+    let unknown = hearth.call("GET", "/account/whoami", Some("hidden-token"), &Value::Null);
+    assert_eq!(unknown.0, 401);
+    hearth.stop();
+    let log = hearth.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let answers: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["target"] == "hearth::access")
+        .collect();
+    assert!(answers.len() > 8, "{log}");
+    for answer in answers {
+        assert!(answer["span"]["id"].is_string(), "{answer}");
+    }
+    for line in log.lines() {
+        let shown = line.contains("hidden-") || line.contains(&token);
+        assert!(!shown, "{line}");
+    }
 }

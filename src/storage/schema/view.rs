@@ -5,7 +5,8 @@ use crate::schema::{FamilyDoc, Tail, Text};
 
 /// What this family holds and how.
 pub const DOC: FamilyDoc = FamilyDoc {
-    key: "view text · by view",
+    key: "view text · by view: directory network · 0 · room id; event_room hash of the event id; \
+          user_search, pushers, reports, remote_user_rooms: by their owner",
     value: "by view: tag, then content",
     writer: "one feed consumer a view",
     growth: "by view; can be built again from the entities",
