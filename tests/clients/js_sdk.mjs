@@ -22,7 +22,7 @@ export const sdk = await load("matrix-js-sdk");
 export const cryptoApi = await load("matrix-js-sdk/lib/crypto-api/index.js");
 export const { SlidingSync } = await load("matrix-js-sdk/lib/sliding-sync.js");
 
-const LIMIT_MS = 30_000;
+const LIMIT_MS = 60_000;
 const LOOK_MS = 100;
 const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => quiet };
 export const logger = process.env.HEARTH_CLIENT_LOG ? undefined : quiet;
