@@ -12,13 +12,19 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 17] = [
+const UNSTABLE_FEATURES: [&str; 19] = [
+    // Cross-signing, which Element Web still looks for by this name: without it no keys are made when people register,
+    // and none can be verified.
+    "org.matrix.e2e_cross_signing",
     // Presence `busy`.
     "org.matrix.msc3026.busy_presence",
     // Account data is deleted by DELETE, or by writing an empty object.
     "org.matrix.msc3391",
     // Dehydrated devices.
     "org.matrix.msc3814",
+    // Searches of the public directory by room type, under the name by which Element Web looks for them when it asks for
+    // rooms or for spaces only.
+    "org.matrix.msc3827.stable",
     // Filters of `/messages` by relation.
     "org.matrix.msc3874",
     // Settings of a device for its notifications, which go with it.

@@ -12,6 +12,18 @@ use crate::accounts::confirmed;
 use crate::federation::public_room;
 use crate::federation_hostile::peer::{Answer, NOW_MS, Peer, json_of, rules_of};
 
+/// Element Web makes keys for cross-signing when somebody registers, and asks the directory for rooms or spaces only,
+/// where it finds these flags; it does not look at the versions.
+#[tokio::test]
+async fn clients_find_the_flags_that_they_look_for() {
+    let server = TestServer::memory(1).await;
+    let alice = server.register("alice").await;
+    let versions = alice.get("/_matrix/client/versions").await.ok();
+    for flag in ["org.matrix.e2e_cross_signing", "org.matrix.msc3827.stable"] {
+        assert_eq!(versions["unstable_features"][flag], true, "{flag}");
+    }
+}
+
 #[tokio::test]
 async fn clients_are_told_of_the_turn_server() {
     let server = TestServer::memory_with(1, |config| {
