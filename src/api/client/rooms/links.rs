@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
@@ -18,6 +19,9 @@ use crate::error::Result;
 /// In how many rooms a user's name changes at a time, or a user leaves: each waits for the disk, which takes at once what
 /// comes together.
 const ROOMS_AT_ONCE: usize = 16;
+
+/// How long other servers are waited for that are told of a user who goes.
+const ELSEWHERE_WAIT: Duration = Duration::from_secs(10);
 
 /// [`RoomLinks`] over the rooms of the server.
 pub struct Links {
@@ -67,7 +71,9 @@ impl RoomLinks for Links {
                 None => {
                     let via = super::elsewhere::servers_of_entry(&entry);
                     let (id, event) = (&entry.room_id, &entry.event_id);
-                    self.rooms.leave_remote(user, id, &via, event, None).await
+                    let told = self.rooms.leave_remote(user, id, &via, event, None);
+                    // Who asked for it may not wait so long; the account ends whether or not they hear of it.
+                    tokio::time::timeout(ELSEWHERE_WAIT, told).await.unwrap_or(Ok(()))
                 }
             }
         };
