@@ -132,26 +132,16 @@ impl Look<'_> {
             viewer: self.viewer(&room)?,
             room: room.clone(),
         };
-        if left.viewer.left() == Some(end) {
-            let seen = self
-                .since
-                .map(|since| since.shard(room.shard()))
-                .filter(|seen| *seen > 0);
-            let seen = match seen {
-                Some(seen) if self.was_joined_at(&room, seen)? => Some(seen),
-                _ => None,
-            };
-            let stretch = Stretch {
-                after: seen.map(|seen| room.place_at(seen)).transpose()?,
-                until: end,
-                old_root: seen.map_or(Ok(NodeId::EMPTY), |seen| room.state_root_at(seen))?,
-                new_root: room.state_after(&own)?,
-            };
-            left.timeline = self.timeline(&room, &mut left.viewer, &stretch)?;
-            left.state = self.state(&room, &stretch, &left.timeline.events)?;
-            let filter = &self.request.filter.room.state;
-            left.state
-                .retain(|event| filter.has_room(room.id()) && filter.has_event(event));
+        // An unban comes after the end of the stay, and so does the end of a later invitation. Who has not heard of
+        // the end of the stay is told of the room up to there first.
+        let stay = match left.viewer.left() {
+            Some(place) => room.event_at(place)?,
+            None => None,
+        };
+        if let Some(last) = stay
+            && (last.header.place == end || !self.knows_end_of_stay(&room, last.header.place)?)
+        {
+            self.tell_stay(&mut left, &last, &own)?;
         }
         // The user's own leaving is told of whatever the history visibility says, unless the filter
         // leaves it out.
@@ -160,6 +150,54 @@ impl Look<'_> {
             .events
             .retain(|event| filter.has_room(room.id()) && filter.has_event(event));
         Ok(Some(left))
+    }
+
+    /// Whether the client heard of an event that ended a stay of the user before the one that it is told of now. A token
+    /// without the room's shard is of a time at which the user was in none of its rooms.
+    fn knows_end_of_stay(&self, room: &Room, place: Place) -> Result<bool, Error> {
+        let Some(since) = self.since.filter(|_| !self.request.full_state) else {
+            return Ok(false);
+        };
+        let seen = since.shard(room.shard());
+        Ok(seen == 0 || room.place_at(seen)? >= place)
+    }
+
+    /// Tells of a room up to the event that ended the user's stay, and of the newest membership after it.
+    fn tell_stay(&self, left: &mut LeftRoom, last: &Arc<Event>, own: &Arc<Event>) -> Result<(), Error> {
+        let room = left.room.clone();
+        let seen = self
+            .since
+            .map(|since| since.shard(room.shard()))
+            .filter(|seen| *seen > 0);
+        let seen = match seen {
+            Some(seen) if self.was_joined_at(&room, seen)? => Some(seen),
+            _ => None,
+        };
+        let stretch = Stretch {
+            after: seen.map(|seen| room.place_at(seen)).transpose()?,
+            until: last.header.place,
+            old_root: seen.map_or(Ok(NodeId::EMPTY), |seen| room.state_root_at(seen))?,
+            new_root: room.state_after(last)?,
+        };
+        left.timeline = self.timeline(&room, &mut left.viewer, &stretch)?;
+        let later = last.short != own.short;
+        if later {
+            left.timeline
+                .keep_newest(self.request.filter.room.timeline_limit().saturating_sub(1));
+        }
+        // What others changed between the end of the stay and the newest membership is not for the user to see.
+        left.state = self.state(&room, &stretch, &left.timeline.events)?;
+        if later {
+            if self.request.is_state_after() {
+                left.state.retain(|event| event.short != last.short);
+                left.state.push(own.clone());
+            }
+            left.timeline.events.push(own.clone());
+        }
+        let filter = &self.request.filter.room.state;
+        left.state
+            .retain(|event| filter.has_room(room.id()) && filter.has_event(event));
+        Ok(())
     }
 
     pub(crate) fn was_joined_at(&self, room: &Room, position: Position) -> Result<bool, Error> {

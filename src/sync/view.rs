@@ -131,6 +131,16 @@ impl Timeline {
             start,
         }
     }
+
+    /// Leaves no more than so many events.
+    pub(crate) fn keep_newest(&mut self, max: usize) {
+        let excess = self.events.len().saturating_sub(max);
+        if let Some(last) = excess.checked_sub(1) {
+            self.start = self.events[last].header.place;
+            self.limited = true;
+            self.events.drain(..excess);
+        }
+    }
 }
 
 /// An account data event.

@@ -8,6 +8,7 @@ use crate::{events, state_event};
 scenarios!(
     invites_are_shown_and_declined,
     kick_ban_and_unban,
+    what_came_before_an_unban_is_told,
     forgotten_rooms_are_gone,
     heroes_came_first,
     knocks_are_answered,
@@ -125,6 +126,55 @@ async fn kick_ban_and_unban(server: &TestServer) {
         .act(&room, "join", json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
+}
+
+/// Somebody who was offline while he was put out, and let in again later, learns what he missed until he was put out.
+async fn what_came_before_an_unban_is_told(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let about_bob = json!({ "user_id": bob.user_id });
+    let before = bob.sync("timeout=0").await;
+    alice.say(&room, "first").await;
+    alice.say(&room, "second").await;
+    alice.act(&room, "ban", about_bob.clone()).await.ok();
+    let banned = bob.sync_since(&before).await;
+    alice.say(&room, "unseen").await;
+    let topic = json!({ "topic": "unseen" });
+    alice.set_state(&room, "m.room.topic", "", topic).await;
+    alice.act(&room, "unban", about_bob).await.ok();
+
+    let told = |answer: &Value| {
+        let left = &answer["rooms"]["leave"][&room];
+        assert!(!left.to_string().contains("unseen"), "{left}");
+        events(&left["timeline"])
+            .iter()
+            .map(|event| {
+                let content = &event["content"];
+                let text = content["body"].as_str().or(content["membership"].as_str());
+                text.unwrap_or_default().to_owned()
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&bob.sync_since(&before).await),
+        ["first", "second", "ban", "leave"]
+    );
+    assert_eq!(told(&bob.sync_since(&banned).await), ["leave"]);
+    // No more events than the client asks for, and it learns that there are more.
+    let since = before["next_batch"].as_str().expect("a token");
+    let filter = encode(r#"{"room":{"timeline":{"limit":2}}}"#);
+    let short = bob
+        .sync(&format!("timeout=0&since={since}&filter={filter}"))
+        .await;
+    assert_eq!(told(&short), ["ban", "leave"]);
+    assert_eq!(short["rooms"]["leave"][&room]["timeline"]["limited"], true);
+    // The state after the timeline has the newest membership.
+    let after = bob
+        .sync(&format!("timeout=0&since={since}&use_state_after=true"))
+        .await;
+    let state = events(&after["rooms"]["leave"][&room]["state_after"]);
+    let own = state_event(&state, "m.room.member", &bob.user_id).expect("the own membership");
+    assert_eq!(own["content"]["membership"], "leave");
 }
 
 /// The members who give a room its name are those who came first.
