@@ -27,7 +27,7 @@ const CHECKS_BETWEEN_CLEANINGS: u32 = 4096;
 pub enum Class {
     /// Checking a password or a login token.
     Login,
-    /// Creating accounts and asking whether a name is free.
+    /// Creating accounts, and guessing at tokens that let people do so.
     Registration,
     /// Sending events.
     Send,
@@ -41,7 +41,7 @@ pub enum Class {
     Media,
     /// Previews of web pages.
     UrlPreview,
-    /// Searching in directories.
+    /// Searching in directories, and asking whether a name is free.
     Search,
     /// Reports to the administrators.
     Report,

@@ -228,7 +228,7 @@ pub struct RateLimits {
     /// Attempts to log in.
     #[config(default = { "per_second": 0.2, "burst": 10.0 })]
     pub login: RateLimit,
-    /// Registrations, and questions whether a name is free.
+    /// Tries to register. One takes a request for each stage that is asked for, mostly one or two.
     #[config(default = { "per_second": 0.2, "burst": 10.0 })]
     pub registration: RateLimit,
     /// Messages, state events, reactions and redactions.
@@ -249,7 +249,7 @@ pub struct RateLimits {
     /// Previews of web pages.
     #[config(default = { "per_second": 1.0, "burst": 30.0 })]
     pub url_preview: RateLimit,
-    /// Searches in the room and user directories.
+    /// Searches in the room and user directories, and questions whether a name is free.
     #[config(default = { "per_second": 2.0, "burst": 50.0 })]
     pub search: RateLimit,
     /// Reports to the administrators.

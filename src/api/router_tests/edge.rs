@@ -118,6 +118,33 @@ async fn limits_are_told_with_a_time_to_wait() {
 }
 
 #[tokio::test]
+async fn what_clients_ask_before_registering_uses_up_no_tries() {
+    let server = Server::with(|config| config.rate_limits = true, Registrations::default());
+    let register = async |body: Value| server.call("POST", &format!("{V3}/register"), None, body).await;
+    // A household that registers at one address, as Element Web does it.
+    for name in ["ann", "ben", "cas", "dan", "eve", "fay"] {
+        assert_eq!(register(json!({})).await.status, 401);
+        for typed in 1..=name.len() {
+            let path = format!("{V3}/register/available?username={}", &name[..typed]);
+            server.call("GET", &path, None, Value::Null).await.ok();
+        }
+        let mut body = json!({ "username": name, "password": PASSWORD });
+        let asked = register(body.clone()).await;
+        assert_eq!(asked.status, 401);
+        body["auth"] = json!({ "type": "m.login.dummy", "session": asked.json()["session"] });
+        register(body).await.ok();
+    }
+    // Tries themselves are limited.
+    let mut refused = 0;
+    for number in 0..20 {
+        let name = format!("user{number}");
+        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        refused += u32::from(register(body).await.status == 429);
+    }
+    assert!(refused >= 15, "{refused}");
+}
+
+#[tokio::test]
 async fn broken_bytes_are_no_json() {
     let server = Server::new();
     let body = Body::from(&b"{ \"test\":\"a\x81\" }"[..]);

@@ -23,7 +23,8 @@ pub async fn get_register_available(
     Address(address): Address,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>> {
-    app.limits.address(Class::Registration, address)?;
+    // Clients ask while a name is typed.
+    app.limits.address(Class::Search, address)?;
     super::free_name(&app, &wanted.username)?;
     Ok(Json(json!({ "available": true })))
 }

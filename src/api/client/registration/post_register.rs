@@ -64,7 +64,12 @@ pub async fn post_register(
     let user = if body.kind.as_deref() == Some("m.login.application_service") {
         for_appservice(&app, &appservice, &body).await?
     } else {
-        app.limits.address(Class::Registration, address.0)?;
+        // Clients ask once or twice what is to be done before a person does it; only what is done counts as a try.
+        let class = match raw.contains_key("auth") {
+            true => Class::Registration,
+            false => Class::Write,
+        };
+        app.limits.address(class, address.0)?;
         if super::is_closed(&app) {
             return Err(MatrixError::forbidden("Registration is closed on this server").into());
         }
