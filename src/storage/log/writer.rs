@@ -20,6 +20,11 @@ use crate::{Batch, Error, Family, Op, Position, feed};
 /// A group takes no further record once it holds this many changes, so that the first in it is not kept
 /// waiting by the last.
 const GROUP_MAX_OPS: usize = 50_000;
+/// Under load so much time at least lies between the beginnings of two writes. A write costs as much as several sends,
+/// whatever it holds, so it is to hold more than the few that came in while the one before it was on its way to the disk.
+const GROUP_INTERVAL: Duration = Duration::from_micros(500);
+/// So many records in one group are load: fewer come from a few who would all only wait longer.
+const GROUP_OF_LOAD: usize = 4;
 /// How long a shutdown waits for tickets that are reserved and not filled.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// How often it looks.
@@ -36,6 +41,9 @@ pub(super) struct Writer {
     touched: Vec<Touched>,
     /// The group as the callbacks see it.
     published: Vec<Published>,
+    /// How many records the last group had, and when it was begun.
+    last_group: usize,
+    began: Option<Instant>,
     /// When deferred changes were last taken along.
     took_deferred: Option<Instant>,
     /// Committers of the group, woken when all of it is published.
@@ -65,6 +73,9 @@ pub(super) fn run(inner: &Arc<Inner>) {
     loop {
         // A swap, not a store: it also takes over what the signaling thread wrote before.
         inner.signaled.swap(false, Ordering::AcqRel);
+        if inner.has_work() {
+            writer.pace();
+        }
         if step_safely(&mut writer, inner) {
             continue;
         }
@@ -138,6 +149,14 @@ impl Inner {
 }
 
 impl Writer {
+    /// Waits for more records where many came last time.
+    fn pace(&self) {
+        let Some(began) = self.began.filter(|_| self.last_group >= GROUP_OF_LOAD) else {
+            return;
+        };
+        std::thread::sleep(GROUP_INTERVAL.saturating_sub(began.elapsed()));
+    }
+
     /// Writes one group. Says whether there was anything.
     fn step(&mut self, inner: &Inner) -> bool {
         if inner.stopped.load(Ordering::Acquire) {
@@ -156,6 +175,7 @@ impl Writer {
         }
         self.encode(inner);
         let started = Instant::now();
+        (self.last_group, self.began) = (self.group.len(), Some(started));
         let written = inner.engine.write(&self.batch, true);
         metrics::histogram!(names::LOG_WRITE).record(started.elapsed().as_secs_f64());
         metrics::histogram!(names::LOG_GROUP_SIZE).record(self.group.len() as f64);

@@ -4,7 +4,7 @@
 //! the family's code. Each of RocksDB's own costs a memtable, files, and several synced writes when it is
 //! made, flushed or recovered: with one for each of ours a start would take a quarter of a second.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
@@ -113,11 +113,7 @@ impl RocksEngine {
         let handles = Profile::ALL.map(|profile| self.handle(profile));
         let mut out = WriteBatch::default();
         let (mut first, mut second) = (Vec::with_capacity(128), Vec::with_capacity(128));
-        let replaced = replaced_puts(batch);
-        for (at, op) in batch.ops.iter().enumerate() {
-            if replaced.contains(&at) {
-                continue;
-            }
+        for op in order_of_writing(batch) {
             let (Op::Put(family, ..) | Op::Delete(family, ..) | Op::DeleteRange(family, ..)) = op;
             let handle = handles[family.doc().profile as usize];
             match op {
@@ -135,20 +131,30 @@ impl RocksEngine {
     }
 }
 
-/// The puts that a later put of the same batch replaces. Looked for only among rows that are written anew
-/// with each change: a group commit of a busy room has the room's head once for each event, and only the
-/// last of them will ever be read.
-fn replaced_puts(batch: &Batch) -> HashSet<usize> {
-    let mut kept = HashSet::new();
-    let mut replaced = HashSet::new();
-    for (at, op) in batch.ops.iter().enumerate().rev() {
-        if let Op::Put(Family::Room, key, _) = op
-            && !kept.insert(key.as_slice())
-        {
-            replaced.insert(at);
-        }
+/// The changes of a batch in the order in which RocksDB gets them: by their keys, because it finds the place of a row
+/// soonest from the row before it. Of several changes of one row the last counts: a group commit of a busy room has the
+/// room's head once for each event, and only the last of them will ever be read. Where a range is deleted, all keep
+/// their order.
+fn order_of_writing(batch: &Batch) -> Vec<&Op> {
+    let mut ops: Vec<&Op> = batch.ops.iter().collect();
+    if ops.iter().any(|op| matches!(op, Op::DeleteRange(..))) {
+        return ops;
     }
-    replaced
+    ops.sort_by(|one, other| place_of(one).cmp(&place_of(other)));
+    let last_of_its_row = |at: usize| {
+        ops.get(at + 1)
+            .is_none_or(|next| place_of(next) != place_of(ops[at]))
+    };
+    (0..ops.len())
+        .filter(|at| last_of_its_row(*at))
+        .map(|at| ops[at])
+        .collect()
+}
+
+/// Where the row of a change, or the first of its rows, stands.
+fn place_of(op: &Op) -> (u8, u8, &[u8]) {
+    let (Op::Put(family, key, _) | Op::Delete(family, key) | Op::DeleteRange(family, key, _)) = op;
+    (family.doc().profile as u8, family.code(), key)
 }
 
 /// The name of the column family of RocksDB in which families of this profile are stored.
