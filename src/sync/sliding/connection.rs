@@ -180,6 +180,8 @@ pub(super) struct Connection {
     pub(super) unstored: BTreeSet<u8>,
     /// When it was last stored; none where it never was.
     pub(super) stored_ms: Option<u64>,
+    /// Whether somebody is about to store it.
+    pub(super) store_planned: bool,
 }
 
 impl Connection {

@@ -73,7 +73,6 @@ impl SyncEngine {
         self.let_go_of_messages(request, &plain).await?;
         let index = self.notifier.index(&request.user);
         let turn = self.connections.begin(self, request)?;
-        self.connections.store_if_due(&turn);
         let timeout = request
             .timeout
             .min(Duration::from_millis(limits::SYNC_MAX_TIMEOUT_MS));
@@ -114,7 +113,7 @@ impl SyncEngine {
             delivered(news);
         }
         drop(presence);
-        self.connections.store_frames(&turn).await;
+        self.connections.store_answer(&turn).await;
         answer.pos_text = self
             .pos_text(&index, request.device.as_deref(), &answer.pos)
             .await;

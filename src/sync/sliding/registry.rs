@@ -1,8 +1,11 @@
 //! The connections that are in memory. One that nobody used for a while is stored and let go.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -20,8 +23,8 @@ const CONNECTIONS_PER_DEVICE_MAX: usize = 16;
 /// A connection that nobody used for so long is let go of.
 const IDLE_MS: u64 = 10 * 60 * 1000;
 
-/// A connection in use is stored so often at most. What was sent since is sent again after a crash.
-const STORE_INTERVAL_MS: u64 = 10_000;
+/// A connection in use is stored with each answer, but so often at most. What was sent since is sent again after a crash.
+const STORE_INTERVAL_MS: u64 = 1_000;
 
 /// A user and a device.
 type DeviceKey = (OwnedUserId, String);
@@ -133,28 +136,37 @@ impl Connections {
         Ok(slot)
     }
 
-    /// Stores what a connection is known to have, if it is time; nobody waits for it.
-    pub(super) fn store_if_due(&self, turn: &Turn) {
+    /// Stores an answer that has something of rooms, and what came back before. One that does more than go on with rooms that the client has is
+    /// stored before it is given. What goes on may come once more after a crash, and fits behind what is there; so it is
+    /// stored beside, at once or, where others went just before, a little later with what comes until then.
+    pub(super) async fn store_answer(&self, turn: &Turn) {
         let slot = turn.slot.clone();
-        let now = slot.user.users().now_ms();
-        {
+        let (reframes, after_ms) = {
             let mut connection = slot.connection.lock();
-            let stored = connection.stored_ms;
-            if connection.unstored.is_empty() || stored.is_some_and(|at| now < at + STORE_INTERVAL_MS) {
+            let has_rooms = connection
+                .pending
+                .as_ref()
+                .is_some_and(|pending| !pending.rooms.is_empty());
+            if !has_rooms && connection.unstored.is_empty() {
                 return;
             }
-            connection.stored_ms = Some(now);
-        }
-        hearth_core::tasks::spawn("sync connection", async move { slot.store().await });
-    }
-
-    /// Stores an answer before it is given, where it does more than go on with rooms that the client has. What goes on
-    /// may come once more after a crash, and fits behind what is there; anything else would not.
-    pub(super) async fn store_frames(&self, turn: &Turn) {
-        let reframes = turn.slot.connection.lock().reframes();
+            let reframes = connection.reframes();
+            if !reframes && std::mem::replace(&mut connection.store_planned, true) {
+                return;
+            }
+            let next = connection.stored_ms.map_or(0, |at| at + STORE_INTERVAL_MS);
+            (reframes, next.saturating_sub(slot.user.users().now_ms()))
+        };
         if reframes {
-            turn.slot.store().await;
+            slot.store().await;
+            return;
         }
+        hearth_core::tasks::spawn("sync connection", async move {
+            if after_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+            }
+            slot.store().await;
+        });
     }
 
     /// Stores everything: the server stops.
@@ -215,7 +227,12 @@ impl Slot {
     async fn store(&self) {
         // One after the other, so that what is older never comes last.
         let _storing = self.storing.lock().await;
-        let parts = stored::take_parts(&mut self.connection.lock());
+        let parts = {
+            let mut connection = self.connection.lock();
+            connection.store_planned = false;
+            connection.stored_ms = Some(self.user.users().now_ms());
+            stored::take_parts(&mut connection)
+        };
         self.put(parts).await;
     }
 
