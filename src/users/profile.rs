@@ -101,7 +101,7 @@ fn check_value(key: &str, value: &Value) -> Result<()> {
             Value::String(_) => Ok(()),
             _ => Err(Error::InvalidParam("displayname must be a string")),
         },
-        // Its form is left to clients, which long have set URLs of other kinds and the empty string.
+        // Its form is left to clients, which long have set URLs of other kinds.
         "avatar_url" => match value {
             Value::String(url) if url.len() > limits::AVATAR_URL_MAX_BYTES => {
                 Err(Error::TooLarge("The avatar's URL is longer than 1,000 bytes"))
@@ -117,13 +117,11 @@ fn check_value(key: &str, value: &Value) -> Result<()> {
 impl User {
     /// Sets a field of the profile.
     pub async fn set_profile_field(&self, key: &str, value: Value) -> Result<ProfileChange> {
-        // Where a client sends null or nothing for a name it means "none"; other fields keep their null.
+        // Where a client sends null or an empty text for a name or a picture it means "none": nobody is to be shown a name
+        // without letters, or asked for a picture without an address. Other fields keep their null.
         let is_name = matches!(key, "displayname" | "avatar_url");
-        let new = if is_name && value.is_null() {
-            None
-        } else {
-            Some(value)
-        };
+        let says_none = value.is_null() || value.as_str() == Some("");
+        let new = Some(value).filter(|_| !(is_name && says_none));
         self.change_profile(key, new).await
     }
 

@@ -286,6 +286,17 @@ async fn profiles_tell_what_changed() {
             .unwrap()
             .is_change()
     );
+    // An empty text stands for none, as a client says it that takes a picture away.
+    for field in ["displayname", "avatar_url"] {
+        alice.set_profile_field(field, json!("mxc://a/b")).await.unwrap();
+        let emptied = alice.set_profile_field(field, json!("")).await.unwrap();
+        assert_eq!(
+            (emptied.old, emptied.new),
+            (Some(json!("mxc://a/b")), None),
+            "{field}"
+        );
+        assert_eq!(alice.profile().unwrap().get(field), None, "{field}");
+    }
     let large = json!("x".repeat(70_000));
     assert!(matches!(
         alice.set_profile_field("org.example.big", large).await,
