@@ -173,6 +173,8 @@ async fn members_have_the_names_of_the_time(server: &TestServer) {
     alice.say(&room, "later").await;
     let filter = encode(r#"{"lazy_load_members":true,"types":["m.room.message"],"senders":["@bob:hs1"]}"#);
     let page = alice.messages(&room, &format!("dir=b&filter={filter}")).await;
+    // A filter of types would leave out state of other types, too.
+    let filter = encode(r#"{"lazy_load_members":true}"#);
     let context = alice
         .get(&format!(
             "/rooms/{}/context/{}?limit=0&filter={filter}",
