@@ -36,9 +36,9 @@ const EVENT_ZSTD_LEVEL: i32 = 1;
 const EVENT_DICTIONARY_BYTES: i32 = 32 << 10;
 /// What it is trained with: a few hundred events. The time of training grows with it, and comes for each file.
 const EVENT_TRAINING_BYTES: i32 = EVENT_DICTIONARY_BYTES * 16;
-/// So many flushed files of event bodies are gathered before they are merged into the level below: events of all rooms
-/// lie all over it, so that each merge writes most of it anew.
-const EVENT_FILES_GATHERED: i32 = 8;
+/// So many flushed files of what is looked up by key are gathered before they are merged into the level below: the rows
+/// of all rooms lie all over it, so that each merge writes most of it anew.
+const FILES_GATHERED: i32 = 8;
 
 /// Settings of the RocksDB engine.
 #[derive(Clone, Debug)]
@@ -223,6 +223,7 @@ fn group_options(profile: Profile, cache: &Cache) -> Options {
         Profile::Point => {
             table.set_bloom_filter(10.0, false);
             table.set_block_size(8 << 10);
+            options.set_level_zero_file_num_compaction_trigger(FILES_GATHERED);
         }
         // Scanned, but single rows are also looked up on the way of most requests, such as a member's.
         Profile::Scan => {
@@ -241,7 +242,7 @@ fn group_options(profile: Profile, cache: &Cache) -> Options {
                 true,
             );
             options.set_bottommost_zstd_max_train_bytes(EVENT_TRAINING_BYTES, true);
-            options.set_level_zero_file_num_compaction_trigger(EVENT_FILES_GATHERED);
+            options.set_level_zero_file_num_compaction_trigger(FILES_GATHERED);
         }
     }
     options.set_block_based_table_factory(&table);
