@@ -2,38 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
+
 use crate::Result;
 
 /// The kernel counts `/proc/stat` in hundredths of a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processor time of a process so far. The threads' own counters are exact to the nanosecond; where the
-/// kernel has none, user and system time of the whole process, in hundredths of a second.
+/// The processor time of a process so far, to the nanosecond, with that of its threads that have ended.
 pub fn process_cpu(pid: u32) -> Result<Duration> {
-    let mut total = 0;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = thread?.path().join("schedstat");
-        // A thread may end between the listing and the look.
-        let Ok(text) = std::fs::read_to_string(path) else {
-            continue;
-        };
-        total += text
-            .split_whitespace()
-            .next()
-            .and_then(|first| first.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    if total > 0 {
-        return Ok(Duration::from_nanos(total));
-    }
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u32 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|ticks| ticks.parse::<u32>().ok())
-        .sum();
-    Ok(TICK * ticks)
+    let pid = Pid::from_raw(i32::try_from(pid)?);
+    Ok(Duration::from(clock_getcpuclockid(pid)?.now()?))
 }
 
 /// The memory of a process that is in RAM.
