@@ -65,7 +65,8 @@ pub async fn get_hierarchy(
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
     let root = app.rooms.get(&room_id)?.filter(Room::is_decided_here);
-    let root = root.filter(|room| may_know(room, &auth.user).unwrap_or(false) && !is_banned(room, &auth.user));
+    let root =
+        root.filter(|room| may_know(room, &auth.user).unwrap_or(false) && !is_banned(room, &auth.user));
     if root.is_none() {
         return Err(MatrixError::forbidden("You are not in this space, and may not look into it").into());
     }
@@ -120,7 +121,8 @@ pub async fn get_hierarchy(
 }
 
 fn is_banned(room: &Room, user: &UserId) -> bool {
-    room.membership(user).is_ok_and(|membership| membership == Membership::Ban)
+    room.membership(user)
+        .is_ok_and(|membership| membership == Membership::Ban)
 }
 
 /// Whether a user may know of a room without being told by somebody in it.
