@@ -22,6 +22,9 @@ const HERO_MEMBERS_MAX: usize = 100;
 /// How many heroes a summary names.
 const HEROES_MAX: usize = 5;
 
+/// Members who name a room.
+type Named = Vec<(OwnedUserId, Membership)>;
+
 impl Room {
     /// The stripped state for a user who is invited or knocks: with the user's own member event
     /// and that of whoever sent it.
@@ -72,7 +75,7 @@ impl Room {
     ///
     /// First is whose membership the room has known longest. Of a room with many members only some are looked at, in the
     /// order of their ids: such a room is not called by its members, and the list must not cost what they are.
-    pub fn heroes(&self, user: &UserId) -> Result<Vec<(OwnedUserId, Membership)>, Error> {
+    pub fn heroes(&self, user: &UserId) -> Result<Named, Error> {
         let mut heroes = Heroes::default();
         self.visit_members(&mut |member, membership, short| {
             if member != user {
@@ -85,11 +88,7 @@ impl Room {
 
     /// Who names the room in the state with a root, as in [`Self::heroes`], and how many are joined and invited there:
     /// somebody who has left sees the room as it was then. Costs what differs from the current state, and the heroes.
-    pub fn people_at(
-        &self,
-        user: &UserId,
-        root: NodeId,
-    ) -> Result<(Vec<(OwnedUserId, Membership)>, (u32, u32)), Error> {
+    pub fn people_at(&self, user: &UserId, root: NodeId) -> Result<(Named, (u32, u32)), Error> {
         let view = self.view();
         let mut then: BTreeMap<OwnedUserId, (Membership, Short)> = BTreeMap::new();
         let mut counts = (view.joined, view.invited);
