@@ -2,11 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Spawns a task. A panic in it ends the task and is logged at ERROR, because work that nobody
@@ -124,90 +124,92 @@ impl Shutdown {
 /// A bounded number of threads for sections that block: password hashing, image work, storage
 /// reads that go to disk. Callers wait for a free place.
 #[derive(Clone, Debug)]
-pub struct Pool {
-    /// One permit a thread; none where sections run in place.
-    places: Option<Arc<Semaphore>>,
-    is_gentle: bool,
+pub struct Pool(Threads);
+
+#[derive(Clone, Debug)]
+enum Threads {
+    /// The caller's.
+    Own,
+    /// Those of the runtime, one for each permit.
+    Shared(Arc<Semaphore>),
+    /// One that takes sections in their order.
+    Gentle(mpsc::Sender<Job>),
 }
 
-/// How much later than other threads, in steps of the system's scheduler ("nice"), a thread of a gentle pool has its turn.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// How much later than other threads, in steps of the system's scheduler ("nice"), a gentle thread has its turn.
 const GENTLE_NICE: i32 = 10;
 
 impl Pool {
     /// At most `threads` sections run at once.
     pub fn new(threads: usize) -> Self {
         assert!(threads > 0, "a pool needs a thread");
-        Self {
-            places: Some(Arc::new(Semaphore::new(threads))),
-            is_gentle: false,
-        }
+        Self(Threads::Shared(Arc::new(Semaphore::new(threads))))
     }
 
     /// Runs sections in place, on the caller's thread: simulations stay on one thread and in order.
     pub fn inline() -> Self {
-        Self {
-            places: None,
-            is_gentle: false,
-        }
+        Self(Threads::Own)
     }
 
     /// A pool of its own for work that takes long and that nobody waits for, so that it never holds a place that a
     /// request wants. Inline where this one is.
     pub fn beside(&self, threads: usize) -> Self {
-        match &self.places {
-            Some(_) => Self::new(threads),
-            None => Self::inline(),
+        match &self.0 {
+            Threads::Own => Self::inline(),
+            Threads::Shared(_) | Threads::Gentle(_) => Self::new(threads),
         }
     }
 
     /// A pool of one thread of its own, for work that much depends on but nobody at this moment: where processors are
     /// scarce it has less of them than requests. Threads that a section starts are as gentle. Inline where this one is.
-    pub fn gentle(&self) -> Self {
-        Self {
-            is_gentle: true,
-            ..self.beside(1)
+    /// Fails where the system has no thread to give.
+    pub fn gentle(&self, name: &str) -> std::io::Result<Self> {
+        if let Threads::Own = &self.0 {
+            return Ok(Self::inline());
         }
+        let (sender, jobs) = mpsc::channel::<Job>();
+        let run = move || {
+            // Where the system does not allow it, the work is done all the same.
+            let _ = rustix::process::nice(GENTLE_NICE);
+            jobs.into_iter().for_each(|job| job());
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        Ok(Self(Threads::Gentle(sender)))
     }
 
     /// Runs a section and gives its result. A panic in it goes on in the caller. A section that
     /// has begun runs to its end even if the caller gives up waiting.
     pub async fn run<T: Send + 'static>(&self, section: impl FnOnce() -> T + Send + 'static) -> T {
-        let Some(places) = &self.places else {
-            return section();
-        };
-        let place = places
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let section = move || {
-            let result = section();
-            drop(place);
-            result
-        };
-        if self.is_gentle {
-            return run_gently(section).await;
+        match &self.0 {
+            Threads::Own => section(),
+            Threads::Shared(places) => {
+                let place = places.clone().acquire_owned().await;
+                let place = place.expect("the semaphore is never closed");
+                let job = tokio::task::spawn_blocking(move || {
+                    let result = section();
+                    drop(place);
+                    result
+                });
+                match job.await {
+                    Ok(result) => result,
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+            }
+            Threads::Gentle(jobs) => {
+                let (sender, receiver) = oneshot::channel();
+                let job = move || {
+                    let _ = sender.send(catch_unwind(AssertUnwindSafe(section)));
+                };
+                // The thread ends only when no pool is left to send to it, and no job panics.
+                jobs.send(Box::new(job)).expect("the thread takes jobs");
+                match receiver.await.expect("the thread does every job") {
+                    Ok(result) => result,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
         }
-        match tokio::task::spawn_blocking(section).await {
-            Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-}
-
-/// Runs a section on a thread of its own that has its turn after others.
-async fn run_gently<T: Send + 'static>(section: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let run = move || {
-        // Where the system does not allow it, the work is done all the same.
-        let _ = rustix::process::nice(GENTLE_NICE);
-        let _ = sender.send(catch_unwind(AssertUnwindSafe(section)));
-    };
-    let thread = std::thread::Builder::new().name("gentle".to_owned());
-    thread.spawn(run).expect("the system has a thread to give");
-    match receiver.await.expect("the thread answers before it ends") {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 
@@ -285,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_gentle_section_has_its_result_and_its_panic_in_the_caller() {
-        let pool = Pool::new(1).gentle();
+        let pool = Pool::new(1).gentle("gentle").expect("a thread");
         let here = std::thread::current().id();
         let ran_on = pool.run(|| std::thread::current().id()).await;
         assert_ne!(ran_on, here);
@@ -293,12 +295,15 @@ mod tests {
         let own = nice(0);
         assert!(pool.run(move || nice(0)).await > own);
         assert_eq!(nice(0), own, "only the pool's thread is gentle");
-        let caller = spawn("caller", async move { pool.run(|| panic!("on purpose")).await });
-        assert!(caller.await.is_ok(), "the supervised caller saw the panic");
-        assert_eq!(
-            Pool::inline().gentle().run(|| std::thread::current().id()).await,
-            here
+        let panicking = pool.clone();
+        let caller = spawn(
+            "caller",
+            async move { panicking.run(|| panic!("on purpose")).await },
         );
+        assert!(caller.await.is_ok(), "the supervised caller saw the panic");
+        assert_eq!(pool.run(|| 7).await, 7, "the thread goes on");
+        let inline = Pool::inline().gentle("gentle").expect("no thread is needed");
+        assert_eq!(inline.run(|| std::thread::current().id()).await, here);
     }
 
     #[tokio::test]

@@ -7,12 +7,12 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use ruma::UserId;
 use ruma::push::{
     Action, EventMatchConditionData, FlattenedJson, HighlightTweakValue, PushCondition, PushConditionRoomCtx,
     SoundTweakValue, Tweak,
 };
 use ruma::{OwnedRoomId, uint};
+use ruma::{RoomId, UserId};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -125,6 +125,31 @@ pub trait Surroundings {
     fn sender_may_notify(&self, key: &str) -> bool;
     /// Whether the user is subscribed to the event's thread; none where it is in no thread.
     fn thread_subscribed(&self) -> Option<bool>;
+}
+
+/// A room that the user is not in and that may not be here, as of an invitation: nothing is known of it but its id.
+pub struct UnknownRoom<'a>(pub &'a RoomId);
+
+impl Surroundings for UnknownRoom<'_> {
+    fn room_id(&self) -> &str {
+        self.0.as_str()
+    }
+
+    fn members(&self) -> u64 {
+        0
+    }
+
+    fn display_name(&self) -> Option<String> {
+        None
+    }
+
+    fn sender_may_notify(&self, _: &str) -> bool {
+        false
+    }
+
+    fn thread_subscribed(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// An event, taken apart for push rules.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hearth_core::tasks;
-use hearth_events::push::{Outcome, PushEvent, Surroundings};
+use hearth_events::push::{Outcome, PushEvent, UnknownRoom};
 use hearth_rooms::{Event, EventRoom, Room};
 use hearth_storage::{Batch, EntityKind, FeedItem, FeedKind, Position, ShardId};
 use hearth_users::{Change, InviteVerdict, Membership, RoomEntry, User};
@@ -258,7 +258,7 @@ impl Push {
             return Ok(None);
         };
         let rules = user.rules()?;
-        let actions = rules.actions(user.id(), &parsed, &Outside(entry));
+        let actions = rules.actions(user.id(), &parsed, &UnknownRoom(&entry.room_id));
         Ok(Outcome::of(actions).notify.then(|| actions.to_vec()))
     }
 
@@ -338,31 +338,6 @@ fn put_for(
         targets.insert(target);
     }
     Ok(())
-}
-
-/// A room that is not here, as push rules ask of it: nothing is known but its id.
-struct Outside<'a>(&'a RoomEntry);
-
-impl Surroundings for Outside<'_> {
-    fn room_id(&self) -> &str {
-        self.0.room_id.as_str()
-    }
-
-    fn members(&self) -> u64 {
-        0
-    }
-
-    fn display_name(&self) -> Option<String> {
-        None
-    }
-
-    fn sender_may_notify(&self, _: &str) -> bool {
-        false
-    }
-
-    fn thread_subscribed(&self) -> Option<bool> {
-        None
-    }
 }
 
 /// Whom an event invites.

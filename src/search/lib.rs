@@ -96,7 +96,7 @@ impl Search {
         log.on_publish(Box::new(move |_| noted.notify_one()));
         Ok(Arc::new(Self {
             rooms: parts.rooms,
-            indexing: parts.pool.gentle(),
+            indexing: parts.pool.gentle("search-index")?,
             pool: parts.pool,
             feed,
             index,

@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
+use hearth_core::tasks;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use parking_lot::Mutex;
@@ -20,8 +22,11 @@ const AT_ONCE_MAX: usize = 12;
 const OF_SERVER_MAX: usize = 4;
 /// Servers that get none now are forgotten above this number.
 const SERVERS_MAX: usize = 1_000;
-/// A body is handed over in parts of this size. What it holds is given back with the last of them.
+/// A body is handed over in parts of this size, each a copy: who holds a part does not hold the whole.
 const PART_BYTES: usize = 64 << 10;
+/// So long an answer may take to be read; 80 MB take that at 2 Mbit/s. Then it is cut off, or servers that read nothing
+/// would hold up all others for good.
+const READ_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The places for large answers.
 pub struct LargeAnswers {
@@ -68,15 +73,35 @@ impl LargeAnswers {
     }
 }
 
+/// What of an answer is to be sent, and its place.
+struct Unsent {
+    rest: Bytes,
+    _place: Place,
+}
+
 /// The answer with a body of JSON, which keeps its place until it is sent.
 pub fn respond(json: Vec<u8>, place: Place) -> Response {
-    let whole = Bytes::from(json);
-    let parts = stream::unfold((whole, place), |(mut rest, place)| async move {
-        if rest.is_empty() {
-            return None;
+    let unsent = Arc::new(Mutex::new(Some(Unsent {
+        rest: Bytes::from(json),
+        _place: place,
+    })));
+    let late = Arc::downgrade(&unsent);
+    tasks::spawn("large answer", async move {
+        tokio::time::sleep(READ_MAX).await;
+        if let Some(unsent) = late.upgrade() {
+            *unsent.lock() = None;
         }
-        let part = rest.split_to(PART_BYTES.min(rest.len()));
-        Some((Ok::<_, std::convert::Infallible>(part), (rest, place)))
+    });
+    let parts = stream::unfold(unsent, |unsent| async move {
+        let part = match &mut *unsent.lock() {
+            Some(Unsent { rest, .. }) if rest.is_empty() => return None,
+            Some(Unsent { rest, .. }) => {
+                let part = rest.split_to(PART_BYTES.min(rest.len()));
+                Ok(Bytes::copy_from_slice(&part))
+            }
+            None => Err("the answer was not read in time"),
+        };
+        Some((part, unsent))
     });
     let json = HeaderValue::from_static("application/json");
     ([(CONTENT_TYPE, json)], Body::from_stream(parts)).into_response()
@@ -108,6 +133,23 @@ mod tests {
         let read = read.expect("a body").to_bytes();
         assert_eq!(read.len(), 200_000 + r#"{"state":""}"#.len());
         drop(answers.place(&server("slow")).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_is_cut_off() {
+        let answers = LargeAnswers::default();
+        let mut unread = Vec::new();
+        for number in 0..AT_ONCE_MAX {
+            let place = answers.place(&server(&format!("s{number}"))).await;
+            unread.push(respond(vec![b'x'; 200_000], place));
+        }
+        let began = tokio::time::Instant::now();
+        let mut body = unread.pop().expect("an answer").into_body();
+        let first = body.frame().await.expect("a part").expect("it is read");
+        assert_eq!(first.into_data().expect("data").len(), PART_BYTES);
+        drop(answers.place(&server("late")).await);
+        assert_eq!(began.elapsed(), READ_MAX, "the places came back");
+        assert!(body.frame().await.expect("an end").is_err());
     }
 
     #[tokio::test]

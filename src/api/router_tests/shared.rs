@@ -261,17 +261,9 @@ async fn an_application_service_acts_within_bounds() {
 }
 
 #[tokio::test]
-async fn what_nobody_has_is_answered() {
+async fn what_could_not_be_used_is_refused() {
     let server = Server::new();
     let (alice, bob) = (server.user("alice", "A").await, server.user("bob", "B").await);
-    for path in ["location", "location/irc?channel=x", "user", "user/irc?nick=x"] {
-        let found = server.get(&format!("{V3}/thirdparty/{path}"), &alice).await.ok();
-        assert_eq!(found, json!([]), "{path}");
-    }
-    server
-        .get(&format!("{V3}/thirdparty/protocol/irc"), &alice)
-        .await
-        .refused(404, "M_NOT_FOUND");
     for path in [
         "v1/mutual_rooms?user_id=@bob:hs1&from=nothing",
         "unstable/uk.half-shot.msc2666/user/mutual_rooms?user_id=@bob:hs1&batch_token=nothing",

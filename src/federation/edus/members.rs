@@ -30,9 +30,7 @@ impl Watcher for Edus {
         for stranger in &indexed.strangers {
             self.forget_list(stranger).await?;
         }
-        if indexed.whole || !indexed.strangers.is_empty() {
-            self.meet_strangers()?;
-        }
+        self.meet(&indexed.strangers)?;
         match indexed.whole {
             true if room.is_resident() => self.put_all_in_directory(room).await,
             true => self.put_in_directory(room, &indexed.strangers).await,
@@ -53,7 +51,7 @@ impl Watcher for Edus {
         for stranger in &strangers {
             self.forget_list(stranger).await?;
         }
-        self.meet_strangers()?;
+        self.meet(&strangers)?;
         self.put_in_directory(room, &strangers).await?;
         match room.is_resident() {
             true => self.put_all_in_directory(room).await,

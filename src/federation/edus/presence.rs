@@ -3,13 +3,12 @@
 //! A server that lets a user of this one into a room tells at once who of it is present there. That may come before the
 //! join is done here, so what is said of strangers is kept for a while: it counts when they come into sight.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use hearth_core::limits;
 use hearth_rooms::Error;
 use hearth_users::{PresenceState, RemoteStatus};
-use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use ruma::{OwnedUserId, ServerName, UserId};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -22,45 +21,27 @@ const USERS_MAX: usize = 1_000;
 const STRANGERS_MAX: usize = 1_000;
 const STRANGERS_KEPT: Duration = Duration::from_secs(5 * 60);
 
-/// What was said of users who share no room with anybody here, the newest last.
-#[derive(Default)]
-pub(super) struct Strangers(Mutex<VecDeque<Said>>);
+/// What was said of users who share no room with anybody here, and when.
+pub(super) struct Strangers(Cache<OwnedUserId, (Instant, RemoteStatus)>);
 
-struct Said {
-    at: Instant,
-    user: OwnedUserId,
-    status: RemoteStatus,
+impl Default for Strangers {
+    fn default() -> Self {
+        Self(Cache::new(STRANGERS_MAX))
+    }
 }
 
 impl Strangers {
     fn keep(&self, user: &UserId, status: RemoteStatus) {
-        let mut kept = self.0.lock();
-        kept.retain(|said| said.user != *user);
-        if kept.len() >= STRANGERS_MAX {
-            kept.pop_front();
-        }
-        kept.push_back(Said {
-            at: Instant::now(),
-            user: user.to_owned(),
-            status,
-        });
-    }
-
-    /// Those of whom something is kept that still counts.
-    fn users(&self) -> Vec<OwnedUserId> {
-        let mut kept = self.0.lock();
-        kept.retain(|said| said.at.elapsed() < STRANGERS_KEPT);
-        kept.iter().map(|said| said.user.clone()).collect()
+        self.0.insert(user.to_owned(), (Instant::now(), status));
     }
 
     /// What was said of a user, as it is now.
     fn take(&self, user: &UserId) -> Option<RemoteStatus> {
-        let mut kept = self.0.lock();
-        let at = kept.iter().position(|said| said.user == *user)?;
-        let Said { at, mut status, .. } = kept.remove(at)?;
-        let passed_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (_, (at, mut status)) = self.0.remove(user)?;
+        let passed = at.elapsed();
+        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         status.last_active_ago_ms = status.last_active_ago_ms.map(|ago| ago.saturating_add(passed_ms));
-        Some(status)
+        Some(status).filter(|_| passed < STRANGERS_KEPT)
     }
 }
 
@@ -81,13 +62,13 @@ impl Edus {
         Ok(())
     }
 
-    /// Users of other servers have come into sight: what was said of them before counts.
-    pub(super) fn meet_strangers(&self) -> Result<(), Error> {
-        for user in self.strangers.users() {
-            if self.rooms.shares_with_remote(&user)?
-                && let Some(status) = self.strangers.take(&user)
+    /// Users of other servers have come into sight, or gone out of it: what was said of those who came counts.
+    pub(super) fn meet(&self, strangers: &[OwnedUserId]) -> Result<(), Error> {
+        for user in strangers {
+            if let Some(status) = self.strangers.take(user)
+                && self.rooms.shares_with_remote(user)?
             {
-                self.users.presence().set_remote(&user, status);
+                self.users.presence().set_remote(user, status);
             }
         }
         Ok(())

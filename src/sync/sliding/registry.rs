@@ -136,9 +136,10 @@ impl Connections {
         Ok(slot)
     }
 
-    /// Stores an answer that has something of rooms, and what came back before. One that does more than go on with rooms that the client has is
-    /// stored before it is given. What goes on may come once more after a crash, and fits behind what is there; so it is
-    /// stored beside, at once or, where others went just before, a little later with what comes until then.
+    /// Stores an answer that has something of rooms, and what came back before. One that does more than go on with rooms
+    /// that the client has is stored before it is given. What goes on may come once more after a crash, and fits behind
+    /// what is there; so it is stored beside, at once or, where others went just before, a little later with what comes
+    /// until then.
     pub(super) async fn store_answer(&self, turn: &Turn) {
         let slot = turn.slot.clone();
         let (reframes, after_ms) = {

@@ -1,6 +1,6 @@
 //! Invitations among the notifications: events of rooms that the user is not in, as the user's own list has them.
 
-use hearth_events::push::{Outcome, PushEvent, Surroundings};
+use hearth_events::push::{Outcome, PushEvent, UnknownRoom};
 use hearth_rooms::NotifiedWanted;
 use hearth_users::{InviteVerdict, Membership, RoomEntry, User};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub(super) fn invitations(user: &User, wanted: &NotifiedWanted) -> Result<Vec<(M
         let Some(parsed) = PushEvent::new(event.to_string().as_bytes()) else {
             continue;
         };
-        let actions = rules.actions(user.id(), &parsed, &Uninvolved(&entry));
+        let actions = rules.actions(user.id(), &parsed, &UnknownRoom(&entry.room_id));
         let outcome = Outcome::of(actions);
         if outcome.notify && (outcome.highlight || !wanted.highlights) {
             let shown = json!({
@@ -58,29 +58,4 @@ fn event_of(user: &User, entry: &RoomEntry) -> Value {
         "origin_server_ts": entry.ts,
         "content": content.unwrap_or_else(|| json!({ "membership": "invite" })),
     })
-}
-
-/// A room that the user is not in, as push rules ask of it: nothing is known but its id.
-struct Uninvolved<'a>(&'a RoomEntry);
-
-impl Surroundings for Uninvolved<'_> {
-    fn room_id(&self) -> &str {
-        self.0.room_id.as_str()
-    }
-
-    fn members(&self) -> u64 {
-        0
-    }
-
-    fn display_name(&self) -> Option<String> {
-        None
-    }
-
-    fn sender_may_notify(&self, _: &str) -> bool {
-        false
-    }
-
-    fn thread_subscribed(&self) -> Option<bool> {
-        None
-    }
 }

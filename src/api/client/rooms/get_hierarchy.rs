@@ -65,9 +65,11 @@ pub async fn get_hierarchy(
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
     let root = app.rooms.get(&room_id)?.filter(Room::is_decided_here);
-    let root =
-        root.filter(|room| may_know(room, &auth.user).unwrap_or(false) && !is_banned(room, &auth.user));
-    if root.is_none() {
+    let may_look = match &root {
+        Some(room) => may_know(room, &auth.user)? && room.membership(&auth.user)? != Membership::Ban,
+        None => false,
+    };
+    if !may_look {
         return Err(MatrixError::forbidden("You are not in this space, and may not look into it").into());
     }
     let from = options.given_before()?;
@@ -118,11 +120,6 @@ pub async fn get_hierarchy(
         found += 1;
     }
     Ok(Json(json!({ "rooms": page })))
-}
-
-fn is_banned(room: &Room, user: &UserId) -> bool {
-    room.membership(user)
-        .is_ok_and(|membership| membership == Membership::Ban)
 }
 
 /// Whether a user may know of a room without being told by somebody in it.

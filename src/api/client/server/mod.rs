@@ -2,8 +2,6 @@
 
 pub mod get_auth_metadata;
 pub mod get_capabilities;
-pub mod get_thirdparty_places;
-pub mod get_thirdparty_protocol;
 pub mod get_thirdparty_protocols;
 pub mod get_turn_server;
 pub mod get_versions;
@@ -14,7 +12,6 @@ use crate::routes::Routes;
 
 /// The endpoints of this section.
 pub fn routes() -> Routes {
-    let places = || get(get_thirdparty_places::get_thirdparty_places);
     Routes::new()
         .at("/_matrix/client/versions", get(get_versions::get_versions))
         .v1("/auth_metadata", get(get_auth_metadata::get_auth_metadata))
@@ -24,12 +21,4 @@ pub fn routes() -> Routes {
             "/thirdparty/protocols",
             get(get_thirdparty_protocols::get_thirdparty_protocols),
         )
-        .v3(
-            "/thirdparty/protocol/{protocol}",
-            get(get_thirdparty_protocol::get_thirdparty_protocol),
-        )
-        .v3("/thirdparty/location", places())
-        .v3("/thirdparty/location/{protocol}", places())
-        .v3("/thirdparty/user", places())
-        .v3("/thirdparty/user/{protocol}", places())
 }
