@@ -243,7 +243,7 @@ impl From<hearth_sync::Error> for ApiError {
             Error::BadToken(_) => MatrixError::invalid_param(sentence).into(),
             Error::UnknownPos => MatrixError::new(400, errcode::UNKNOWN_POS, sentence).into(),
             Error::BadFilter(_) => MatrixError::bad_json(sentence).into(),
-            Error::NoFilter => MatrixError::not_found(sentence).into(),
+            Error::NoFilter => MatrixError::invalid_param(sentence).into(),
             Error::Room(error) => error.into(),
             Error::User(error) => error.into(),
             Error::Storage(error) => error.into(),

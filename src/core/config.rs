@@ -80,6 +80,11 @@ pub struct Config {
     /// endpoint does not exist.
     pub registration_shared_secret: Option<Secret>,
 
+    /// Whether a new account has its user name as its display name until the user sets another, so that people see "alice"
+    /// and not "@alice:example.org". It holds for every way in which accounts are made, guests aside.
+    #[config(default = true)]
+    pub registration_displaynames: bool,
+
     /// Whether people may come without an account, as guests: they join rooms that are open to guests, read and send there,
     /// and little else. Anybody can become one at any time, so expect abuse on a public address.
     #[config(default = false)]

@@ -142,7 +142,43 @@ impl Push {
         if event.is_redacted() || !event.is_visible_kind() || event.header.place.offset != 0 {
             return Ok(());
         }
+        if event.pdu.kind() == "m.room.redaction" {
+            self.queue_redaction(&room, &event, source.beside(), batch, targets)?;
+        }
         self.queue_event(&room, &event, source, batch, targets)
+    }
+
+    /// Tells the counts to those for whom a redacted event counted as unread.
+    fn queue_redaction(
+        &self,
+        room: &Room,
+        redaction: &Event,
+        source: Source,
+        batch: &mut Batch,
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<(), Error> {
+        let Some(target) = redaction.pdu.redacts() else {
+            return Ok(());
+        };
+        let target = room.event_by_id(target)?;
+        let Some(target) = target.filter(|target| target.header.redacted_by == Some(redaction.short)) else {
+            return Ok(());
+        };
+        for user in self.concerned(room, &target)? {
+            let Some(user) = self.parts.users.get(&user)? else {
+                continue;
+            };
+            let Some(reader) = room.unread_user(&user)? else {
+                continue;
+            };
+            let was_unread = room.was_unread(&reader, &target)?;
+            if was_unread != Some(false) {
+                // What the user's own rules said of the event cannot be asked any more: then a pusher is told if the counts
+                // are others than it was told last.
+                self.queue_counts(&user, was_unread.is_none(), source, batch, targets)?;
+            }
+        }
+        Ok(())
     }
 
     /// Asks the rules of everybody whom an event may concern.
@@ -235,18 +271,8 @@ impl Push {
         if !counts {
             return Ok(());
         }
-        let item = Item {
-            user: user.id().to_owned(),
-            event: None,
-            corrects: true,
-            ts: self.parts.clock.now_ms(),
-        };
         // Beside an invitation of the same change.
-        let beside = Source {
-            index: source.index.wrapping_add(1 << 15),
-            ..source
-        };
-        put_for(&user, beside, &item, batch, targets)
+        self.queue_counts(&user, true, source.beside(), batch, targets)
     }
 
     /// What the user's rules say of an invitation from outside, if the user is notified of it.
@@ -301,6 +327,23 @@ impl Push {
         }
     }
 
+    fn queue_counts(
+        &self,
+        user: &User,
+        corrects: bool,
+        source: Source,
+        batch: &mut Batch,
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<(), Error> {
+        let item = Item {
+            user: user.id().to_owned(),
+            event: None,
+            corrects,
+            ts: self.parts.clock.now_ms(),
+        };
+        put_for(user, source, &item, batch, targets)
+    }
+
     fn queue_for(
         &self,
         user: &User,
@@ -319,7 +362,7 @@ impl Push {
     }
 }
 
-/// Queues an item for each pusher of a user.
+/// Queues an item for each pusher of a user that is switched on.
 fn put_for(
     user: &User,
     source: Source,
@@ -328,6 +371,9 @@ fn put_for(
     targets: &mut BTreeSet<Target>,
 ) -> Result<(), Error> {
     for pusher in user.pushers()? {
+        if pusher.disabled {
+            continue;
+        }
         let target = Target {
             user: user.id().to_owned(),
             key: user.key(),

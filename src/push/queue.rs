@@ -54,6 +54,16 @@ pub(crate) struct Source {
     pub(crate) index: u16,
 }
 
+impl Source {
+    /// The place of a second item that comes from the same item of the feed.
+    pub(crate) fn beside(self) -> Self {
+        Self {
+            index: self.index.wrapping_add(1 << 15),
+            ..self
+        }
+    }
+}
+
 pub(crate) fn put(batch: &mut Batch, target: &Target, source: Source, item: &Item) {
     let row = PushQueueKey {
         user: target.key,

@@ -181,8 +181,8 @@ impl Push {
             self.sending.told.remove(target);
             return Ok(Sent::Done);
         };
-        if web_push::activation(&pusher).is_some() {
-            // Nothing is told until the client has shown that it is reached.
+        if pusher.disabled || web_push::activation(&pusher).is_some() {
+            // Nothing is told of what comes while it is switched off, nor until the client has shown that it is reached.
             queue::clear(self.engine(), target)?;
             return Ok(Sent::Done);
         }
@@ -305,7 +305,8 @@ impl Push {
         let Some(user) = self.parts.users.get(user)? else {
             return Ok(Sent::Done);
         };
-        let Some(pusher) = user.pusher(app_id, pushkey)? else {
+        let pusher = user.pusher(app_id, pushkey)?;
+        let Some(pusher) = pusher.filter(|pusher| !pusher.disabled) else {
             return Ok(Sent::Done);
         };
         let Some(message) = web_push::activation(&pusher) else {

@@ -174,6 +174,7 @@ mod tests {
             data,
             device_id: "D".into(),
             ts: 0,
+            disabled: false,
             activation: Activation::Done,
         }
     }

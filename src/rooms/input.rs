@@ -128,13 +128,14 @@ impl Room {
     /// As [`Room::send`], also where the disk is nearly full: for what helps to free it.
     pub(crate) async fn send_anyway(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
         if self.waits_for_policy(&event)? {
-            return self.send_recommended(event, txn).await;
+            // Apart, because hardly any send goes this way and all would carry what it needs.
+            return Box::pin(self.send_recommended(event, txn)).await;
         }
         let prepared = self.prepare(event, txn.as_ref())?;
         let txn_key = txn.as_ref().map(|txn| txn.key(&prepared.event.sender));
         loop {
             match self.stage(std::slice::from_ref(&prepared), txn_key) {
-                Outcome::Staged(staged) => return self.finish(*staged).await,
+                Outcome::Staged(staged) => return self.finish(staged).await,
                 Outcome::Repeat(event_id, position) => {
                     self.wait_durable(position).await?;
                     return Ok(Sent { event_id, position });
@@ -246,30 +247,33 @@ impl Room {
                 Ok(()) => {}
                 Err(crate::staging::Stop::Wait(position)) => return Outcome::Wait(position),
                 // Only where there are extremities that an event of ours does not follow.
-                Err(crate::staging::Stop::Resolve(_)) => {
+                Err(crate::staging::Stop::Resolve(_) | crate::staging::Stop::LayOut(_)) => {
                     return Outcome::Refused(Error::Damaged("forward extremities"), settled);
                 }
                 Err(crate::staging::Stop::Refuse(error)) => return Outcome::Refused(error, settled),
             }
         }
-        Outcome::Staged(Box::new(staging.seal(txn)))
+        match staging.seal(txn) {
+            Ok(staged) => Outcome::Staged(Box::new(staged)),
+            Err(error) => Outcome::Refused(error, settled),
+        }
     }
 
     /// Signs, stores and publishes what was staged, and waits for its effects on others.
-    pub(crate) async fn finish(&self, staged: Staged) -> Result<Sent, Error> {
+    pub(crate) async fn finish(&self, staged: Box<Staged>) -> Result<Sent, Error> {
         let event_id = staged.last_event_id();
         let position = self.store(staged).await?;
         Ok(Sent { event_id, position })
     }
 
     /// As [`Room::finish`], also of an operation that adds no event to the timeline.
-    pub(crate) async fn store(&self, staged: Staged) -> Result<Position, Error> {
+    pub(crate) async fn store(&self, staged: Box<Staged>) -> Result<Position, Error> {
         self.stored(self.submit(staged)).await
     }
 
     /// Signs what was staged and hands it to the log. What was staged must come here without an await between, because
     /// who asked for it may go away.
-    pub(crate) fn submit(&self, staged: Staged) -> Submitted {
+    pub(crate) fn submit(&self, staged: Box<Staged>) -> Submitted {
         let (ticket, record) = staged.sign(self);
         let delivers = !record.outbox.is_empty();
         Submitted {

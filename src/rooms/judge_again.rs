@@ -26,8 +26,8 @@ const PASSES_MAX: usize = 3;
 pub(crate) struct StatesBefore {
     /// The events, with the roots of the states before them.
     pub(crate) roots: Vec<(OwnedEventId, NodeId)>,
-    /// Whether the first of them is the join with which the room becomes whole.
-    pub(crate) completes: bool,
+    /// The join since which the room is whole with them, where they make it so.
+    pub(crate) completes: Option<OwnedEventId>,
     /// Servers of whose members the state did not know.
     pub(crate) servers: BTreeSet<OwnedServerName>,
 }
@@ -57,10 +57,11 @@ impl Room {
                 return Ok(false);
             };
             let first = self.event(first)?.ok_or(Error::Damaged("event to judge again"))?;
-            let mut again = Again {
-                completes: states.completes,
-                ..Again::default()
-            };
+            let mut again = Again::default();
+            if let Some(join) = &states.completes {
+                let join = self.placed(join)?.ok_or(Error::Damaged("join"))?;
+                again.completes = Some(join.short);
+            }
             let (last_short, last_n) = {
                 let head = self.0.head.lock();
                 (head.record.last_short, head.record.last_n)
@@ -247,6 +248,7 @@ impl Room {
         let tips = self.tip_shorts();
         let (new_tips, root) = self.heads_again(&again, &tips).await?;
         let new_tips = Arc::new(new_tips);
+        let mut laid = None;
         loop {
             let (room, again, tips, new_tips) = (
                 self.clone(),
@@ -257,7 +259,7 @@ impl Room {
             // All members of the room at once: more than a thread of requests is for.
             let section = move || -> Result<Option<crate::input::Submitted>, Stop> {
                 let staged = room.stage_complete(&again, (&tips, &new_tips), last_n, root)?;
-                Ok(staged.map(|staged| room.submit(*staged)))
+                Ok(staged.map(|staged| room.submit(staged)))
             };
             let submitted = match self.0.rooms.pool.run(section).await {
                 Ok(Some(submitted)) => submitted,
@@ -266,10 +268,18 @@ impl Room {
                     self.wait_durable(position).await?;
                     continue;
                 }
+                Err(Stop::LayOut(layout)) => {
+                    drop(laid.take());
+                    laid = Some(self.lay_out(*layout).await?);
+                    continue;
+                }
                 Err(Stop::Refuse(error)) => return Err(error),
                 Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
             };
             let position = self.stored(submitted).await?;
+            if let Some(laid) = laid.take() {
+                laid.settle().await?;
+            }
             // Who waits for it in `/sync` looks again.
             let change = crate::Change {
                 timeline: true,
@@ -290,7 +300,12 @@ impl Room {
             for event in again.events.iter().filter(|event| stands(event)) {
                 followed.extend(&event.header.prev);
             }
-            let lifted = again.events.iter().filter(|event| is_lifted(event));
+            // Not those from before this server left and came back: what it came back with follows all of them.
+            let since = again.completes.unwrap_or_default();
+            let lifted = again
+                .events
+                .iter()
+                .filter(|event| event.short >= since && is_lifted(event));
             wanted.extend(lifted.map(|event| event.short));
         }
         let mut seen: HashSet<Short> = HashSet::new();
@@ -334,15 +349,15 @@ impl Room {
             return Err(Stop::Wait(barrier));
         }
         staging.complete(&again.events, new_tips, root, again.completes)?;
-        Ok(Some(Box::new(staging.seal(None))))
+        Ok(Some(Box::new(staging.seal(None)?)))
     }
 }
 
 /// What comes of judging again.
 #[derive(Default)]
 struct Again {
-    /// Whether the room becomes whole.
-    completes: bool,
+    /// The join since which the room becomes whole, if it does.
+    completes: Option<Short>,
     events: Vec<Event>,
     /// Where each of them stands in the list.
     numbers: HashMap<Short, usize>,

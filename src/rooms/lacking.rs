@@ -185,7 +185,7 @@ impl Room {
         let missing = self.take_missing_keys();
         self.judge_again(&StatesBefore {
             roots,
-            completes: !lacking.is_later,
+            completes: (!lacking.is_later).then(|| lacking.join.clone()),
             servers: lacking.keys.iter().map(|(server, _, _)| server.clone()).collect(),
         })
         .await?;

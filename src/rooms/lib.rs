@@ -30,10 +30,12 @@ mod event;
 mod event_room;
 mod guests;
 mod head;
+mod head_record;
 mod input;
 mod judge_again;
 mod keys;
 mod lacking;
+mod lay;
 mod load;
 mod locks;
 mod may;
@@ -63,11 +65,13 @@ mod unread;
 mod unread_list;
 mod unread_own;
 mod unread_rows;
+mod unread_totals;
 mod upgrade;
 mod visibility;
 
 pub use client_event::{Format, Rendering};
 pub use create::{CreateRoom, Preset};
+pub use dance::Awaited;
 pub use directory::{AliasRecord, DirectoryEntry, DirectoryPage, DirectoryToken};
 pub use error::Error;
 pub use event::{Event, Flags, Header, Origin, Place, Short};
@@ -191,6 +195,7 @@ pub struct Rooms {
     /// One join of a room through other servers at a time.
     pub(crate) join_locks: locks::NameLocks,
     pub(crate) joining: dance::Joining,
+    pub(crate) own_leaves: dance::OwnLeaves,
     pub(crate) event_rooms: Arc<serve::EventRooms>,
     /// Ids of rooms that are being created.
     pub(crate) starting: parking_lot::Mutex<std::collections::HashSet<OwnedRoomId>>,
@@ -245,6 +250,7 @@ impl Rooms {
             alias_locks: locks::NameLocks::default(),
             join_locks: locks::NameLocks::default(),
             joining: dance::Joining::default(),
+            own_leaves: dance::OwnLeaves::default(),
             event_rooms: Arc::new(serve::EventRooms::new(&log)),
             starting: parking_lot::Mutex::default(),
             ephemeral: AtomicU64::new(0),
@@ -520,7 +526,11 @@ impl Rooms {
             note.room.0.tail.filled_before(event.header.place.anchor);
         }
         if let Some(view) = &note.view {
-            *note.room.0.view.write() = view.clone();
+            let before = std::mem::replace(&mut *note.room.0.view.write(), view.clone());
+            if before.flat != view.flat {
+                // Who read by the view before it, after what was kept of members was dropped, may have kept that again.
+                note.room.0.members.changed(&note.members);
+            }
         }
         if note.completes {
             note.room.0.full_since.store(position, Ordering::Release);

@@ -130,6 +130,8 @@ impl Rooms {
             full_since: AtomicU64::new(0),
             lacking: Mutex::new(None),
             missing_keys: Mutex::default(),
+            laying: tokio::sync::Mutex::new(()),
+            laid: Mutex::new(None),
             receiving: tokio::sync::Mutex::new(()),
             gaps: May::default(),
             relations: May::default(),

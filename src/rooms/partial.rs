@@ -36,8 +36,12 @@ const SHUT_OUT_TRIES: u32 = 6;
 /// About how large one batch of nodes gets.
 const NODES_BATCH_BYTES: usize = 512 << 10;
 
-/// Of so many later joins the state before them is asked for too.
+/// Of so many later joins the state before them is asked for too; the newest count.
 const LATER_JOINS_MAX: usize = 20;
+
+/// So often, which takes a minute, the state before a join is asked for after which this server left the room and joined it
+/// anew: the room is whole without it, and what was said then stays as it was judged.
+const OLD_TRIES: u32 = 5;
 
 /// How many rows are looked at between two chances for others to run, when rooms are looked for at the start.
 const SCAN_ROWS: usize = 10_000;
@@ -54,6 +58,9 @@ pub(crate) struct PartialState {
     /// Later joins through other servers before which the state is not whole either, and who let the users in.
     #[serde(default)]
     pub(crate) later: Vec<(OwnedEventId, OwnedServerName)>,
+    /// Where this server left the room since the first join: the one of `later` with which it came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) came_back: Option<OwnedEventId>,
 }
 
 impl PartialState {
@@ -68,9 +75,50 @@ impl PartialState {
         let known: BTreeSet<&OwnedServerName> = self.servers.iter().collect();
         all.servers
             .extend(servers.into_iter().filter(|server| !known.contains(server)));
-        all.later
-            .extend(later.filter(|_| self.later.len() < LATER_JOINS_MAX));
+        all.later.extend(later);
+        let too_many = all.later.len().saturating_sub(LATER_JOINS_MAX);
+        all.later.drain(..too_many);
         all
+    }
+
+    /// What is known when this server comes back before the state was ever whole.
+    pub(crate) fn with_return(
+        &self,
+        join: OwnedEventId,
+        resident: OwnedServerName,
+        mut servers: Vec<OwnedServerName>,
+    ) -> Self {
+        servers.push(resident.clone());
+        let all = self.with_join(Some((join.clone(), resident)), servers);
+        Self {
+            came_back: Some(join),
+            ..all
+        }
+    }
+
+    /// The join since which this server is in the room.
+    fn current_join(&self) -> &OwnedEventId {
+        self.came_back.as_ref().unwrap_or(&self.join)
+    }
+
+    /// The joins before which the state is not whole, with who let the users in, and whether this server left the room
+    /// since.
+    fn joins(&self) -> Vec<(&OwnedEventId, &OwnedServerName, bool)> {
+        let first = std::iter::once((&self.join, &self.resident));
+        let all: Vec<_> = first
+            .chain(self.later.iter().map(|(join, by)| (join, by)))
+            .collect();
+        let current = all.iter().position(|(join, _)| *join == self.current_join());
+        let joins = all.into_iter().enumerate();
+        joins
+            .map(|(at, (join, by))| (join, by, current.is_some_and(|current| at < current)))
+            .collect()
+    }
+
+    /// The join since which this server is in the room, with who let the user in.
+    fn current(&self) -> (&OwnedEventId, &OwnedServerName) {
+        let current = self.joins().into_iter().find(|(_, _, is_old)| !is_old);
+        current.map_or((&self.join, &self.resident), |(join, by, _)| (join, by))
     }
 }
 
@@ -122,8 +170,10 @@ impl Room {
         tasks::spawn("partial room state", async move {
             let mut pause = RETRY_FIRST;
             let mut shut_out = 0;
+            let mut tries = 0;
             while room.is_partial() && room.is_resident() {
-                match room.complete_state().await {
+                tries += 1;
+                match room.complete_state(tries).await {
                     Ok(()) if !room.is_partial() => return,
                     // Somebody else joined meanwhile.
                     Ok(()) => {}
@@ -164,21 +214,30 @@ impl Room {
         }
     }
 
-    /// Asks for the whole state and judges with it what came since the join. The error is that of the server that let the
-    /// user in.
-    async fn complete_state(&self) -> Result<(), Error> {
+    /// Asks for the whole state, for the nth time, and judges with it what came since the join. The error is that of the
+    /// server that let the user in.
+    async fn complete_state(&self, tries: u32) -> Result<(), Error> {
         let Some(partial) = self.0.partial.borrow().clone() else {
             return Ok(());
         };
         self.take_missing_keys();
-        let first = std::iter::once((&partial.join, &partial.resident));
         let mut roots = Vec::with_capacity(1 + partial.later.len());
-        for (join, resident) in first.chain(partial.later.iter().map(|(join, resident)| (join, resident))) {
+        for (join, resident, is_old) in partial.joins() {
             let event = self.placed(join)?.ok_or(Error::Damaged("join"))?;
             let root = self
                 .whole_state_of_any(resident, &partial.servers, &event.pdu)
-                .await?;
-            roots.push((join.clone(), root));
+                .await;
+            match root {
+                Ok(root) => roots.push((join.clone(), root)),
+                Err(error) if is_old && tries >= OLD_TRIES => {
+                    tracing::info!(%error, room = %self.id(), %join, "what was said before this server left stays as it was judged");
+                }
+                // It says nothing of whether this server is in the room now.
+                Err(error) if is_old => {
+                    return Err(Error::NotFound(format!("the state before {join}: {error}")));
+                }
+                Err(error) => return Err(error),
+            }
         }
         let _turn = self.0.receiving.lock().await;
         if self.0.partial.borrow().as_deref() != Some(&*partial) {
@@ -187,12 +246,13 @@ impl Room {
         }
         let missing = self.take_missing_keys();
         if !missing.is_empty() {
-            let lacking = Lacking::new(partial.join.clone(), partial.resident.clone(), missing);
+            let (join, resident) = partial.current();
+            let lacking = Lacking::new(join.clone(), resident.clone(), missing);
             self.set_lacking(Some(lacking)).await?;
         }
         self.judge_again(&StatesBefore {
             roots,
-            completes: true,
+            completes: Some(partial.current_join().clone()),
             servers: BTreeSet::new(),
         })
         .await?;

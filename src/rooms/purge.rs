@@ -9,12 +9,13 @@ use serde_json::json;
 use crate::{Error, NewEvent, Rooms, keys};
 
 /// Every family whose keys begin with a room.
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 13] = [
     Family::Room,
     Family::RoomEvent,
     Family::RoomEventId,
     Family::RoomTimeline,
     Family::RoomState,
+    Family::RoomStateOther,
     Family::RoomStateAt,
     Family::RoomStateKey,
     Family::RoomStateNode,

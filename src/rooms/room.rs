@@ -56,6 +56,10 @@ pub(crate) struct RoomInner {
     pub(crate) lacking: Mutex<Option<crate::lacking::Lacking>>,
     /// Which keys were missing for events that were left out.
     pub(crate) missing_keys: Mutex<std::collections::BTreeSet<crate::KeyAt>>,
+    /// Held while a state is laid out, until it is the current one.
+    pub(crate) laying: tokio::sync::Mutex<()>,
+    /// The state that is laid out where nobody reads it.
+    pub(crate) laid: Mutex<Option<crate::lay::LaidOut>>,
     /// Held while an event of another server is judged: one at a time, in order.
     pub(crate) receiving: tokio::sync::Mutex<()>,
     /// Whether history may be missing before some event.
@@ -208,10 +212,15 @@ impl Room {
         }
     }
 
+    /// Where the current state stands flat.
+    fn state_family(&self) -> Family {
+        self.0.view.read().flat.family()
+    }
+
     fn stored_state_entry(&self, kind: &str, state_key: &str) -> Result<Option<StateEntry>, Error> {
         let value = self
             .reader()
-            .get(Family::RoomState, &keys::state(self.0.key, kind, state_key))?;
+            .get(self.state_family(), &keys::state(self.0.key, kind, state_key))?;
         value.map(|bytes| keys::read_state_entry(&bytes)).transpose()
     }
 
@@ -240,7 +249,7 @@ impl Room {
         let mut shorts = Vec::new();
         let mut failure = None;
         self.reader()
-            .scan(Family::RoomState, start, end, false, &mut |_, value| {
+            .scan(self.state_family(), start, end, false, &mut |_, value| {
                 match keys::read_state_entry(value) {
                     Ok(entry) => shorts.push(entry.short),
                     Err(error) => failure = Some(error),
@@ -288,7 +297,7 @@ impl Room {
         let (start, end) = keys::state_type_range(self.0.key, "m.room.member");
         let skip = start.len();
         self.reader()
-            .scan(Family::RoomState, &start, &end, false, &mut |key, value| {
+            .scan(self.state_family(), &start, &end, false, &mut |key, value| {
                 let user = std::str::from_utf8(&key[skip..])
                     .ok()
                     .and_then(|id| <&UserId>::try_from(id).ok());

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use hearth_events::{AuthInput, Draft, MemberInfo, Pdu, StateView, Unsigned};
+use hearth_events::{AuthInput, Draft, Pdu, StateView, Unsigned};
 use hearth_storage::Position;
 use parking_lot::MutexGuard;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
@@ -16,8 +16,9 @@ use crate::{
     head::{EventRef, Head, HeadRecord, StateEntry, Tip, Totals},
     input::Prepared,
     keys,
+    lay::Layout,
     relations::Relation,
-    state_tree::{self, NewNodes, NodeId, Overlay},
+    state_tree::{NewNodes, NodeId},
 };
 
 mod auth;
@@ -48,6 +49,8 @@ pub(crate) enum Stop {
     Wait(Position),
     /// The state after several extremities is needed, whose roots these are.
     Resolve(Vec<NodeId>),
+    /// So much of the state becomes another that it must be laid out first.
+    LayOut(Box<Layout>),
     /// It is refused.
     Refuse(Error),
 }
@@ -121,6 +124,8 @@ pub(crate) struct Staging<'a> {
     head: MutexGuard<'a, Head>,
     record: HeadRecord,
     state: HashMap<(String, String), Option<StateEntry>>,
+    /// Where the state was laid out beforehand, what differs from that.
+    besides_laid: Option<HashMap<(String, String), Option<StateEntry>>>,
     new_keys: HashMap<(String, String), u32>,
     ids: HashMap<OwnedEventId, Short>,
     nodes: NewNodes,
@@ -151,6 +156,7 @@ impl<'a> Staging<'a> {
             record: head.record.clone(),
             head,
             state: HashMap::new(),
+            besides_laid: None,
             new_keys: HashMap::new(),
             ids: HashMap::new(),
             nodes: NewNodes::default(),
@@ -388,129 +394,6 @@ impl<'a> Staging<'a> {
         self.room.short_of(id)
     }
 
-    /// Puts a state event into the current state.
-    fn apply_state(
-        &mut self,
-        event: &crate::NewEvent,
-        unsigned: &Unsigned,
-        short: Short,
-    ) -> Result<(), Stop> {
-        let Some(state_key) = &event.state_key else {
-            return Ok(());
-        };
-        let key = (event.kind.clone(), state_key.clone());
-        let before = self.entry(&key)?;
-        let number = self.key_short(&key)?;
-        let store = self.room.nodes();
-        let base = Overlay {
-            base: &store,
-            new: &self.head.pending.nodes,
-        };
-        self.record.root =
-            state_tree::apply(&base, self.record.root, &[(number, Some(short))], &mut self.nodes)?;
-        let mut entry = StateEntry {
-            short,
-            membership: Membership::None,
-        };
-        if event.kind == "m.room.member" {
-            let info = MemberInfo::parse(&event.content)?;
-            entry.membership = Membership::from_word(info.membership.as_str());
-            let before = before.map_or(Membership::None, |entry| entry.membership);
-            self.count_member(
-                state_key,
-                before,
-                entry.membership,
-                &MemberEvent {
-                    event_id: &unsigned.event_id,
-                    sender: &event.sender,
-                    content: &event.content,
-                },
-            );
-        }
-        self.patch.learn(
-            self.room.0.rules,
-            event,
-            EventRef {
-                short,
-                id: unsigned.event_id.clone(),
-            },
-        )?;
-        self.state.insert(key, Some(entry));
-        Ok(())
-    }
-
-    fn count_member(
-        &mut self,
-        state_key: &str,
-        before: Membership,
-        after: Membership,
-        event: &MemberEvent<'_>,
-    ) {
-        let Ok(user) = OwnedUserId::try_from(state_key) else {
-            return;
-        };
-        for (membership, step) in [(before, -1i64), (after, 1)] {
-            match membership {
-                Membership::Join => {
-                    self.record.joined = self.record.joined.saturating_add_signed(step as i32);
-                    *self
-                        .server_delta
-                        .entry(user.server_name().to_string())
-                        .or_default() += step;
-                }
-                Membership::Invite => {
-                    self.record.invited = self.record.invited.saturating_add_signed(step as i32);
-                }
-                _ => {}
-            }
-        }
-        #[derive(serde::Deserialize)]
-        struct Direct {
-            #[serde(default)]
-            is_direct: bool,
-        }
-        let direct = serde_json::from_slice::<Direct>(event.content).is_ok_and(|found| found.is_direct);
-        self.members.push(MemberChange {
-            user,
-            before,
-            after,
-            event_id: event.event_id.to_owned(),
-            sender: event.sender.to_owned(),
-            is_direct: direct,
-            n: self.record.last_n + 1,
-        });
-    }
-
-    /// The current entry of a state key: staged, pending or stored.
-    fn entry(&self, key: &(String, String)) -> Result<Option<StateEntry>, Error> {
-        if let Some(entry) = self.state.get(key) {
-            return Ok(*entry);
-        }
-        if let Some((_, entry)) = self.head.pending.state.get(key) {
-            return Ok(*entry);
-        }
-        self.room.state_entry(&key.0, &key.1)
-    }
-
-    /// The room's number for a state key, a new one where there is none yet.
-    fn key_short(&mut self, key: &(String, String)) -> Result<u32, Error> {
-        if let Some(short) = self.new_keys.get(key) {
-            return Ok(*short);
-        }
-        if let Some((_, short)) = self.head.pending.keys.get(key) {
-            return Ok(*short);
-        }
-        if let Some(short) = self.room.state_key_short(&key.0, &key.1)? {
-            return Ok(short);
-        }
-        if key.0 == "m.room.policy" {
-            self.room.0.policy.come();
-        }
-        self.record.last_state_key += 1;
-        self.new_keys.insert(key.clone(), self.record.last_state_key);
-        Ok(self.record.last_state_key)
-    }
-
     /// Until when this operation must wait because stored bytes that it may read are changing.
     pub(crate) fn barrier(&self) -> Option<Position> {
         let published = self.room.0.rooms.log.published(self.room.0.shard);
@@ -535,13 +418,6 @@ impl<'a> Staging<'a> {
         hearth_events::authorize(self.room.0.rules, &input, self as &dyn StateView)
             .map_err(|denied| Stop::Refuse(Error::Forbidden(denied.to_string())))
     }
-}
-
-/// What is read of a member event.
-struct MemberEvent<'a> {
-    event_id: &'a ruma::EventId,
-    sender: &'a UserId,
-    content: &'a [u8],
 }
 
 /// The row of a stored event.

@@ -3,7 +3,8 @@
 //! A timeline row holds the running totals of what notifies everybody who has the default rules. Unread is the
 //! difference between the newest totals and those at the place up to which the user has read, in the main timeline and
 //! in each thread; less what was redacted since; and corrected for the events that name the user. For a user whose own
-//! rules may come to something else in the room, the events are counted one by one (`unread_own.rs`).
+//! rules may come to something else in the room, the events are counted one by one (`unread_own.rs`); for all others
+//! the counts follow from the totals (`unread_totals.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,20 +15,11 @@ use hearth_users::User;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde::Deserialize;
 
-use crate::{
-    Error, Event, EventRoom, Place, Room,
-    codec::{Cursor, put_varint},
-    event::Short,
-    head::Totals,
-    keys, unread_rows as rows,
-};
+pub(crate) use crate::unread_totals::ThreadCount;
+use crate::{Error, Event, EventRoom, Place, Room, event::Short, keys, unread_rows as rows};
 
-/// How many redactions and mentions behind the read position are looked at: more unread events than this are not
-/// counted one by one for anybody.
-pub(crate) const UNREAD_EVENTS_MAX: usize = 10_000;
-
-/// How many threads are counted apart: an answer stays within what a client can show.
-const THREADS_MAX: usize = 1_000;
+/// How many threads are counted apart: an answer stays within what a client can show. A test comes there sooner.
+pub(crate) const THREADS_MAX: usize = if cfg!(test) { 4 } else { 1_000 };
 
 /// How many users of the ignore list are looked up in a room; with a longer list the events are counted one by one.
 const IGNORED_LOOKED_UP_MAX: usize = 20;
@@ -60,7 +52,7 @@ pub struct Unread {
     pub total: Counts,
     /// In the main timeline.
     pub main: Counts,
-    /// In threads, by their roots, where there is something.
+    /// In threads, by their roots, where there is something; where there are very many, in the newest.
     pub threads: BTreeMap<OwnedEventId, Counts>,
 }
 
@@ -78,30 +70,14 @@ pub struct UnreadUser<'a> {
     pub threads: BTreeSet<OwnedEventId>,
 }
 
-/// The running totals of a thread after one of its counted events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ThreadCount {
-    pub(crate) place: Place,
-    pub(crate) notify: u32,
-    pub(crate) highlight: u32,
-}
-
-impl ThreadCount {
-    pub(crate) fn value(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(6);
-        put_varint(&mut out, u64::from(self.notify));
-        put_varint(&mut out, u64::from(self.highlight));
-        keys::tagged(&out)
-    }
-
-    fn read(place: Place, value: &[u8]) -> Result<Self, Error> {
-        let mut cursor = Cursor::new(keys::untagged(value).unwrap_or_default(), "thread count");
-        Ok(Self {
-            place,
-            notify: cursor.u32()?,
-            highlight: cursor.u32()?,
-        })
-    }
+/// What was counted in a room.
+#[derive(Default)]
+pub(crate) struct Counted {
+    pub(crate) main: Counts,
+    /// By their roots.
+    pub(crate) threads: HashMap<Short, Counts>,
+    /// In the threads that are not told apart.
+    pub(crate) rest: Counts,
 }
 
 /// Up to where a user has read.
@@ -119,43 +95,6 @@ impl Marks {
         match thread {
             None => self.main,
             Some(root) => self.threads.get(&root).copied().unwrap_or(self.base),
-        }
-    }
-}
-
-/// Counts that may go below zero while they are put together.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    notify: i64,
-    highlight: i64,
-}
-
-impl Sum {
-    fn add(&mut self, notify: i64, highlight: i64) {
-        self.notify += notify;
-        self.highlight += highlight;
-    }
-
-    fn counts(self) -> Counts {
-        Counts {
-            notifications: u64::try_from(self.notify).unwrap_or(0),
-            highlights: u64::try_from(self.highlight).unwrap_or(0),
-        }
-    }
-}
-
-/// The sums of the main timeline and of threads.
-#[derive(Default)]
-struct Sums {
-    main: Sum,
-    threads: HashMap<Short, Sum>,
-}
-
-impl Sums {
-    fn add(&mut self, thread: Option<Short>, notify: i64, highlight: i64) {
-        match thread {
-            None => self.main.add(notify, highlight),
-            Some(root) => self.threads.entry(root).or_default().add(notify, highlight),
         }
     }
 }
@@ -222,6 +161,29 @@ impl Room {
         Ok(event.header.place <= self.marks(user)?.of(event.header.thread))
     }
 
+    /// Whether an event counted as unread for a user until it was redacted; none where only its content could tell.
+    pub fn was_unread(&self, user: &UnreadUser<'_>, event: &Event) -> Result<Option<bool>, Error> {
+        let header = &event.header;
+        let is_others = event.pdu.sender() != user.id && !user.ignored.contains(event.pdu.sender());
+        if !is_others || header.place.offset != 0 || self.has_read(user, event)? {
+            return Ok(Some(false));
+        }
+        if !self.has_default_counts(user)? {
+            return Ok(None);
+        }
+        if header.class.notify {
+            return Ok(Some(true));
+        }
+        let row = rows::named(self.0.key, user.id, header.place);
+        let is_named = header.class.personal && self.reader().get(Family::RoomIndex, &row)?.is_some();
+        Ok(Some(is_named))
+    }
+
+    /// Whether the counts of a user follow from the running totals.
+    fn has_default_counts(&self, user: &UnreadUser<'_>) -> Result<bool, Error> {
+        Ok(user.rules.is_default_in(self.id().as_str()) && !self.has_any(&user.ignored)?)
+    }
+
     /// Whose receipt was set at a log position, if it still stands.
     pub fn receipt_user(&self, position: Position) -> Result<Option<OwnedUserId>, Error> {
         let row = keys::receipt_position(self.0.key, position);
@@ -242,98 +204,35 @@ impl Room {
         if marks.base >= last {
             return Ok(Unread::default());
         }
-        let counts = match user.rules.is_default_in(self.id().as_str()) && !self.has_any(&user.ignored)? {
+        let counts = match self.has_default_counts(user)? {
             true => self.derived(user, &marks, last)?,
             false => self.counted(user, &marks, last)?,
         };
         self.put_together(counts)
     }
 
-    fn put_together(&self, counts: HashMap<Option<Short>, Counts>) -> Result<Unread, Error> {
-        let mut unread = Unread::default();
-        for (thread, counts) in counts {
+    fn put_together(&self, counted: Counted) -> Result<Unread, Error> {
+        let threads = counted.threads.into_iter();
+        let mut threads: Vec<(Short, Counts)> = threads.filter(|(_, counts)| !counts.is_zero()).collect();
+        let mut unread = Unread {
+            main: counted.main,
+            ..Unread::default()
+        };
+        let in_threads = threads.iter().map(|(_, counts)| *counts);
+        for counts in in_threads.chain([counted.main, counted.rest]) {
             unread.total.notifications += counts.notifications;
             unread.total.highlights += counts.highlights;
-            match thread {
-                None => unread.main = counts,
-                Some(_) if counts.is_zero() => {}
-                Some(root) => {
-                    if let Some(root) = self.event(root)? {
-                        unread.threads.insert(root.id().to_owned(), counts);
-                    }
-                }
+        }
+        if threads.len() > THREADS_MAX {
+            threads.sort_unstable_by_key(|(root, _)| std::cmp::Reverse(*root));
+            threads.truncate(THREADS_MAX);
+        }
+        for (root, counts) in threads {
+            if let Some(root) = self.event(root)? {
+                unread.threads.insert(root.id().to_owned(), counts);
             }
         }
         Ok(unread)
-    }
-
-    /// The counts of a user who has the default rules.
-    fn derived(
-        &self,
-        user: &UnreadUser<'_>,
-        marks: &Marks,
-        last: Place,
-    ) -> Result<HashMap<Option<Short>, Counts>, Error> {
-        let mut sums = Sums::default();
-        let (now, main) = (self.totals_at(last)?, self.totals_at(marks.main)?);
-        let in_main = |of: Totals| {
-            (
-                i64::from(of.notify) - i64::from(of.thread_notify),
-                i64::from(of.highlight) - i64::from(of.thread_highlight),
-            )
-        };
-        let ((notify, highlight), (read, read_highlight)) = (in_main(now), in_main(main));
-        sums.add(None, notify - read, highlight - read_highlight);
-        let base = match marks.base == marks.main {
-            true => main,
-            false => self.totals_at(marks.base)?,
-        };
-        // Where nothing was counted in threads since, there is none to look for.
-        let threads = match now.thread_notify == base.thread_notify {
-            true => Vec::new(),
-            false => self.counted_threads(marks.base)?,
-        };
-        for (newest, root) in threads {
-            // Most threads are read to their ends.
-            if newest <= marks.of(Some(root)) {
-                continue;
-            }
-            let (now, read) = (
-                self.thread_count(root, last)?,
-                self.thread_count(root, marks.of(Some(root)))?,
-            );
-            let part = |now: u32, read: u32| i64::from(now) - i64::from(read);
-            sums.add(
-                Some(root),
-                part(now.notify, read.notify),
-                part(now.highlight, read.highlight),
-            );
-        }
-        self.visit_uncounted(marks.base, last, &mut |place, class, thread| {
-            if place > marks.of(thread) {
-                sums.add(thread, -i64::from(class.notify), -i64::from(class.highlight));
-            }
-        })?;
-        for (place, short, thread) in self.named_after(user.id, marks.base, last)? {
-            if place <= marks.of(thread) {
-                continue;
-            }
-            let Some(event) = self.event(short)?.filter(|event| !event.is_redacted()) else {
-                continue;
-            };
-            let (outcome, class) = (self.outcome(user, &event)?, event.header.class);
-            let more = |is: bool, was: bool| i64::from(is) - i64::from(was);
-            sums.add(
-                thread,
-                more(outcome.notify, class.notify),
-                more(outcome.highlight, class.highlight),
-            );
-        }
-        let threads = sums
-            .threads
-            .into_iter()
-            .map(|(root, sum)| (Some(root), sum.counts()));
-        Ok(threads.chain([(None, sums.main.counts())]).collect())
     }
 
     /// What an event means to a user, by the user's rules.
@@ -423,118 +322,6 @@ impl Room {
                     found.push((thread, Place { anchor, offset }));
                 }
                 true
-            })?;
-        Ok(found)
-    }
-
-    /// The totals of the timeline up to a place. Filled-in history counts for nothing.
-    pub(crate) fn totals_at(&self, place: Place) -> Result<Totals, Error> {
-        let anchor = match place.offset {
-            0 => place.anchor,
-            _ => place.anchor.saturating_sub(1),
-        };
-        if anchor == 0 {
-            return Ok(Totals::default());
-        }
-        if let Some(totals) = self.0.tail.totals(anchor) {
-            return Ok(totals);
-        }
-        let row = keys::timeline(self.0.key, Place { anchor, offset: 0 });
-        let value = self.reader().get(Family::RoomTimeline, &row)?;
-        keys::read_totals(&value.ok_or(Error::Damaged("timeline row"))?)
-    }
-
-    /// The totals of a thread up to a place.
-    pub(crate) fn thread_count(&self, root: Short, until: Place) -> Result<ThreadCount, Error> {
-        let (start, all, skip) = rows::thread_counts(self.0.key, root);
-        let end = match until {
-            Place::END => all,
-            until => hearth_storage::prefix_end(&rows::thread_count(self.0.key, root, until)),
-        };
-        let mut found = Ok(ThreadCount::default());
-        self.reader()
-            .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
-                let place = keys::read_place(&row[skip..]).unwrap_or_default();
-                found = ThreadCount::read(place, value);
-                false
-            })?;
-        found
-    }
-
-    /// The threads with counted events after a place, with the places of their newest ones, newest first.
-    fn counted_threads(&self, after: Place) -> Result<Vec<(Place, Short)>, Error> {
-        let prefix = keys::index(self.0.key, keys::INDEX_THREAD_COUNTED, &[]);
-        let start = hearth_storage::prefix_end(&[prefix.as_slice(), &keys::place_bytes(after)].concat());
-        let end = hearth_storage::prefix_end(&prefix);
-        let mut roots = Vec::new();
-        self.reader()
-            .scan(Family::RoomIndex, &start, &end, true, &mut |row, _| {
-                let place = keys::read_place(&row[prefix.len()..]);
-                let root = keys::read_u32(&row[prefix.len() + 12..], "thread root").ok();
-                roots.extend(place.zip(root));
-                roots.len() < THREADS_MAX
-            })?;
-        Ok(roots)
-    }
-
-    /// Visits the counted events between two places that were redacted since.
-    pub(crate) fn visit_uncounted(
-        &self,
-        after: Place,
-        until: Place,
-        visit: &mut dyn FnMut(Place, hearth_events::notification::Class, Option<Short>),
-    ) -> Result<(), Error> {
-        let last = self.view().hints.uncounted;
-        if after
-            >= (Place {
-                anchor: last,
-                offset: 0,
-            })
-        {
-            return Ok(());
-        }
-        let start = hearth_storage::prefix_end(&rows::uncounted(self.0.key, after));
-        let end = hearth_storage::prefix_end(&rows::uncounted(self.0.key, until));
-        let skip = start.len() - 12;
-        let mut left = UNREAD_EVENTS_MAX;
-        self.reader()
-            .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
-                let place = keys::read_place(&row[skip..]);
-                if let (Some(place), Ok((class, thread))) = (place, rows::read_uncounted(value)) {
-                    visit(place, class, thread);
-                }
-                left -= 1;
-                left > 0
-            })?;
-        Ok(())
-    }
-
-    fn named_after(
-        &self,
-        user: &UserId,
-        after: Place,
-        until: Place,
-    ) -> Result<Vec<(Place, Short, Option<Short>)>, Error> {
-        let mut found = Vec::new();
-        let last = self.view().hints.named;
-        if after
-            >= (Place {
-                anchor: last,
-                offset: 0,
-            })
-        {
-            return Ok(found);
-        }
-        let start = hearth_storage::prefix_end(&rows::named(self.0.key, user, after));
-        let end = hearth_storage::prefix_end(&rows::named(self.0.key, user, until));
-        let skip = start.len() - 12;
-        self.reader()
-            .scan(Family::RoomIndex, &start, &end, true, &mut |row, value| {
-                let place = keys::read_place(&row[skip..]);
-                if let (Some(place), Ok((short, thread))) = (place, rows::read_named(value)) {
-                    found.push((place, short, thread));
-                }
-                found.len() < UNREAD_EVENTS_MAX
             })?;
         Ok(found)
     }

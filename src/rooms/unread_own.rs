@@ -1,18 +1,28 @@
 //! Unread counts of users whose own push rules may come to something else than the defaults: their rules are applied
-//! to the events they have not read, and what came out is kept until more events come.
+//! to the events they have not read, and what came out is kept until more events come. Where very many are unread, one
+//! count looks at the newest, and each that follows at some more.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use hearth_events::push::Rules;
+use hearth_events::push::{Outcome, Rules};
 use hearth_storage::EntityKey;
 use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
     Error, Place, Room,
     event::Short,
-    unread::{Counts, Marks, UNREAD_EVENTS_MAX, UnreadUser},
+    unread::{Counted, Counts, Marks, UnreadUser},
 };
+
+/// How many events a count looks at. A test comes there sooner.
+const EVENTS_MAX: u64 = if cfg!(test) { 20 } else { 10_000 };
+
+/// How many unread events before those that are known a count looks at: it is on somebody's way.
+const EARLIER_EVENTS_MAX: u64 = if cfg!(test) { 5 } else { 1_000 };
+
+/// How many events that notify are kept for a user in a room. What is before them is not counted.
+const FOUND_MAX: usize = 50_000;
 
 /// How many bytes of memory what was counted may take.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -27,6 +37,8 @@ struct Found {
     short: Short,
     thread: Option<Short>,
     highlight: bool,
+    /// Whether it notifies by the default rules, too: then a row says so when it is redacted.
+    by_default: bool,
 }
 
 /// What was counted for one user in one room.
@@ -56,53 +68,40 @@ pub(crate) fn cache() -> OwnCounts {
 }
 
 impl Room {
-    /// The counts of a user by looking at every unread event, the newest [`UNREAD_EVENTS_MAX`] at most.
+    /// The counts of a user by looking at every unread event. Each call looks at [`EVENTS_MAX`] at most, the newest first.
     pub(crate) fn counted(
         &self,
         user: &UnreadUser<'_>,
         marks: &Marks,
         last: Place,
-    ) -> Result<HashMap<Option<Short>, Counts>, Error> {
+    ) -> Result<Counted, Error> {
         let key = (self.0.key, user.id.to_owned());
-        let oldest = last.anchor.saturating_sub(UNREAD_EVENTS_MAX as u64);
         // Filled-in history stands before its anchor.
         let base = match marks.base.offset {
             0 => marks.base.anchor,
             _ => marks.base.anchor.saturating_sub(1),
         };
-        let from = base.max(oldest);
         let known = self.0.rooms.own_counts.get(&key).filter(|own| {
             Arc::ptr_eq(&own.rules, &user.rules)
                 && own.ignored == user.ignored
                 && own.threads == user.threads
-                && own.from <= from
-                && own.until <= last.anchor
+                && (base..=last.anchor).contains(&own.until)
+                && last.anchor - own.until <= EVENTS_MAX
         });
-        let (mut found, start) = match &known {
+        let (mut found, known_from, known_until, earlier) = match &known {
             Some(own) => {
-                let still = own.found.iter().copied().filter(|found| found.n > from);
-                (still.collect::<Vec<_>>(), own.until.max(from))
+                let still = own.found.iter().copied().filter(|found| found.n > base);
+                (still.collect(), own.from.max(base), own.until, EARLIER_EVENTS_MAX)
             }
-            None => (Vec::new(), from),
+            None => (Vec::new(), last.anchor, last.anchor, EVENTS_MAX),
         };
-        self.look_at(user, start, last.anchor, &mut found)?;
-        let redacted = self.redacted(&found)?;
-        let mut counts: HashMap<Option<Short>, Counts> = HashMap::new();
-        for event in &found {
-            let place = Place {
-                anchor: event.n,
-                offset: 0,
-            };
-            if place > marks.of(event.thread) && !redacted.contains(&event.short) {
-                counts
-                    .entry(event.thread)
-                    .or_default()
-                    .add(hearth_events::push::Outcome {
-                        notify: true,
-                        highlight: event.highlight,
-                    });
-            }
-        }
+        self.look_at(user, known_until, last.anchor, &mut found)?;
+        let from = match found.len() < FOUND_MAX {
+            true => known_from.saturating_sub(earlier).max(base),
+            false => known_from,
+        };
+        self.look_at(user, from, known_from, &mut found)?;
+        let counted = self.count_found(&found, marks, last)?;
         let own = Own {
             rules: user.rules.clone(),
             ignored: user.ignored.clone(),
@@ -112,7 +111,30 @@ impl Room {
             found,
         };
         self.0.rooms.own_counts.insert(key, Arc::new(own));
-        Ok(counts)
+        Ok(counted)
+    }
+
+    fn count_found(&self, found: &[Found], marks: &Marks, last: Place) -> Result<Counted, Error> {
+        let redacted = self.redacted(found, marks.base, last)?;
+        let mut counted = Counted::default();
+        for event in found {
+            let place = Place {
+                anchor: event.n,
+                offset: 0,
+            };
+            if place <= marks.of(event.thread) || redacted.contains(&event.n) {
+                continue;
+            }
+            let counts: &mut Counts = match event.thread {
+                None => &mut counted.main,
+                Some(root) => counted.threads.entry(root).or_default(),
+            };
+            counts.add(Outcome {
+                notify: true,
+                highlight: event.highlight,
+            });
+        }
+        Ok(counted)
     }
 
     /// Applies the user's rules to the events after number `after` up to `until`.
@@ -152,6 +174,7 @@ impl Room {
                         short: event.short,
                         thread: event.header.thread,
                         highlight: outcome.highlight,
+                        by_default: event.header.class.notify,
                     });
                 }
             }
@@ -159,14 +182,24 @@ impl Room {
         Ok(())
     }
 
-    /// Which of the found events are redacted by now.
-    fn redacted(&self, found: &[Found]) -> Result<HashSet<Short>, Error> {
+    /// The numbers of those of the found events that are redacted by now.
+    fn redacted(&self, found: &[Found], after: Place, until: Place) -> Result<HashSet<u64>, Error> {
         let mut redacted = HashSet::new();
-        for chunk in found.chunks(CHUNK_EVENTS) {
-            let shorts: Vec<Short> = chunk.iter().map(|found| found.short).collect();
-            for event in self.events(&shorts)? {
+        self.visit_uncounted(after, until, &mut |place, _, _| {
+            if place.offset == 0 {
+                redacted.insert(place.anchor);
+            }
+        })?;
+        // Few others notify anybody.
+        let others: Vec<Short> = found
+            .iter()
+            .filter(|found| !found.by_default)
+            .map(|found| found.short)
+            .collect();
+        for chunk in others.chunks(CHUNK_EVENTS) {
+            for event in self.events(chunk)? {
                 if event.is_redacted() {
-                    redacted.insert(event.short);
+                    redacted.insert(event.header.place.anchor);
                 }
             }
         }

@@ -80,6 +80,11 @@ impl Text {
     }
 }
 
+/// Whether a room is encrypted now: then nothing of it is searched, also what was said in clear before.
+pub(crate) fn is_encrypted(room: &Room) -> Result<bool, Error> {
+    Ok(room.state("m.room.encryption", "")?.is_some())
+}
+
 impl Document {
     /// What there is to search in an event: nothing in one that is redacted or that no client is shown, and nothing
     /// in an edit, whose text is its event's.

@@ -10,7 +10,7 @@ use hearth_rooms::{Event, Place, Relation, Room, Short};
 use hearth_storage::{EntityKey, FeedItem, FeedKind, Position, ShardId};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::document::{Document, EventKey};
+use crate::document::{self, Document, EventKey};
 use crate::index::Writer;
 use crate::progress::{Building, Progress};
 use crate::{Error, Search};
@@ -268,6 +268,9 @@ impl Search {
         let Some(room) = self.rooms.room_of_key(key)? else {
             return Ok(None);
         };
+        if document::is_encrypted(&room)? {
+            return Ok(None);
+        }
         let mut rows = Vec::with_capacity(BUILD_EVENTS);
         room.visit_timeline(from, Place::END, false, &mut |row| {
             rows.push(row);
@@ -323,6 +326,13 @@ impl Search {
                 None => self.index_own(work, &room, &event, taken),
             },
             "m.room.name" | "m.room.topic" => self.index_own(work, &room, &event, taken),
+            "m.room.encryption" => {
+                if document::is_encrypted(&room)? {
+                    self.writer(work)?.remove_room(room.key());
+                    work.changes += 1;
+                }
+                Ok(())
+            }
             "m.room.redaction" => match event.pdu.redacts() {
                 Some(target) => {
                     let target = ruma::OwnedEventId::from(target);
@@ -385,7 +395,11 @@ impl Search {
         event: &Event,
         before: Before,
     ) -> Result<(), Error> {
-        match (Document::of(room, event)?, before) {
+        let document = match Document::of(room, event)? {
+            Some(_) if document::is_encrypted(room)? => None,
+            document => document,
+        };
+        match (document, before) {
             (Some(document), Before::Absent) => self.writer(work)?.add(&document)?,
             (Some(document), _) => self.writer(work)?.replace(&document)?,
             (None, Before::Present) => {

@@ -10,7 +10,7 @@ use hearth_storage::EntityKey;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::document::Document;
+use crate::document::{self, Document};
 use crate::index::{Candidate, Fields, Moment, Slice, Wanted};
 use crate::words::Term;
 use crate::{Error, Search};
@@ -304,8 +304,8 @@ impl<'a> Looking<'a> {
         if !self.rooms.contains_key(&key) {
             let room = self.search.rooms.room_of_key(key)?;
             let opened = match room {
-                // A room that is encrypted is not searched, whatever of it is in clear.
-                Some(room) if room.state("m.room.encryption", "")?.is_none() => {
+                // It may have been encrypted since it was indexed.
+                Some(room) if !document::is_encrypted(&room)? => {
                     let viewer = room.viewer(self.user)?;
                     Some((room, viewer))
                 }

@@ -7,7 +7,7 @@ use hearth_storage::{EntityKey, Position, ShardId};
 use serde::{Deserialize, Serialize};
 
 /// The form of the index. An index of another form is built anew.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// How far the index is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,6 +76,8 @@ families! {
     RoomStateAt = 12, "room_state_at", room_state_at;
     /// The current state, flat.
     RoomState = 13, "room_state", room_state;
+    /// The current state, flat, of rooms whose state was exchanged as a whole an odd number of times.
+    RoomStateOther = 34, "room_state_other", room_state_other;
     /// Small ordered indexes of a room.
     RoomIndex = 14, "room_index", room_index;
     /// Client transaction ids.

@@ -12,7 +12,7 @@ pub enum Error {
     /// A filter cannot be read (M_BAD_JSON), with what is wrong.
     #[error("the filter is not valid: {0}")]
     BadFilter(String),
-    /// There is no filter with that id (M_NOT_FOUND).
+    /// There is no filter with that id (M_INVALID_PARAM).
     #[error("there is no such filter")]
     NoFilter,
     /// A room could not be read.

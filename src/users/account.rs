@@ -69,7 +69,7 @@ pub struct NewAccount {
     pub admin: bool,
     /// The owning application service's id.
     pub appservice: Option<String>,
-    /// The first display name.
+    /// The first display name: an empty one is none at all, and without one it is the localpart, as the settings have it.
     pub displayname: Option<String>,
     /// Whether this is a guest.
     pub guest: bool,
@@ -97,8 +97,11 @@ impl Users {
     }
 
     /// Creates an account.
-    pub async fn create(self: &Arc<Self>, id: &UserId, new: NewAccount) -> Result<User> {
+    pub async fn create(self: &Arc<Self>, id: &UserId, mut new: NewAccount) -> Result<User> {
         self.check_available(id)?;
+        if self.settings.displaynames && !new.guest {
+            new.displayname.get_or_insert_with(|| id.localpart().to_owned());
+        }
         self.create_account(id, new).await
     }
 
@@ -138,7 +141,7 @@ impl Users {
             guest: new.guest,
         };
         let mut profile = Profile::default();
-        if let Some(name) = new.displayname {
+        if let Some(name) = new.displayname.filter(|name| !name.is_empty()) {
             profile.set("displayname", name.into())?;
         }
         let slot = slot_of(id.as_str());

@@ -137,15 +137,6 @@ impl User {
         self.set_account_data(Some(room), FULLY_READ, &content).await
     }
 
-    /// The content of m.push_rules: the stored one, or what `default` gives.
-    pub fn push_rules(&self, default: impl FnOnce(&UserId) -> Value) -> Result<Value> {
-        match self.account_data(None, PUSH_RULES)? {
-            Some(raw) => serde_json::from_str(raw.get())
-                .map_err(|_| hearth_storage::Error::Corrupt("push rules").into()),
-            None => Ok(default(&self.id)),
-        }
-    }
-
     /// Changes the content of m.push_rules in one operation, beginning with `default` where none is stored.
     pub async fn update_push_rules<T: Send, E: Send>(
         &self,
@@ -167,25 +158,20 @@ impl User {
     }
 }
 
-/// Reads the list of ignored users.
-pub(crate) struct IgnoredUsers;
-
-impl IgnoredUsers {
-    /// From a stored value; what is not understood ignores nobody.
-    pub(crate) fn of_value(value: Option<&[u8]>) -> BTreeSet<OwnedUserId> {
-        let content: Option<Value> = value
-            .and_then(decode)
-            .and_then(|(_, text)| serde_json::from_str(text).ok());
-        let users = content
-            .as_ref()
-            .and_then(|content| content.get("ignored_users"))
-            .and_then(Value::as_object);
-        users
-            .into_iter()
-            .flat_map(Map::keys)
-            .filter_map(|id| OwnedUserId::try_from(id.as_str()).ok())
-            .collect()
-    }
+/// The ignored users that a stored value lists; what is not understood ignores nobody.
+pub(crate) fn ignored_users(value: Option<&[u8]>) -> BTreeSet<OwnedUserId> {
+    let content: Option<Value> = value
+        .and_then(decode)
+        .and_then(|(_, text)| serde_json::from_str(text).ok());
+    let users = content
+        .as_ref()
+        .and_then(|content| content.get("ignored_users"))
+        .and_then(Value::as_object);
+    users
+        .into_iter()
+        .flat_map(Map::keys)
+        .filter_map(|id| OwnedUserId::try_from(id.as_str()).ok())
+        .collect()
 }
 
 /// Settings that are kept for one device, and go with it (MSC3890).
@@ -202,26 +188,6 @@ pub(crate) fn drop_of_device(tx: &mut Tx<'_>, key: EntityKey, device: &ruma::Dev
     Ok(())
 }
 
-/// Carries the tags, the direct-chat mark and the push rules of a room over to the room that replaces it.
-pub(crate) fn carry_over(tx: &mut Tx<'_>, key: EntityKey, old: &RoomId, new: &RoomId) -> Result<()> {
-    if read_value(tx, key, Some(new), TAG)?.is_none()
-        && let Some(tags) = read_value(tx, key, Some(old), TAG)?
-    {
-        put_if_it_fits(tx, key, Some(new), TAG, &tags)?;
-    }
-    if let Some(mut direct) = read_value(tx, key, None, DIRECT)?
-        && add_direct(&mut direct, old, new)
-    {
-        put_if_it_fits(tx, key, None, DIRECT, &direct)?;
-    }
-    if let Some(mut rules) = read_value(tx, key, None, PUSH_RULES)?
-        && add_rules(&mut rules, old, new)
-    {
-        put_if_it_fits(tx, key, None, PUSH_RULES, &rules)?;
-    }
-    Ok(())
-}
-
 /// Puts the push rules for subscriptions to threads in force.
 pub(crate) fn follow_subscriptions(tx: &mut Tx<'_>, key: EntityKey, user: &UserId) -> Result<()> {
     let mut content = read_value(tx, key, None, PUSH_RULES)?;
@@ -232,7 +198,7 @@ pub(crate) fn follow_subscriptions(tx: &mut Tx<'_>, key: EntityKey, user: &UserI
 }
 
 /// What has grown too large stays as it is: the operation that brings the change along must not fail for it.
-fn put_if_it_fits(
+pub(crate) fn put_if_it_fits(
     tx: &mut Tx<'_>,
     key: EntityKey,
     room: Option<&RoomId>,
@@ -246,74 +212,6 @@ fn put_if_it_fits(
         }
         outcome => outcome,
     }
-}
-
-fn add_direct(direct: &mut Value, old: &RoomId, new: &RoomId) -> bool {
-    let mut changed = false;
-    for rooms in direct
-        .as_object_mut()
-        .into_iter()
-        .flat_map(Map::values_mut)
-        .filter_map(Value::as_array_mut)
-    {
-        let has = |id: &RoomId| rooms.iter().any(|room| room.as_str() == Some(id.as_str()));
-        if has(old) && !has(new) {
-            rooms.push(new.as_str().into());
-            changed = true;
-        }
-    }
-    changed
-}
-
-/// A room rule is named after its room; other rules name a room in an event_match condition on room_id.
-fn add_rules(rules: &mut Value, old: &RoomId, new: &RoomId) -> bool {
-    let Some(global) = rules.get_mut("global").and_then(Value::as_object_mut) else {
-        return false;
-    };
-    let mut changed = false;
-    for (kind, list) in global
-        .iter_mut()
-        .filter_map(|(kind, list)| Some((kind.as_str(), list.as_array_mut()?)))
-    {
-        let copies: Vec<Value> = list
-            .iter()
-            .filter_map(|rule| rule_for_new_room(kind, rule, old, new))
-            .collect();
-        for copy in copies {
-            if !list.iter().any(|rule| rule.get("rule_id") == copy.get("rule_id")) {
-                list.push(copy);
-                changed = true;
-            }
-        }
-    }
-    changed
-}
-
-fn rule_for_new_room(kind: &str, rule: &Value, old: &RoomId, new: &RoomId) -> Option<Value> {
-    let mut copy = rule.clone();
-    let id = rule.get("rule_id")?.as_str()?;
-    if kind == "room" {
-        (id == old.as_str()).then_some(())?;
-    } else {
-        let conditions = copy.get_mut("conditions")?.as_array_mut()?;
-        let mut names_room = false;
-        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
-            let on_room = condition.get("kind").and_then(Value::as_str) == Some("event_match")
-                && condition.get("key").and_then(Value::as_str) == Some("room_id")
-                && condition.get("pattern").and_then(Value::as_str) == Some(old.as_str());
-            if on_room {
-                condition.insert("pattern".to_owned(), new.as_str().into());
-                names_room = true;
-            }
-        }
-        names_room.then_some(())?;
-    }
-    let new_id = id.replace(old.as_str(), new.as_str());
-    if new_id == id {
-        return None;
-    }
-    copy.as_object_mut()?.insert("rule_id".to_owned(), new_id.into());
-    Some(copy)
 }
 
 /// Writes an account data event, unless it is what stands there.
@@ -357,7 +255,12 @@ fn put_value(
     put(tx, key, room, kind, text.as_deref())
 }
 
-fn read_value(tx: &Tx<'_>, key: EntityKey, room: Option<&RoomId>, kind: &str) -> Result<Option<Value>> {
+pub(crate) fn read_value(
+    tx: &Tx<'_>,
+    key: EntityKey,
+    room: Option<&RoomId>,
+    kind: &str,
+) -> Result<Option<Value>> {
     let value = tx.get(
         Family::UserData,
         &keys::data(key, room.map_or("", RoomId::as_str), kind),
@@ -467,44 +370,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_follow_a_room() {
-        let (old, new) = (
-            <&RoomId>::try_from("!old:a").unwrap(),
-            <&RoomId>::try_from("!new").unwrap(),
-        );
-        let mut rules = json!({"global": {
-            "room": [{"rule_id": "!old:a", "actions": []}, {"rule_id": "!x:a", "actions": []}],
-            "override": [{"rule_id": "!old:a", "actions": [], "conditions": [
-                {"kind": "event_match", "key": "room_id", "pattern": "!old:a"}]}],
-            "content": [{"rule_id": "word", "pattern": "word", "actions": []}],
-        }});
-        assert!(add_rules(&mut rules, old, new));
-        assert_eq!(rules["global"]["room"][2]["rule_id"], "!new");
-        assert_eq!(rules["global"]["override"][1]["conditions"][0]["pattern"], "!new");
-        assert_eq!(rules["global"]["content"].as_array().unwrap().len(), 1);
-        assert!(!add_rules(&mut rules, old, new), "once is enough");
-    }
-
-    #[test]
-    fn direct_chats_follow_a_room() {
-        let (old, new) = (
-            <&RoomId>::try_from("!old:a").unwrap(),
-            <&RoomId>::try_from("!new").unwrap(),
-        );
-        let mut direct = json!({"@a:b": ["!old:a"], "@c:d": ["!x:a"], "odd": 1});
-        assert!(add_direct(&mut direct, old, new));
-        assert_eq!(
-            direct,
-            json!({"@a:b": ["!old:a", "!new"], "@c:d": ["!x:a"], "odd": 1})
-        );
-        assert!(!add_direct(&mut direct, old, new));
-    }
-
-    #[test]
     fn ignored_users_are_read_leniently() {
         let value = |text: &str| [&[VALUE_V1, 0, 0, 0, 0, 0, 0, 0, 1], text.as_bytes()].concat();
         let good = value(r#"{"ignored_users": {"@a:b": {}, "no id": {}}}"#);
-        assert_eq!(IgnoredUsers::of_value(Some(&good)).len(), 1);
+        assert_eq!(ignored_users(Some(&good)).len(), 1);
         for odd in [
             value(""),
             value("[]"),
@@ -512,7 +381,7 @@ mod tests {
             vec![9],
             vec![],
         ] {
-            assert!(IgnoredUsers::of_value(Some(&odd)).is_empty());
+            assert!(ignored_users(Some(&odd)).is_empty());
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod account;
 mod cache;
+mod carry_over;
 mod change;
 mod connections;
 mod cross_signing;
@@ -34,9 +35,11 @@ mod signatures;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod tests_auth;
-#[cfg(test)]
 mod tests_lists;
+#[cfg(test)]
+mod tests_sessions;
+#[cfg(test)]
+mod tests_uia;
 mod threads;
 mod token;
 mod token_bases;
@@ -68,7 +71,7 @@ pub use presence::{
     Presence, PresenceChanges, PresenceCounter, PresenceInfo, PresenceState, RemoteStatus, SyncGuard,
 };
 pub use profile::{Profile, ProfileChange, check_key as check_profile_key};
-pub use pusher::{Pusher, PusherListener};
+pub use pusher::{Pusher, PusherListener, PusherOptions};
 pub use registration::{Grant, PendingUse, RegistrationToken, RegistrationTokens, TokenChange};
 pub use report::{Report, Reports};
 pub use room_list::{Membership, MembershipUpdate, RoomEntry};

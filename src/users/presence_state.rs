@@ -161,7 +161,7 @@ impl State {
         state.by_change.remove(&presence.changed_at);
         state.by_change.insert(state.counter, user.to_owned());
         presence.changed_at = state.counter;
-        state.shed();
+        state.shed(now);
         Some(state.counter)
     }
 
@@ -171,9 +171,10 @@ impl State {
     }
 
     /// Drops users who have been offline longest where there are too many.
-    fn shed(&mut self) {
+    fn shed(&mut self, now: u64) {
         while self.users.len() > USERS_MAX {
-            let offline = |id: &OwnedUserId| self.users.get(id).is_none_or(|user| user.devices.is_empty());
+            let is_offline = |user: &UserPresence| user.shown(now).0 == PresenceState::Offline;
+            let offline = |id: &OwnedUserId| self.users.get(id).is_none_or(is_offline);
             let Some((counter, id)) = self
                 .by_change
                 .iter()
@@ -183,7 +184,9 @@ impl State {
                 return;
             };
             self.by_change.remove(&counter);
-            self.users.remove(&id);
+            if let Some(at) = self.users.remove(&id).and_then(|user| user.deadline) {
+                self.deadlines.remove(&(at, id));
+            }
             self.floor = counter;
         }
     }
@@ -237,5 +240,57 @@ impl UserPresence {
             .into_iter()
             .flat_map(|at| [at + CURRENTLY_ACTIVE_MS, at + IDLE_MS]);
         leaves.chain(idles).filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_been_offline_longest_is_dropped() {
+        let mut state = State::default();
+        let user = |number: usize| UserId::parse(format!("@u{number}:hs2")).expect("a user id");
+        let says = |state: PresenceState| RemotePresence {
+            state,
+            currently_active: false,
+            until: 1_000,
+        };
+        for number in 0..USERS_MAX {
+            let said = match number {
+                7 => PresenceState::Offline,
+                _ => PresenceState::Online,
+            };
+            state.change(&user(number), 1, |presence| {
+                presence.remote = Some(says(said));
+                true
+            });
+        }
+        state.change(&user(USERS_MAX), 1, |presence| {
+            presence.remote = Some(says(PresenceState::Online));
+            true
+        });
+        assert_eq!(state.users.len(), USERS_MAX);
+        assert!(state.users.contains_key(&user(0)), "who is online stays");
+        assert!(!state.users.contains_key(&user(7)));
+        assert!(
+            state
+                .deadlines
+                .iter()
+                .all(|(_, due)| state.users.contains_key(due))
+        );
+    }
+
+    #[test]
+    fn names() {
+        for state in [
+            PresenceState::Offline,
+            PresenceState::Unavailable,
+            PresenceState::Online,
+            PresenceState::Busy,
+        ] {
+            assert_eq!(PresenceState::parse(state.name()), Some(state));
+        }
+        assert_eq!(PresenceState::parse("away"), None);
     }
 }

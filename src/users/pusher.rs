@@ -65,9 +65,34 @@ pub struct Pusher {
     /// When it was set, in milliseconds since 1970.
     #[serde(default)]
     pub ts: u64,
+    /// Whether it is switched off: then it is kept, and told of nothing (MSC3881).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
     /// Whether it is told of anything: Web Push waits until the client has shown that it is reached (MSC4174).
     #[serde(default, skip_serializing_if = "Activation::is_none")]
     pub activation: Activation,
+}
+
+/// What a request to set a pusher says beside the pusher itself.
+#[derive(Clone, Debug, Default)]
+pub struct PusherOptions {
+    /// Whether other users keep a pusher of the same application and pushkey.
+    pub append: bool,
+    /// Whether it is switched on, where that is said; else it is (MSC3881).
+    pub enabled: Option<bool>,
+    /// The device that the client knows it by: that of the pusher as it was listed (MSC3881).
+    pub device_id: Option<OwnedDeviceId>,
+}
+
+impl PusherOptions {
+    /// Whether another device switches a pusher that is there on or off, and does not take it over. Some clients name the
+    /// pusher's device with that, others do not.
+    fn is_switch_of(&self, known: &Pusher) -> bool {
+        match &self.device_id {
+            Some(device) => *device == known.device_id,
+            None => self.enabled == Some(known.disabled),
+        }
+    }
 }
 
 impl Pusher {
@@ -173,9 +198,10 @@ impl User {
 
     /// Sets a pusher. Without `append` no other user keeps one of the same application and pushkey. Says whether it is
     /// to be activated before it is told of anything.
-    pub async fn set_pusher(&self, mut pusher: Pusher, append: bool) -> Result<bool> {
+    pub async fn set_pusher(&self, mut pusher: Pusher, options: PusherOptions) -> Result<bool> {
         pusher.check()?;
         pusher.ts = self.users.now_ms();
+        pusher.disabled = options.enabled == Some(false);
         let (app_id, pushkey) = (pusher.app_id.clone(), pusher.pushkey.clone());
         let awaited = self
             .write(|tx| {
@@ -184,12 +210,19 @@ impl User {
                 if all.len() >= PUSHERS_PER_USER_MAX && all.iter().all(|(known, _)| *known != row) {
                     return Err(Error::TooMany("You have too many pushers"));
                 }
+                let known: Option<Pusher> = tx
+                    .get(Family::User, &row)?
+                    .as_deref()
+                    .map(record::decode)
+                    .transpose()?;
+                if let Some(known) = &known
+                    && known.device_id != pusher.device_id
+                    && options.is_switch_of(known)
+                {
+                    pusher.device_id = known.device_id.clone();
+                    pusher.ts = known.ts;
+                }
                 if pusher.is_web_push() {
-                    let known: Option<Pusher> = tx
-                        .get(Family::User, &row)?
-                        .as_deref()
-                        .map(record::decode)
-                        .transpose()?;
                     let is_same =
                         |known: &Pusher| known.is_web_push() && known.subscription() == pusher.subscription();
                     let done =
@@ -204,7 +237,7 @@ impl User {
                 Ok(matches!(pusher.activation, Activation::Awaited { .. }))
             })
             .await?;
-        if !append {
+        if !options.append {
             for other in self.users.pushing.with_key(&app_id, &pushkey)? {
                 if other != self.id
                     && let Some(other) = self.users.get(&other)?

@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use hearth_cluster::OutboxHandler;
 use hearth_storage::{EntityKey, EntityKind, Family, OutboxRow, Position, Reader, ShardId, record};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::carry_over::carry_over;
 use crate::change::Change;
-use crate::data;
 use crate::e2ee::lists;
 use crate::error::{Error, Result};
 use crate::keys::{self, op};
@@ -58,6 +58,9 @@ pub struct MembershipUpdate {
     /// For a join: the room that this one replaces, whose tags and push rules are carried over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<OwnedRoomId>,
+    /// For a knock at a room that is not here: the server that took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<OwnedServerName>,
 }
 
 impl MembershipUpdate {
@@ -116,6 +119,9 @@ pub struct RoomEntry {
     /// What the user is shown of the room while invited or knocking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stripped_state: Vec<Box<RawValue>>,
+    /// The server that took the user's knock, where the room is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<OwnedServerName>,
 }
 
 impl RoomEntry {
@@ -241,7 +247,7 @@ fn apply(
         && was != Some(Membership::Join)
         && let Some(old) = &update.predecessor
     {
-        data::carry_over(tx, key, old, &update.room_id)?;
+        carry_over(tx, key, old, &update.room_id)?;
     }
     if update.membership == Membership::Join && was != Some(Membership::Join) {
         lists::joined(tx, &user.id, key, &update.room_id, update.ts)?;
@@ -271,6 +277,7 @@ fn apply(
         forgotten: gone && before.as_ref().is_some_and(|entry| entry.forgotten),
         was_joined: update.membership == Membership::Join || before.is_some_and(|entry| entry.was_joined),
         stripped_state: update.stripped_state,
+        via: update.via,
         room_id: update.room_id.clone(),
     };
     tx.put(Family::UserRoom, row, record::encode(&entry));

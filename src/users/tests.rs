@@ -30,6 +30,12 @@ impl World {
     }
 
     pub(crate) fn on(engine: MemoryEngine, seed: u64) -> Self {
+        Self::with(engine, seed, |_| {})
+    }
+
+    fn with(engine: MemoryEngine, seed: u64, configure: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::for_tests(server_name!("example.org").to_owned());
+        configure(&mut settings);
         let engine = Arc::new(engine);
         let log = Log::open(engine.clone() as Arc<dyn Engine>, 4).unwrap();
         let cluster = Cluster::new(log.clone());
@@ -40,7 +46,7 @@ impl World {
             clock.clone(),
             Arc::new(SeededRandom::new(seed)),
             Pool::inline(),
-            Settings::for_tests(server_name!("example.org").to_owned()),
+            settings,
         );
         cluster.start().unwrap();
         Self {
@@ -91,11 +97,39 @@ pub(crate) fn update(room_id: &RoomId, membership: Membership) -> MembershipUpda
         is_direct: false,
         stripped_state: Vec::new(),
         predecessor: None,
+        via: None,
     }
 }
 
 pub(crate) fn raw(value: &Value) -> Box<RawValue> {
     to_raw_value(value).unwrap()
+}
+
+#[tokio::test]
+async fn new_users_are_named_as_the_settings_have_it() {
+    let named = |displayname: Option<&str>| NewAccount {
+        displayname: displayname.map(str::to_owned),
+        ..NewAccount::default()
+    };
+    let guest = || NewAccount {
+        guest: true,
+        ..NewAccount::default()
+    };
+    for (displaynames, new, expected) in [
+        (true, named(None), Some("alice")),
+        (true, named(Some("Ali")), Some("Ali")),
+        (true, named(Some("")), None),
+        (true, guest(), None),
+        (false, named(None), None),
+        (false, named(Some("Ali")), Some("Ali")),
+    ] {
+        let world = World::with(MemoryEngine::new(), 1, |settings| {
+            settings.displaynames = displaynames;
+        });
+        let told = format!("{displaynames} {new:?}");
+        let alice = world.users.create(alice_id(), new).await.unwrap();
+        assert_eq!(alice.profile().unwrap().displayname(), expected, "{told}");
+    }
 }
 
 #[tokio::test]
@@ -254,7 +288,10 @@ async fn profiles_tell_what_changed() {
     let before = alice.position();
     let change = alice.set_profile_field("displayname", json!("Al")).await.unwrap();
     assert!(change.concerns_members());
-    assert_eq!((change.old, change.new), (None, Some(json!("Al"))));
+    assert_eq!(
+        (change.old, change.new),
+        (Some(json!("alice")), Some(json!("Al")))
+    );
     assert!(
         !alice
             .set_profile_field("displayname", json!("Al"))
@@ -378,23 +415,20 @@ async fn tags_push_rules_and_ignored_users() {
     alice.delete_tag(room, "m.favourite").await.unwrap();
     assert_eq!(alice.tags(room).unwrap().keys().collect::<Vec<_>>(), ["u.work"]);
     let default = |_: &UserId| json!({"global": {"room": []}});
-    assert_eq!(alice.push_rules(default).unwrap(), default(alice_id()));
+    let rules = || {
+        let stored = alice.account_data(None, PUSH_RULES).unwrap();
+        stored.map(|raw| serde_json::from_str::<Value>(raw.get()).unwrap())
+    };
     let refused: Result<std::result::Result<(), &str>> =
         alice.update_push_rules(default, |_| Err("no")).await;
     assert_eq!(refused.unwrap(), Err("no"));
-    assert!(
-        alice.account_data(None, PUSH_RULES).unwrap().is_none(),
-        "a refusal changes nothing"
-    );
+    assert_eq!(rules(), None, "a refusal changes nothing");
     let add = |rules: &mut Value| {
         rules["global"]["room"] = json!([{"rule_id": room, "actions": []}]);
         Ok::<(), ()>(())
     };
     alice.update_push_rules(default, add).await.unwrap().unwrap();
-    assert_eq!(
-        alice.push_rules(default).unwrap()["global"]["room"][0]["rule_id"],
-        room.as_str()
-    );
+    assert_eq!(rules().unwrap()["global"]["room"][0]["rule_id"], room.as_str());
     let bob = user_id!("@bob:elsewhere.org");
     assert!(!alice.ignores(bob).unwrap());
     alice

@@ -10,7 +10,7 @@ use ruma::{OwnedServerName, OwnedUserId, UserId};
 
 use crate::account::Account;
 use crate::cache::{Caches, Known};
-use crate::data::{self, IgnoredUsers};
+use crate::data;
 use crate::delayed::DelayedEvents;
 use crate::device::LastSeen;
 use crate::directory::Directory;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub server_user: Option<OwnedUserId>,
     /// Whether presence is kept and told.
     pub presence: bool,
+    /// Whether new users who are given no display name have their localpart as one.
+    pub displaynames: bool,
 }
 
 impl Settings {
@@ -62,6 +64,7 @@ impl Settings {
             cache_bytes: 16 << 20,
             server_user: None,
             presence: true,
+            displaynames: true,
         }
     }
 
@@ -297,7 +300,7 @@ impl Users {
                     .transpose()?
                     .unwrap_or_default(),
             ),
-            ignored: Arc::new(IgnoredUsers::of_value(ignored.as_deref())),
+            ignored: Arc::new(data::ignored_users(ignored.as_deref())),
             weight,
         }))
     }

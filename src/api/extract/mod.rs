@@ -11,4 +11,4 @@ pub use address::Address;
 pub use auth::{AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
 pub(crate) use guest::refusal as guest_refusal;
 pub use json::{Json, OptionalJson, OptionalRawJson, RawJson, body_bytes, read_object};
-pub use params::{Path, Query};
+pub use params::{Path, Query, token_unless_empty};

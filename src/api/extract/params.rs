@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use hearth_core::error::MatrixError;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::ApiError;
 
@@ -35,6 +36,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Query<T
     }
 }
 
+/// For a token of a page: an empty one is none. Clients of long standing send it where they have no token.
+pub fn token_unless_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    let token = Option::<String>::deserialize(value)?;
+    Ok(token.filter(|token| !token.is_empty()))
+}
+
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     serde_html_form::from_str(query).map_err(|error| {
         let sentence = error.to_string();
@@ -48,7 +55,6 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
 #[cfg(test)]
 mod tests {
     use ruma::OwnedUserId;
-    use serde::Deserialize;
 
     use super::*;
 

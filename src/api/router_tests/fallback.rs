@@ -271,7 +271,7 @@ async fn who_knows_the_secret_makes_many_accounts() {
     let register = async |name: &str, secret: &str| {
         let nonce = server.call("GET", path, None, Value::Null).await.ok()["nonce"].clone();
         let nonce = nonce.as_str().expect("a nonce");
-        let mac = super::accounts::mac(secret, &format!("{nonce}\0{name}\0{PASSWORD}\0notadmin"));
+        let mac = super::registration::mac(secret, &format!("{nonce}\0{name}\0{PASSWORD}\0notadmin"));
         let body = json!({ "nonce": nonce, "username": name, "password": PASSWORD, "mac": mac });
         server.call("POST", path, None, body).await
     };

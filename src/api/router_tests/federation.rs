@@ -259,6 +259,11 @@ async fn directory_and_spaces() {
         page["chunk"].as_array().expect("a chunk").len()
     };
     assert_eq!((search("fish").await, search("bird").await), (1, 0));
+    let first = asked.get(&format!("{V1}/publicRooms?since=")).await.ok();
+    assert_eq!(first["chunk"], page["chunk"], "an empty token is none");
+    let path = format!("{V1}/publicRooms");
+    let first = asked.ask("POST", &path, json!({ "since": "" })).await.ok();
+    assert_eq!(first["chunk"], page["chunk"]);
     let alias = |alias: &str| format!("{V1}/query/directory?room_alias={alias}");
     let found = asked.get(&alias("%23fish:hs1")).await.ok();
     assert_eq!(found, json!({ "room_id": fish, "servers": ["hs1"] }));

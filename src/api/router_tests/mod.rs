@@ -1,14 +1,19 @@
 //! The whole router over the in-memory engine.
 
 mod accounts;
+mod admin;
+mod appservices;
 mod cross_signing;
 mod edge;
 mod fallback;
 mod federation;
 mod federation_events;
+mod federation_memberships;
 mod malformed;
 mod media;
+mod old_clients;
 mod previews;
+mod registration;
 mod settings;
 mod shared;
 

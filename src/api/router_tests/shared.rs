@@ -221,7 +221,7 @@ async fn the_filter_of_a_context_holds_for_its_state() {
 
 #[tokio::test]
 async fn an_application_service_acts_within_bounds() {
-    let server = Server::with(|_| {}, super::accounts::appservices());
+    let server = Server::with(|_| {}, super::appservices::appservices());
     let bridge = "bridge-token";
     let ghost = json!({ "type": "m.login.application_service", "username": "_irc_a", "inhibit_login": true });
     server.post(&format!("{V3}/register"), bridge, ghost).await.ok();

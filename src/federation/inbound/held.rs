@@ -213,7 +213,9 @@ impl Inbound {
         };
         let queue = self.queue(room);
         queue.found(waiting.origin.clone(), waiting.received_ms);
-        self.rows.release(queue.room.key(), &waiting).await?;
+        self.rows
+            .release(queue.room.key(), std::slice::from_ref(&waiting))
+            .await?;
         self.run(&queue);
         Ok(())
     }

@@ -4,8 +4,9 @@
 //! their rooms; then the server has its answer. A worker for each room has the room judge them, one after the other;
 //! rooms take turns, so that one slow room holds up no other. **Invariant:** an event is in its room's queue, durable,
 //! before the transaction is answered; it leaves it when the room has judged it. What cannot be checked, for want of a
-//! key, is held back beside it.
+//! key, is held back beside it, and so is what comes while the room is being joined.
 
+mod arriving;
 mod held;
 mod outside;
 mod queue;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 use crate::ServerKeys;
 use crate::edus::{Edu, Edus};
 use crate::outbound::{EDUS_MAX, Outbound, PDUS_MAX};
+use arriving::{Arriving, Kept};
 use held::Held;
 use queue::RoomQueue;
 use rows::{Place, Rows};
@@ -50,9 +52,12 @@ const ANSWERS_MAX: usize = 10_000;
 const EMPTIED_MAX: usize = 10_000;
 /// Locks of servers that send nothing now are dropped above this number.
 const ORIGINS_MAX: usize = 10_000;
-/// So long a transaction waits for the end of a join through another server: the servers of the room send from the moment
-/// at which one of them let the user in, and know nothing of how long the state takes. A sender waits for about a minute.
+/// So long the EDUs of a transaction with events of a room that is being joined wait for the end of the join, as receipts on
+/// these events are of no use before. A sender waits for about a minute.
 const JOIN_WAIT: Duration = Duration::from_secs(20);
+
+/// Why an event is refused where more cannot wait.
+const TOO_MANY: &str = "Too many events wait for this room";
 
 /// How a room judges an event: as rooms do, or a test's stand-in.
 #[async_trait]
@@ -121,6 +126,7 @@ pub struct Inbound {
     /// Up to where the queues were judged that are empty now.
     emptied: quick_cache::sync::Cache<OwnedRoomId, Place>,
     held: Held,
+    arriving: Arriving,
     turns: Arc<Semaphore>,
     answers: quick_cache::sync::Cache<(OwnedServerName, String), Arc<Value>>,
     /// A server sends one transaction at a time; one that comes twice waits for the first.
@@ -187,6 +193,7 @@ impl Inbound {
             queues: DashMap::new(),
             emptied: quick_cache::sync::Cache::new(EMPTIED_MAX),
             held: Held::default(),
+            arriving: Arriving::default(),
             turns: Arc::new(Semaphore::new(ROOMS_AT_ONCE_MAX)),
             answers: quick_cache::sync::Cache::new(ANSWERS_MAX),
             origins: DashMap::new(),
@@ -203,7 +210,14 @@ impl Inbound {
     /// Goes on with what a former process left. Needs a runtime.
     pub fn start(self: &Arc<Self>) -> Result<(), Error> {
         let mut held = Vec::new();
-        for (room_id, arrivals) in self.rows.leftovers()? {
+        for (room_id, key, arrivals) in self.rows.leftovers()? {
+            let Some(room) = self.rooms.get(&room_id)? else {
+                // It was being joined, and is not here.
+                for arrival in &arrivals {
+                    self.rows.remove(key, arrival.place);
+                }
+                continue;
+            };
             let (of_room, waiting): (Vec<_>, Vec<_>) = arrivals
                 .into_iter()
                 .partition(|arrival| rows::is_held(arrival.place));
@@ -212,9 +226,9 @@ impl Inbound {
                     .into_iter()
                     .map(|arrival| (room_id.clone(), arrival.place)),
             );
-            let Some(room) = self.rooms.get(&room_id)?.filter(|_| !waiting.is_empty()) else {
+            if waiting.is_empty() {
                 continue;
-            };
+            }
             let queue = self.queue(room);
             for arrival in waiting {
                 queue.found(arrival.origin, arrival.received_ms);
@@ -253,10 +267,15 @@ impl Inbound {
             .handle(origin, first)
             .await
             .map_err(|error| failed(&error))?;
-        let pdus = self
+        let (pdus, joined) = self
             .take_pdus(origin, &transaction.pdus)
             .await
             .map_err(|error| failed(&error))?;
+        if !later.is_empty() {
+            let all =
+                futures::future::join_all(joined.iter().map(|room_id| self.rooms.joined_or_not(room_id)));
+            let _ = tokio::time::timeout(JOIN_WAIT, all).await;
+        }
         self.edus
             .handle(origin, later)
             .await
@@ -274,15 +293,16 @@ impl Inbound {
         self.origins.entry(origin.to_owned()).or_default().clone()
     }
 
-    /// Checks the events and stores those that rooms must judge; gives what is answered for each. Those of rooms that are
-    /// being joined come last, when the join is done.
+    /// Checks the events and stores those that rooms must judge; gives what is answered for each, and the rooms among theirs
+    /// that are being joined.
     async fn take_pdus(
         self: &Arc<Self>,
         origin: &ServerName,
         pdus: &[&RawValue],
-    ) -> Result<Map<String, Value>, Error> {
+    ) -> Result<(Map<String, Value>, Vec<OwnedRoomId>), Error> {
         let mut answers = Map::new();
-        let (mut now, mut later) = (Vec::new(), Vec::new());
+        let mut now = Vec::new();
+        let mut joined: BTreeMap<OwnedRoomId, Vec<&[u8]>> = BTreeMap::new();
         for pdu in pdus {
             let text = pdu.get().as_bytes();
             let Some(room_id) = room_of(text) else {
@@ -290,23 +310,25 @@ impl Inbound {
                 continue;
             };
             match self.is_coming_in(&room_id)? {
-                true => later.push((room_id, text)),
+                true => joined.entry(room_id).or_default().push(text),
                 false => now.push((room_id, text)),
             }
         }
-        self.take_events(origin, now, &mut answers).await?;
-        let until = tokio::time::Instant::now() + JOIN_WAIT;
-        for (room_id, _) in &later {
-            let _ = tokio::time::timeout_at(until, self.rooms.joined_or_not(room_id)).await;
+        for (room_id, texts) in &joined {
+            let outcome = match self.keep_for_join(origin, room_id, texts).await? {
+                Kept::Yes => json!({}),
+                Kept::Refused => json!({ "error": TOO_MANY }),
+                Kept::Over => {
+                    now.extend(texts.iter().map(|text| (room_id.clone(), *text)));
+                    continue;
+                }
+            };
+            // The room's version is not known: the id may be another one.
+            let ids = texts.iter().map(|text| id_of_any(text));
+            answers.extend(ids.map(|id| (id, outcome.clone())));
         }
-        self.take_events(origin, later, &mut answers).await?;
-        Ok(answers)
-    }
-
-    /// Whether this server is about to be in a room, and is not yet.
-    fn is_coming_in(&self, room_id: &RoomId) -> Result<bool, Error> {
-        let is_in = || Ok::<_, Error>(self.rooms.get(room_id)?.is_some_and(|room| room.is_resident()));
-        Ok(self.rooms.is_being_joined(room_id) && !is_in()?)
+        self.take_events(origin, now, &mut answers).await?;
+        Ok((answers, joined.into_keys().collect()))
     }
 
     /// Checks events and stores those that rooms must judge; adds what is answered for each.
@@ -338,10 +360,7 @@ impl Inbound {
             let queue = self.queue(room);
             if !queue.admit(origin, now, events.len()) {
                 for (id, _) in events {
-                    answers.insert(
-                        id.clone(),
-                        json!({ "error": "Too many events wait for this room" }),
-                    );
+                    answers.insert(id.clone(), json!({ "error": TOO_MANY }));
                 }
                 continue;
             }
@@ -438,6 +457,14 @@ fn room_of(text: &[u8]) -> Option<OwnedRoomId> {
 /// The rules by which events of rooms are read whose version is not known: good for an id to answer with.
 fn unknown_rules() -> &'static hearth_events::Rules {
     hearth_events::rules(&ruma::RoomVersionId::V11).expect("version 11 is known")
+}
+
+/// A name for an event of a room whose version is not known.
+fn id_of_any(text: &[u8]) -> String {
+    match Pdu::parse(unknown_rules(), text) {
+        Ok(pdu) => pdu.event_id.to_string(),
+        Err(_) => id_of_malformed(text),
+    }
 }
 
 /// A name for an event that cannot be read: its own, or its hash.

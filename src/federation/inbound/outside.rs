@@ -1,6 +1,6 @@
 //! Events of rooms that this server is not in: they end invitations and knocks.
 
-use hearth_rooms::Error;
+use hearth_rooms::{Awaited, Error};
 use hearth_users::Membership;
 use ruma::{OwnedUserId, RoomId, RoomVersionId, ServerName, UserId};
 use serde::Deserialize;
@@ -12,8 +12,7 @@ use hearth_events::Pdu;
 /// What an invitation or a knock said of its room.
 struct Known {
     version: RoomVersionId,
-    /// Who sent the invitation; nobody for a knock.
-    inviter: Option<OwnedUserId>,
+    awaited: Awaited,
 }
 
 impl Inbound {
@@ -38,7 +37,7 @@ impl Inbound {
         };
         let taken = self
             .rooms
-            .receive_outside(origin, &known.version, known.inviter.as_deref(), text)
+            .receive_outside(origin, &known.version, &known.awaited, text)
             .await;
         match taken {
             Ok(()) => Ok((id, Checked::Done)),
@@ -70,8 +69,17 @@ impl Inbound {
         let create = stripped.iter().find(|event| event["type"] == "m.room.create");
         let version = create.and_then(|create| create["content"]["room_version"].as_str());
         let version = RoomVersionId::try_from(version.unwrap_or("1")).unwrap_or(RoomVersionId::V1);
-        let inviter = (entry.membership == Membership::Invite).then_some(entry.sender);
-        Ok(Some(Known { version, inviter }))
+        let awaited = match entry.membership {
+            Membership::Invite => Awaited::Invitation {
+                inviter: entry.sender,
+            },
+            _ => Awaited::Knock {
+                event_id: entry.event_id,
+                via: entry.via,
+                shown: entry.stripped_state,
+            },
+        };
+        Ok(Some(Known { version, awaited }))
     }
 
     fn entry_of(&self, user: &UserId, room_id: &RoomId) -> Result<Option<hearth_users::RoomEntry>, Error> {

@@ -15,7 +15,8 @@ const TAG: u8 = 2;
 /// Where a row stands in its room's queue.
 pub(crate) type Place = (Position, u16);
 
-/// Set in the position of an event that is held back: these stand behind all that wait for their turn.
+/// Set in the position of an event that is held back, for want of a key or because its room is still being joined: these
+/// stand behind all that wait for their turn.
 const HELD: Position = 1 << 63;
 
 /// Whether it is the place of an event that is held back.
@@ -59,12 +60,36 @@ impl Rows {
         received_ms: u64,
         pdus: &[&[u8]],
     ) -> Result<(), Error> {
+        self.put(room.key(), 0, origin, received_ms, pdus).await.map(drop)
+    }
+
+    /// Holds back events of one server that came before the room; gives their places.
+    pub(crate) async fn keep(
+        &self,
+        room: EntityKey,
+        origin: &ServerName,
+        received_ms: u64,
+        pdus: &[&[u8]],
+    ) -> Result<Vec<Place>, Error> {
+        let position = self.put(room, HELD, origin, received_ms, pdus).await?;
+        let places = pdus.iter().zip(0..=u16::MAX);
+        Ok(places.map(|(_, index)| (position | HELD, index)).collect())
+    }
+
+    async fn put(
+        &self,
+        room: EntityKey,
+        mark: Position,
+        origin: &ServerName,
+        received_ms: u64,
+        pdus: &[&[u8]],
+    ) -> Result<Position, Error> {
         let build = |position| {
             let mut batch = Batch::new();
             for (pdu, index) in pdus.iter().zip(0..=u16::MAX) {
                 let key = RoomInboundKey {
-                    room: room.key(),
-                    position,
+                    room,
+                    position: position | mark,
                     index,
                 };
                 batch.put(
@@ -75,8 +100,7 @@ impl Rows {
             }
             Record::of(batch)
         };
-        self.0.commit(room.key().slot, build).await?;
-        Ok(())
+        Ok(self.0.commit(room.slot, build).await?)
     }
 
     /// The first event behind a place that is not held back. What cannot be read is passed over.
@@ -144,10 +168,9 @@ impl Rows {
         Ok((held, index))
     }
 
-    /// Puts an event that was held back at the end of its room's queue.
-    pub(crate) async fn release(&self, room: EntityKey, waiting: &Waiting) -> Result<(), Error> {
-        let (held, index) = waiting.place;
-        let key = |position, index| {
+    /// Puts events that were held back at the end of their room's queue.
+    pub(crate) async fn release(&self, room: EntityKey, held: &[Waiting]) -> Result<(), Error> {
+        let key = |(position, index)| {
             RoomInboundKey {
                 room,
                 position,
@@ -155,11 +178,13 @@ impl Rows {
             }
             .encode()
         };
-        let value = encode(&waiting.origin, waiting.received_ms, &waiting.pdu);
         let build = |position| {
             let mut batch = Batch::new();
-            batch.delete(Family::RoomInbound, key(held, index));
-            batch.put(Family::RoomInbound, key(position, 0), value);
+            for (waiting, index) in held.iter().zip(0..=u16::MAX) {
+                let value = encode(&waiting.origin, waiting.received_ms, &waiting.pdu);
+                batch.delete(Family::RoomInbound, key(waiting.place));
+                batch.put(Family::RoomInbound, key((position, index)), value);
+            }
             Record::of(batch)
         };
         self.0.commit(room.slot, build).await?;
@@ -179,7 +204,7 @@ impl Rows {
     }
 
     /// The rooms whose queue is not empty, with what waits there or is held back.
-    pub(crate) fn leftovers(&self) -> Result<Vec<(OwnedRoomId, Vec<Arrival>)>, Error> {
+    pub(crate) fn leftovers(&self) -> Result<Vec<(OwnedRoomId, EntityKey, Vec<Arrival>)>, Error> {
         let mut rooms: Vec<(EntityKey, Vec<Arrival>)> = Vec::new();
         self.reader()
             .scan(Family::RoomInbound, &[], &[0xFF], false, &mut |row, value| {
@@ -202,7 +227,7 @@ impl Rows {
         for (room, arrivals) in rooms {
             let name = name_of(self.reader(), EntityKind::Room, room)?;
             let name = name.and_then(|name| OwnedRoomId::try_from(name).ok());
-            found.extend(name.map(|name| (name, arrivals)));
+            found.extend(name.map(|name| (name, room, arrivals)));
         }
         Ok(found)
     }

@@ -93,7 +93,7 @@ impl Room {
                 Ok(pdu) => return Ok(pdu),
                 Err(Stop::Wait(position)) => self.wait_durable(position).await?,
                 Err(Stop::Refuse(error)) => return Err(error),
-                Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
+                Err(Stop::Resolve(_) | Stop::LayOut(_)) => return Err(Error::Damaged("forward extremities")),
             }
         }
     }

@@ -59,6 +59,7 @@ impl Rooms {
             .map_err(as_ours)?;
         let room = self.room_for_import(room_id, &made.version).await?;
         room.import(&server, pdu, answer).await?;
+        room.take_own_leaves().await;
         if room.is_partial() {
             room.start_resync();
         }
@@ -88,7 +89,7 @@ impl Rooms {
     }
 
     /// The number of a room, which gets one if it has none.
-    pub(super) async fn room_number(&self, room_id: &RoomId) -> Result<hearth_storage::EntityKey, Error> {
+    pub async fn room_number(&self, room_id: &RoomId) -> Result<hearth_storage::EntityKey, Error> {
         if let Some(key) = hearth_storage::entity(self.reader(), EntityKind::Room, room_id.as_str())? {
             return Ok(key);
         }
@@ -165,9 +166,14 @@ impl Room {
             ..Manner::default()
         };
         let before = self.0.partial.borrow().clone();
-        if answer.members_omitted {
+        // What came before this server left is to be judged with a whole state too.
+        let comes_back = before.is_some() && manner.replaces_tips;
+        if answer.members_omitted || comes_back {
             let join = verified.pdu.event_id.clone();
-            let partial = match before.as_deref().filter(|_| !manner.replaces_tips) {
+            let partial = match before.as_deref() {
+                Some(before) if comes_back => {
+                    before.with_return(join, server.to_owned(), answer.servers_in_room)
+                }
                 Some(before) => {
                     let later = (!missing.is_empty()).then(|| (join, server.to_owned()));
                     before.with_join(later, answer.servers_in_room)
@@ -177,6 +183,7 @@ impl Room {
                     resident: server.to_owned(),
                     servers: answer.servers_in_room,
                     later: Vec::new(),
+                    came_back: None,
                 },
             };
             let row = keys::room(self.0.key, keys::ROOM_PARTIAL);
@@ -214,7 +221,7 @@ impl Room {
             Ok(Received::Rejected(why)) => Error::Forbidden(why),
             Err(error) => error,
         };
-        if answer.members_omitted {
+        if answer.members_omitted || comes_back {
             self.set_partial(before.as_deref().cloned());
         }
         if new {

@@ -10,12 +10,16 @@ use serde_json::{Map, Value, json};
 use crate::{Error, Made, RemoteFailure, Room, Rooms};
 
 mod accept;
+mod awaited;
 mod invite;
 mod join;
 mod joining;
+mod leaving;
 mod outside;
 
+pub use awaited::Awaited;
 pub(crate) use joining::Joining;
+pub(crate) use leaving::OwnLeaves;
 
 /// How many servers are tried for one membership.
 const SERVERS_TRIED_MAX: usize = 8;
@@ -32,14 +36,22 @@ impl Room {
         self.is_resident() || self.other_servers().is_empty()
     }
 
-    /// The other servers that have joined members in the room.
+    /// The other servers that have joined members in the room, also those that a partial state does not show.
     pub fn other_servers(&self) -> Vec<OwnedServerName> {
-        let head = self.0.head.lock();
-        let own = self.0.rooms.server_name.as_str();
-        let names = head.servers.keys().filter(|name| *name != own);
-        names
-            .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
-            .collect()
+        let mut servers: Vec<OwnedServerName> = {
+            let head = self.0.head.lock();
+            let names = head.servers.keys();
+            names
+                .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
+                .collect()
+        };
+        for name in self.partial_servers() {
+            if !servers.contains(&name) {
+                servers.push(name);
+            }
+        }
+        servers.retain(|name| *name != self.0.rooms.server_name);
+        servers
     }
 }
 

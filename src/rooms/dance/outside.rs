@@ -8,7 +8,8 @@ use hearth_storage::Record;
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{Dance, Error, Membership, Received, Rooms};
+use super::leaving::OwnLeave;
+use crate::{Awaited, Dance, Error, Membership, Received, Room, Rooms};
 
 /// So many events of an invitation are checked; servers send about ten.
 const STATE_EVENTS_MAX: usize = 100;
@@ -85,6 +86,7 @@ impl Rooms {
                 sender: signed.sender(),
                 stripped,
                 is_direct: content.get("is_direct").and_then(Value::as_bool).unwrap_or(false),
+                via: None,
             },
         )
         .await?;
@@ -148,13 +150,12 @@ impl Rooms {
     }
 
     /// Takes a member event of a room that this server is not in: the withdrawal of an invitation, or the refusal
-    /// of a knock. `version` is what the invitation said of the room, `inviter` who sent the invitation (or nobody,
-    /// for a knock).
+    /// of a knock. `version` is what the invitation said of the room, `awaited` what the user waits for.
     pub async fn receive_outside(
         self: &Arc<Self>,
         origin: &ServerName,
         version: &RoomVersionId,
-        inviter: Option<&UserId>,
+        awaited: &Awaited,
         text: &[u8],
     ) -> Result<(), Error> {
         let rules =
@@ -173,13 +174,12 @@ impl Rooms {
             .filter(|user| self.is_local(user))
             .ok_or_else(wrong)?
             .to_owned();
-        // Nobody here can check who has which power in the room: the inviter alone may take the invitation back.
-        let may = inviter.is_none_or(|inviter| pdu.sender() == inviter);
-        if !may || pdu.sender().server_name() != origin {
-            return Err(Error::Forbidden(
-                "Only the inviting user ends an invitation".to_owned(),
-            ));
+        if pdu.sender().server_name() != origin {
+            return Err(Error::Forbidden(format!(
+                "The event is not by a user of {origin}"
+            )));
         }
+        awaited.check_end(rules, &pdu, &user)?;
         let verified = self.verify_one(rules, pdu).await?;
         let room_id = verified.pdu.room_id().to_owned();
         self.tell_user(
@@ -191,6 +191,7 @@ impl Rooms {
                 sender: verified.pdu.sender(),
                 stripped: Vec::new(),
                 is_direct: false,
+                via: None,
             },
         )
         .await
@@ -209,10 +210,17 @@ impl Rooms {
         let attempt = self
             .through(via, |server| self.leave_through(server, user, room_id, reason))
             .await;
-        let event_id = attempt.unwrap_or_else(|error| {
-            tracing::info!(%error, %room_id, "an invitation is refused here alone");
-            event_id.to_owned()
-        });
+        let event_id = match attempt {
+            Ok(leave) => {
+                let event_id = leave.pdu.event_id.clone();
+                self.own_leaves.add(room_id, user, leave);
+                event_id
+            }
+            Err(error) => {
+                tracing::info!(%error, %room_id, "an invitation is refused here alone");
+                event_id.to_owned()
+            }
+        };
         self.tell_user(
             room_id,
             user,
@@ -222,9 +230,15 @@ impl Rooms {
                 sender: user,
                 stripped: Vec::new(),
                 is_direct: false,
+                via: None,
             },
         )
-        .await
+        .await?;
+        // Somebody else may have brought the room here meanwhile; whoever does so later looks for it.
+        if let Some(room) = self.get(room_id)?.filter(Room::is_resident) {
+            room.take_own_leaves().await;
+        }
+        Ok(())
     }
 
     async fn leave_through(
@@ -233,7 +247,7 @@ impl Rooms {
         user: &UserId,
         room_id: &RoomId,
         reason: Option<&str>,
-    ) -> Result<OwnedEventId, Error> {
+    ) -> Result<OwnLeave, Error> {
         let remote = self.remote()?.clone();
         let made = remote.make(Dance::Leave, &server, room_id, user).await?;
         let mut content = Map::new();
@@ -244,7 +258,7 @@ impl Rooms {
         remote
             .send_leave(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;
-        Ok(pdu.event_id)
+        Ok(OwnLeave { server, pdu })
     }
 
     /// Knocks on a room through one of the servers in it. `content` is the member event's beside the membership.
@@ -256,7 +270,7 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<(), Error> {
         self.log.check_writable()?;
-        let (pdu, stripped) = self
+        let (pdu, stripped, taken_by) = self
             .through(via, |server| {
                 self.knock_through(server, user, room_id, content.clone())
             })
@@ -277,6 +291,7 @@ impl Rooms {
                 sender: user,
                 stripped,
                 is_direct: false,
+                via: Some(taken_by),
             },
         )
         .await
@@ -288,7 +303,7 @@ impl Rooms {
         user: &UserId,
         room_id: &RoomId,
         content: Map<String, Value>,
-    ) -> Result<(Pdu, Vec<Value>), Error> {
+    ) -> Result<(Pdu, Vec<Value>, OwnedServerName), Error> {
         let remote = self.remote()?.clone();
         let made = remote.make(Dance::Knock, &server, room_id, user).await?;
         let (_, pdu) = self.complete(&made, room_id, user, "knock", content)?;
@@ -296,7 +311,7 @@ impl Rooms {
             .send_knock(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;
         let stripped = self.checked_knock_state(&made.version, room_id, stripped).await?;
-        Ok((pdu, stripped))
+        Ok((pdu, stripped, server))
     }
 
     /// Takes a room out of a user's list though the room does not say so.
@@ -312,6 +327,7 @@ impl Rooms {
                 sender: user,
                 stripped: Vec::new(),
                 is_direct: false,
+                via: None,
             },
         )
         .await
@@ -331,6 +347,7 @@ impl Rooms {
             is_direct: outside.is_direct,
             stripped_state: crate::stripped::prune(&outside.stripped),
             predecessor: None,
+            via: outside.via,
         };
         self.cluster
             .commit(key.slot, |_| Record {
@@ -349,6 +366,8 @@ struct Outside<'a> {
     sender: &'a UserId,
     stripped: Vec<Box<RawValue>>,
     is_direct: bool,
+    /// The server that took a knock.
+    via: Option<OwnedServerName>,
 }
 
 /// Puts the member event by which a user is invited or knocks into the stripped state of the room.

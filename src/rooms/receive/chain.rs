@@ -207,11 +207,11 @@ impl Room {
         Ok(Some(!passes))
     }
 
-    pub(super) async fn store_outliers(&self, mut outliers: Vec<Outlier>) -> Result<(), Error> {
+    pub(crate) async fn store_outliers(&self, mut outliers: Vec<Outlier>) -> Result<(), Error> {
         loop {
             match self.try_outliers(outliers) {
                 Ok(Ok(staged)) => {
-                    self.store(*staged).await?;
+                    self.store(staged).await?;
                     return Ok(());
                 }
                 Ok(Err((again, position))) => {
@@ -238,7 +238,7 @@ impl Room {
             return Ok(Err((outliers, barrier)));
         }
         staging.keep_outliers(outliers)?;
-        Ok(Ok(Box::new(staging.seal(None))))
+        Ok(Ok(Box::new(staging.seal(None)?)))
     }
 }
 

@@ -173,12 +173,12 @@ impl Room {
             match self.try_under_lock(&work) {
                 Ok((done, None)) => return Ok(done),
                 Ok((done, Some(staged))) => {
-                    self.store(*staged).await?;
+                    self.store(staged).await?;
                     return Ok(done);
                 }
                 Err(Stop::Wait(position)) => self.wait_durable(position).await?,
                 Err(Stop::Refuse(error)) => return Err(error),
-                Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
+                Err(Stop::Resolve(_) | Stop::LayOut(_)) => return Err(Error::Damaged("forward extremities")),
             }
         }
     }
@@ -194,6 +194,7 @@ impl Room {
             return Err(Stop::Wait(barrier));
         }
         let (done, any) = work(&mut staging)?;
-        Ok((done, any.then(|| Box::new(staging.seal(None)))))
+        let staged = any.then(|| staging.seal(None)).transpose()?;
+        Ok((done, staged.map(Box::new)))
     }
 }

@@ -367,12 +367,12 @@ impl Room {
         loop {
             match self.try_history(gap, &judged, &rest) {
                 Ok(staged) => {
-                    self.store(*staged).await?;
+                    self.store(staged).await?;
                     return Ok(());
                 }
                 Err(Stop::Wait(position)) => self.wait_durable(position).await?,
                 Err(Stop::Refuse(error)) => return Err(error),
-                Err(Stop::Resolve(_)) => return Err(Error::Damaged("forward extremities")),
+                Err(Stop::Resolve(_) | Stop::LayOut(_)) => return Err(Error::Damaged("forward extremities")),
             }
         }
     }
@@ -398,6 +398,6 @@ impl Room {
             }
         }
         staging.open_gap(gap, still_missing);
-        Ok(Box::new(staging.seal(None)))
+        Ok(Box::new(staging.seal(None)?))
     }
 }

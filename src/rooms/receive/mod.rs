@@ -14,6 +14,7 @@ use crate::{
     Error, Event, Flags, Room,
     event::{Origin, Short},
     input::Submitted,
+    lay::Laid,
     staging::{Judged, Outlier, Roots, Staged, Staging, Stop},
     state_tree::{self, NewNodes, NodeId},
 };
@@ -170,7 +171,7 @@ impl Room {
     }
 
     /// Asks for the events before one that are not here, and takes them in. What cannot be had leaves a gap.
-    async fn fetch_before(&self, origin: &ServerName, pdu: &Pdu) -> Result<(), Error> {
+    pub(crate) async fn fetch_before(&self, origin: &ServerName, pdu: &Pdu) -> Result<(), Error> {
         if self.missing_before(pdu)?.is_empty() {
             return Ok(());
         }
@@ -338,6 +339,7 @@ impl Room {
     ) -> Result<Flags, Error> {
         let mut roots = Roots::new();
         let mut prepared = false;
+        let mut laid: Option<Laid<'_>> = None;
         loop {
             let rows_of_try = std::mem::take(&mut rows);
             let placed = match judged.replaces_tips {
@@ -352,6 +354,9 @@ impl Room {
             let stop = match placed {
                 Ok((submitted, flags)) => {
                     self.stored(submitted).await?;
+                    if let Some(laid) = laid {
+                        laid.settle().await?;
+                    }
                     return Ok(flags);
                 }
                 Err(unplaced) => {
@@ -363,6 +368,10 @@ impl Room {
             match stop {
                 Stop::Wait(position) => self.wait_durable(position).await?,
                 Stop::Refuse(error) => return Err(error),
+                Stop::LayOut(layout) => {
+                    drop(laid.take());
+                    laid = Some(self.lay_out(*layout).await?);
+                }
                 Stop::Resolve(_) if !prepared => {
                     prepared = true;
                     self.prepare_merge(&mut judged).await?;
@@ -391,7 +400,7 @@ impl Room {
         loop {
             let stop = match self.try_prepare(judged) {
                 Ok(staged) => {
-                    self.store(*staged).await?;
+                    self.store(staged).await?;
                     return Ok(());
                 }
                 Err(stop) => stop,
@@ -399,7 +408,7 @@ impl Room {
             match stop {
                 Stop::Wait(position) => self.wait_durable(position).await?,
                 Stop::Refuse(error) => return Err(error),
-                Stop::Resolve(_) => return Err(Error::Damaged("forward extremities")),
+                Stop::Resolve(_) | Stop::LayOut(_) => return Err(Error::Damaged("forward extremities")),
             }
         }
     }
@@ -412,7 +421,7 @@ impl Room {
             return Err(Stop::Wait(barrier));
         }
         staging.make_state_after(judged)?;
-        Ok(Box::new(staging.seal(None)))
+        Ok(Box::new(staging.seal(None)?))
     }
 
     /// Places an event and hands it to the log with more rows, which are given back where it cannot be placed.
@@ -440,7 +449,7 @@ impl Room {
         let txn = judged
             .txn
             .filter(|_| !flags.has(Flags::REJECTED) && !flags.has(Flags::SOFT_FAILED));
-        Ok((Box::new(staging.seal(txn)), flags))
+        Ok((Box::new(staging.seal(txn)?), flags))
     }
 
     /// The short ids of the auth events of an event, which were all fetched before.

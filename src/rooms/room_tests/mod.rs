@@ -6,6 +6,7 @@ mod order;
 mod pending;
 mod reading;
 mod serve;
+mod unread;
 
 use std::sync::Arc;
 

@@ -108,7 +108,7 @@ async fn a_refusal_waits_for_what_it_was_decided_on() {
     let levels = staged(stage(&room, vec![state("alice", "m.room.power_levels", muted)]));
     let levels = {
         let room = room.clone();
-        tokio::spawn(async move { room.finish(*levels).await })
+        tokio::spawn(async move { room.finish(levels).await })
     };
     let refused = {
         let room = room.clone();

@@ -22,7 +22,7 @@ async fn a_redaction_waits_for_its_target() {
         stage(&room, vec![redaction("alice", &target)]),
         Outcome::Wait(_)
     ));
-    room.finish(*first).await.expect("stored");
+    room.finish(first).await.expect("stored");
     assert!(matches!(
         stage(&room, vec![redaction("bob", &target)]),
         Outcome::Refused(Error::Forbidden(_), _)
@@ -32,7 +32,7 @@ async fn a_redaction_waits_for_its_target() {
         stage(&room, vec![redaction("alice", &target)]),
         Outcome::Wait(_)
     ));
-    let by = room.finish(*by).await.expect("stored");
+    let by = room.finish(by).await.expect("stored");
     let event = room.event_by_id(&target).expect("a look-up").expect("the event");
     assert!(event.is_redacted());
     assert_eq!(event.pdu.content(), b"{}");
@@ -240,7 +240,7 @@ async fn an_annotation_counts_once() {
     };
     let pending = staged(stage(&room, vec![react("bob", "+")]));
     assert!(matches!(stage(&room, vec![react("bob", "+")]), Outcome::Wait(_)));
-    let first = room.finish(*pending).await.expect("stored").event_id;
+    let first = room.finish(pending).await.expect("stored").event_id;
     assert!(matches!(
         stage(&room, vec![react("bob", "+")]),
         Outcome::Refused(Error::DuplicateAnnotation, _)

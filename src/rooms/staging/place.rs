@@ -103,20 +103,20 @@ impl Staging<'_> {
     }
 
     /// Makes a state the current one with which events were judged again (see `judge_again`). Those that stand now and did
-    /// not before come into the timeline. If the room becomes whole with it, the first of them is the join.
+    /// not before come into the timeline. If the room becomes whole with it, `completes` is the join since which it is.
     pub(crate) fn complete(
         &mut self,
         events: &[Event],
         tips: &[Tip],
         root: NodeId,
-        completes: bool,
+        completes: Option<Short>,
     ) -> Result<(), Stop> {
         let (lifted, judged): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| is_lifted(event));
         let judged_count = judged.len();
         self.replaced.extend(judged.into_iter().cloned());
         self.record.tips = tips.iter().take(TIPS_MAX).cloned().collect();
         let before = std::mem::replace(&mut self.record.root, root);
-        self.completes = events.first().filter(|_| completes).map(|join| join.short);
+        self.completes = completes;
         self.change_state(before, None)?;
         for event in lifted {
             self.lift(event)?;

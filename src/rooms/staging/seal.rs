@@ -1,13 +1,13 @@
 //! The end of the section under the lock, and what follows outside it: signing and the batch.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use hearth_storage::{Batch, Family, FeedItem, FeedKind, OutboxRow, Position, Record, Ticket};
+use hearth_storage::{Batch, Family, FeedItem, FeedKind, OutboxRow, Record, Ticket};
 use ruma::OwnedEventId;
 
 use super::{Body, MemberChange, StagedEvent, Staging, put_event};
 use crate::{
-    Change, Event, Membership, Room,
+    Change, Error, Event, Membership, Room,
     annotations::Annotation,
     event::{Place, Short},
     head::{HeadRecord, StateEntry, View},
@@ -28,6 +28,8 @@ pub(crate) struct Staged {
     new_keys: Vec<(String, String, u32)>,
     /// The entries of the current state that change; none where one goes.
     state: Vec<(String, String, Option<StateEntry>)>,
+    /// Where the state was laid out beforehand, the entries that differ from that.
+    besides_laid: Option<HashMap<(String, String), Option<StateEntry>>>,
     /// Whether the current state is another one than before.
     root_changed: bool,
     members: Vec<MemberChange>,
@@ -70,8 +72,10 @@ fn unseen_members(
 }
 
 impl Staging<'_> {
-    /// Makes the operation's head the room's head and takes the log's next position.
-    pub(crate) fn seal(mut self, txn: Option<[u8; 16]>) -> Staged {
+    /// Makes the operation's head the room's head and takes the log's next position. Fails, and changes nothing, where
+    /// storage cannot be read.
+    pub(crate) fn seal(mut self, txn: Option<[u8; 16]>) -> Result<Staged, Error> {
+        let threads = self.count_threads()?;
         let ticket = self.room.0.rooms.log.reserve(self.room.0.shard);
         let position = ticket.position();
         self.record.position = position;
@@ -83,7 +87,6 @@ impl Staging<'_> {
             event.header.position = position;
         }
         self.keep_auth();
-        let threads = self.count_threads(position);
         let servers = self.count_servers();
         let head = &mut *self.head;
         if root_changed {
@@ -95,6 +98,7 @@ impl Staging<'_> {
             head.hints.related = head.hints.related.max(last);
         }
         head.thread_counts.extend(self.thread_counts);
+        head.threads.extend(threads.after());
         let mut state = Vec::with_capacity(self.state.len());
         for (key, entry) in self.state {
             state.push((key.0.clone(), key.1.clone(), entry));
@@ -126,7 +130,7 @@ impl Staging<'_> {
         head.record = self.record.clone();
         let mut ticket = ticket;
         ticket.decide();
-        Staged {
+        Ok(Staged {
             ticket,
             view: head.view(),
             record: self.record,
@@ -134,6 +138,7 @@ impl Staging<'_> {
             nodes: self.nodes,
             new_keys,
             state,
+            besides_laid: self.besides_laid,
             root_changed,
             members: self.members,
             replaced: self.replaced,
@@ -145,7 +150,7 @@ impl Staging<'_> {
             completes: self.completes,
             unannotated: self.unannotated,
             began: self.began,
-        }
+        })
     }
 
     fn count_servers(&mut self) -> Vec<(String, u32)> {
@@ -166,10 +171,10 @@ impl Staging<'_> {
     }
 
     /// Counts the operation's thread replies and the redacted ones.
-    fn count_threads(&mut self, position: Position) -> relations::ThreadRows {
+    fn count_threads(&self) -> Result<relations::ThreadRows, Error> {
         let mut rows = relations::ThreadRows::default();
         let room = self.room;
-        let threads = &mut self.head.threads;
+        let threads = &self.head.threads;
         for event in &self.events {
             if let Some((root, relation)) = &event.relation
                 && relation.rel_type == "m.thread"
@@ -181,20 +186,19 @@ impl Staging<'_> {
                     event.short,
                     event.header.place,
                     &event.sender,
-                    position,
-                );
+                )?;
             }
         }
         for late in &self.late_replies {
             let (reply, place) = (late.reply, late.place);
-            rows.reply(room, threads, late.root, reply, place, &late.sender, position);
+            rows.reply(room, threads, late.root, reply, place, &late.sender)?;
         }
         for (root, place, short, relation) in &self.unlinked {
             if relation.rel_type == "m.thread" {
-                rows.unlink(room, threads, *root, *place, *short, position);
+                rows.unlink(room, threads, *root, *place, *short)?;
             }
         }
-        rows
+        Ok(rows)
     }
 }
 
@@ -229,7 +233,7 @@ impl Staged {
     }
 
     /// Adds rows of the room's own entity to the operation's batch.
-    pub(crate) fn with_rows(mut self, rows: Batch) -> Self {
+    pub(crate) fn with_rows(mut self: Box<Self>, rows: Batch) -> Box<Self> {
         self.extra.append(rows);
         self
     }
@@ -323,12 +327,22 @@ impl Staged {
             let value = keys::txn_value(last, room.0.rooms.clock.now_ms());
             batch.put(Family::RoomTxn, keys::txn(key, &txn), value);
         }
-        for (kind, state_key, entry) in &self.state {
+        let flat = self.record.flat.family();
+        let mut put_state = |kind: &str, state_key: &str, entry: &Option<StateEntry>| {
             let row = keys::state(key, kind, state_key);
             match entry {
-                Some(entry) => batch.put(Family::RoomState, row, keys::state_value(*entry)),
-                None => batch.delete(Family::RoomState, row),
+                Some(entry) => batch.put(flat, row, keys::state_value(*entry)),
+                None => batch.delete(flat, row),
             }
+        };
+        match &self.besides_laid {
+            Some(besides) => besides
+                .iter()
+                .for_each(|((kind, state_key), entry)| put_state(kind, state_key, entry)),
+            None => self
+                .state
+                .iter()
+                .for_each(|(kind, state_key, entry)| put_state(kind, state_key, entry)),
         }
         for (kind, state_key, short) in &self.new_keys {
             batch.put(
@@ -431,6 +445,11 @@ fn member_effects(room: &Room, members: &[MemberChange], batch: &mut Batch) -> V
             Membership::Join => batch.put(Family::RoomIndex, row, keys::tagged(&[])),
             _ => batch.delete(Family::RoomIndex, row),
         }
+        // Who has left already, through another server, is not shown as invited again until the room knows of it.
+        let leaves = &room.0.rooms.own_leaves;
+        if change.after != Membership::Join && leaves.have_ended(room.id(), &change.user, &change.event_id) {
+            continue;
+        }
         let joins = change.after == Membership::Join && change.before != Membership::Join;
         let update = hearth_users::MembershipUpdate {
             room_id: room.id().to_owned(),
@@ -442,6 +461,7 @@ fn member_effects(room: &Room, members: &[MemberChange], batch: &mut Batch) -> V
             is_direct: change.is_direct,
             stripped_state: Vec::new(),
             predecessor: joins.then(|| room.create_info().predecessor.clone()).flatten(),
+            via: None,
         };
         outbox.push(update.row(&change.user));
     }

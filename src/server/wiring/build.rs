@@ -42,6 +42,7 @@ pub(super) fn build_users(
     settings.cache_bytes = share(config, 10);
     settings.server_user = notices_user(config, server_name)?;
     settings.presence = config.presence;
+    settings.displaynames = config.registration_displaynames;
     let (clock, random) = (deps.clock.clone(), deps.random.clone());
     Ok(Users::new(
         log.clone(),

@@ -136,25 +136,38 @@ impl RocksEngine {
 /// room's head once for each event, and only the last of them will ever be read. Where a range is deleted, all keep
 /// their order.
 fn order_of_writing(batch: &Batch) -> Vec<&Op> {
-    let mut ops: Vec<&Op> = batch.ops.iter().collect();
-    if ops.iter().any(|op| matches!(op, Op::DeleteRange(..))) {
-        return ops;
+    if batch.ops.iter().any(|op| matches!(op, Op::DeleteRange(..))) {
+        return batch.ops.iter().collect();
     }
-    ops.sort_by(|one, other| place_of(one).cmp(&place_of(other)));
-    let last_of_its_row = |at: usize| {
+    let mut ops: Vec<(u128, &Op)> = batch.ops.iter().map(|op| (rank_of(op), op)).collect();
+    // The whole keys are compared only where their beginnings are equal.
+    ops.sort_by(|(one, op), (other, than)| one.cmp(other).then_with(|| key_of(op).cmp(key_of(than))));
+    let is_last_of_its_row = |at: usize| {
+        let (rank, op) = ops[at];
         ops.get(at + 1)
-            .is_none_or(|next| place_of(next) != place_of(ops[at]))
+            .is_none_or(|(next, after)| *next != rank || key_of(after) != key_of(op))
     };
     (0..ops.len())
-        .filter(|at| last_of_its_row(*at))
-        .map(|at| ops[at])
+        .filter(|at| is_last_of_its_row(*at))
+        .map(|at| ops[at].1)
         .collect()
 }
 
-/// Where the row of a change, or the first of its rows, stands.
-fn place_of(op: &Op) -> (u8, u8, &[u8]) {
+/// The key of a change, or the first of its range.
+fn key_of(op: &Op) -> &[u8] {
+    let (Op::Put(_, key, _) | Op::Delete(_, key) | Op::DeleteRange(_, key, _)) = op;
+    key
+}
+
+/// The group, the family and the beginning of the key of a change, as one number that orders as they do.
+fn rank_of(op: &Op) -> u128 {
     let (Op::Put(family, key, _) | Op::Delete(family, key) | Op::DeleteRange(family, key, _)) = op;
-    (family.doc().profile as u8, family.code(), key)
+    let mut bytes = [0; 16];
+    bytes[0] = family.doc().profile as u8;
+    bytes[1] = family.code();
+    let begun = key.len().min(14);
+    bytes[2..2 + begun].copy_from_slice(&key[..begun]);
+    u128::from_be_bytes(bytes)
 }
 
 /// The name of the column family of RocksDB in which families of this profile are stored.
@@ -415,5 +428,36 @@ impl Reader for Snapshot<'_> {
         let handle = self.engine.handle(family.doc().profile);
         let open = |options| self.snapshot.raw_iterator_cf_opt(handle, options);
         read::Range::new(family, start, end, reverse).visit(open, visit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the keys: the last change of each row, by the bytes of the keys.
+        #[test]
+        fn rows_are_written_once_and_in_order(
+            rows in proptest::collection::vec((0usize..4, proptest::collection::vec(0u8..3, 0..20), 0u8..4), 0..200),
+        ) {
+            let families = [Family::RoomEvent, Family::RoomTxn, Family::Room, Family::Feed];
+            let (mut batch, mut wanted) = (Batch::new(), BTreeMap::new());
+            for (family, key, value) in rows {
+                let family = families[family];
+                match value {
+                    0 => batch.delete(family, key.clone()),
+                    _ => batch.put(family, key.clone(), vec![value]),
+                }
+                wanted.insert((family.doc().profile as u8, family.code(), key), batch.ops.last().cloned());
+            }
+            let written: Vec<Op> = order_of_writing(&batch).into_iter().cloned().collect();
+            let wanted: Vec<Op> = wanted.into_values().flatten().collect();
+            prop_assert_eq!(written, wanted);
+        }
     }
 }

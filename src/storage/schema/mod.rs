@@ -242,6 +242,7 @@ pub mod room_state;
 pub mod room_state_at;
 pub mod room_state_key;
 pub mod room_state_node;
+pub mod room_state_other;
 pub mod room_timeline;
 pub mod room_txn;
 pub mod server_key;

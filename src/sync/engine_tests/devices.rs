@@ -8,6 +8,7 @@ use ruma::device_id;
 use serde_json::{Value, json, value::to_raw_value};
 
 use super::*;
+use crate::sliding::{Body, Request, RoomNews, ToDevice};
 
 async fn log_in(user: &User) {
     let login = Login {
@@ -42,6 +43,24 @@ fn numbers(answer: &Value) -> Vec<u64> {
     events
         .map(|event| event["content"]["n"].as_u64().unwrap())
         .collect()
+}
+
+/// A connection that shows ten rooms and fetches the device's messages.
+fn windows_with_messages(user: &User) -> Request {
+    let mut windows = Request {
+        device: Some(device_id!("DEVICE").to_owned()),
+        ..super::sliding::windows(user, 9)
+    };
+    windows.extensions.to_device = Some(ToDevice::default());
+    windows
+}
+
+/// The rooms of a connection's next answer, and how many messages came with it; the one after confirms them.
+async fn next_page(world: &World, windows: &mut Request) -> (Vec<RoomNews>, usize) {
+    let answer = world.slide(windows).await;
+    let (messages, next) = answer.extensions.to_device.unwrap();
+    windows.extensions.to_device.as_mut().unwrap().since = Some(next.to_string());
+    (answer.rooms, messages.len())
 }
 
 #[tokio::test]
@@ -101,13 +120,9 @@ async fn no_event_comes_before_its_key() {
     log_in(&bob).await;
     let room = world.room(&alice, Preset::PublicChat).await;
     join(&room, &bob).await;
-    let mut windows = crate::sliding::Request {
-        device: Some(device_id!("DEVICE").to_owned()),
-        ..super::sliding::windows(&bob, 9)
-    };
-    windows.extensions.to_device = Some(Default::default());
-    let slid = world.slide(&mut windows).await;
-    let mut since = slid.extensions.to_device.unwrap().1.to_string();
+    let mut windows = windows_with_messages(&bob);
+    next_page(&world, &mut windows).await;
+    windows.extensions.to_device.as_mut().unwrap().limit = Some(70);
     let begin = world.sync(&request(&bob)).await;
     for number in 0..250 {
         send(&alice, &bob, &number.to_string(), number).await;
@@ -123,15 +138,9 @@ async fn no_event_comes_before_its_key() {
     }
     let mut got = 0;
     while got < 250 {
-        windows.extensions.to_device = Some(crate::sliding::ToDevice {
-            since: Some(since),
-            limit: Some(70),
-        });
-        let answer = world.slide(&mut windows).await;
-        let (events, next) = answer.extensions.to_device.unwrap();
-        since = next.to_string();
-        got += events.len();
-        assert_eq!(answer.rooms.len(), usize::from(got == 250), "after {got} keys");
+        let (rooms, messages) = next_page(&world, &mut windows).await;
+        got += messages;
+        assert_eq!(rooms.len(), usize::from(got == 250), "after {got} keys");
     }
     assert!(world.slide(&mut windows).await.rooms.is_empty());
 }
@@ -237,22 +246,13 @@ async fn windows_open_after_all_messages() {
             send(&alice, &bob, &number.to_string(), number).await;
         }
         say(&room, &alice, "unlocked by the last key").await;
-        let mut windows = crate::sliding::Request {
-            device: Some(device_id!("DEVICE").to_owned()),
-            ..super::sliding::windows(&bob, 9)
-        };
-        windows.extensions.to_device = Some(Default::default());
+        let mut windows = windows_with_messages(&bob);
         let (mut got, mut shown) = (0, Vec::new());
         for _ in 0..4 {
-            let answer = world.slide(&mut windows).await;
-            let (events, next) = answer.extensions.to_device.unwrap();
-            got += events.len();
-            windows.extensions.to_device = Some(crate::sliding::ToDevice {
-                since: Some(next.to_string()),
-                limit: None,
-            });
-            for news in &answer.rooms {
-                let crate::sliding::Body::Full(full) = &news.body else {
+            let (rooms, messages) = next_page(&world, &mut windows).await;
+            got += messages;
+            for news in &rooms {
+                let Body::Full(full) = &news.body else {
                     panic!("the room is joined")
                 };
                 assert_eq!(
@@ -261,7 +261,7 @@ async fn windows_open_after_all_messages() {
                 );
                 assert!(news.initial);
             }
-            shown.push(answer.rooms.len());
+            shown.push(rooms.len());
         }
         assert_eq!(got, 250);
         assert_eq!(
@@ -379,17 +379,12 @@ async fn no_event_of_a_left_room_comes_before_its_key() {
     log_in(&bob).await;
     let room = world.room(&alice, Preset::PublicChat).await;
     join(&room, &bob).await;
-    let mut windows = crate::sliding::Request {
-        device: Some(device_id!("DEVICE").to_owned()),
-        ..super::sliding::windows(&bob, 9)
-    };
+    let mut windows = windows_with_messages(&bob);
     windows
         .lists
         .values_mut()
         .for_each(|list| list.config.timeline_limit = 5);
-    windows.extensions.to_device = Some(Default::default());
-    let slid = world.slide(&mut windows).await;
-    let mut since = slid.extensions.to_device.unwrap().1.to_string();
+    next_page(&world, &mut windows).await;
     for number in 0..250 {
         send(&alice, &bob, &number.to_string(), number).await;
     }
@@ -397,17 +392,11 @@ async fn no_event_of_a_left_room_comes_before_its_key() {
     room.kick(alice.id(), bob.id(), None).await.unwrap();
     let mut got = 0;
     while got < 250 {
-        windows.extensions.to_device = Some(crate::sliding::ToDevice {
-            since: Some(since),
-            limit: None,
-        });
-        let answer = world.slide(&mut windows).await;
-        let (events, next) = answer.extensions.to_device.unwrap();
-        since = next.to_string();
-        got += events.len();
-        assert_eq!(answer.rooms.len(), usize::from(got == 250), "after {got} keys");
-        for news in &answer.rooms {
-            let crate::sliding::Body::Full(full) = &news.body else {
+        let (rooms, messages) = next_page(&world, &mut windows).await;
+        got += messages;
+        assert_eq!(rooms.len(), usize::from(got == 250), "after {got} keys");
+        for news in &rooms {
+            let Body::Full(full) = &news.body else {
                 panic!("the user was in the room")
             };
             assert_eq!(full.timeline.events.len(), 2);

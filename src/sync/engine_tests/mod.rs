@@ -2,12 +2,15 @@
 
 #[path = "../../testkit/client_model.rs"]
 mod client_model;
+mod costs;
 mod devices;
 mod following;
+mod memberships;
 mod presence;
 mod sliding;
 mod syncing;
 mod tokens;
+mod waking;
 
 use std::{sync::Arc, time::Duration};
 

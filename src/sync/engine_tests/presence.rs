@@ -31,6 +31,40 @@ async fn be(user: &User, state: PresenceState) {
 }
 
 #[tokio::test]
+async fn presence_goes_to_those_who_share_a_room() {
+    let world = World::new(4);
+    let (alice, bob, carol) = (
+        world.user("alice").await,
+        world.user("bob").await,
+        world.user("carol").await,
+    );
+    let room = world.room(&alice, Preset::PublicChat).await;
+    join(&room, &bob).await;
+    let first = world.sync(&request(&alice)).await;
+    let device = ruma::device_id!("D");
+    carol
+        .set_presence(device, PresenceState::Online, None)
+        .await
+        .unwrap();
+    bob.set_presence(device, PresenceState::Busy, Some(Some("working".to_owned())))
+        .await
+        .unwrap();
+    let second = world.sync(&request(&alice).since(&first).wait(1000)).await;
+    let events = second["presence"]["events"].as_array().unwrap();
+    assert_eq!(events.len(), 1, "{second}");
+    assert_eq!(events[0]["sender"], bob.id().as_str());
+    assert_eq!(events[0]["content"]["presence"], "busy");
+    assert_eq!(events[0]["content"]["status_msg"], "working");
+    join(&room, &carol).await;
+    let third = world.sync(&request(&alice).since(&second)).await;
+    assert_eq!(
+        third["presence"]["events"][0]["sender"],
+        carol.id().as_str(),
+        "she came in: {third}"
+    );
+}
+
+#[tokio::test]
 async fn those_who_share_a_room_hear_of_each_other() {
     for shards in [1, 16] {
         let world = World::new(shards);

@@ -52,10 +52,11 @@ pub(crate) async fn page(app: &App, query: DirectoryEntry) -> Result<Value> {
     Ok(answer)
 }
 
-/// Reads where a page begins or ends.
+/// Reads where a page begins or ends. An empty token is none: the first page.
 pub(crate) fn since(token: Option<&str>) -> Result<Option<DirectoryToken>, MatrixError> {
     let wrong = || MatrixError::invalid_param("since is not a token of this endpoint");
     token
+        .filter(|token| !token.is_empty())
         .map(|token| DirectoryToken::parse(token).ok_or_else(wrong))
         .transpose()
 }

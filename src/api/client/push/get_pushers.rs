@@ -21,6 +21,8 @@ pub async fn get_pushers(auth: Auth) -> Result<Json<Value>> {
                 "device_display_name": pusher.device_display_name,
                 "lang": pusher.lang,
                 "data": pusher.data,
+                "org.matrix.msc3881.enabled": !pusher.disabled,
+                "org.matrix.msc3881.device_id": pusher.device_id,
             });
             if pusher.is_web_push() {
                 shown["activated"] = json!(pusher.activation == Activation::Done);

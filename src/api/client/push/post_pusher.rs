@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 use hearth_core::error::MatrixError;
-use hearth_users::{Activation, Pusher};
+use hearth_users::{Activation, Pusher, PusherOptions};
+use ruma::OwnedDeviceId;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
@@ -24,6 +25,12 @@ pub struct Body {
     data: Option<Map<String, Value>>,
     #[serde(default)]
     append: bool,
+    /// Whether it is switched on (MSC3881).
+    #[serde(rename = "org.matrix.msc3881.enabled")]
+    enabled: Option<bool>,
+    /// The pusher's device, in requests of clients that switch what they have listed (MSC3881).
+    #[serde(rename = "org.matrix.msc3881.device_id")]
+    device_id: Option<OwnedDeviceId>,
 }
 
 fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
@@ -60,9 +67,15 @@ pub async fn post_pusher(auth: Auth, Json(body): Json<Body>) -> Result<(StatusCo
         data: needed(body.data, "data")?,
         device_id,
         ts: 0,
+        disabled: false,
         activation: Activation::default(),
     };
-    let status = match auth.handle.set_pusher(pusher, body.append).await? {
+    let options = PusherOptions {
+        append: body.append,
+        enabled: body.enabled,
+        device_id: body.device_id,
+    };
+    let status = match auth.handle.set_pusher(pusher, options).await? {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };

@@ -72,7 +72,7 @@ pub async fn reach(app: &App, auth: &Auth, target: &RoomOrAliasId, query: Via) -
 
 /// The servers of those who appear in an invitation or a knock.
 pub fn servers_of_entry(entry: &RoomEntry) -> Vec<OwnedServerName> {
-    let mut servers = Vec::new();
+    let mut servers: Vec<OwnedServerName> = entry.via.iter().cloned().collect();
     if matches!(entry.membership, Membership::Invite) {
         servers.push(entry.sender.server_name().to_owned());
     }

@@ -15,7 +15,7 @@ use super::far_spaces::{FarSpaces, via_of};
 use super::spaces;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Json, Path, Query, token_unless_empty};
 
 /// The most rooms of one page.
 const PAGE_MAX: usize = 50;
@@ -29,6 +29,7 @@ pub struct Options {
     suggested_only: bool,
     limit: Option<u64>,
     max_depth: Option<u64>,
+    #[serde(default, deserialize_with = "token_unless_empty")]
     from: Option<String>,
 }
 

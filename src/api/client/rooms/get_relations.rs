@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::tokens;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Json, Path, Query, token_unless_empty};
 
 /// The most events of one page.
 const LIMIT_MAX: usize = 1000;
@@ -29,7 +29,9 @@ const DEPTH_MAX: usize = 3;
 
 #[derive(Deserialize)]
 pub struct Options {
+    #[serde(default, deserialize_with = "token_unless_empty")]
     from: Option<String>,
+    #[serde(default, deserialize_with = "token_unless_empty")]
     to: Option<String>,
     dir: Option<String>,
     limit: Option<u64>,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::tokens;
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Json, Path, Query, token_unless_empty};
 
 /// The most threads of one page.
 const LIMIT_MAX: usize = 100;
@@ -21,6 +21,7 @@ const LIMIT_MAX: usize = 100;
 pub struct Options {
     include: Option<String>,
     limit: Option<u64>,
+    #[serde(default, deserialize_with = "token_unless_empty")]
     from: Option<String>,
 }
 

@@ -12,7 +12,7 @@ const VERSIONS: [&str; 20] = [
 
 /// Unstable features that work here under their unstable names; a flag leaves this list when no
 /// client asks for it any more.
-const UNSTABLE_FEATURES: [&str; 19] = [
+const UNSTABLE_FEATURES: [&str; 20] = [
     // Cross-signing, which Element Web still looks for by this name: without it no keys are made when people register,
     // and none can be verified.
     "org.matrix.e2e_cross_signing",
@@ -27,6 +27,8 @@ const UNSTABLE_FEATURES: [&str; 19] = [
     "org.matrix.msc3827.stable",
     // Filters of `/messages` by relation.
     "org.matrix.msc3874",
+    // Pushers that other devices switch off and on.
+    "org.matrix.msc3881",
     // Settings of a device for its notifications, which go with it.
     "org.matrix.msc3890",
     // Relations of relations.

@@ -1,11 +1,12 @@
 //! Registration, sessions, devices, user-interactive authentication.
 
 use hearth_testkit::client::text;
-use hearth_testkit::{Client, PASSWORD, TestServer, V3};
+use hearth_testkit::{Client, PASSWORD, TestServer, V3, encode};
 use serde_json::{Value, json};
 
 scenarios!(
     registers_and_logs_in,
+    new_users_have_a_name,
     refreshes_tokens,
     logs_out,
     manages_devices,
@@ -81,6 +82,27 @@ async fn registers_and_logs_in(server: &TestServer) {
         .call("POST", &format!("{V3}/login"), None, wrong)
         .await
         .refused(403, "M_FORBIDDEN");
+}
+
+async fn new_users_have_a_name(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let profile = format!("/profile/{}", encode(&alice.user_id));
+    assert_eq!(bob.get(&profile).await.ok(), json!({ "displayname": "alice" }));
+    let room = alice.room().with(&bob).build().await;
+    for user in [&alice, &bob] {
+        let member = alice.state(&room, "m.room.member", &user.user_id).await.ok();
+        let name = user.user_id.trim_start_matches('@').split(':').next();
+        assert_eq!(member["displayname"].as_str(), name);
+    }
+    let found = bob
+        .post("/user_directory/search", json!({ "search_term": "ali" }))
+        .await
+        .ok();
+    let expected = json!([{ "user_id": alice.user_id, "display_name": "alice" }]);
+    assert_eq!(found["results"], expected);
+    let name = format!("{profile}/displayname");
+    alice.put(&name, json!({ "displayname": "" })).await.ok();
+    assert_eq!(bob.get(&profile).await.ok(), json!({}));
 }
 
 async fn refreshes_tokens(server: &TestServer) {

@@ -1,11 +1,17 @@
 //! Account data, tags, filters.
 
 use hearth_testkit::{TestServer, encode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::events;
 
-scenarios!(account_data, tags, filters, push_rules_are_account_data);
+scenarios!(
+    account_data,
+    deleted_account_data,
+    tags,
+    filters,
+    push_rules_are_account_data
+);
 
 async fn account_data(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
@@ -38,6 +44,46 @@ async fn account_data(server: &TestServer) {
         .refused(405, "M_BAD_JSON");
     let marker = format!("{base}/rooms/{}/account_data/m.fully_read", encode(&room));
     alice.put(&marker, json!({})).await.refused(405, "M_BAD_JSON");
+}
+
+async fn deleted_account_data(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let other = server.login("alice", "OTHER").await;
+    let user = encode(&alice.user_id);
+    for (base, place) in [
+        (format!("/user/{user}"), None),
+        (format!("/user/{user}/rooms/{}", encode(&room)), Some(&room)),
+    ] {
+        for by_put in [false, true] {
+            let path = format!("{base}/account_data/org.example.test");
+            alice.put(&path, json!({ "a": 1 })).await.ok();
+            let before = alice.sync("timeout=0").await;
+            if by_put {
+                alice.put(&path, json!({})).await.ok();
+            } else {
+                let path = format!("/_matrix/client/unstable/org.matrix.msc3391{path}");
+                alice.call("DELETE", &path, Value::Null).await.ok();
+            }
+            alice.get(&path).await.refused(404, "M_NOT_FOUND");
+            let of = |answer: &Value| match place {
+                None => events(&answer["account_data"]),
+                Some(room) => events(&answer["rooms"]["join"][room]["account_data"]),
+            };
+            let is_it = |event: &&Value| event["type"] == "org.example.test";
+            let news = of(&alice.sync_since(&before).await);
+            assert_eq!(news.iter().find(is_it).unwrap()["content"], json!({}));
+            assert!(
+                !of(&alice.sync("timeout=0").await)
+                    .iter()
+                    .any(|event| is_it(&event))
+            );
+        }
+    }
+    let path = format!("/user/{user}/account_data/org.matrix.msc3890.local_notification_settings.OTHER");
+    alice.put(&path, json!({ "is_silenced": true })).await.ok();
+    other.post("/logout", json!({})).await.ok();
+    alice.get(&path).await.refused(404, "M_NOT_FOUND");
 }
 
 async fn tags(server: &TestServer) {
@@ -84,6 +130,10 @@ async fn filters(server: &TestServer) {
         .get(&format!("/user/{}/filter/none", encode(&alice.user_id)))
         .await
         .refused(404, "M_NOT_FOUND");
+    alice
+        .get("/sync?timeout=0&filter=none")
+        .await
+        .refused(400, "M_INVALID_PARAM");
     let room = alice.room().messages(3).build().await;
     let sync = alice.sync(&format!("timeout=0&filter={id}")).await;
     assert_eq!(events(&sync["rooms"]["join"][&room]["timeline"]).len(), 1);

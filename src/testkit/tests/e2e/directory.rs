@@ -92,6 +92,10 @@ async fn public_rooms(server: &TestServer) {
         .await
         .ok();
     assert_eq!(names(&back), names(&first));
+    let empty = bob.get("/publicRooms?since=").await.ok();
+    assert_eq!(names(&empty), names(&all), "an empty token is none");
+    let empty = bob.post("/publicRooms", json!({ "since": "" })).await.ok();
+    assert_eq!(names(&empty), names(&all));
     bob.get("/publicRooms?since=p2")
         .await
         .refused(400, "M_INVALID_PARAM");

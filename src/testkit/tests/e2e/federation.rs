@@ -228,7 +228,7 @@ async fn a_knock_at_another_server_shows_to_who_knocks() {
     });
     assert_eq!(
         own.map(|own| own["content"].clone()),
-        Some(json!({ "membership": "knock", "reason": "let me in" })),
+        Some(json!({ "membership": "knock", "reason": "let me in", "displayname": "bob" })),
         "{events}"
     );
 }

@@ -1,243 +1,22 @@
 //! Joins with most members left out, through a server that keeps the rest of the state to itself for a while.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_events::{Draft, Pdu, Rules};
+use hearth_events::Pdu;
 use hearth_rooms::{Flags, Room};
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
-use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::OwnedEventId;
 use serde_json::{Value, json};
 
 use crate::federation::{sees, until};
-use crate::federation_hostile::peer::{Answer, NOW_MS, Peer, json_of, rules_of};
+use crate::federation_hostile::peer::{Answer, Peer, json_of};
+use their_room::TheirRoom;
 
-const VERSION: &str = "11";
-/// How long the other server thinks about the whole state.
-const STATE_TAKES: Duration = Duration::from_secs(60);
+pub(crate) mod their_room;
+
 /// The filter of a client that loads members as it needs them.
 const LAZY: &str = "%7B%22room%22%3A%7B%22state%22%3A%7B%22lazy_load_members%22%3Atrue%7D%7D%7D";
-
-/// A room of the other server.
-struct TheirRoom {
-    id: OwnedRoomId,
-    rules: &'static Rules,
-    peer: Peer,
-    state: BTreeMap<(String, String), Pdu>,
-    last: Option<Pdu>,
-    /// Every event, for whoever asks.
-    all: Arc<Mutex<BTreeMap<String, Value>>>,
-}
-
-impl TheirRoom {
-    /// A public room of charlie, in which derek was, and elsie is. All three may do what moderators do.
-    fn new(peer: &Peer) -> Self {
-        let mut room = Self {
-            id: OwnedRoomId::try_from("!theirs:evil").expect("a room id"),
-            rules: rules_of(VERSION),
-            peer: peer.clone(),
-            state: BTreeMap::new(),
-            last: None,
-            all: Arc::default(),
-        };
-        room.set("charlie", "m.room.create", "", json!({ "room_version": VERSION }));
-        room.member("charlie", "charlie", "join");
-        let users = json!({ "@charlie:evil": 100, "@derek:evil": 100, "@elsie:evil": 50 });
-        room.set("charlie", "m.room.power_levels", "", json!({ "users": users }));
-        room.set(
-            "charlie",
-            "m.room.join_rules",
-            "",
-            json!({ "join_rule": "public" }),
-        );
-        room.member("derek", "derek", "join");
-        room
-    }
-
-    fn user(&self, name: &str) -> OwnedUserId {
-        self.peer.user(name)
-    }
-
-    /// A join of a user who has left since.
-    fn old_join(&self, name: &str) -> Pdu {
-        let user = self.user(name);
-        let known = self.all.lock();
-        let is_it =
-            |event: &&Value| event["state_key"] == user.as_str() && event["content"]["membership"] == "join";
-        let text = known.values().find(is_it).expect("a join").to_string();
-        Pdu::parse(self.rules, text.as_bytes()).expect("an event")
-    }
-
-    fn member_event(&self, name: &str) -> &Pdu {
-        let key = ("m.room.member".to_owned(), self.user(name).to_string());
-        self.state.get(&key).expect("a member event")
-    }
-
-    /// An event on top of the last one, by what the room says of its sender, or by other member events.
-    fn event(
-        &self,
-        sender: &str,
-        (kind, state_key): (&str, Option<&str>),
-        content: &Value,
-        members: &[&Pdu],
-    ) -> Pdu {
-        let sender = self.user(sender);
-        let mut auth: Vec<OwnedEventId> = Vec::new();
-        let mut wanted = vec![("m.room.create", ""), ("m.room.power_levels", "")];
-        if content["membership"] == "join" {
-            wanted.push(("m.room.join_rules", ""));
-        }
-        if members.is_empty() {
-            wanted.push(("m.room.member", sender.as_str()));
-            wanted.extend(
-                state_key
-                    .filter(|key| kind == "m.room.member" && *key != sender)
-                    .map(|key| ("m.room.member", key)),
-            );
-        }
-        for (kind, key) in wanted {
-            let found = self.state.get(&(kind.to_owned(), key.to_owned()));
-            auth.extend(found.map(|pdu| pdu.event_id.clone()));
-        }
-        auth.extend(members.iter().map(|pdu| pdu.event_id.clone()));
-        let prev: Vec<OwnedEventId> = self.last.iter().map(|pdu| pdu.event_id.clone()).collect();
-        let content = hearth_events::canonical::to_bytes(content, true).expect("canonical JSON");
-        let draft = Draft {
-            room_id: Some(&self.id),
-            sender: &sender,
-            kind,
-            state_key,
-            content: &content,
-            origin_server_ts: NOW_MS,
-            depth: self.last.as_ref().map_or(0, Pdu::depth) + 1,
-            prev_events: &prev,
-            auth_events: &auth,
-            redacts: None,
-        };
-        self.peer.sign(self.rules, &draft)
-    }
-
-    /// Takes an event as the last one; it counts for the state if it is to.
-    fn add(&mut self, pdu: Pdu, counts: bool) -> Pdu {
-        self.all.lock().insert(pdu.event_id.to_string(), json_of(&pdu));
-        if let Some(key) = pdu.state_key().filter(|_| counts) {
-            self.state
-                .insert((pdu.kind().to_owned(), key.to_owned()), pdu.clone());
-        }
-        self.last = Some(pdu.clone());
-        pdu
-    }
-
-    fn set(&mut self, sender: &str, kind: &str, key: &str, content: Value) -> Pdu {
-        let event = self.event(sender, (kind, Some(key)), &content, &[]);
-        self.add(event, true)
-    }
-
-    fn member(&mut self, sender: &str, target: &str, membership: &str) -> Pdu {
-        let target = self.user(target);
-        self.set(
-            sender,
-            "m.room.member",
-            target.as_str(),
-            json!({ "membership": membership }),
-        )
-    }
-
-    fn say(&mut self, sender: &str, body: &str) -> Pdu {
-        let content = json!({ "msgtype": "m.text", "body": body });
-        let event = self.event(sender, ("m.room.message", None), &content, &[]);
-        self.add(event, true)
-    }
-
-    /// Lets users of other servers in, at once, and tells of most members later.
-    fn open(&self) {
-        let peer = &self.peer;
-        let place = encode(self.id.as_str());
-        let last = self.last.clone().expect("events");
-        let id = |kind: &str| {
-            let found = self.state.get(&(kind.to_owned(), String::new()));
-            found.map(|pdu| pdu.event_id.clone())
-        };
-        let auth: Vec<_> = ["m.room.create", "m.room.power_levels", "m.room.join_rules"]
-            .map(id)
-            .into();
-        let (prev, depth, room_id) = (json!([last.event_id]), last.depth() + 1, self.id.clone());
-        let template = move |path: &str, _: &Value| {
-            let user = path.split(['/', '?']).nth(7).unwrap_or_default();
-            let user = user.replace("%40", "@").replace("%3A", ":");
-            json!({ "room_version": VERSION, "event": {
-                "type": "m.room.member", "room_id": room_id, "sender": user, "state_key": user,
-                "content": { "membership": "join" }, "prev_events": prev, "auth_events": auth, "depth": depth,
-                "origin": "evil", "origin_server_ts": NOW_MS } })
-        };
-        let made = format!("/_matrix/federation/v1/make_join/{place}");
-        peer.says(&made, Answer::Made(Arc::new(template)));
-        let all: Vec<Value> = self.state.values().map(json_of).collect();
-        let others = all
-            .iter()
-            .filter(|event| event["type"] != "m.room.member")
-            .cloned();
-        let others: Vec<Value> = others.collect();
-        let chain = vec![json_of(self.member_event("charlie"))];
-        let joined = move |_: &str, body: &Value| {
-            json!({ "origin": "evil", "state": others, "auth_chain": chain, "event": body,
-                "members_omitted": true, "servers_in_room": ["evil"] })
-        };
-        peer.says(
-            &format!("/_matrix/federation/v2/send_join/{place}"),
-            Answer::Made(Arc::new(joined)),
-        );
-        let ids = |events: &[Value]| {
-            let find = |event: &Value| {
-                let known = self.all.lock();
-                let found = known.iter().find(|(_, other)| *other == event);
-                found.map(|(id, _)| id.clone())
-            };
-            events.iter().filter_map(find).collect::<Vec<_>>()
-        };
-        let state = json!({ "pdu_ids": ids(&all), "auth_chain_ids": [] });
-        peer.says(
-            &format!("/_matrix/federation/v1/state_ids/{place}"),
-            Answer::Slow(STATE_TAKES, state),
-        );
-        let known = self.all.clone();
-        let event = move |path: &str, _: &Value| {
-            let id = path.rsplit('/').next().unwrap_or_default().replace("%24", "$");
-            json!({ "pdus": [known.lock().get(&id)] })
-        };
-        peer.says("/_matrix/federation/v1/event/", Answer::Made(Arc::new(event)));
-        let known = self.all.clone();
-        let chain = move |path: &str, _: &Value| {
-            let asked = path.rsplit('/').next().unwrap_or_default().replace("%24", "$");
-            json!({ "auth_chain": auth_chain(&known.lock(), &asked) })
-        };
-        let path = format!("/_matrix/federation/v1/event_auth/{place}");
-        peer.says(&path, Answer::Made(Arc::new(chain)));
-        peer.says(
-            "/_matrix/federation/v1/send/",
-            Answer::Json(json!({ "pdus": {} })),
-        );
-    }
-}
-
-/// What an event rests on, as its `auth_events` say.
-fn auth_chain(known: &BTreeMap<String, Value>, id: &str) -> Vec<Value> {
-    let mut chain: BTreeMap<&str, &Value> = BTreeMap::new();
-    let mut ahead = vec![id];
-    while let Some(id) = ahead.pop() {
-        let cited = known.get(id).and_then(|event| event["auth_events"].as_array());
-        for id in cited.into_iter().flatten().filter_map(Value::as_str) {
-            if let Some(event) = known.get(id)
-                && chain.insert(id, event).is_none()
-            {
-                ahead.push(id);
-            }
-        }
-    }
-    chain.into_values().cloned().collect()
-}
 
 /// alice of hs1 in a room of another server, most members of which hs1 does not know yet.
 struct Stage {
@@ -245,6 +24,8 @@ struct Stage {
     alice: Client,
     peer: Peer,
     room: TheirRoom,
+    /// Where the state before her join is asked for.
+    old_state: String,
 }
 
 impl Stage {
@@ -256,6 +37,7 @@ impl Stage {
         let mut room = TheirRoom::new(&peer);
         prepare(&mut room);
         room.open();
+        let old_state = room.state_path();
         alice
             .post(&format!("/join/{}?via=evil", room.id), json!({}))
             .await
@@ -265,6 +47,7 @@ impl Stage {
             alice,
             peer,
             room,
+            old_state,
         };
         let ours = stage.ours();
         assert!(ours.is_partial());
@@ -499,4 +282,56 @@ async fn who_is_not_there_for_the_others_is_out() {
     assert_eq!(stage.alice.get(&members).await.status, 403);
     let join = format!("/join/{}?via=evil", encode(id));
     stage.alice.post(&join, json!({})).await.ok();
+}
+
+/// The server leaves while it does not know most members, and comes back: what it judged before is judged again as well.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_has_the_history_judged_that_was_judged_without_the_state() {
+    for old_state_is_given in [true, false] {
+        let mut stage = Stage::new(|room| {
+            room.member("derek", "derek", "leave");
+            room.member("elsie", "elsie", "join");
+            room.gives_state(&room.state_path());
+        })
+        .await;
+        let old_state = stage.old_state.clone();
+        // Derek, who has left, shows an old join.
+        let room = &mut stage.room;
+        let old_join = room.old_join("derek");
+        let named = (("m.room.name", Some("")), json!({ "name": "mine" }));
+        let name = room.event("derek", named.0, &named.1, &[&old_join]);
+        let name = room.add(name, false);
+        stage.send("t1", &[&name]).await;
+        assert!(stage.until_judged(&name).await, "nobody knows that he has left");
+        let leave = format!("/rooms/{}/leave", encode(stage.room.id.as_str()));
+        stage.alice.post(&leave, json!({})).await.ok();
+        assert!(stage.ours().is_partial());
+        let left = stage.ours().tips().expect("tips")[0].pdu.clone();
+        stage.room.add(left, true);
+        if !old_state_is_given {
+            let refusal = json!({ "errcode": "M_FORBIDDEN", "error": "it was not in the room then" });
+            let refuse = move |_: &str, _: &Value| (403, refusal.clone());
+            stage.peer.says(&old_state, Answer::Judged(Arc::new(refuse)));
+        }
+        // Something that hs1 does not hear of.
+        stage.room.say("charlie", "meanwhile");
+        stage.room.open();
+        let join = format!("/join/{}?via=evil", stage.room.id);
+        stage.alice.post(&join, json!({})).await.ok();
+        let ours = stage.ours();
+        assert!(ours.is_partial());
+        let join = ours.tips().expect("tips")[0].pdu.clone();
+        stage.room.add(join.clone(), false);
+        stage.until_whole().await;
+        assert_eq!(stage.accepts(&name), Some(!old_state_is_given));
+        assert!(ours.is_resident(), "she is not thrown out");
+        assert!(ours.state("m.room.name", "").expect("it is read").is_none());
+        let tips = ours.tips().expect("tips");
+        let tips: Vec<&OwnedEventId> = tips.iter().map(|tip| &tip.pdu.event_id).collect();
+        assert_eq!(tips, [&join.event_id]);
+        // The state is that of the room: derek is out, elsie in.
+        let last = stage.room.say("elsie", "welcome back");
+        stage.send("t2", &[&last]).await;
+        assert!(stage.until_judged(&last).await);
+    }
 }

@@ -8,6 +8,7 @@ use crate::{bodies, ids};
 scenarios!(
     pages_meet_in_both_directions,
     pages_are_filtered,
+    messages_by_relation,
     context_surrounds_an_event,
     tokens_of_sync_work_everywhere
 );
@@ -127,6 +128,26 @@ async fn pages_are_filtered(server: &TestServer) {
         .collect();
     members.sort_by_key(Value::to_string);
     assert_eq!(members, [json!(alice.user_id), json!(bob.user_id)]);
+}
+
+async fn messages_by_relation(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let room = alice.room().build().await;
+    let root = alice.say(&room, "root").await;
+    let related = |kind: &str| json!({ "body": "r", "m.relates_to": { "rel_type": kind, "event_id": root } });
+    let thread = alice.send(&room, "m.room.message", related("m.thread")).await;
+    let reference = alice.send(&room, "m.room.message", related("m.reference")).await;
+    let filtered = async |filter: Value| {
+        let query = format!("dir=b&limit=50&filter={}", encode(&filter.to_string()));
+        let ids = ids(&alice.messages(&room, &query).await["chunk"]);
+        ids.into_iter()
+            .filter(|id| [&root, &thread, &reference].contains(&id))
+            .collect::<Vec<_>>()
+    };
+    let only = json!({ "org.matrix.msc3874.rel_types": ["m.thread"] });
+    assert_eq!(filtered(only).await, std::slice::from_ref(&thread));
+    let without = json!({ "not_rel_types": ["m.thread"] });
+    assert_eq!(filtered(without).await, [reference, root]);
 }
 
 async fn context_surrounds_an_event(server: &TestServer) {

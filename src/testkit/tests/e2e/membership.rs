@@ -3,10 +3,12 @@
 use hearth_testkit::{Client, TestServer, encode};
 use serde_json::{Value, json};
 
+use crate::sliding::UNSTABLE;
 use crate::{events, state_event};
 
 scenarios!(
     invites_are_shown_and_declined,
+    unwanted_invitations,
     kick_ban_and_unban,
     what_came_before_an_unban_is_told,
     forgotten_rooms_are_gone,
@@ -78,6 +80,61 @@ async fn invites_are_shown_and_declined(server: &TestServer) {
         .act(&room, "invite", json!({ "user_id": bob.user_id }))
         .await
         .refused(403, "M_FORBIDDEN");
+}
+
+/// What a user does not want to be invited to is not shown, or refused (MSC4155, MSC4380).
+async fn unwanted_invitations(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let set = async |kind: &str, content: Value| {
+        let path = format!("/user/{}/account_data/{kind}", encode(&alice.user_id));
+        alice.put(&path, content).await.ok();
+    };
+    let invite = async || {
+        let room = bob.room().build().await;
+        let body = json!({ "user_id": alice.user_id });
+        (room.clone(), bob.act(&room, "invite", body).await)
+    };
+    let invited = async || {
+        let shown = alice.sync("timeout=0").await;
+        shown["rooms"]["invite"].as_object().cloned().unwrap_or_default()
+    };
+    let slid = async || {
+        let body =
+            json!({ "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 1, "required_state": [] } } });
+        let answer = alice.post(UNSTABLE, body).await.ok();
+        answer["rooms"].as_object().cloned().unwrap_or_default()
+    };
+    let lists = "org.matrix.msc4155.invite_permission_config";
+    set(lists, json!({ "ignored_users": [bob.user_id] })).await;
+    invite().await.1.ok();
+    assert!(invited().await.is_empty() && slid().await.is_empty());
+    set(lists, json!({ "blocked_servers": ["hs*"] })).await;
+    let (room, refused) = invite().await;
+    refused.refused(403, "M_INVITE_BLOCKED");
+    bob.try_set_state(
+        &room,
+        "m.room.member",
+        &alice.user_id,
+        json!({ "membership": "invite" }),
+    )
+    .await
+    .refused(403, "M_INVITE_BLOCKED");
+    set(
+        lists,
+        json!({ "blocked_servers": ["hs*"], "allowed_users": [bob.user_id] }),
+    )
+    .await;
+    let (room, taken) = invite().await;
+    taken.ok();
+    assert!(invited().await.contains_key(&room) && slid().await.contains_key(&room));
+    set("m.invite_permission_config", json!({ "default_action": "block" })).await;
+    invite().await.1.refused(403, "M_INVITE_BLOCKED");
+    assert!(invited().await.is_empty() && slid().await.is_empty());
+    set("m.invite_permission_config", json!({})).await;
+    assert!(!invited().await.is_empty());
+    let unstable = "org.matrix.msc4380.invite_permission_config";
+    set(unstable, json!({ "default_action": "block" })).await;
+    invite().await.1.refused(403, "M_INVITE_BLOCKED");
 }
 
 async fn kick_ban_and_unban(server: &TestServer) {

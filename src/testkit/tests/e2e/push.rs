@@ -1,4 +1,7 @@
-//! Pushers, push gateways, and the settings that have to do with them.
+//! Pushers, push rules, and what push gateways are told.
+
+mod badge;
+mod switches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,14 +14,10 @@ use hearth_testkit::{Client, Faults, SimNetwork, TestServer, encode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-scenarios!(
-    pushers_are_kept_and_go,
-    default_rules,
-    listed_notifications,
-    deleted_account_data,
-    unwanted_invitations,
-    messages_by_relation,
-);
+scenarios!(pushers_are_kept_and_go, default_rules, listed_notifications,);
+
+const ENABLED: &str = "org.matrix.msc3881.enabled";
+const DEVICE: &str = "org.matrix.msc3881.device_id";
 
 fn pusher(key: &str) -> Value {
     json!({
@@ -43,7 +42,10 @@ async fn pushers_are_kept_and_go(server: &TestServer) {
     other.post("/pushers/set", pusher("two")).await.ok();
     assert_eq!(keys(&alice).await, ["one", "two"]);
     let shown = alice.get("/pushers").await.ok();
-    assert_eq!(shown["pushers"][0], pusher("one"));
+    let mut expected = pusher("one");
+    expected[ENABLED] = json!(true);
+    expected[DEVICE] = json!(alice.device_id);
+    assert_eq!(shown["pushers"][0], expected);
     let mut again = pusher("one");
     again["append"] = json!(true);
     bob.post("/pushers/set", again).await.ok();
@@ -162,126 +164,6 @@ async fn listed_notifications(server: &TestServer) {
     bob.get("/notifications?from=nothing")
         .await
         .refused(400, "M_INVALID_PARAM");
-}
-
-async fn deleted_account_data(server: &TestServer) {
-    let alice = server.register("alice").await;
-    let room = alice.room().build().await;
-    let other = server.login("alice", "OTHER").await;
-    let user = encode(&alice.user_id);
-    for (base, place) in [
-        (format!("/user/{user}"), None),
-        (format!("/user/{user}/rooms/{}", encode(&room)), Some(&room)),
-    ] {
-        for by_put in [false, true] {
-            let path = format!("{base}/account_data/org.example.test");
-            alice.put(&path, json!({ "a": 1 })).await.ok();
-            let before = alice.sync("timeout=0").await;
-            if by_put {
-                alice.put(&path, json!({})).await.ok();
-            } else {
-                let path = format!("/_matrix/client/unstable/org.matrix.msc3391{path}");
-                alice.call("DELETE", &path, Value::Null).await.ok();
-            }
-            alice.get(&path).await.refused(404, "M_NOT_FOUND");
-            let of = |answer: &Value| match place {
-                None => crate::events(&answer["account_data"]),
-                Some(room) => crate::events(&answer["rooms"]["join"][room]["account_data"]),
-            };
-            let is_it = |event: &&Value| event["type"] == "org.example.test";
-            let news = of(&alice.sync_since(&before).await);
-            assert_eq!(news.iter().find(is_it).unwrap()["content"], json!({}));
-            assert!(
-                !of(&alice.sync("timeout=0").await)
-                    .iter()
-                    .any(|event| is_it(&event))
-            );
-        }
-    }
-    let path = format!("/user/{user}/account_data/org.matrix.msc3890.local_notification_settings.OTHER");
-    alice.put(&path, json!({ "is_silenced": true })).await.ok();
-    other.post("/logout", json!({})).await.ok();
-    alice.get(&path).await.refused(404, "M_NOT_FOUND");
-}
-
-async fn unwanted_invitations(server: &TestServer) {
-    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let set = async |kind: &str, content: Value| {
-        let path = format!("/user/{}/account_data/{kind}", encode(&alice.user_id));
-        alice.put(&path, content).await.ok();
-    };
-    let invite = async || {
-        let room = bob.room().build().await;
-        let body = json!({ "user_id": alice.user_id });
-        (room.clone(), bob.act(&room, "invite", body).await)
-    };
-    let invited = async || {
-        let shown = alice.sync("timeout=0").await;
-        shown["rooms"]["invite"].as_object().cloned().unwrap_or_default()
-    };
-    let slid = async || {
-        let body =
-            json!({ "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 1, "required_state": [] } } });
-        let answer = alice
-            .post(
-                "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
-                body,
-            )
-            .await
-            .ok();
-        answer["rooms"].as_object().cloned().unwrap_or_default()
-    };
-    let lists = "org.matrix.msc4155.invite_permission_config";
-    set(lists, json!({ "ignored_users": [bob.user_id] })).await;
-    invite().await.1.ok();
-    assert!(invited().await.is_empty() && slid().await.is_empty());
-    set(lists, json!({ "blocked_servers": ["hs*"] })).await;
-    let (room, refused) = invite().await;
-    refused.refused(403, "M_INVITE_BLOCKED");
-    bob.try_set_state(
-        &room,
-        "m.room.member",
-        &alice.user_id,
-        json!({ "membership": "invite" }),
-    )
-    .await
-    .refused(403, "M_INVITE_BLOCKED");
-    set(
-        lists,
-        json!({ "blocked_servers": ["hs*"], "allowed_users": [bob.user_id] }),
-    )
-    .await;
-    let (room, taken) = invite().await;
-    taken.ok();
-    assert!(invited().await.contains_key(&room) && slid().await.contains_key(&room));
-    set("m.invite_permission_config", json!({ "default_action": "block" })).await;
-    invite().await.1.refused(403, "M_INVITE_BLOCKED");
-    assert!(invited().await.is_empty() && slid().await.is_empty());
-    set("m.invite_permission_config", json!({})).await;
-    assert!(!invited().await.is_empty());
-    let unstable = "org.matrix.msc4380.invite_permission_config";
-    set(unstable, json!({ "default_action": "block" })).await;
-    invite().await.1.refused(403, "M_INVITE_BLOCKED");
-}
-
-async fn messages_by_relation(server: &TestServer) {
-    let alice = server.register("alice").await;
-    let room = alice.room().build().await;
-    let root = alice.say(&room, "root").await;
-    let related = |kind: &str| json!({ "body": "r", "m.relates_to": { "rel_type": kind, "event_id": root } });
-    let thread = alice.send(&room, "m.room.message", related("m.thread")).await;
-    let reference = alice.send(&room, "m.room.message", related("m.reference")).await;
-    let filtered = async |filter: Value| {
-        let query = format!("dir=b&limit=50&filter={}", encode(&filter.to_string()));
-        let ids = crate::ids(&alice.messages(&room, &query).await["chunk"]);
-        ids.into_iter()
-            .filter(|id| [&root, &thread, &reference].contains(&id))
-            .collect::<Vec<_>>()
-    };
-    let only = json!({ "org.matrix.msc3874.rel_types": ["m.thread"] });
-    assert_eq!(filtered(only).await, std::slice::from_ref(&thread));
-    let without = json!({ "not_rel_types": ["m.thread"] });
-    assert_eq!(filtered(without).await, [reference, root]);
 }
 
 /// A push gateway.

@@ -33,6 +33,8 @@ pub enum Answer {
     Slow(Duration, Value),
     /// Something that follows from the path and the body.
     Made(Make),
+    /// The same after a while.
+    Late(Duration, Make),
     /// The same, with a status.
     Judged(Judge),
 }
@@ -333,6 +335,11 @@ async fn answer(answers: &Mutex<Answers>, request: Request) -> axum::response::R
         Some(Answer::Slow(after, value)) => {
             tokio::time::sleep(after).await;
             axum::Json(value).into_response()
+        }
+        Some(Answer::Late(after, make)) => {
+            let answer = make(&path, &body);
+            tokio::time::sleep(after).await;
+            axum::Json(answer).into_response()
         }
         Some(Answer::Made(make)) => axum::Json(make(&path, &body)).into_response(),
         Some(Answer::Judged(judge)) => {

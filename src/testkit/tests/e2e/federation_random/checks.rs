@@ -70,6 +70,10 @@ fn lost_of_timeline(room: &Room) -> Option<String> {
 /// to clients as they left it, if it was shown at all. Of a redaction that was redacted itself it may not be known any more
 /// what it did.
 fn late_redactions(room: &Room) -> BTreeSet<String> {
+    if room.rules().authorization.special_case_room_redaction {
+        // In versions 1 and 2 it is an event like all others.
+        return BTreeSet::new();
+    }
     let is_late = |redaction: &Event| {
         let Some(target) = redaction.pdu.redacts() else {
             return redaction.pdu.kind() == "m.room.redaction" && redaction.is_redacted();

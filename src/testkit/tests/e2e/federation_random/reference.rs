@@ -15,13 +15,15 @@ use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomI
 use serde_json::value::RawValue;
 
 use super::checks::{events_of, is_placed};
+use super::reference_v1;
 
 /// An event in the form that Ruma asks.
-struct Theirs {
-    pdu: Pdu,
+pub struct Theirs {
+    pub pdu: Pdu,
     room_id: Option<OwnedRoomId>,
     kind: TimelineEventType,
     content: Box<RawValue>,
+    redacts: Option<OwnedEventId>,
     rejected: bool,
 }
 
@@ -100,6 +102,7 @@ impl Graph {
             room_id: (!nameless).then(|| pdu.room_id().to_owned()),
             kind: pdu.kind().into(),
             content: serde_json::from_slice(pdu.content()).map_err(|error| error.to_string())?,
+            redacts: pdu.redacts().map(ToOwned::to_owned),
             rejected: false,
             pdu,
         };
@@ -151,15 +154,14 @@ impl Graph {
             1 => return Ok(states.remove(0)),
             _ => {}
         }
+        let Some(version) = self.rules.state_res.v2_rules() else {
+            // Ruma knows the other one alone.
+            return reference_v1::resolve(&self.rules.authorization, &states, &self.events);
+        };
         let chains: Vec<EventIdSet<OwnedEventId>> = states
             .iter()
             .map(|state| state.values().flat_map(|id| self.chain(id)).collect())
             .collect();
-        let version = self
-            .rules
-            .state_res
-            .v2_rules()
-            .ok_or("not a version with state resolution 2")?;
         ruma::state_res::resolve(
             &self.rules.authorization,
             version,
@@ -228,7 +230,7 @@ impl Event for Theirs {
         Box::new(self.pdu.auth_events().iter())
     }
     fn redacts(&self) -> Option<&OwnedEventId> {
-        None
+        self.redacts.as_ref()
     }
     fn rejected(&self) -> bool {
         self.rejected

@@ -16,7 +16,7 @@ use super::actions::Action;
 const WHOLE: &str = "use_state_after=true";
 
 /// The versions that runs take turns with.
-const VERSIONS: [&str; 7] = ["6", "7", "8", "9", "10", "11", "12"];
+const VERSIONS: [&str; 12] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
 
 /// What a run is like.
 #[derive(Clone, Debug)]

@@ -5,11 +5,12 @@ use std::time::Duration;
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
+use super::{UNSTABLE, V4, kinds, list_of, without_times};
 use crate::federation::{public_room, sees, servers, until};
-use crate::sliding::{UNSTABLE, V4, kinds, without_times};
 use crate::{bodies, state_event};
 
 scenarios!(
+    members_of_the_merged_wire,
     a_rule_that_leaves_members_out_beside_one_that_needs_them,
     a_knock_and_what_becomes_of_it,
     who_names_a_room,
@@ -49,8 +50,7 @@ impl<'a> Following<'a> {
     /// The state that a room's news have.
     async fn state(&mut self, room: &str) -> Vec<Value> {
         let answer = self.go_on().await;
-        let state = answer["rooms"][room]["required_state"].as_array().cloned();
-        state.unwrap_or_default()
+        list_of(&answer["rooms"][room]["required_state"])
     }
 }
 
@@ -144,10 +144,7 @@ async fn state_that_is_gone_leaves_a_stub() {
     // The other wire has no way to say it.
     let (path, body) = old_body(&old);
     let answer = bob.post(&path, body).await.ok();
-    let state = answer["rooms"][&room]["required_state"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let state = list_of(&answer["rooms"][&room]["required_state"]);
     assert!(
         !state.is_empty() && state.iter().all(|event| event["content"].is_object()),
         "{state:?}"
@@ -155,13 +152,74 @@ async fn state_that_is_gone_leaves_a_stub() {
     // Who begins anew hears nothing of it.
     let body = json!({ "conn_id": "new", "lists": { "all": { "timeline_limit": 1, "required_state": everything } } });
     let fresh = bob.post(V4, body).await.ok();
-    let state = fresh["rooms"][&room]["required_state"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let state = list_of(&fresh["rooms"][&room]["required_state"]);
     assert!(state_event(&state, "m.room.create", "").is_some());
     assert!(state_event(&state, GONE, "key").is_none());
     assert!(state_event(&state, "m.room.member", &carol.user_id).is_none());
+}
+
+/// Rules of required state as only the merged wire has them.
+async fn members_of_the_merged_wire(server: &TestServer) {
+    let (alice, bob, carol) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("carol").await,
+    );
+    let room = alice.room().with(&bob).with(&carol).build().await;
+    alice.say(&room, "hello").await;
+    let ask = async |rule: Value| {
+        let body = json!({ "lists": { "all": { "timeline_limit": 1, "required_state": rule } } });
+        let answer = bob.post(V4, body).await.ok();
+        let state = list_of(&answer["rooms"][&room]["required_state"]);
+        let members = state.iter().filter(|event| event["type"] == "m.room.member");
+        let mut members: Vec<String> = members
+            .map(|event| event["state_key"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        members.sort();
+        (members.join(" "), state.len() - members.len())
+    };
+    let (a, b, c) = (&alice.user_id, &bob.user_id, &carol.user_id);
+    let member = |user: &str| json!({ "type": "m.room.member", "state_key": user });
+    let (everybody, others) = ask(json!({ "include": [{}] })).await;
+    assert_eq!(everybody, format!("{a} {b} {c}"));
+    assert!(others > 3);
+    for (rule, expected) in [
+        (json!({}), (String::new(), 0)),
+        (
+            json!({ "include": [{}], "lazy_members": true }),
+            (a.clone(), others),
+        ),
+        // Members that come as they are needed are not left out.
+        (
+            json!({ "include": [{}], "exclude": [member(a)], "lazy_members": true }),
+            (a.clone(), others),
+        ),
+        (
+            json!({ "include": [{}, member(b)], "lazy_members": true }),
+            (format!("{a} {b}"), others),
+        ),
+        (
+            json!({ "include": [{}], "exclude": [member(a), { "type": "m.room.create" }] }),
+            (format!("{b} {c}"), others - 1),
+        ),
+        (json!({ "include": [{ "state_key": c }] }), (c.clone(), 0)),
+        (
+            json!({ "include": [{ "type": "m.room.member" }] }),
+            (everybody.clone(), 0),
+        ),
+        (
+            json!({ "include": [{ "state_key": "" }] }),
+            (String::new(), others),
+        ),
+        (
+            json!({ "include": [{}], "exclude": [{ "state_key": "" }] }),
+            (everybody.clone(), 0),
+        ),
+        (json!({ "include": [{}], "exclude": [{}] }), (String::new(), 0)),
+        (json!({ "lazy_members": true }), (a.clone(), 0)),
+    ] {
+        assert_eq!(ask(rule.clone()).await, expected, "{rule}");
+    }
 }
 
 async fn a_rule_that_leaves_members_out_beside_one_that_needs_them(server: &TestServer) {
@@ -181,10 +239,7 @@ async fn a_rule_that_leaves_members_out_beside_one_that_needs_them(server: &Test
             } },
         });
         let answer = bob.post(V4, body).await.ok();
-        let state = answer["rooms"][&room]["required_state"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let state = list_of(&answer["rooms"][&room]["required_state"]);
         assert!(state_event(&state, "m.room.create", "").is_some());
         let sender = state_event(&state, "m.room.member", &alice.user_id);
         assert!(sender.is_some(), "{exclude}: the timeline shows her: {state:?}");
@@ -291,7 +346,7 @@ async fn who_has_left_sees_the_room_as_it_was(server: &TestServer) {
     let news = &news["rooms"][&room];
     assert_eq!(
         news["heroes"],
-        json!([{ "user_id": alice.user_id }, { "user_id": carol.user_id }])
+        json!([{ "user_id": alice.user_id, "displayname": "alice" }, { "user_id": carol.user_id, "displayname": "carol" }])
     );
     assert_eq!(
         (&news["joined_count"], &news["invited_count"]),

@@ -4,22 +4,22 @@
 //! stand in a *set*, which the record names by a number that is never used again: deleting all keys is a new number
 //! and one range deletion.
 
+mod stored;
+#[cfg(test)]
+mod tests;
+mod versions;
+
 use hearth_core::limits;
-use hearth_storage::schema::key_backup::KeyBackupKey;
-use hearth_storage::{EntityKey, Family, Reader, record};
+use hearth_storage::{EntityKey, Family};
 use ruma::OwnedRoomId;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use stored::{Stored, delete_set, encode, is_better, key_row, render};
+use versions::{VersionRecord, load, load_head, read, read_head, store, store_head, unknown, version_row};
 
 use crate::error::{Error, Result};
-use crate::keys::{self, field};
 use crate::user::User;
 use crate::write::Tx;
 
-/// The tag of a stored key.
-const KEY_V1: u8 = 1;
-/// The flag of a key from a verified device.
-const VERIFIED: u8 = 1;
 /// How many keys of a room one batch deletes: the keys' keys of so many stay below the limit of a batch.
 const DELETED_PER_BATCH: usize = 4_096;
 
@@ -71,35 +71,6 @@ pub struct BackupState {
     pub count: u64,
     /// It changes whenever a key does.
     pub etag: String,
-}
-
-/// Which versions a user has.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Head {
-    /// The last version that was made. One up to it that is not in `live` was deleted.
-    last: u64,
-    /// The last set number that was given.
-    last_set: u64,
-    /// The versions there are, ascending.
-    live: Vec<u64>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct VersionRecord {
-    algorithm: String,
-    auth_data: Box<RawValue>,
-    set: u64,
-    count: u64,
-    etag: u64,
-}
-
-impl VersionRecord {
-    fn state(&self) -> BackupState {
-        BackupState {
-            count: self.count,
-            etag: self.etag.to_string(),
-        }
-    }
 }
 
 impl User {
@@ -299,128 +270,6 @@ impl User {
     }
 }
 
-/// What decides whether a key replaces another, and the encrypted key.
-struct Stored<'a> {
-    is_verified: bool,
-    first_message_index: u64,
-    forwarded_count: u64,
-    session_data: &'a str,
-}
-
-impl<'a> Stored<'a> {
-    fn of(value: &'a [u8]) -> Result<Self> {
-        Self::decode(value).ok_or_else(|| hearth_storage::Error::Corrupt("backed-up key").into())
-    }
-
-    fn decode(value: &'a [u8]) -> Option<Self> {
-        let (&[KEY_V1, flags], mut rest) = value.split_first_chunk::<2>()? else {
-            return None;
-        };
-        Some(Self {
-            is_verified: flags & VERIFIED != 0,
-            first_message_index: record::take_varint(&mut rest)?,
-            forwarded_count: record::take_varint(&mut rest)?,
-            session_data: std::str::from_utf8(rest).ok()?,
-        })
-    }
-
-    fn write(&self, out: &mut String) {
-        use std::fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            r#"{{"first_message_index":{},"forwarded_count":{},"is_verified":{},"session_data":{}}}"#,
-            self.first_message_index, self.forwarded_count, self.is_verified, self.session_data,
-        );
-    }
-}
-
-fn encode(key: &BackupKey) -> Vec<u8> {
-    let data = key.session_data.get();
-    let mut value = Vec::with_capacity(8 + data.len());
-    value.push(KEY_V1);
-    value.push(if key.is_verified { VERIFIED } else { 0 });
-    record::put_varint(&mut value, key.first_message_index);
-    record::put_varint(&mut value, key.forwarded_count);
-    value.extend_from_slice(data.as_bytes());
-    value
-}
-
-/// The rule of the specification: verified ones first, then the lower first index, then the lower forwarded count.
-fn is_better(new: &BackupKey, old: &Stored<'_>) -> bool {
-    let rank = |verified: bool, first: u64, forwarded: u64| (!verified, first, forwarded);
-    rank(new.is_verified, new.first_message_index, new.forwarded_count)
-        < rank(old.is_verified, old.first_message_index, old.forwarded_count)
-}
-
-fn render(reader: &dyn Reader, user: EntityKey, set: u64, scope: &BackupScope) -> Result<String> {
-    let mut out = String::new();
-    let prefix = match scope {
-        BackupScope::Session(room, session) => {
-            let value = reader.get(Family::KeyBackup, &key_row(user, set, room.as_str(), session))?;
-            Stored::of(&value.ok_or(Error::NotFound("Key"))?)?.write(&mut out);
-            return Ok(out);
-        }
-        BackupScope::Room(room) => key_row(user, set, room.as_str(), ""),
-        BackupScope::All => set_prefix(user, set),
-    };
-    let with_rooms = *scope == BackupScope::All;
-    out.push_str(if with_rooms {
-        r#"{"rooms":{"#
-    } else {
-        r#"{"sessions":{"#
-    });
-    let mut room: Option<String> = None;
-    let mut is_first = true;
-    let mut corrupt = false;
-    let end = hearth_storage::prefix_end(&prefix);
-    reader.scan(Family::KeyBackup, &prefix, &end, false, &mut |row, value| {
-        let (Some(key), Some(stored)) = (KeyBackupKey::decode(row), Stored::decode(value)) else {
-            corrupt = true;
-            return false;
-        };
-        if with_rooms && room.as_deref() != Some(&*key.room.0) {
-            out.push_str(if room.is_some() { "}}," } else { "" });
-            push_text(&mut out, &key.room.0);
-            out.push_str(r#":{"sessions":{"#);
-            room = Some(key.room.0.into_owned());
-            is_first = true;
-        }
-        out.push_str(if is_first { "" } else { "," });
-        is_first = false;
-        push_text(&mut out, &key.session.0);
-        out.push(':');
-        stored.write(&mut out);
-        true
-    })?;
-    if corrupt {
-        return Err(hearth_storage::Error::Corrupt("backed-up key").into());
-    }
-    out.push_str(if room.is_some() { "}}}}" } else { "}}" });
-    Ok(out)
-}
-
-fn push_text(out: &mut String, text: &str) {
-    out.push_str(&serde_json::Value::from(text).to_string());
-}
-
-fn rows_of_room(tx: &Tx<'_>, user: EntityKey, set: u64, room: &str) -> Result<Vec<Vec<u8>>> {
-    let rows = tx.scan(Family::KeyBackup, &key_row(user, set, room, ""))?;
-    Ok(rows
-        .into_iter()
-        .take(DELETED_PER_BATCH)
-        .map(|(row, _)| row)
-        .collect())
-}
-
-/// Deletes a set of keys. Nothing reads the set afterwards, also before the deletion is durable: its record is gone
-/// or names another one.
-fn delete_set(tx: &mut Tx<'_>, user: EntityKey, set: u64) {
-    let start = set_prefix(user, set);
-    let end = hearth_storage::prefix_end(&start);
-    tx.batch().delete_range(Family::KeyBackup, start, end);
-}
-
 /// Deletes all backups of a user.
 pub(crate) fn remove(tx: &mut Tx<'_>, user: EntityKey) -> Result<()> {
     let mut head = load_head(tx, user)?;
@@ -436,66 +285,13 @@ pub(crate) fn remove(tx: &mut Tx<'_>, user: EntityKey) -> Result<()> {
     Ok(())
 }
 
-fn key_row(user: EntityKey, set: u64, room: &str, session: &str) -> Vec<u8> {
-    let key = KeyBackupKey {
-        user,
-        set,
-        room: room.into(),
-        session: session.into(),
-    };
-    key.encode()
-}
-
-fn set_prefix(user: EntityKey, set: u64) -> Vec<u8> {
-    [&user.to_bytes()[..], &set.to_be_bytes()].concat()
-}
-
-fn version_row(user: EntityKey, number: u64) -> Vec<u8> {
-    keys::user(user, field::KEY_BACKUP_VERSION, &format!("{number:020}"))
-}
-
-fn load(tx: &Tx<'_>, user: EntityKey, number: u64) -> Result<VersionRecord> {
-    let value = tx.get(Family::User, &version_row(user, number))?;
-    Ok(record::decode(&value.ok_or_else(unknown)?)?)
-}
-
-fn read(reader: &dyn Reader, user: EntityKey, number: u64) -> Result<VersionRecord> {
-    let value = reader.get(Family::User, &version_row(user, number))?;
-    Ok(record::decode(&value.ok_or_else(unknown)?)?)
-}
-
-fn store(tx: &mut Tx<'_>, user: EntityKey, number: u64, backup: &VersionRecord) {
-    tx.put(Family::User, version_row(user, number), record::encode(backup));
-}
-
-fn load_head(tx: &Tx<'_>, user: EntityKey) -> Result<Head> {
-    let value = tx.get(Family::User, &keys::user(user, field::KEY_BACKUPS, ""))?;
-    Ok(value
-        .as_deref()
-        .map(record::decode)
-        .transpose()?
-        .unwrap_or_default())
-}
-
-fn read_head(reader: &dyn Reader, user: EntityKey) -> Result<Head> {
-    let value = reader.get(Family::User, &keys::user(user, field::KEY_BACKUPS, ""))?;
-    Ok(value
-        .as_deref()
-        .map(record::decode)
-        .transpose()?
-        .unwrap_or_default())
-}
-
-fn store_head(tx: &mut Tx<'_>, user: EntityKey, head: &Head) {
-    tx.put(
-        Family::User,
-        keys::user(user, field::KEY_BACKUPS, ""),
-        record::encode(head),
-    );
-}
-
-fn unknown() -> Error {
-    Error::NotFound("Backup version")
+fn rows_of_room(tx: &Tx<'_>, user: EntityKey, set: u64, room: &str) -> Result<Vec<Vec<u8>>> {
+    let rows = tx.scan(Family::KeyBackup, &key_row(user, set, room, ""))?;
+    Ok(rows
+        .into_iter()
+        .take(DELETED_PER_BATCH)
+        .map(|(row, _)| row)
+        .collect())
 }
 
 /// A version's number. One version has one name, so `01` is none.
@@ -529,7 +325,3 @@ fn check_key(key: &BackupKey) -> Result<()> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "key_backup_tests.rs"]
-mod tests;

@@ -1,11 +1,11 @@
-//! Sliding sync (MSC4186): whole answers, word for word, on both wires.
+//! Whole answers, word for word, on both wires.
 
 use std::time::Duration;
 
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
-use crate::sliding::{UNSTABLE, V4, kinds, without_times};
+use super::{UNSTABLE, V4, kinds, list_of, without_times};
 use crate::{bodies, state_event};
 
 scenarios!(
@@ -13,8 +13,6 @@ scenarios!(
     a_rooms_life_on_the_merged_wire,
     extensions_on_both_wires,
     lifting_events,
-    members_of_the_merged_wire,
-    many_connections_are_few,
 );
 
 /// A wire of two.
@@ -168,7 +166,7 @@ async fn a_rooms_life(server: &TestServer, wire: Wire) {
         news_of(&pos, &room),
         wire.room(
             json!({
-                "name": null, "heroes": [{ "user_id": alice.user_id }], "num_live": 1,
+                "name": null, "heroes": [{ "user_id": alice.user_id, "displayname": "alice" }], "num_live": 1,
                 "required_state": ["m.room.name", ""], "timeline": ["m.room.name", ""], "prev_batch": "…",
             }),
             counts(3),
@@ -219,7 +217,7 @@ async fn a_rooms_life(server: &TestServer, wire: Wire) {
         wire.room(
             json!({
                 "num_live": 1, "timeline": ["m.room.member", ""], "prev_batch": "…", "bump_stamp": "…",
-                "heroes": [{ "user_id": alice.user_id }], "joined_count": 1, "invited_count": 0,
+                "heroes": [{ "user_id": alice.user_id, "displayname": "alice" }], "joined_count": 1, "invited_count": 0,
             }),
             json!({}),
             json!({ "membership": "leave", "lists": ["all"] }),
@@ -384,91 +382,6 @@ async fn lifting_events(server: &TestServer) {
     }
 }
 
-/// Rules of required state as only the merged wire has them.
-async fn members_of_the_merged_wire(server: &TestServer) {
-    let (alice, bob, carol) = (
-        server.register("alice").await,
-        server.register("bob").await,
-        server.register("carol").await,
-    );
-    let room = alice.room().with(&bob).with(&carol).build().await;
-    alice.say(&room, "hello").await;
-    let ask = async |rule: Value| {
-        let body = json!({ "lists": { "all": { "timeline_limit": 1, "required_state": rule } } });
-        let answer = bob.post(V4, body).await.ok();
-        let state = answer["rooms"][&room]["required_state"].as_array().cloned();
-        let state = state.unwrap_or_default();
-        let members = state.iter().filter(|event| event["type"] == "m.room.member");
-        let mut members: Vec<String> = members
-            .map(|event| event["state_key"].as_str().unwrap_or_default().to_owned())
-            .collect();
-        members.sort();
-        (members.join(" "), state.len() - members.len())
-    };
-    let (a, b, c) = (&alice.user_id, &bob.user_id, &carol.user_id);
-    let member = |user: &str| json!({ "type": "m.room.member", "state_key": user });
-    let (everybody, others) = ask(json!({ "include": [{}] })).await;
-    assert_eq!(everybody, format!("{a} {b} {c}"));
-    assert!(others > 3);
-    for (rule, expected) in [
-        (json!({}), (String::new(), 0)),
-        (
-            json!({ "include": [{}], "lazy_members": true }),
-            (a.clone(), others),
-        ),
-        // Members that come as they are needed are not left out.
-        (
-            json!({ "include": [{}], "exclude": [member(a)], "lazy_members": true }),
-            (a.clone(), others),
-        ),
-        (
-            json!({ "include": [{}, member(b)], "lazy_members": true }),
-            (format!("{a} {b}"), others),
-        ),
-        (
-            json!({ "include": [{}], "exclude": [member(a), { "type": "m.room.create" }] }),
-            (format!("{b} {c}"), others - 1),
-        ),
-        (json!({ "include": [{ "state_key": c }] }), (c.clone(), 0)),
-        (
-            json!({ "include": [{ "type": "m.room.member" }] }),
-            (everybody.clone(), 0),
-        ),
-        (
-            json!({ "include": [{ "state_key": "" }] }),
-            (String::new(), others),
-        ),
-        (
-            json!({ "include": [{}], "exclude": [{ "state_key": "" }] }),
-            (everybody.clone(), 0),
-        ),
-        (json!({ "include": [{}], "exclude": [{}] }), (String::new(), 0)),
-        (json!({ "lazy_members": true }), (a.clone(), 0)),
-    ] {
-        assert_eq!(ask(rule.clone()).await, expected, "{rule}");
-    }
-}
-
-/// A device that opens connection after connection has the newest; the others begin anew.
-async fn many_connections_are_few(server: &TestServer) {
-    let alice = server.register("alice").await;
-    alice.room().build().await;
-    let body = |conn: usize| json!({ "conn_id": format!("c{conn}"), "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 1 } } });
-    let mut positions = Vec::new();
-    for conn in 0..50 {
-        let answer = alice.post(UNSTABLE, body(conn)).await.ok();
-        positions.push(answer["pos"].as_str().expect("a position").to_owned());
-    }
-    let go_on = async |conn: usize| {
-        let path = format!("{UNSTABLE}?pos={}", encode(&positions[conn]));
-        alice.post(&path, body(conn)).await
-    };
-    go_on(0).await.refused(400, "M_UNKNOWN_POS");
-    for conn in 40..50 {
-        assert_eq!(go_on(conn).await.ok()["rooms"], json!({}), "{conn}");
-    }
-}
-
 /// An invitation to a room of another server comes to nothing: this server was never in the room, and knows just the
 /// user's membership.
 #[tokio::test(start_paused = true)]
@@ -502,7 +415,7 @@ async fn an_invitation_from_afar_that_is_declined() {
         match wire {
             // Clients of this wire take a room without a member event for one that the user is in.
             Wire::Unstable => {
-                let state = news["required_state"].as_array().cloned().unwrap_or_default();
+                let state = list_of(&news["required_state"]);
                 let mut found = state_event(&state, "m.room.member", &bob.user_id).cloned();
                 let found = found.as_mut().and_then(Value::as_object_mut).expect("an event");
                 assert!(found.remove("event_id").is_some() && found.remove("origin_server_ts").is_some());
