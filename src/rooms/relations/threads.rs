@@ -127,11 +127,12 @@ impl ThreadRows {
             count: before.count - 1,
             ..before
         };
-        if before.latest == short && after.count > 0 {
-            if let Some(row) = room.latest_thread_event(root, place)? {
-                after.latest = row.child;
-                after.place = row.place;
-            }
+        if before.latest == short
+            && after.count > 0
+            && let Some(row) = room.latest_thread_event(root, place)?
+        {
+            after.latest = row.child;
+            after.place = row.place;
         }
         self.changed.entry(root).or_insert((Some(before), None)).1 = Some(after);
         Ok(())
