@@ -14,7 +14,7 @@ use std::{
 use hearth_core::{error::errcode, tasks};
 use hearth_events::Pdu;
 use hearth_storage::{Family, record};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -224,6 +224,10 @@ impl Room {
         let mut roots = Vec::with_capacity(1 + partial.later.len());
         for (join, resident, is_old) in partial.joins() {
             let event = self.placed(join)?.ok_or(Error::Damaged("join"))?;
+            // Where nothing was missed while this server was out, the state follows from that before the first join.
+            if partial.came_back.is_some() && !roots.is_empty() && self.follows(&event.pdu, &partial.join)? {
+                continue;
+            }
             let root = self
                 .whole_state_of_any(resident, &partial.servers, &event.pdu)
                 .await;
@@ -260,6 +264,19 @@ impl Room {
             self.start_filling();
         }
         Ok(())
+    }
+
+    /// Whether all events right before one are here, and came no sooner than a join.
+    fn follows(&self, pdu: &Pdu, join: &EventId) -> Result<bool, Error> {
+        let Some(join) = self.placed(join)? else {
+            return Ok(false);
+        };
+        for id in pdu.prev_events() {
+            if self.placed(id)?.is_none_or(|prev| prev.short < join.short) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The state before a join, as the server has it that let the user in, or else another one. The error is the first
