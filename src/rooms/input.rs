@@ -14,7 +14,7 @@ use crate::{
     Error, Room,
     event::{Origin, Short},
     relations::Relation,
-    staging::{Staged, Staging},
+    staging::{Staged, Staging, Stop},
 };
 
 /// What a client, or this server itself, wants to add to a room.
@@ -128,6 +128,12 @@ impl Room {
     /// As [`Room::send`], also where the disk is nearly full: for what helps to free it.
     pub(crate) async fn send_anyway(&self, event: NewEvent, txn: Option<Txn>) -> Result<Sent, Error> {
         if self.waits_for_policy(&event)? {
+            if let Some(event_id) = self.same_state(&event)? {
+                return Ok(Sent {
+                    event_id,
+                    position: 0,
+                });
+            }
             // Apart, because hardly any send goes this way and all would carry what it needs.
             return Box::pin(self.send_recommended(event, txn)).await;
         }
@@ -242,15 +248,25 @@ impl Room {
         if let Some(barrier) = staging.barrier() {
             return Outcome::Wait(barrier);
         }
+        let stopped = |stop| match stop {
+            Stop::Wait(position) => Outcome::Wait(position),
+            // Only where there are extremities that an event of ours does not follow.
+            Stop::Resolve(_) | Stop::LayOut(_) => {
+                Outcome::Refused(Error::Damaged("forward extremities"), settled)
+            }
+            Stop::Refuse(error) => Outcome::Refused(error, settled),
+        };
+        // Under the lock, or two who say the same at once would both be heard.
+        if let [only] = events {
+            match staging.same_state(&only.event) {
+                Ok(Some(id)) => return Outcome::Repeat(id, 0),
+                Ok(None) => {}
+                Err(stop) => return stopped(stop),
+            }
+        }
         for event in events {
-            match staging.add(event) {
-                Ok(()) => {}
-                Err(crate::staging::Stop::Wait(position)) => return Outcome::Wait(position),
-                // Only where there are extremities that an event of ours does not follow.
-                Err(crate::staging::Stop::Resolve(_) | crate::staging::Stop::LayOut(_)) => {
-                    return Outcome::Refused(Error::Damaged("forward extremities"), settled);
-                }
-                Err(crate::staging::Stop::Refuse(error)) => return Outcome::Refused(error, settled),
+            if let Err(stop) = staging.add(event) {
+                return stopped(stop);
             }
         }
         match staging.seal(txn) {

@@ -533,6 +533,7 @@ impl Rooms {
             }
         }
         if note.completes {
+            *note.room.0.servers_until_full.lock() = note.room.partial_servers();
             note.room.0.full_since.store(position, Ordering::Release);
             note.room.set_partial(None);
         }

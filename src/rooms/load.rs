@@ -128,6 +128,7 @@ impl Rooms {
             tail: Tail::default(),
             partial: tokio::sync::watch::Sender::new(None),
             full_since: AtomicU64::new(0),
+            servers_until_full: Mutex::default(),
             lacking: Mutex::new(None),
             missing_keys: Mutex::default(),
             laying: tokio::sync::Mutex::new(()),

@@ -14,7 +14,7 @@ use std::{
 use hearth_core::{error::errcode, tasks};
 use hearth_events::Pdu;
 use hearth_storage::{Family, record};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -153,6 +153,15 @@ impl Room {
     /// The position of the batch that made the state whole; 0 where it always was.
     pub fn full_since(&self) -> hearth_storage::Position {
         self.0.full_since.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Whether a server was known to be in the room when the state became whole, though the partial state did not show it.
+    pub fn knew_while_partial(&self, server: &ServerName) -> bool {
+        self.0
+            .servers_until_full
+            .lock()
+            .iter()
+            .any(|known| known == server)
     }
 
     /// Servers in the room that its partial state does not show.

@@ -52,6 +52,8 @@ pub(crate) struct RoomInner {
     pub(crate) partial: tokio::sync::watch::Sender<Option<Arc<crate::partial::PartialState>>>,
     /// Position of the batch that made it whole.
     pub(crate) full_since: AtomicU64,
+    /// The servers that were known to be in the room until then. Not kept over a restart.
+    pub(crate) servers_until_full: Mutex<Vec<ruma::OwnedServerName>>,
     /// Which keys the state lacks since the join.
     pub(crate) lacking: Mutex<Option<crate::lacking::Lacking>>,
     /// Which keys were missing for events that were left out.

@@ -22,7 +22,7 @@ const EVENTS_MAX: u64 = if cfg!(test) { 20 } else { 10_000 };
 const EARLIER_EVENTS_MAX: u64 = if cfg!(test) { 5 } else { 1_000 };
 
 /// How many events that notify are kept for a user in a room. What is before them is not counted.
-const FOUND_MAX: usize = 50_000;
+const FOUND_MAX: usize = 10_000;
 
 /// How many bytes of memory what was counted may take.
 const CACHE_BYTES: u64 = 16 << 20;

@@ -25,6 +25,7 @@ mod request;
 mod samples;
 pub mod server;
 pub mod tls;
+mod unread_body;
 pub mod wiring;
 
 pub use error::Error;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
+use bytes::Bytes;
 use hearth_api::edge::PeerAddress;
 use hearth_core::config::{Api, ListenerConfig};
 use hearth_core::metrics::HTTP_CONNECTIONS;
 use hearth_core::{Shutdown, limits, tasks};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,6 +26,7 @@ use tower::Service;
 use crate::Error;
 use crate::request::Peer;
 use crate::tls::Certificate;
+use crate::unread_body::{self, Rest};
 
 /// After a failed accept (too many open files) the listener waits before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -229,7 +231,7 @@ async fn serve(
     }
 }
 
-async fn serve_http1<S>(stream: S, peer: SocketAddr, router: Router, watcher: Watcher)
+pub(crate) async fn serve_http1<S>(stream: S, peer: SocketAddr, router: Router, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -239,7 +241,7 @@ where
         .header_read_timeout(limits::HEADER_READ_TIMEOUT)
         .max_headers(limits::HEADERS_MAX)
         .max_header_size(limits::HEADER_MAX_BYTES);
-    let service = service_fn(move |request| answer(request, peer, router.clone()));
+    let service = service_fn(move |request| answer_http1(request, peer, router.clone()));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
@@ -263,11 +265,29 @@ where
     }
 }
 
-fn answer(
-    mut request: hyper::Request<Incoming>,
+async fn answer_http1(
+    request: hyper::Request<Incoming>,
+    peer: SocketAddr,
+    router: Router,
+) -> Result<Response, Infallible> {
+    if request.body().is_end_stream() {
+        return answer(request, peer, router).await;
+    }
+    let (rest, is_sent) = (Rest::default(), unread_body::is_sent_unasked(&request));
+    let mut response = answer(rest.watch(request), peer, router).await?;
+    rest.settle(is_sent, &mut response).await;
+    Ok(response)
+}
+
+fn answer<B>(
+    mut request: hyper::Request<B>,
     peer: SocketAddr,
     mut router: Router,
-) -> impl Future<Output = Result<Response, Infallible>> + Send {
+) -> impl Future<Output = Result<Response, Infallible>> + Send
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
     let address = peer.ip().to_canonical();
     request.extensions_mut().insert(Peer(address));
     request.extensions_mut().insert(PeerAddress(address));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Batch, Engine, Error, Family, Log, MemoryEngine, Op, Reader, Record, RocksEngine, RocksOptions, ShardId,
+    Batch, Engine, Error, Family, Log, MemoryEngine, Reader, Record, RocksEngine, RocksOptions, ShardId,
 };
 
 /// Runs a check on a fresh engine of each sort.
@@ -294,7 +294,7 @@ fn open_time() {
         );
         let mut batch = Batch::new();
         for family in Family::ALL.iter().filter(|family| **family != Family::Cursor) {
-            batch.ops.push(Op::Put(*family, vec![1; 20], vec![round; 200]));
+            batch.put(*family, [1; 20], [round; 200]);
         }
         engine.write(&batch, true).unwrap();
         println!("  after a write to every family: {}", resident());

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::log::Opened;
 use crate::schema::entity::EntityRowKey;
-use crate::{Batch, EntityKey, EntityKind, Error, Family, Op, Reader, Slot, slot_of};
+use crate::{Batch, EntityKey, EntityKind, Error, Family, Reader, Slot, slot_of};
 
 /// The tag of a row of the entity family.
 const TAG: u8 = 2;
@@ -151,15 +151,12 @@ impl Reservation {
 
     /// The row that keeps the number from being given again. The log adds it at the last moment, with
     /// the newest value, because batches may commit in another order than they took their numbers.
-    pub(crate) fn counter(&self) -> Op {
+    pub(crate) fn put_counter(&self, batch: &mut Batch) {
         let slot = slot_of(&self.name);
         let next = self.allocator.0.lock().next.get(&(slot, self.kind)).copied();
         let next = next.expect("the counter was loaded when the number was given");
-        Op::Put(
-            Family::Entity,
-            EntityRowKey::Counter(slot, self.kind).encode(),
-            number_value(next),
-        )
+        let key = EntityRowKey::Counter(slot, self.kind).encode();
+        batch.put(Family::Entity, key, number_value(next));
     }
 }
 
@@ -185,8 +182,9 @@ mod tests {
     use crate::{Engine, MemoryEngine};
 
     fn commit(engine: &MemoryEngine, mut batch: Batch) {
-        let counters: Vec<Op> = batch.reservations.iter().map(|r| r.counter()).collect();
-        batch.ops.extend(counters);
+        for reservation in batch.reservations.clone() {
+            reservation.put_counter(&mut batch);
+        }
         engine.write(&batch, true).unwrap();
     }
 

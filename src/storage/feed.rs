@@ -12,7 +12,7 @@ use crate::log::{FeedItem, Inner, Log, decode_feed};
 use crate::record::take;
 use crate::schema::cursor::CursorKey;
 use crate::schema::feed::FeedKey;
-use crate::{Batch, Engine, Error, Family, Op, Position, ShardId};
+use crate::{Batch, Engine, Error, Family, Position, ShardId};
 
 /// How many positions of a feed are kept where no duty reads it: enough that a duty which is added in a
 /// running server finds the recent past.
@@ -143,7 +143,7 @@ impl Feed {
             return Ok(());
         };
         let mut batch = Batch::new();
-        batch.ops.push(trim_op(shard, read));
+        trim_in(shard, read, &mut batch);
         self.0.engine().write(&batch, false)?;
         self.0.tail(shard).forget(read);
         Ok(())
@@ -292,15 +292,15 @@ pub(crate) fn trimmable(
     Ok((read > 0).then_some(read))
 }
 
-/// The removal of a shard's feed up to a position.
-pub(crate) fn trim_op(shard: ShardId, read: Position) -> Op {
+/// Removes a shard's feed up to a position.
+pub(crate) fn trim_in(shard: ShardId, read: Position, batch: &mut Batch) {
     let start = FeedKey { shard, position: 0 }.encode();
     let end = FeedKey {
         shard,
         position: read + 1,
     }
     .encode();
-    Op::DeleteRange(Family::Feed, start, end)
+    batch.delete_range(Family::Feed, start, end);
 }
 
 fn load_cursors(engine: &dyn Engine) -> Result<Duties, Error> {

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** this is the only crate that names RocksDB.
 
+pub mod batch;
 pub mod engine;
 pub mod entity;
 pub mod error;
@@ -21,7 +22,8 @@ pub mod slot;
 #[cfg(test)]
 mod conformance;
 
-pub use engine::{Batch, Engine, Op, Reader, prefix_end};
+pub use batch::{Batch, Op};
+pub use engine::{Engine, Reader, prefix_end};
 pub use entity::{entity, name_of, remove_entity};
 pub use error::Error;
 pub use family::Family;

@@ -1,6 +1,7 @@
 //! The in-memory engine: ordered maps that forget, on a crash, what was not synced.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -30,7 +31,7 @@ struct State {
 
 /// One unsynced write: how to take it back.
 struct Unsynced {
-    undo: Vec<Op>,
+    undo: Batch,
 }
 
 /// A frozen state of the memory engine.
@@ -80,7 +81,7 @@ impl MemoryEngine {
         state.dead = true;
         let mut maps = std::mem::take(&mut state.maps);
         for write in state.unsynced.drain(..).rev() {
-            apply(&mut maps, &write.undo);
+            apply(&mut maps, write.undo.ops());
         }
         state.interrupted = None;
         MemoryEngine::with(maps)
@@ -99,7 +100,7 @@ impl MemoryEngine {
         let kept = random.below(unsynced.len() as u64 + 1) as usize;
         let all_kept = kept == unsynced.len();
         for write in unsynced.drain(kept..).rev() {
-            apply(&mut maps, &write.undo);
+            apply(&mut maps, write.undo.ops());
         }
         if let (Some(batch), true) = (state.interrupted.take(), all_kept) {
             keep_some(&mut maps, &batch, &mut random);
@@ -122,45 +123,46 @@ fn keep_some(maps: &mut Maps, batch: &Batch, random: &mut SplitMix) {
             Some(count) if *count > 0 => *count -= 1,
             _ => continue,
         }
-        apply(maps, &batch.ops[segment.start..segment.end]);
-        apply(maps, &[log::head_op(segment.shard, segment.position)]);
+        apply(maps, batch.ops_in(segment.start, segment.end));
+        let mut head = Batch::new();
+        log::put_head(segment.shard, segment.position, &mut head);
+        apply(maps, head.ops());
     }
 }
 
-fn apply(maps: &mut Maps, ops: &[Op]) {
+fn apply<'a>(maps: &mut Maps, ops: impl Iterator<Item = Op<'a>>) {
     for op in ops {
         match op {
             Op::Put(family, key, value) => {
-                map_mut(maps, *family).insert(key.clone(), value.clone());
+                map_mut(maps, family).insert(key.to_vec(), value.to_vec());
             }
             Op::Delete(family, key) => {
-                map_mut(maps, *family).remove(key);
+                map_mut(maps, family).remove(key);
             }
             Op::DeleteRange(family, start, end) => {
                 if start < end {
-                    map_mut(maps, *family).retain(|key, _| key < start || key >= end);
+                    map_mut(maps, family).retain(|key, _| &**key < start || &**key >= end);
                 }
             }
         }
     }
 }
 
-/// The changes that take `ops` back, in the order in which they must be applied.
-fn undo(maps: &Maps, ops: &[Op]) -> Vec<Op> {
+/// The changes that take those of a batch back, in the order in which they must be applied.
+fn undo(maps: &Maps, batch: &Batch) -> Batch {
     // Every touched key is set to what it is now, so one entry a key is enough and order is free.
-    let mut undo = Vec::new();
-    let mut restore = |family: Family, key: &Vec<u8>| {
-        undo.push(match maps[family as usize].get(key) {
-            Some(value) => Op::Put(family, key.clone(), value.clone()),
-            None => Op::Delete(family, key.clone()),
-        });
+    let mut undo = Batch::new();
+    let mut restore = |family: Family, key: &[u8]| match maps[family as usize].get(key) {
+        Some(value) => undo.put(family, key, value),
+        None => undo.delete(family, key),
     };
-    for op in ops {
+    for op in batch.ops() {
         match op {
-            Op::Put(family, key, _) | Op::Delete(family, key) => restore(*family, key),
+            Op::Put(family, key, _) | Op::Delete(family, key) => restore(family, key),
             Op::DeleteRange(family, start, end) if start < end => {
-                for (key, _) in maps[*family as usize].range(start.clone()..end.clone()) {
-                    restore(*family, key);
+                let bounds = (Bound::Included(start), Bound::Excluded(end));
+                for (key, _) in maps[family as usize].range::<[u8], _>(bounds) {
+                    restore(family, key);
                 }
             }
             Op::DeleteRange(..) => {}
@@ -225,7 +227,7 @@ fn scan_map(map: &Map, start: &[u8], end: &[u8], reverse: bool, visit: &mut dyn 
     if start >= end {
         return;
     }
-    let bounds = (std::ops::Bound::Included(start), std::ops::Bound::Excluded(end));
+    let bounds = (Bound::Included(start), Bound::Excluded(end));
     let mut range = map.range::<[u8], _>(bounds);
     loop {
         let next = if reverse { range.next_back() } else { range.next() };
@@ -244,25 +246,20 @@ impl Engine for MemoryEngine {
             return Err(crashed());
         }
         if !sync {
-            let undo = undo(&state.maps, &batch.ops);
+            let undo = undo(&state.maps, batch);
             state.unsynced.push(Unsynced { undo });
-            apply(&mut state.maps, &batch.ops);
+            apply(&mut state.maps, batch.ops());
             return Ok(());
         }
         match &mut state.writes_left {
             Some(0) => {
-                let interrupted = Batch {
-                    ops: batch.ops.clone(),
-                    segments: batch.segments.clone(),
-                    ..Batch::new()
-                };
-                state.interrupted = Some(interrupted);
+                state.interrupted = Some(batch.copied());
                 return Err(crashed());
             }
             Some(left) => *left -= 1,
             None => {}
         }
-        apply(&mut state.maps, &batch.ops);
+        apply(&mut state.maps, batch.ops());
         state.unsynced.clear();
         Ok(())
     }

@@ -16,7 +16,7 @@ use sha1::Sha1;
 use crate::app::App;
 use crate::client::session::{Device, logged_in};
 use crate::error::Result;
-use crate::extract::{Address, Json};
+use crate::extract::{Address, Json, or_default};
 use crate::ratelimit::Class;
 
 /// The request's body.
@@ -25,7 +25,7 @@ pub struct Body {
     nonce: String,
     username: String,
     password: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     admin: bool,
     user_type: Option<String>,
     displayname: Option<String>,

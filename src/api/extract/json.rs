@@ -11,8 +11,8 @@ use hearth_core::limits::{BODY_READ_TIMEOUT, JSON_MAX_DEPTH};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 
 use crate::app::App;
@@ -148,6 +148,15 @@ pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })
 }
 
+/// Reads a field that may be left out; a client that says null has left it out. With `#[serde(default)]`.
+pub fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// The deepest nesting of braces and brackets outside strings; for broken JSON any number will do.
 fn depth(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
@@ -197,7 +206,6 @@ fn has_half_pair(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
-    use serde::Deserialize;
 
     use super::*;
 
@@ -206,6 +214,8 @@ mod tests {
     struct Wanted {
         name: String,
         count: Option<u32>,
+        #[serde(default, deserialize_with = "or_default")]
+        many: Vec<u32>,
     }
 
     #[test]
@@ -224,6 +234,10 @@ mod tests {
         check(br#"{"name":NaN}"#, Some("M_NOT_JSON"));
         check(b"{\"name\":\"a\x81\"}", Some("M_NOT_JSON"));
         check(b"{\"name\":\"a\",\"other\":\"a\x81\"}", Some("M_NOT_JSON"));
+        check(br#"{"name":"x","count":null,"many":null}"#, None);
+        check(br#"{"name":"x","many":[1]}"#, None);
+        check(br#"{"name":"x","many":1}"#, Some("M_BAD_JSON"));
+        check(br#"{"name":null}"#, Some("M_BAD_JSON"));
         check(br#"{"name":1}"#, Some("M_BAD_JSON"));
         check(br#"{"name":"x","count":-1}"#, Some("M_BAD_JSON"));
         check(br#"["x",1]"#, Some("M_BAD_JSON"));

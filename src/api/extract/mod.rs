@@ -10,5 +10,5 @@ mod params;
 pub use address::Address;
 pub use auth::{AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
 pub(crate) use guest::refusal as guest_refusal;
-pub use json::{Json, OptionalJson, OptionalRawJson, RawJson, body_bytes, read_object};
+pub use json::{Json, OptionalJson, OptionalRawJson, RawJson, body_bytes, or_default, read_object};
 pub use params::{Path, Query, token_unless_empty};

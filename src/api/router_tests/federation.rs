@@ -155,6 +155,20 @@ async fn nobody_asks_without_a_signature() {
 }
 
 #[tokio::test]
+async fn own_keys_are_given_with_and_without_what_older_servers_add() {
+    let server = Server::new();
+    for path in ["", "/", "/ed25519:auto"] {
+        let path = format!("/_matrix/key/v2/server{path}");
+        let document = server.call("GET", &path, None, Value::Null).await.ok();
+        assert_eq!(document["server_name"], "hs1", "{path}");
+        assert!(
+            !document["verify_keys"].as_object().expect("keys").is_empty(),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn whose_openid_token_it_is() {
     let asked = Asked::new();
     let alice = asked.server.user("alice", "A").await;

@@ -106,17 +106,26 @@ impl Inbound {
 
     async fn until_joined(self: Arc<Self>, room_id: OwnedRoomId, of_room: Arc<tokio::sync::Mutex<OfRoom>>) {
         // One join that fails may be followed by another.
-        while self.is_coming_in(&room_id).unwrap_or(false) {
+        let over = loop {
+            match self.is_coming_in(&room_id) {
+                Ok(true) => {}
+                over => break over.map(drop),
+            }
             tokio::select! {
                 biased;
                 () = self.shutdown.wait() => return,
                 () = self.rooms.joined_or_not(&room_id) => {}
             }
-        }
+        };
         let mut waiting = of_room.lock().await;
         waiting.is_over = true;
         self.arriving.0.lock().remove(&room_id);
-        if let Err(error) = self.release_arrived(&room_id, &waiting.places).await {
+        let released = match over {
+            Ok(()) => self.release_arrived(&room_id, &waiting.places).await,
+            // Whether the room is here is not known: nothing may go.
+            Err(error) => Err(error),
+        };
+        if let Err(error) = released {
             // They are in storage, and judged after the next start.
             tracing::warn!(%error, room = %room_id, "events that came during a join cannot be judged now");
         }

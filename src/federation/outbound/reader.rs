@@ -177,7 +177,12 @@ impl Outbound {
                         .state_key()
                         .filter(|_| event.pdu.kind() == "m.room.member");
                     let member = member.and_then(|member| <&UserId>::try_from(member).ok());
-                    servers.extend(member.map(|member| member.server_name().to_owned()));
+                    let met = member.map(UserId::server_name);
+                    // Those that were known heard of each change when it was made.
+                    servers.extend(
+                        met.filter(|met| !room.knew_while_partial(met))
+                            .map(ToOwned::to_owned),
+                    );
                 }
             }
         }

@@ -1,10 +1,10 @@
 //! Own leaves that other servers took, of rooms that were not here. Somebody else of this server may be joining such a room
 //! at the same time, through a server that does not know of the leave: the room would hold who has left for invited.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use hearth_events::Pdu;
-use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 
 use crate::{Error, Membership, Room, receive::Manner};
@@ -16,8 +16,13 @@ const LEAVES_MAX: usize = 1_000;
 const SERVERS_MAX: usize = 3;
 
 /// Leaves that are in no room here.
-#[derive(Default)]
-pub(crate) struct OwnLeaves(Mutex<BTreeMap<(OwnedRoomId, OwnedUserId), Arc<OwnLeave>>>);
+pub(crate) struct OwnLeaves(Cache<(OwnedRoomId, OwnedUserId), Arc<OwnLeave>>);
+
+impl Default for OwnLeaves {
+    fn default() -> Self {
+        Self(Cache::new(LEAVES_MAX))
+    }
+}
 
 /// A leave, with the server that took it.
 pub(super) struct OwnLeave {
@@ -27,38 +32,28 @@ pub(super) struct OwnLeave {
 
 impl OwnLeaves {
     pub(super) fn add(&self, room_id: &RoomId, user: &UserId, leave: OwnLeave) {
-        let mut leaves = self.0.lock();
-        leaves.insert((room_id.to_owned(), user.to_owned()), Arc::new(leave));
-        if leaves.len() > LEAVES_MAX {
-            leaves.pop_first();
-        }
+        self.0
+            .insert((room_id.to_owned(), user.to_owned()), Arc::new(leave));
     }
 
     /// Whether a user has left who is invited or knocks by an event.
     pub(crate) fn have_ended(&self, room_id: &RoomId, user: &UserId, member_event: &EventId) -> bool {
-        let leaves = self.0.lock();
-        if leaves.is_empty() {
+        if self.0.is_empty() {
             return false;
         }
-        let leave = leaves.get(&(room_id.to_owned(), user.to_owned()));
+        let leave = self.0.get(&(room_id.to_owned(), user.to_owned()));
         leave.is_some_and(|leave| leave.pdu.auth_events().iter().any(|id| *id == *member_event))
     }
 
     fn of_room(&self, room_id: &RoomId) -> Vec<Arc<OwnLeave>> {
-        let leaves = self.0.lock();
-        let of_room = leaves.iter().filter(|((room, _), _)| room == room_id);
-        of_room.map(|(_, leave)| leave.clone()).collect()
+        let of_room = self.0.iter().filter(|((room, _), _)| room == room_id);
+        of_room.map(|(_, leave)| leave).collect()
     }
 
     fn forget(&self, room_id: &RoomId, leave: &OwnLeave) {
         let key = (room_id.to_owned(), leave.pdu.sender().to_owned());
-        let mut leaves = self.0.lock();
-        if leaves
-            .get(&key)
-            .is_some_and(|found| found.pdu.event_id == leave.pdu.event_id)
-        {
-            leaves.remove(&key);
-        }
+        self.0
+            .remove_if(&key, |found| found.pdu.event_id == leave.pdu.event_id);
     }
 }
 

@@ -38,18 +38,7 @@ impl Room {
 
     /// The other servers that have joined members in the room, also those that a partial state does not show.
     pub fn other_servers(&self) -> Vec<OwnedServerName> {
-        let mut servers: Vec<OwnedServerName> = {
-            let head = self.0.head.lock();
-            let names = head.servers.keys();
-            names
-                .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
-                .collect()
-        };
-        for name in self.partial_servers() {
-            if !servers.contains(&name) {
-                servers.push(name);
-            }
-        }
+        let mut servers = self.servers();
         servers.retain(|name| *name != self.0.rooms.server_name);
         servers
     }

@@ -308,3 +308,21 @@ async fn rooms_that_nobody_uses_are_dropped() {
     world.rooms.get(&id).expect("a look-up").expect("the room");
     assert!(world.rooms.loaded.len() <= held.len() + 1);
 }
+
+#[tokio::test]
+async fn equal_state_said_at_once_is_one_event() {
+    let world = World::new(1).await;
+    let room = world.room().await;
+    let before = timeline(&room).len();
+    let topic = || room.send(state("alice", "m.room.topic", json!({ "topic": "tea" })), None);
+    let carol = user("carol");
+    let joins = (room.join(&carol, Map::new()), room.join(&carol, Map::new()));
+    let (one, two, ..) = tokio::join!(topic(), topic(), joins.0, joins.1);
+    assert_eq!(one.expect("sent").event_id, two.expect("sent").event_id);
+    assert_eq!(timeline(&room).len(), before + 2, "a topic and a join");
+    // Other state, and the same after it, are new.
+    let other = state("alice", "m.room.topic", json!({ "topic": "cake" }));
+    room.send(other, None).await.expect("sent");
+    topic().await.expect("sent");
+    assert_eq!(timeline(&room).len(), before + 4);
+}

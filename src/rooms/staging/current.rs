@@ -1,14 +1,14 @@
 //! The current state of an operation: an event of ours puts its entry into it; where it changes by more than the one
 //! event that is staged, the flat entries, the counts and the cache follow the new root.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use hearth_events::{MemberInfo, Pdu, Unsigned};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use super::{MemberChange, Staging, Stop};
 use crate::{
-    Error, Membership, NewEvent,
+    Error, Event, Membership, NewEvent,
     event::Short,
     head::{EventRef, StateEntry},
     lay::{CHANGED_AT_ONCE_MAX, Layout},
@@ -70,6 +70,35 @@ impl Staging<'_> {
         )?;
         self.set_entry(key, Some(entry));
         Ok(())
+    }
+
+    /// The current state event that an event of ours would repeat, as [`Room::same_state`] says it. Its content is in
+    /// canonical form.
+    pub(crate) fn same_state(&self, event: &NewEvent) -> Result<Option<OwnedEventId>, Stop> {
+        let Some(state_key) = &event.state_key else {
+            return Ok(None);
+        };
+        let Some(entry) = self.entry(&(event.kind.clone(), state_key.clone()))? else {
+            return Ok(None);
+        };
+        let sender = ("m.room.member".to_owned(), event.sender.to_string());
+        let is_joined = self
+            .entry(&sender)?
+            .is_some_and(|entry| entry.membership == Membership::Join);
+        if !is_joined {
+            return Ok(None);
+        }
+        let current = self.readable(entry.short)?;
+        let same = current.pdu.sender() == event.sender && *current.pdu.content() == *event.content;
+        Ok(same.then(|| current.id().to_owned()))
+    }
+
+    /// An event of the room, which must be waited for where storage does not have it yet.
+    fn readable(&self, short: Short) -> Result<Arc<Event>, Stop> {
+        if let Some((position, _)) = self.head.pending.ids.values().find(|(_, id)| *id == short) {
+            return Err(Stop::Wait(*position));
+        }
+        Ok(self.room.event(short)?.ok_or(Error::Damaged("state entry"))?)
     }
 
     /// Brings the flat state, the counts and the cache in line with the new root. Costs what differs.
@@ -156,13 +185,7 @@ impl Staging<'_> {
         };
         let pdu = match staged {
             Some((short, pdu)) if some == short => pdu.clone(),
-            _ => {
-                if let Some(position) = self.head.pending.ids.values().find(|(_, id)| *id == some) {
-                    return Err(Stop::Wait(position.0));
-                }
-                let event = self.room.event(some)?.ok_or(Error::Damaged("state entry"))?;
-                event.pdu.clone()
-            }
+            _ => self.readable(some)?.pdu.clone(),
         };
         let kind = pdu.kind().to_owned();
         let state_key = pdu.state_key().unwrap_or_default().to_owned();

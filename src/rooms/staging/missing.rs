@@ -45,7 +45,7 @@ impl Staging<'_> {
         }
         let start = keys::index(self.room.0.key, keys::INDEX_WAITING, &[&encode_event_id(id)]);
         // Also those of this operation: history is placed from the newest event on.
-        for op in &self.rows.ops {
+        for op in self.rows.ops() {
             if let Op::Put(Family::RoomIndex, key, _) = op
                 && let Some(short) = key.strip_prefix(&*start)
             {

@@ -10,6 +10,7 @@
 //! Lock order: a shard's queue, then nothing; a shard's waiters, then nothing; the writer calls the
 //! engine and the callbacks with no lock but its own.
 
+mod load;
 mod moving;
 mod rows;
 mod shards;
@@ -25,7 +26,7 @@ mod moving_tests;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -39,7 +40,7 @@ pub use rows::decode_outbox;
 pub use rows::{FeedItem, FeedKind, OutboxRow, Published, Record};
 pub(crate) use rows::{decode_feed, encode_feed, encode_outbox};
 pub use shards::ShardInfo;
-pub(crate) use shards::head_op;
+pub(crate) use shards::put_head;
 use tail::Tail;
 pub(crate) use ticket::Opened;
 use ticket::Queue;
@@ -119,6 +120,8 @@ pub(crate) struct Inner {
     deferred: Mutex<Batch>,
     /// Set when the writer has something to do, so that it is woken once.
     signaled: AtomicBool,
+    /// How many records wait for the writer.
+    waiting: AtomicUsize,
     writer_thread: std::sync::OnceLock<std::thread::Thread>,
     inline_writer: Mutex<Writer>,
     closing: AtomicBool,
@@ -184,6 +187,7 @@ impl Log {
             on_fatal: Mutex::default(),
             deferred: Mutex::default(),
             signaled: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             writer_thread: std::sync::OnceLock::new(),
             inline_writer: Mutex::default(),
             closing: AtomicBool::new(false),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::schema::SCHEMA_VERSION;
 use crate::schema::meta::MetaKey;
 use crate::slot::SLOT_COUNT;
-use crate::{Batch, Engine, Error, Family, Op, Position, Reader, ShardId, Slot, record};
+use crate::{Batch, Engine, Error, Family, Position, Reader, ShardId, Slot, record};
 
 /// The tag of a head.
 const TAG: u8 = 2;
@@ -139,12 +139,12 @@ pub(super) fn head(reader: &dyn Reader, shard: ShardId) -> Result<Position, Erro
     }
 }
 
-/// The row that says up to where a shard's positions are used.
-pub(crate) fn head_op(shard: ShardId, position: Position) -> Op {
+/// Writes up to where a shard's positions are used.
+pub(crate) fn put_head(shard: ShardId, position: Position, batch: &mut Batch) {
     let mut value = Vec::with_capacity(9);
     value.push(TAG);
     value.extend_from_slice(&position.to_be_bytes());
-    Op::Put(Family::Meta, MetaKey::Head(shard).encode(), value)
+    batch.put(Family::Meta, MetaKey::Head(shard).encode(), value);
 }
 
 #[cfg(test)]
@@ -189,15 +189,9 @@ mod tests {
     fn heads_round_trip() {
         let engine = MemoryEngine::new();
         assert_eq!(head(&engine, ShardId(3)), Ok(0));
-        engine
-            .write(
-                &Batch {
-                    ops: vec![head_op(ShardId(3), 77)],
-                    ..Batch::new()
-                },
-                true,
-            )
-            .unwrap();
+        let mut batch = Batch::new();
+        put_head(ShardId(3), 77, &mut batch);
+        engine.write(&batch, true).unwrap();
         assert_eq!(head(&engine, ShardId(3)), Ok(77));
     }
 }

@@ -237,7 +237,13 @@ impl Ticket {
 
     fn settle(&self, entry: Entry) {
         let shard = &self.inner.shards[self.index];
-        let settled = shard.queue.lock().settle(self.position, self.opened, entry);
+        let is_record = matches!(entry, Entry::Filled(_));
+        let mut queue = shard.queue.lock();
+        let settled = queue.settle(self.position, self.opened, entry);
+        if is_record && settled.is_ok() {
+            self.inner.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(queue);
         match settled {
             Ok(true) => {
                 shard.ready.store(true, Ordering::Release);

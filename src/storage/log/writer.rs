@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use hearth_core::metrics as names;
 use tokio::sync::oneshot;
 
+use super::load::Load;
 use super::ticket::{Entry, Filled};
 use super::{
-    DEFERRED_INTERVAL, DEFERRED_MAX_OPS, Inner, Published, WriterMode, encode_feed, encode_outbox, head_op,
+    DEFERRED_INTERVAL, DEFERRED_MAX_OPS, Inner, Published, WriterMode, encode_feed, encode_outbox, put_head,
 };
-use crate::engine::Segment;
+use crate::batch::Segment;
 use crate::schema::feed::FeedKey;
 use crate::schema::outbox::OutboxKey;
-use crate::{Batch, Error, Family, Op, Position, feed};
+use crate::{Batch, Error, Family, Position, feed};
 
 /// A group takes no further record once it holds this many changes, so that the first in it is not kept
 /// waiting by the last.
@@ -23,6 +24,9 @@ const GROUP_MAX_OPS: usize = 50_000;
 /// Under load so much time at least lies between the beginnings of two writes. A write costs as much as several sends,
 /// whatever it holds, so it is to hold more than the few that came in while the one before it was on its way to the disk.
 const GROUP_INTERVAL: Duration = Duration::from_micros(500);
+/// The same while the processors are busy: what the writer does not take of them then goes to requests, and nobody waits
+/// longer for it.
+const GROUP_INTERVAL_BUSY: Duration = Duration::from_millis(2);
 /// So many records in one group are load: fewer come from a few who would all only wait longer.
 const GROUP_OF_LOAD: usize = 4;
 /// How long a shutdown waits for tickets that are reserved and not filled.
@@ -44,6 +48,7 @@ pub(super) struct Writer {
     /// How many records the last group had, and when it was begun.
     last_group: usize,
     began: Option<Instant>,
+    load: Load,
     /// When deferred changes were last taken along.
     took_deferred: Option<Instant>,
     /// Committers of the group, woken when all of it is published.
@@ -74,7 +79,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
         // A swap, not a store: it also takes over what the signaling thread wrote before.
         inner.signaled.swap(false, Ordering::AcqRel);
         if inner.has_work() {
-            writer.pace();
+            writer.pace(inner);
         }
         if step_safely(&mut writer, inner) {
             continue;
@@ -149,12 +154,26 @@ impl Inner {
 }
 
 impl Writer {
-    /// Waits for more records where many came last time.
-    fn pace(&self) {
+    /// Waits for more records where many came last time, while more come.
+    fn pace(&mut self, inner: &Inner) {
         let Some(began) = self.began.filter(|_| self.last_group >= GROUP_OF_LOAD) else {
             return;
         };
-        std::thread::sleep(GROUP_INTERVAL.saturating_sub(began.elapsed()));
+        let interval = match self.load.is_busy() {
+            true => GROUP_INTERVAL_BUSY,
+            false => GROUP_INTERVAL,
+        };
+        loop {
+            let before = inner.waiting.load(Ordering::Relaxed);
+            let left = interval.saturating_sub(began.elapsed()).min(GROUP_INTERVAL);
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left);
+            if inner.waiting.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
     }
 
     /// Writes one group. Says whether there was anything.
@@ -163,6 +182,7 @@ impl Writer {
             return false;
         }
         self.gather(inner);
+        inner.waiting.fetch_sub(self.group.len(), Ordering::Relaxed);
         if self.group.is_empty() {
             // Only voids, or nothing: no disk is needed.
             for touched in self.touched.drain(..) {
@@ -189,11 +209,7 @@ impl Writer {
             }
         }
         self.touched.clear();
-        self.batch = Batch {
-            ops: std::mem::take(&mut self.batch.ops),
-            ..Batch::new()
-        };
-        self.batch.ops.clear();
+        self.batch.clear();
         true
     }
 
@@ -243,13 +259,10 @@ impl Writer {
             let member = &mut self.group[at];
             let (shard, position) = (inner.shards[member.index].id, member.position);
             let record = &mut member.filled.record;
-            let start = self.batch.ops.len();
-            let counters = record
-                .batch
-                .reservations
-                .iter()
-                .map(|reservation| reservation.counter());
-            self.batch.ops.extend(counters);
+            let start = self.batch.len();
+            for reservation in &record.batch.reservations {
+                reservation.put_counter(&mut self.batch);
+            }
             self.batch.append(std::mem::take(&mut record.batch));
             if !record.feed.is_empty() {
                 self.batch.put(
@@ -267,7 +280,7 @@ impl Writer {
                 .encode();
                 self.batch.put(Family::Outbox, key, encode_outbox(row));
             }
-            let end = self.batch.ops.len();
+            let end = self.batch.len();
             self.batch.segments.push(Segment {
                 shard,
                 position,
@@ -276,8 +289,8 @@ impl Writer {
             });
             let index = self.group[at].index;
             if self.group.get(at + 1).is_none_or(|next| next.index != index) {
-                self.batch.ops.push(head_op(shard, position));
-                self.batch.ops.extend(trim_op(inner, index, position));
+                put_head(shard, position, &mut self.batch);
+                trim(inner, index, position, &mut self.batch);
             }
         }
     }
@@ -293,7 +306,7 @@ impl Writer {
         if waits {
             return;
         }
-        self.batch.ops.append(&mut deferred.ops);
+        self.batch.append(std::mem::take(&mut *deferred));
         drop(deferred);
         inner.cursors.take_unwritten(&mut self.batch);
         self.took_deferred = Some(Instant::now());
@@ -348,17 +361,15 @@ impl Writer {
 }
 
 /// Removes what every duty has read from a shard's feed, now and then.
-fn trim_op(inner: &Inner, index: usize, position: Position) -> Option<Op> {
+fn trim(inner: &Inner, index: usize, position: Position, batch: &mut Batch) {
     let shard = &inner.shards[index];
     let before = shard.published.load(Ordering::Acquire);
     if before / TRIM_INTERVAL_POSITIONS == position / TRIM_INTERVAL_POSITIONS {
-        return None;
+        return;
     }
     match feed::trimmable(inner.engine(), shard.id, before) {
-        Ok(read) => read.map(|read| feed::trim_op(shard.id, read)),
-        Err(error) => {
-            tracing::error!(%error, "a feed is not trimmed");
-            None
-        }
+        Ok(Some(read)) => feed::trim_in(shard.id, read, batch),
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "a feed is not trimmed"),
     }
 }

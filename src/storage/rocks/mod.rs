@@ -40,6 +40,9 @@ const EVENT_TRAINING_BYTES: i32 = EVENT_DICTIONARY_BYTES * 16;
 /// of all rooms lie all over it, so that each merge writes most of it anew.
 const FILES_GATHERED: i32 = 8;
 
+/// What RocksDB adds to a row at most: its kind, its column family, two lengths and the code of our family.
+const ROW_OVERHEAD_BYTES: usize = 13;
+
 /// Settings of the RocksDB engine.
 #[derive(Clone, Debug)]
 pub struct RocksOptions {
@@ -111,18 +114,18 @@ impl RocksEngine {
 
     fn to_write_batch(&self, batch: &Batch) -> WriteBatch {
         let handles = Profile::ALL.map(|profile| self.handle(profile));
-        let mut out = WriteBatch::default();
+        let mut out = WriteBatch::with_capacity_bytes(batch.bytes() + batch.len() * ROW_OVERHEAD_BYTES);
         let (mut first, mut second) = (Vec::with_capacity(128), Vec::with_capacity(128));
         for op in order_of_writing(batch) {
-            let (Op::Put(family, ..) | Op::Delete(family, ..) | Op::DeleteRange(family, ..)) = op;
+            let family = op.family();
             let handle = handles[family.doc().profile as usize];
             match op {
-                Op::Put(_, key, value) => out.put_cf(handle, full_key(&mut first, *family, key), value),
-                Op::Delete(_, key) => out.delete_cf(handle, full_key(&mut first, *family, key)),
+                Op::Put(_, key, value) => out.put_cf(handle, full_key(&mut first, family, key), value),
+                Op::Delete(_, key) => out.delete_cf(handle, full_key(&mut first, family, key)),
                 // RocksDB refuses a range that ends before it starts.
                 Op::DeleteRange(_, start, end) if start < end => {
-                    let start = full_key(&mut first, *family, start);
-                    out.delete_range_cf(handle, start, full_key(&mut second, *family, end));
+                    let start = full_key(&mut first, family, start);
+                    out.delete_range_cf(handle, start, full_key(&mut second, family, end));
                 }
                 Op::DeleteRange(..) => {}
             }
@@ -135,33 +138,33 @@ impl RocksEngine {
 /// soonest from the row before it. Of several changes of one row the last counts: a group commit of a busy room has the
 /// room's head once for each event, and only the last of them will ever be read. Where a range is deleted, all keep
 /// their order.
-fn order_of_writing(batch: &Batch) -> Vec<&Op> {
-    if batch.ops.iter().any(|op| matches!(op, Op::DeleteRange(..))) {
-        return batch.ops.iter().collect();
+fn order_of_writing(batch: &Batch) -> Vec<Op<'_>> {
+    if batch.ops().any(|op| matches!(op, Op::DeleteRange(..))) {
+        return batch.ops().collect();
     }
-    let mut ops: Vec<(u128, &Op)> = batch.ops.iter().map(|op| (rank_of(op), op)).collect();
-    // The whole keys are compared only where their beginnings are equal.
-    ops.sort_by(|(one, op), (other, than)| one.cmp(other).then_with(|| key_of(op).cmp(key_of(than))));
-    let is_last_of_its_row = |at: usize| {
-        let (rank, op) = ops[at];
-        ops.get(at + 1)
-            .is_none_or(|(next, after)| *next != rank || key_of(after) != key_of(op))
+    let key = |at: usize| batch.op_at(at).key();
+    let mut ranked: Vec<(u128, usize)> = batch.ops().map(rank_of).zip(0..).collect();
+    // The whole keys are compared only where their beginnings are equal, and of one row the changes keep their order.
+    ranked.sort_unstable_by(|(one, at), (other, than)| {
+        one.cmp(other)
+            .then_with(|| key(*at).cmp(key(*than)))
+            .then_with(|| at.cmp(than))
+    });
+    let is_last_of_its_row = |of: usize| {
+        let (rank, at) = ranked[of];
+        ranked
+            .get(of + 1)
+            .is_none_or(|(next, after)| *next != rank || key(*after) != key(at))
     };
-    (0..ops.len())
-        .filter(|at| is_last_of_its_row(*at))
-        .map(|at| ops[at].1)
+    (0..ranked.len())
+        .filter(|of| is_last_of_its_row(*of))
+        .map(|of| batch.op_at(ranked[of].1))
         .collect()
 }
 
-/// The key of a change, or the first of its range.
-fn key_of(op: &Op) -> &[u8] {
-    let (Op::Put(_, key, _) | Op::Delete(_, key) | Op::DeleteRange(_, key, _)) = op;
-    key
-}
-
 /// The group, the family and the beginning of the key of a change, as one number that orders as they do.
-fn rank_of(op: &Op) -> u128 {
-    let (Op::Put(family, key, _) | Op::Delete(family, key) | Op::DeleteRange(family, key, _)) = op;
+fn rank_of(op: Op<'_>) -> u128 {
+    let (family, key) = (op.family(), op.key());
     let mut bytes = [0; 16];
     bytes[0] = family.doc().profile as u8;
     bytes[1] = family.code();
@@ -447,17 +450,17 @@ mod tests {
         ) {
             let families = [Family::RoomEvent, Family::RoomTxn, Family::Room, Family::Feed];
             let (mut batch, mut wanted) = (Batch::new(), BTreeMap::new());
-            for (family, key, value) in rows {
-                let family = families[family];
-                match value {
-                    0 => batch.delete(family, key.clone()),
-                    _ => batch.put(family, key.clone(), vec![value]),
-                }
-                wanted.insert((family.doc().profile as u8, family.code(), key), batch.ops.last().cloned());
+            for (family, key, value) in &rows {
+                let family = families[*family];
+                let op = match value {
+                    0 => Op::Delete(family, key),
+                    value => Op::Put(family, key, std::slice::from_ref(value)),
+                };
+                batch.push(op);
+                wanted.insert((family.doc().profile as u8, family.code(), key), op);
             }
-            let written: Vec<Op> = order_of_writing(&batch).into_iter().cloned().collect();
-            let wanted: Vec<Op> = wanted.into_values().flatten().collect();
-            prop_assert_eq!(written, wanted);
+            let wanted: Vec<Op<'_>> = wanted.into_values().collect();
+            prop_assert_eq!(order_of_writing(&batch), wanted);
         }
     }
 }

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::client::uia::confirm_by_password;
 use crate::error::Result;
-use crate::extract::{Auth, Json, OptionalJson};
+use crate::extract::{Auth, Json, OptionalJson, or_default};
 
 /// The request's body.
 #[derive(Deserialize)]
 struct Body {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     erase: bool,
 }
 

@@ -5,15 +5,16 @@ use hearth_rooms::DirectoryEntry;
 use serde::Deserialize;
 
 use super::since;
+use crate::extract::or_default;
 
 /// The body of `POST /publicRooms`.
 #[derive(Default, Deserialize)]
 pub struct Search {
     limit: Option<u64>,
     since: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     filter: Filter,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     include_all_networks: bool,
     third_party_instance_id: Option<String>,
 }

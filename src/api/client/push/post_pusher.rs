@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
-use crate::extract::{Auth, Json};
+use crate::extract::{Auth, Json, or_default};
 
 /// The request's body.
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ pub struct Body {
     profile_tag: Option<String>,
     lang: Option<String>,
     data: Option<Map<String, Value>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     append: bool,
     /// Whether it is switched on (MSC3881).
     #[serde(rename = "org.matrix.msc3881.enabled")]

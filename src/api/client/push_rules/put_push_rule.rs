@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::rules;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Json, Path, Query, or_default};
 
 /// The most rules of one kind that a user may have: each is looked at for each event.
 const RULES_PER_KIND_MAX: usize = 1_000;
@@ -28,7 +28,7 @@ pub struct Place {
 #[derive(Deserialize)]
 pub struct Body {
     actions: Vec<Action>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     conditions: Vec<PushCondition>,
     pattern: Option<String>,
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, OptionalJson};
+use crate::extract::{Auth, Json, OptionalJson, or_default};
 use crate::ratelimit::Class;
 
 #[derive(Default, Deserialize)]
@@ -20,17 +20,17 @@ pub struct Body {
     room_alias_name: Option<String>,
     name: Option<String>,
     topic: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     invite: Vec<OwnedUserId>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     invite_3pid: Vec<Value>,
     room_version: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     creation_content: Map<String, Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     initial_state: Vec<StateEvent>,
     preset: Option<PresetName>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     is_direct: bool,
     power_level_content_override: Option<Map<String, Value>>,
 }
@@ -56,7 +56,7 @@ enum PresetName {
 struct StateEvent {
     #[serde(rename = "type")]
     kind: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     state_key: String,
     content: Map<String, Value>,
 }

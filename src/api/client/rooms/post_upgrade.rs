@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path};
+use crate::extract::{Auth, Json, Path, or_default};
 use crate::ratelimit::Class;
 
 #[derive(Deserialize)]
 pub struct Body {
     new_version: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     additional_creators: Vec<OwnedUserId>,
 }
 

@@ -77,9 +77,6 @@ pub(crate) async fn send_state(
             return Ok(sent.await?.event_id);
         }
     }
-    if let Some(same) = room.same_state(&event)? {
-        return Ok(same);
-    }
     Ok(room.send(event, txn).await?.event_id)
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::rooms::{Reading, tokens};
 use crate::error::Result;
+use crate::extract::or_default;
 
 /// The most events on each side of a result: a page of results has many.
 const SIDE_MAX: usize = 20;
@@ -20,7 +21,7 @@ const SIDE_DEFAULT: usize = 5;
 pub(super) struct EventContext {
     before_limit: Option<usize>,
     after_limit: Option<usize>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     include_profile: bool,
 }
 

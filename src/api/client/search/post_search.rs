@@ -18,7 +18,7 @@ use super::context::EventContext;
 use crate::app::App;
 use crate::client::rooms::Reading;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Query};
+use crate::extract::{Auth, Json, Query, or_default};
 use crate::ratelimit::Class;
 
 /// Results of a page where the client does not say.
@@ -50,15 +50,15 @@ struct RoomEvents {
     filter: Option<EventFilter>,
     order_by: Option<Order>,
     event_context: Option<EventContext>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     include_state: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     groupings: Groupings,
 }
 
 #[derive(Default, Deserialize)]
 struct Groupings {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     group_by: Vec<Grouping>,
 }
 

@@ -14,7 +14,7 @@ use super::answer::{Device, logged_in};
 use crate::app::App;
 use crate::client::uia::Identifier;
 use crate::error::Result;
-use crate::extract::{Address, AppserviceToken, Json};
+use crate::extract::{Address, AppserviceToken, Json, or_default};
 use crate::ratelimit::Class;
 
 /// The request's body.
@@ -29,7 +29,7 @@ pub struct Body {
     token: Option<String>,
     device_id: Option<OwnedDeviceId>,
     initial_device_display_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     refresh_token: bool,
 }
 

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::body::{self, Asked, ExtensionsBody, Filters};
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, OptionalJson, Query};
+use crate::extract::{Auth, OptionalJson, Query, or_default};
 
 /// What the query says.
 #[derive(Deserialize)]
@@ -32,19 +32,19 @@ pub struct SlidingQuery {
 #[derive(Deserialize)]
 pub struct Body {
     conn_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     lists: BTreeMap<String, ListBody>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     room_subscriptions: BTreeMap<OwnedRoomId, RoomBody>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     extensions: ExtensionsBody,
 }
 
 #[derive(Deserialize)]
 struct RoomBody {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     timeline_limit: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     required_state: Vec<(String, String)>,
 }
 

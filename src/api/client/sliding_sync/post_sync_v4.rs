@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::body::{self, Asked, ExtensionsBody, Filters};
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json};
+use crate::extract::{Auth, Json, or_default};
 
 /// What the body says.
 #[derive(Deserialize)]
@@ -22,11 +22,11 @@ pub struct Body {
     #[serde(default)]
     timeout: u64,
     set_presence: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     lists: BTreeMap<String, ListBody>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     room_subscriptions: BTreeMap<OwnedRoomId, RoomBody>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     extensions: ExtensionsBody,
 }
 

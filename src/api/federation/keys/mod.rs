@@ -13,6 +13,8 @@ use crate::routes::Routes;
 pub fn routes() -> Routes {
     Routes::new()
         .at("/_matrix/key/v2/server", get(get_server::get_server))
+        // As servers asked that named a key, where they want all of them.
+        .at("/_matrix/key/v2/server/", get(get_server::get_server))
         .at("/_matrix/key/v2/server/{keyId}", get(get_server::get_server))
         .at("/_matrix/key/v2/query", post(post_query::post_query))
         .at("/_matrix/key/v2/query/{serverName}", get(get_query::get_query))

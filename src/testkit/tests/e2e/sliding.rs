@@ -33,6 +33,17 @@ pub(crate) async fn slide_all(client: &Client, pos: Option<&str>) -> Value {
     client.post(&format!("{UNSTABLE}{query}"), body).await.ok()
 }
 
+/// A room with a name at which people knock.
+async fn room_to_knock_at(creator: &Client) -> String {
+    creator
+        .room()
+        .preset("private_chat")
+        .set("name", json!("Den"))
+        .state("m.room.join_rules", "", json!({ "join_rule": "knock" }))
+        .build()
+        .await
+}
+
 /// A body with one list.
 fn list(ranges: Value, required_state: Value, limit: u64) -> Value {
     json!({ "lists": { "all": {

@@ -11,6 +11,16 @@ use serde_json::{Value, json};
 use super::peer::{self, Answer, Known, json_of};
 use super::{Stage, room};
 
+/// What another server is asked for events by.
+const ASKED_FOR_EVENTS: [&str; 6] = [
+    "get_missing_events",
+    "backfill",
+    "event",
+    "state",
+    "state_ids",
+    "event_auth",
+];
+
 /// A hostile server that always has one more event before those that it is asked for.
 fn endless(stage: &Stage, wide: usize) -> Arc<AtomicU64> {
     let made = Arc::new(AtomicU64::new(0));
@@ -41,14 +51,7 @@ fn endless(stage: &Stage, wide: usize) -> Arc<AtomicU64> {
         json!({ "events": events, "pdus": events, "pdu_ids": ids, "auth_chain_ids": ids, "auth_chain": [] })
     };
     let make: peer::Make = Arc::new(make);
-    for path in [
-        "get_missing_events",
-        "backfill",
-        "event",
-        "state",
-        "state_ids",
-        "event_auth",
-    ] {
+    for path in ASKED_FOR_EVENTS {
         stage.peer.says(
             &format!("/_matrix/federation/v1/{path}/"),
             Answer::Made(make.clone()),
@@ -146,14 +149,7 @@ async fn slow_answers_hold_up_nobody_else() {
             .await;
         assert_eq!(joined.status, 200, "{joined:?}");
     }
-    for path in [
-        "get_missing_events",
-        "backfill",
-        "event",
-        "state",
-        "state_ids",
-        "event_auth",
-    ] {
+    for path in ASKED_FOR_EVENTS {
         let slow = Answer::Slow(Duration::from_secs(100_000), json!({}));
         stage.peer.says(&format!("/_matrix/federation/v1/{path}/"), slow);
     }

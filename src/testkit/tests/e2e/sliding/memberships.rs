@@ -3,7 +3,7 @@
 use hearth_testkit::{TestServer, encode};
 use serde_json::{Value, json};
 
-use super::{kinds, list, list_of, rooms, slide};
+use super::{kinds, list, list_of, room_to_knock_at, rooms, slide};
 use crate::{bodies, state_event};
 
 scenarios!(
@@ -15,13 +15,7 @@ scenarios!(
 
 async fn invitations_knocks_and_leaving(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice
-        .room()
-        .preset("private_chat")
-        .set("name", json!("Den"))
-        .state("m.room.join_rules", "", json!({ "join_rule": "knock" }))
-        .build()
-        .await;
+    let room = room_to_knock_at(&alice).await;
     let body = list(
         json!([[0, 9]]),
         json!([["m.room.member", "$ME"], ["m.room.name", ""]]),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
-use super::{UNSTABLE, V4, kinds, list_of, without_times};
+use super::{UNSTABLE, V4, kinds, list_of, room_to_knock_at, without_times};
 use crate::federation::{public_room, sees, servers, until};
 use crate::{bodies, state_event};
 
@@ -248,13 +248,7 @@ async fn a_rule_that_leaves_members_out_beside_one_that_needs_them(server: &Test
 
 async fn a_knock_and_what_becomes_of_it(server: &TestServer) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice
-        .room()
-        .preset("private_chat")
-        .set("name", json!("Den"))
-        .state("m.room.join_rules", "", json!({ "join_rule": "knock" }))
-        .build()
-        .await;
+    let room = room_to_knock_at(&alice).await;
     let mut following = Following::begin(&bob, "main", json!({ "include": [{}] })).await;
     bob.post(&format!("/knock/{}", encode(&room)), json!({}))
         .await
