@@ -145,6 +145,11 @@ impl Unsigned {
         &self.fields.room_id
     }
 
+    /// The hash by which events of room versions 1 and 2 refer to this one, as [`Pdu::reference_hash`] of the signed event.
+    pub fn reference_hash(&self) -> [u8; 32] {
+        Sha256::digest(&self.signed_text).into()
+    }
+
     /// Signs the event as `server`, the sender's.
     pub fn sign(self, key: &KeyPair, server: &ServerName) -> Pdu {
         let signature = base64_encode(&key.sign(&self.signed_text));

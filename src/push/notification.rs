@@ -158,6 +158,7 @@ pub(crate) fn body(pusher: &Pusher, user: &User, told: Option<&Told>, unread: u6
         "data": data(pusher),
     });
     let mut notification = Map::new();
+    // NOTSPEC: also where it is 0: gateways of long standing take its absence for no change, and would leave the badge.
     notification.insert("counts".to_owned(), json!({ "unread": unread }));
     if let Some(told) = told {
         notification.insert("event_id".to_owned(), json!(told.event_id));

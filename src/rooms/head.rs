@@ -184,6 +184,8 @@ pub(crate) struct Pending {
     pub(crate) state: HashMap<(String, String), (Position, Option<StateEntry>)>,
     pub(crate) keys: HashMap<(String, String), (Position, u32)>,
     pub(crate) ids: HashMap<OwnedEventId, (Position, Short)>,
+    /// The reference hashes of events in `ids`, in room versions that write them.
+    pub(crate) hashes: HashMap<OwnedEventId, (Position, [u8; 32])>,
     pub(crate) txns: HashMap<[u8; 16], (Position, OwnedEventId)>,
     pub(crate) nodes: PendingNodes,
     order: VecDeque<(Position, PendingKey)>,
@@ -212,6 +214,11 @@ impl Pending {
         self.ids.insert(id, (at, short));
     }
 
+    /// Adds to an event that [`Pending::add_id`] named, or will name, its reference hash.
+    pub(crate) fn add_hash(&mut self, at: Position, id: OwnedEventId, hash: [u8; 32]) {
+        self.hashes.insert(id, (at, hash));
+    }
+
     pub(crate) fn add_txn(&mut self, at: Position, key: [u8; 16], id: OwnedEventId) {
         self.order.push_back((at, PendingKey::Txn(key)));
         self.txns.insert(key, (at, id));
@@ -226,7 +233,10 @@ impl Pending {
             match key {
                 PendingKey::State(key) => remove_if(&mut self.state, &key, at),
                 PendingKey::Key(key) => remove_if(&mut self.keys, &key, at),
-                PendingKey::Id(key) => remove_if(&mut self.ids, &key, at),
+                PendingKey::Id(key) => {
+                    remove_if(&mut self.ids, &key, at);
+                    remove_if(&mut self.hashes, &key, at);
+                }
                 PendingKey::Txn(key) => remove_if(&mut self.txns, &key, at),
             }
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use hearth_events::{AuthInput, Draft, Pdu, StateView, Unsigned};
 use hearth_storage::Position;
 use parking_lot::MutexGuard;
-use ruma::{OwnedEventId, OwnedUserId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use smallvec::SmallVec;
 
 use crate::{
@@ -72,6 +72,13 @@ impl Body {
         match self {
             Body::Unsigned(unsigned) => &unsigned.event_id,
             Body::Signed(pdu) => &pdu.event_id,
+        }
+    }
+
+    pub(crate) fn reference_hash(&self, rules: &hearth_events::Rules) -> [u8; 32] {
+        match self {
+            Body::Unsigned(unsigned) => unsigned.reference_hash(),
+            Body::Signed(pdu) => pdu.reference_hash(rules),
         }
     }
 }
@@ -272,7 +279,37 @@ impl<'a> Staging<'a> {
         let opaque = rules
             .explicit_event_ids()
             .then(|| hearth_core::random::alphanumeric(&*rooms.random, EVENT_ID_CHARS));
-        Ok(hearth_events::build(rules, &draft, opaque.as_deref())?)
+        let hashes = self.reference_hashes(prev.iter().chain(&auth))?;
+        let hash_of = |id: &EventId| hashes.get(id).copied();
+        Ok(hearth_events::build_with_references(
+            rules,
+            &draft,
+            opaque.as_deref(),
+            &hash_of,
+        )?)
+    }
+
+    /// The hashes that an event writes beside the ids that it refers to; none in room versions that do not write them.
+    fn reference_hashes<'b>(
+        &self,
+        ids: impl Iterator<Item = &'b OwnedEventId>,
+    ) -> Result<HashMap<&'b EventId, [u8; 32]>, Error> {
+        let rules = self.room.0.rules;
+        let mut hashes = HashMap::new();
+        for id in ids.filter(|_| rules.paired_references()) {
+            let staged = self.events.iter().find(|event| event.body.event_id() == id);
+            let staged = staged.map(|event| event.body.reference_hash(rules));
+            let pending = || self.head.pending.hashes.get(id).map(|(_, hash)| *hash);
+            let found = match staged.or_else(pending) {
+                None => self
+                    .room
+                    .event_by_id(id)?
+                    .map(|event| event.pdu.reference_hash(rules)),
+                found => found,
+            };
+            hashes.extend(found.map(|hash| (&**id, hash)));
+        }
+        Ok(hashes)
     }
 
     /// The extremities that an event of ours follows.
@@ -326,7 +363,7 @@ impl<'a> Staging<'a> {
             let message = "You need the power level to redact the events of others".to_owned();
             return Err(Error::Forbidden(message).into());
         }
-        Ok((!event.is_redacted()).then_some(event))
+        Ok(event.header.redacted_by.is_none().then_some(event))
     }
 
     fn has_other_servers(&self) -> bool {
@@ -384,7 +421,7 @@ impl<'a> Staging<'a> {
     }
 
     /// The short id of an event, staged, pending or stored.
-    fn short_of(&self, id: &ruma::EventId) -> Result<Option<Short>, Error> {
+    fn short_of(&self, id: &EventId) -> Result<Option<Short>, Error> {
         if let Some(short) = self.ids.get(id) {
             return Ok(Some(*short));
         }

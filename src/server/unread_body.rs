@@ -106,7 +106,7 @@ mod tests {
             .route("/echo", post(async |body: String| body));
         let graceful = GracefulShutdown::new();
         let peer = "127.0.0.1:1".parse().expect("an address");
-        tokio::spawn(async move {
+        hearth_core::tasks::spawn("connection", async move {
             serve_http1(server, peer, router, graceful.watcher()).await;
         });
         client

@@ -1,8 +1,9 @@
 //! What a sync tells of devices: whose lists changed, who is out of sight, what is left of the device's own keys.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use hearth_rooms::{Membership, Room};
+use hearth_rooms::{Event, Membership, Room};
 use hearth_storage::Position;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
@@ -12,6 +13,12 @@ use crate::{
     look::Look,
     view::{DeviceLists, ToDeviceEvent},
 };
+
+/// The type of membership events.
+const MEMBER: &str = "m.room.member";
+
+/// How many events of a member are followed back to learn whether he was away.
+const MEMBER_EVENTS_MAX: usize = 50;
 
 /// Messages to the device.
 #[derive(Default)]
@@ -88,6 +95,7 @@ impl Look<'_> {
             if !self.knows_joined(&entry) {
                 members(&room, Membership::Join, &mut came)?;
                 members(&room, Membership::Invite, &mut invited)?;
+                went.extend(self.went_since(&room, until)?);
                 continue;
             }
             let seen = since.shard(entry.shard);
@@ -107,6 +115,7 @@ impl Look<'_> {
         for room_id in gone {
             if let Some(room) = self.engine.rooms.get(room_id)? {
                 members(&room, Membership::Join, &mut went)?;
+                went.extend(self.went_since(&room, room.view().position)?);
             }
         }
         let mut left = BTreeSet::new();
@@ -126,6 +135,15 @@ impl Look<'_> {
             changed.insert(me.to_owned());
         }
         Ok(DeviceLists { changed, left })
+    }
+
+    /// Who was in a room together with the user as of the token, and is not any more.
+    fn went_since(&self, room: &Room, until: Position) -> Result<Vec<OwnedUserId>, Error> {
+        let seen = self.since.map_or(0, |since| since.shard(room.shard()));
+        if seen == 0 || seen >= until || !self.was_joined_at(room, seen)? {
+            return Ok(Vec::new());
+        }
+        Ok(member_changes(room, seen, until)?.went)
     }
 
     /// The joined rooms in which something happened since the token, whatever the filter says.
@@ -192,25 +210,67 @@ struct MemberChanges {
 fn member_changes(room: &Room, seen: Position, until: Position) -> Result<MemberChanges, Error> {
     let mut changes = MemberChanges::default();
     let (old, new) = (room.state_root_at(seen)?, room.state_root_at(until)?);
-    for event in room.events(&room.state_diff(old, new)?)? {
-        let member = event
-            .pdu
-            .state_key()
-            .filter(|_| event.pdu.kind() == "m.room.member");
-        let Some(member) = member.and_then(|id| OwnedUserId::try_from(id).ok()) else {
-            continue;
+    let (mut now, mut gone) = (Vec::new(), Vec::new());
+    for (before, after) in room.state_changes(old, new)? {
+        match after {
+            Some(after) => now.push(after),
+            None => gone.extend(before),
+        }
+    }
+    for event in room.events(&now)? {
+        let Some(member) = member_of(&event) else { continue };
+        let before = room.state_at(old, MEMBER, member.as_str())?;
+        let was = before
+            .as_ref()
+            .map_or(Membership::None, |before| membership_of(before.pdu.content()));
+        let is = membership_of(event.pdu.content());
+        let may_stay = was == is && matches!(is, Membership::Join | Membership::Invite);
+        let stayed = match before.filter(|_| may_stay) {
+            Some(before) => !was_away(room, &before, &event)?,
+            None => false,
         };
-        let before = room.state_at(old, "m.room.member", member.as_str())?;
-        let before = before.map_or(Membership::None, |before| membership_of(before.pdu.content()));
-        match (before, membership_of(event.pdu.content())) {
-            (Membership::Join, Membership::Join) | (Membership::Invite, Membership::Invite) => {}
-            (_, Membership::Join) => changes.came.push(member),
-            (_, Membership::Invite) => changes.invited.push(member),
-            (Membership::Join, _) => changes.went.push(member),
+        if stayed {
+            continue;
+        }
+        match is {
+            Membership::Join => changes.came.push(member),
+            Membership::Invite => changes.invited.push(member),
+            _ if was == Membership::Join => changes.went.push(member),
             _ => {}
         }
     }
+    for event in room.events(&gone)? {
+        let was_in = membership_of(event.pdu.content()) == Membership::Join;
+        changes.went.extend(member_of(&event).filter(|_| was_in));
+    }
     Ok(changes)
+}
+
+/// Whose member event this is.
+fn member_of(event: &Event) -> Option<OwnedUserId> {
+    let member = event.pdu.state_key().filter(|_| event.pdu.kind() == MEMBER);
+    member.and_then(|id| OwnedUserId::try_from(id).ok())
+}
+
+/// Whether somebody with the same membership before and now had another one in between: nobody told the room of his devices
+/// then. Each of the member events is followed to the one in whose place it came.
+fn was_away(room: &Room, before: &Event, now: &Arc<Event>) -> Result<bool, Error> {
+    let membership = membership_of(now.pdu.content());
+    let mut at = now.clone();
+    for _ in 0..MEMBER_EVENTS_MAX {
+        let member = at.pdu.state_key().unwrap_or_default();
+        let Some(earlier) = room.state_at(at.header.state_before, MEMBER, member)? else {
+            return Ok(true);
+        };
+        if earlier.short == before.short {
+            return Ok(false);
+        }
+        if membership_of(earlier.pdu.content()) != membership {
+            return Ok(true);
+        }
+        at = earlier;
+    }
+    Ok(true)
 }
 
 fn membership_of(content: &[u8]) -> Membership {

@@ -36,7 +36,7 @@ impl Look<'_> {
             .unwrap_or(usize::MAX);
         let wanted = changed
             .into_iter()
-            .filter(|user| filter.has_sender(user))
+            .filter(|user| filter.has_sender(user) && !self.ignored.contains(user))
             .take(limit);
         view.presence = wanted.map(|user| (user.clone(), presence.get(&user))).collect();
         Ok(())

@@ -13,7 +13,7 @@
 //! After the prefix stand variable-length integers in base64url without padding.
 //! **Invariant:** no other module knows what is inside.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hearth_rooms::{Place, Room};
@@ -200,6 +200,13 @@ impl SyncToken {
     pub fn shard(&self, shard: ShardId) -> Position {
         let at = self.shards.binary_search_by_key(&shard, |(shard, _)| *shard);
         at.map_or(0, |at| self.shards[at].1)
+    }
+
+    /// Takes over from another token the shards that this one lacks.
+    pub(crate) fn add_shards(&mut self, other: &Self) {
+        let mut shards: BTreeMap<_, _> = other.shards.iter().copied().collect();
+        shards.extend(self.shards.iter().copied());
+        self.shards = shards.into_iter().collect();
     }
 
     /// The token of a first sync that has told of nothing but messages to the device so far.

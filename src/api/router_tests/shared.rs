@@ -314,3 +314,57 @@ async fn what_could_not_be_used_is_refused() {
         .ok();
     server.get(&hierarchy, &eve).await.refused(403, "M_FORBIDDEN");
 }
+
+/// A room that one is not in and never was answers like one that is not there, in the same words: nobody learns which rooms
+/// exist where the specification has no status for a room that does not.
+#[tokio::test]
+async fn rooms_of_others_are_like_rooms_that_are_not_there() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice", "A").await, server.user("bob", "B").await);
+    let made = server.post(&format!("{V3}/createRoom"), &alice, json!({})).await;
+    let room = made.ok()["room_id"].as_str().expect("a room id").to_owned();
+    let nowhere = format!("!{}", "A".repeat(room.len() - 1));
+    let target = json!({ "user_id": "@alice:hs1" });
+    for (method, path, body) in [
+        ("GET", "v3/rooms/ROOM/state", Value::Null),
+        ("GET", "v3/rooms/ROOM/state/m.room.name", Value::Null),
+        ("GET", "v3/rooms/ROOM/members", Value::Null),
+        ("GET", "v3/rooms/ROOM/joined_members", Value::Null),
+        ("GET", "v3/rooms/ROOM/aliases", Value::Null),
+        ("GET", "v3/rooms/ROOM/initialSync", Value::Null),
+        ("GET", "v3/rooms/ROOM/messages?dir=b", Value::Null),
+        ("GET", "v3/rooms/ROOM/context/$x", Value::Null),
+        ("GET", "v3/rooms/ROOM/event/$x", Value::Null),
+        ("GET", "v1/rooms/ROOM/threads", Value::Null),
+        ("GET", "v1/rooms/ROOM/relations/$x", Value::Null),
+        ("GET", "v1/rooms/ROOM/hierarchy", Value::Null),
+        ("GET", "v1/rooms/ROOM/timestamp_to_event?dir=b&ts=1", Value::Null),
+        ("GET", "v1/room_summary/ROOM", Value::Null),
+        (
+            "PUT",
+            "v3/rooms/ROOM/send/m.room.message/1",
+            json!({ "body": "x" }),
+        ),
+        ("PUT", "v3/rooms/ROOM/state/m.room.name", json!({ "name": "x" })),
+        ("PUT", "v3/rooms/ROOM/redact/$x/1", json!({})),
+        ("PUT", "v3/rooms/ROOM/typing/@bob:hs1", json!({ "typing": true })),
+        ("POST", "v3/rooms/ROOM/receipt/m.read/$x", json!({})),
+        ("POST", "v3/rooms/ROOM/read_markers", json!({ "m.read": "$x" })),
+        ("POST", "v3/rooms/ROOM/invite", target.clone()),
+        ("POST", "v3/rooms/ROOM/kick", target.clone()),
+        ("POST", "v3/rooms/ROOM/ban", target.clone()),
+        ("POST", "v3/rooms/ROOM/unban", target),
+        ("POST", "v3/rooms/ROOM/leave", json!({})),
+        ("POST", "v3/rooms/ROOM/forget", json!({})),
+        ("POST", "v3/rooms/ROOM/upgrade", json!({ "new_version": "12" })),
+    ] {
+        let mut answers = Vec::new();
+        for id in [&room, &nowhere] {
+            let path = format!("/_matrix/client/{}", path.replace("ROOM", id));
+            let answer = server.call(method, &path, Some(&bob), body.clone()).await;
+            answers.push((answer.status, answer.json()));
+        }
+        assert_eq!(answers[0], answers[1], "{method} {path}");
+        assert!(answers[0].0.is_client_error(), "{method} {path}");
+    }
+}

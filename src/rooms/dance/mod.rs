@@ -1,10 +1,11 @@
 //! Memberships that need another server: joining, leaving and knocking through one that is in the room, and inviting
 //! a user of another (server-server API, "Joining rooms" to "Knocking upon a room").
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hearth_events::{Draft, Pdu};
-use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Made, RemoteFailure, Room, Rooms};
@@ -108,8 +109,9 @@ impl Rooms {
             content.insert("join_authorised_via_users_server".to_owned(), authorizer.clone());
         }
         let content = hearth_events::canonical::to_bytes(&Value::Object(content), rules.strict_json())?;
-        let prev = references(made, "prev_events")?;
-        let auth = references(made, "auth_events")?;
+        let mut hashes = HashMap::new();
+        let prev = references(made, "prev_events", &mut hashes)?;
+        let auth = references(made, "auth_events", &mut hashes)?;
         let depth = made.event.get("depth").and_then(Value::as_u64).unwrap_or(1);
         let draft = Draft {
             room_id: Some(room_id),
@@ -126,13 +128,19 @@ impl Rooms {
         let opaque = rules
             .explicit_event_ids()
             .then(|| hearth_core::random::alphanumeric(&*self.random, EVENT_ID_CHARS));
-        let unsigned = hearth_events::build(rules, &draft, opaque.as_deref())?;
+        let hash_of = |id: &EventId| hashes.get(id).copied();
+        let unsigned = hearth_events::build_with_references(rules, &draft, opaque.as_deref(), &hash_of)?;
         Ok((rules, unsigned.sign(&self.signing_key, &self.server_name)))
     }
 }
 
-/// The ids in a list of references: plain ids, or pairs of id and hashes in room versions 1 and 2.
-fn references(made: &Made, field: &str) -> Result<Vec<OwnedEventId>, Error> {
+/// The ids in a list of references: plain ids, or pairs of id and hashes in room versions 1 and 2. The hashes are written
+/// again as they came.
+fn references(
+    made: &Made,
+    field: &str,
+    hashes: &mut HashMap<OwnedEventId, [u8; 32]>,
+) -> Result<Vec<OwnedEventId>, Error> {
     let wrong = || Error::BadEvent(format!("the other server proposed an event with wrong {field}"));
     let list = made
         .event
@@ -142,8 +150,13 @@ fn references(made: &Made, field: &str) -> Result<Vec<OwnedEventId>, Error> {
     list.iter()
         .map(|entry| {
             let id = entry.as_str().or_else(|| entry.get(0).and_then(Value::as_str));
-            id.and_then(|id| OwnedEventId::try_from(id).ok())
-                .ok_or_else(wrong)
+            let id = id.and_then(|id| OwnedEventId::try_from(id).ok());
+            let id = id.ok_or_else(wrong)?;
+            let hash = entry.pointer("/1/sha256").and_then(Value::as_str);
+            let hash = hash.and_then(hearth_events::base64_decode);
+            let hash = hash.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            hashes.extend(hash.map(|hash| (id.clone(), hash)));
+            Ok(id)
         })
         .collect()
 }

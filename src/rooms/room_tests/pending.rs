@@ -276,3 +276,41 @@ async fn a_full_cache_of_members_lets_nobody_out() {
         .await
         .expect("invited");
 }
+
+/// Room versions 1 and 2 write the reference hash of an event beside its id ("Room Version 1", event format), also of one
+/// that is decided and not durable yet.
+#[tokio::test]
+async fn references_of_old_versions_have_hashes() {
+    for version in ["1", "2"] {
+        let world = World::new(1).await;
+        let room = world.create(version).await;
+        let gate = world.log.reserve(room.shard());
+        let sends = ["one", "two", "three"].map(|body| {
+            let room = room.clone();
+            tokio::spawn(async move { room.send(text("alice", body), None).await.expect("sent") })
+        });
+        settle().await;
+        drop(gate);
+        for send in sends {
+            send.await.expect("no panic");
+        }
+        let events = timeline(&room);
+        for event in &events {
+            let json: Value = serde_json::from_slice(&event.pdu.json).expect("JSON");
+            for list in ["prev_events", "auth_events"] {
+                for reference in json[list].as_array().expect("a list") {
+                    let target = events.iter().find(|event| reference[0] == event.id().as_str());
+                    let hash = target.expect("an event").pdu.reference_hash(room.rules());
+                    let expected = json!({ "sha256": hearth_events::base64_encode(&hash) });
+                    assert_eq!(
+                        reference[1],
+                        expected,
+                        "{list} of {} in {version}",
+                        event.pdu.kind()
+                    );
+                }
+            }
+        }
+        assert_eq!(events.last().expect("an event").pdu.prev_events().len(), 1);
+    }
+}

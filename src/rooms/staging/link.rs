@@ -175,7 +175,8 @@ impl Staging<'_> {
             return Ok(());
         };
         let own = event.pdu.sender().server_name() == sender.server_name();
-        if event.is_redacted() || !(own || self.may_redact(&sender)) {
+        // An event that came redacted, because its server had the redaction first, does not name it yet.
+        if event.header.redacted_by.is_some() || !(own || self.may_redact(&sender)) {
             return Ok(());
         }
         self.apply_redaction(Arc::clone(&event), by)

@@ -110,6 +110,14 @@ impl Staging<'_> {
                 .add_key(position, (kind.clone(), state_key.clone()), short);
             new_keys.push((kind, state_key, short));
         }
+        let rules = self.room.0.rules;
+        if rules.paired_references() {
+            for event in &self.events {
+                let id = event.body.event_id().clone();
+                head.pending
+                    .add_hash(position, id, event.body.reference_hash(rules));
+            }
+        }
         for (id, short) in self.ids {
             head.pending.add_id(position, id, short);
         }

@@ -10,7 +10,6 @@
 //! Lock order: a shard's queue, then nothing; a shard's waiters, then nothing; the writer calls the
 //! engine and the callbacks with no lock but its own.
 
-mod load;
 mod moving;
 mod rows;
 mod shards;
@@ -26,7 +25,7 @@ mod moving_tests;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -120,8 +119,6 @@ pub(crate) struct Inner {
     deferred: Mutex<Batch>,
     /// Set when the writer has something to do, so that it is woken once.
     signaled: AtomicBool,
-    /// How many records wait for the writer.
-    waiting: AtomicUsize,
     writer_thread: std::sync::OnceLock<std::thread::Thread>,
     inline_writer: Mutex<Writer>,
     closing: AtomicBool,
@@ -187,7 +184,6 @@ impl Log {
             on_fatal: Mutex::default(),
             deferred: Mutex::default(),
             signaled: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
             writer_thread: std::sync::OnceLock::new(),
             inline_writer: Mutex::default(),
             closing: AtomicBool::new(false),

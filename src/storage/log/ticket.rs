@@ -237,13 +237,7 @@ impl Ticket {
 
     fn settle(&self, entry: Entry) {
         let shard = &self.inner.shards[self.index];
-        let is_record = matches!(entry, Entry::Filled(_));
-        let mut queue = shard.queue.lock();
-        let settled = queue.settle(self.position, self.opened, entry);
-        if is_record && settled.is_ok() {
-            self.inner.waiting.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(queue);
+        let settled = shard.queue.lock().settle(self.position, self.opened, entry);
         match settled {
             Ok(true) => {
                 shard.ready.store(true, Ordering::Release);

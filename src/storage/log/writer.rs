@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use hearth_core::metrics as names;
 use tokio::sync::oneshot;
 
-use super::load::Load;
 use super::ticket::{Entry, Filled};
 use super::{
     DEFERRED_INTERVAL, DEFERRED_MAX_OPS, Inner, Published, WriterMode, encode_feed, encode_outbox, put_head,
@@ -24,9 +23,6 @@ const GROUP_MAX_OPS: usize = 50_000;
 /// Under load so much time at least lies between the beginnings of two writes. A write costs as much as several sends,
 /// whatever it holds, so it is to hold more than the few that came in while the one before it was on its way to the disk.
 const GROUP_INTERVAL: Duration = Duration::from_micros(500);
-/// The same while the processors are busy: what the writer does not take of them then goes to requests, and nobody waits
-/// longer for it.
-const GROUP_INTERVAL_BUSY: Duration = Duration::from_millis(2);
 /// So many records in one group are load: fewer come from a few who would all only wait longer.
 const GROUP_OF_LOAD: usize = 4;
 /// How long a shutdown waits for tickets that are reserved and not filled.
@@ -48,7 +44,6 @@ pub(super) struct Writer {
     /// How many records the last group had, and when it was begun.
     last_group: usize,
     began: Option<Instant>,
-    load: Load,
     /// When deferred changes were last taken along.
     took_deferred: Option<Instant>,
     /// Committers of the group, woken when all of it is published.
@@ -79,7 +74,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
         // A swap, not a store: it also takes over what the signaling thread wrote before.
         inner.signaled.swap(false, Ordering::AcqRel);
         if inner.has_work() {
-            writer.pace(inner);
+            writer.pace();
         }
         if step_safely(&mut writer, inner) {
             continue;
@@ -154,26 +149,12 @@ impl Inner {
 }
 
 impl Writer {
-    /// Waits for more records where many came last time, while more come.
-    fn pace(&mut self, inner: &Inner) {
+    /// Waits for more records where many came last time.
+    fn pace(&self) {
         let Some(began) = self.began.filter(|_| self.last_group >= GROUP_OF_LOAD) else {
             return;
         };
-        let interval = match self.load.is_busy() {
-            true => GROUP_INTERVAL_BUSY,
-            false => GROUP_INTERVAL,
-        };
-        loop {
-            let before = inner.waiting.load(Ordering::Relaxed);
-            let left = interval.saturating_sub(began.elapsed()).min(GROUP_INTERVAL);
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left);
-            if inner.waiting.load(Ordering::Relaxed) == before {
-                return;
-            }
-        }
+        std::thread::sleep(GROUP_INTERVAL.saturating_sub(began.elapsed()));
     }
 
     /// Writes one group. Says whether there was anything.
@@ -182,7 +163,6 @@ impl Writer {
             return false;
         }
         self.gather(inner);
-        inner.waiting.fetch_sub(self.group.len(), Ordering::Relaxed);
         if self.group.is_empty() {
             // Only voids, or nothing: no disk is needed.
             for touched in self.touched.drain(..) {

@@ -40,11 +40,18 @@ pub(super) fn one<T>(read: impl Fn(bool) -> Answer<T>) -> Result<T, Error> {
     answer.map_err(engine_error)
 }
 
+/// Whether what is in memory does not say what a row has. Where RocksDB passes a block of a file that lacks the row and the
+/// next block of the file is not in memory, its read of many keys says of the row that it is there, with an empty value and
+/// without an error, and looks into no other file.
+fn is_open(answer: &Answer<Option<Vec<u8>>>) -> bool {
+    is_on_disk(answer) || matches!(answer, Ok(Some(value)) if value.is_empty())
+}
+
 /// Reads many values: `read` is given keys, and told whether to read what is in memory alone.
-pub(super) fn many<T>(
+pub(super) fn many(
     keys: &[Vec<u8>],
-    read: impl Fn(&[&[u8]], bool) -> Vec<Answer<T>>,
-) -> Result<Vec<T>, Error> {
+    read: impl Fn(&[&[u8]], bool) -> Vec<Answer<Option<Vec<u8>>>>,
+) -> Result<Vec<Option<Vec<u8>>>, Error> {
     let all: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     if !runs_tasks() {
         return read(&all, false)
@@ -53,9 +60,7 @@ pub(super) fn many<T>(
             .collect();
     }
     let mut answers = read(&all, true);
-    let on_disk: Vec<usize> = (0..answers.len())
-        .filter(|at| is_on_disk(&answers[*at]))
-        .collect();
+    let on_disk: Vec<usize> = (0..answers.len()).filter(|at| is_open(&answers[*at])).collect();
     if !on_disk.is_empty() {
         let missing: Vec<&[u8]> = on_disk.iter().map(|at| all[*at]).collect();
         let found = tokio::task::block_in_place(|| read(&missing, false));
@@ -296,5 +301,51 @@ mod tests {
             });
         }
         check(&open(&folder));
+    }
+
+    #[test]
+    fn a_block_that_is_not_in_memory_hides_no_row_of_another_file() {
+        const GAP: usize = 20;
+        let between = |number: usize| {
+            let keys = (1..10).flat_map(move |digit| (0..6).map(move |end| (number * GAP + digit, end)));
+            keys.map(|(number, end)| [&key(number)[..], &[end]].concat())
+        };
+        let folder = tempfile::tempdir().unwrap();
+        {
+            // A newer file has the rows around those that are looked up. Its filter lets some of them through, and at the
+            // end of a block it takes the next one to know that they are not there.
+            let engine = open(&folder);
+            let mut batch = Batch::new();
+            for key in (0..ROWS / 3).flat_map(between) {
+                batch.put(Family::View, key, b"here".to_vec());
+            }
+            engine.write(&batch, true).unwrap();
+            engine.flush().unwrap();
+            let mut batch = Batch::new();
+            for number in 0..ROWS / 3 {
+                batch.put(Family::View, key(number * GAP), value(number));
+            }
+            engine.write(&batch, true).unwrap();
+            engine.flush().unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        for frozen in [false, true] {
+            let engine = open(&folder);
+            runtime.block_on(async {
+                let snapshot = engine.snapshot();
+                let reader: &dyn Reader = if frozen { &*snapshot } else { &engine };
+                for number in 0..ROWS / 3 {
+                    let edge = reader.get(Family::View, &key(number * GAP));
+                    assert_eq!(edge, Ok(Some(value(number))));
+                    let wanted: Vec<Vec<u8>> = between(number).collect();
+                    let found = reader.multi_get(Family::View, &wanted).unwrap();
+                    let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+                    assert_eq!(found, vec![Some(&b"here"[..]); wanted.len()], "{number} {frozen}");
+                }
+            });
+        }
     }
 }

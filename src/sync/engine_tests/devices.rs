@@ -404,3 +404,84 @@ async fn no_event_of_a_left_room_comes_before_its_key() {
     }
     assert!(world.slide(&mut windows).await.rooms.is_empty());
 }
+
+/// Who was out of the room between two syncs may have other devices than before: nobody told of them meanwhile.
+#[tokio::test]
+async fn who_was_away_and_came_back_has_changed() {
+    for shards in [1, 16] {
+        let world = World::new(shards);
+        let (alice, bob, carol) = (
+            world.user("alice").await,
+            world.user("bob").await,
+            world.user("carol").await,
+        );
+        for user in [&alice, &bob, &carol] {
+            log_in(user).await;
+        }
+        let room = world.room(&alice, Preset::PublicChat).await;
+        join(&room, &bob).await;
+        room.invite(alice.id(), carol.id(), Map::new(), None)
+            .await
+            .unwrap();
+        let zero = world.sync(&request(&alice)).await;
+        room.leave(bob.id(), None).await.unwrap();
+        room.leave(carol.id(), None).await.unwrap();
+        upload(&bob, "new").await;
+        upload(&carol, "new").await;
+        // So late that the change is no news to the room when it is joined.
+        world.clock.advance(600_000);
+        join(&room, &bob).await;
+        room.invite(alice.id(), carol.id(), Map::new(), None)
+            .await
+            .unwrap();
+        let one = world.sync(&request(&alice).since(&zero)).await;
+        assert_eq!(
+            one["device_lists"],
+            json!({ "changed": ["@bob:example.org", "@carol:example.org"], "left": [] })
+        );
+        // A new name is no other device.
+        let name = |name: &str| json!({ "membership": "join", "displayname": name });
+        for text in ["Bob", "Bobby"] {
+            set(&room, &bob, "m.room.member", bob.id().as_str(), name(text)).await;
+        }
+        let two = world.sync(&request(&alice).since(&one)).await;
+        assert!(two.get("device_lists").is_none(), "{two}");
+    }
+}
+
+/// Who has left a room that the user was in is out of sight, also where the user has left too, or has come back.
+#[tokio::test]
+async fn who_left_before_the_user_did_is_out_of_sight() {
+    for shards in [1, 16] {
+        let world = World::new(shards);
+        let (alice, bob, carol) = (
+            world.user("alice").await,
+            world.user("bob").await,
+            world.user("carol").await,
+        );
+        let dave = world.user("dave").await;
+        for user in [&alice, &bob, &carol, &dave] {
+            log_in(user).await;
+        }
+        let (left, again) = (
+            world.room(&carol, Preset::PublicChat).await,
+            world.room(&alice, Preset::PublicChat).await,
+        );
+        for user in [&alice, &bob] {
+            join(&left, user).await;
+        }
+        join(&again, &dave).await;
+        let zero = world.sync(&request(&alice)).await;
+        left.leave(bob.id(), None).await.unwrap();
+        left.leave(alice.id(), None).await.unwrap();
+        left.leave(carol.id(), None).await.unwrap();
+        again.leave(alice.id(), None).await.unwrap();
+        again.leave(dave.id(), None).await.unwrap();
+        join(&again, &alice).await;
+        let one = world.sync(&request(&alice).since(&zero)).await;
+        assert_eq!(
+            one["device_lists"]["left"],
+            json!(["@bob:example.org", "@carol:example.org", "@dave:example.org"])
+        );
+    }
+}

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::*;
 use crate::sliding::{
-    Answer, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StateRule, Wire, render,
+    Answer, Body, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StateRule, Wire,
+    render,
 };
 
 pub(super) fn windows(user: &User, last: u64) -> Request {
@@ -93,6 +94,41 @@ async fn after_a_crash_rooms_go_on_where_the_client_has_them() {
     let answer = world.slide(&mut request).await;
     assert_eq!(answer.rooms.len(), 1);
     assert!(!answer.rooms[0].initial, "shown anew");
+}
+
+/// What was said before the last answer is not live in a room that is joined after it, also where the connection was let go
+/// of in between and its position says nothing of the room's shard.
+#[tokio::test]
+async fn old_events_are_not_live_after_a_pause() {
+    let world = World::new(16);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    world.room(&alice, Preset::PublicChat).await;
+    let mut rooms = Vec::new();
+    for _ in 0..20 {
+        let room = world.room(&bob, Preset::PublicChat).await;
+        say(&room, &bob, "old").await;
+        rooms.push(room);
+    }
+    let mut request = windows(&alice, 99);
+    for list in request.lists.values_mut() {
+        list.config.timeline_limit = 20;
+    }
+    world.slide(&mut request).await;
+    world.slide(&mut request).await;
+    world.clock.advance(11 * 60 * 1_000);
+    world.sync.connections.sweep().await;
+    for room in &rooms {
+        join(room, &alice).await;
+    }
+    let answer = world.slide(&mut request).await;
+    assert_eq!(answer.rooms.len(), rooms.len());
+    for news in &answer.rooms {
+        let Body::Full(full) = &news.body else {
+            panic!("the room is joined")
+        };
+        assert!(full.timeline.events.len() > 2);
+        assert_eq!(full.live, 1, "the join alone");
+    }
 }
 
 #[tokio::test]

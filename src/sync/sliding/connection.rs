@@ -234,7 +234,12 @@ impl Connection {
         }
         self.state.answer = pos.answer;
         self.last_answer = self.last_answer.max(pos.answer);
-        self.state.token = Some(pos.token.clone());
+        // A position has the shards of the user's rooms alone. Of the others what was stored holds: what is older was seen.
+        let mut token = pos.token.clone();
+        if let Some(stored) = &self.state.token {
+            token.add_shards(stored);
+        }
+        self.state.token = Some(token);
         let seen = [&mut self.state.global, &mut self.state.threads];
         for seen in seen.into_iter().flatten() {
             *seen = pos.token.user;

@@ -233,6 +233,7 @@ impl SyncEngine {
         since: Option<&SyncToken>,
         direct: &BTreeSet<OwnedRoomId>,
     ) -> Result<Found, Error> {
+        let wanted_scopes = request.extensions.scopes();
         let candidates = candidates(request, look, connection)?;
         let mut found = Found::default();
         let (mut moved, mut quiet) = (Vec::new(), Vec::new());
@@ -265,7 +266,7 @@ impl SyncEngine {
             }
             let scopes = scopes(&request.extensions, entry, &candidate);
             let beside = found.extensions.read_room(look, entry, scopes, &mut next)?;
-            let cleared = is_read(look, &candidate.listed).then(|| candidate.cleared());
+            let cleared = is_read(look, &candidate.listed).then(|| candidate.cleared(wanted_scopes));
             if read.news.is_none() && !beside {
                 if sent.is_some_and(|sent| *sent != next) {
                     moved.push((entry.room_id.clone(), next));
@@ -312,12 +313,12 @@ impl Answer {
 }
 
 impl Candidate {
-    fn cleared(&self) -> Cleared {
+    fn cleared(&self, scopes: u64) -> Cleared {
         Cleared {
             no: self.listed.no,
             touched: self.listed.touched,
             lists: self.lists.clone(),
-            subscription: self.subscribed.then(|| self.config.number()),
+            subscription: self.subscribed.then(|| self.config.number(scopes)),
         }
     }
 }
@@ -366,6 +367,7 @@ fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Re
     }
     let subscribed = subscribed(request, look, connection)?;
     numbers.extend(&subscribed);
+    let scopes = request.extensions.scopes();
     let state = look.index.state.lock();
     let Some(order) = &state.sliding else {
         return Ok(Vec::new());
@@ -396,7 +398,8 @@ fn candidates(request: &Request, look: &Look<'_>, connection: &Connection) -> Re
             candidate.subscribed = true;
             candidate.config.widen(config);
             let read = connection.subscriptions.get(&no);
-            is_dirty |= read != Some(&(listed.touched, candidate.config.number()));
+            let number = candidate.config.number(scopes);
+            is_dirty |= read != Some(&(listed.touched, number));
         }
         if is_dirty {
             found.push(candidate);

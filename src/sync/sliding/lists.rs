@@ -49,6 +49,7 @@ pub(super) fn catch_up(
     connection
         .lists
         .retain(|name, _| request.lists.contains_key(&**name));
+    let scopes = request.extensions.scopes();
     let mut counts = BTreeMap::new();
     for (name, list) in &request.lists {
         let name: Arc<str> = name.as_str().into();
@@ -59,15 +60,21 @@ pub(super) fn catch_up(
             state: &connection.state,
             direct,
         };
-        let cache = current_list(&sieve, list, cache)?;
+        let config = list.config.number(scopes);
+        let cache = current_list(&sieve, list, config, cache)?;
         counts.insert(name.clone(), cache.count());
         connection.lists.insert(name, cache);
     }
     Ok(counts)
 }
 
-/// A list as it is now, made anew where what was kept is of no use.
-fn current_list(sieve: &Sieve<'_>, list: &List, cache: Option<ListCache>) -> Result<ListCache, Error> {
+/// A list as it is now, made anew where what was kept is of no use. `config` is a number for what is shown of its rooms.
+fn current_list(
+    sieve: &Sieve<'_>,
+    list: &List,
+    config: u64,
+    cache: Option<ListCache>,
+) -> Result<ListCache, Error> {
     let spaces = list.filter.spaces.clone().unwrap_or_default();
     let (epoch, touches) = {
         let state = sieve.look.index.state.lock();
@@ -80,7 +87,6 @@ fn current_list(sieve: &Sieve<'_>, list: &List, cache: Option<ListCache>) -> Res
         let touches: BTreeMap<_, _> = spaces.iter().cloned().map(touched).collect();
         (order.map_or(0, |order| order.epoch()), touches)
     };
-    let config = list.config.number();
     let kept = cache.filter(|cache| cache.filter == list.filter && cache.epoch == epoch);
     let children = match &kept {
         Some(cache) if cache.spaces == touches => cache.children.clone(),

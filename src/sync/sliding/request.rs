@@ -59,10 +59,10 @@ pub struct RoomConfig {
 }
 
 impl RoomConfig {
-    /// A number for all of it; nothing stores it.
-    pub(super) fn number(&self) -> u64 {
+    /// A number for all of it, with that of what else is wanted of rooms; nothing stores it.
+    pub(super) fn number(&self, scopes: u64) -> u64 {
         super::number_of(&format!(
-            "{} {}",
+            "{} {} {scopes}",
             self.timeline_limit,
             self.required_state.number()
         ))
@@ -235,6 +235,16 @@ pub struct Extensions {
     pub typing: Option<Scope>,
     /// Subscriptions to threads (MSC4308).
     pub threads: Option<Threads>,
+}
+
+impl Extensions {
+    /// A number for what is wanted of which rooms. Where it changes, rooms that the client has may have something for it.
+    pub(super) fn scopes(&self) -> u64 {
+        super::number_of(&format!(
+            "{:?}",
+            (&self.account_data, &self.receipts, &self.typing)
+        ))
+    }
 }
 
 /// Which changes of subscriptions to threads are wanted.

@@ -251,14 +251,19 @@ impl Reader<'_> {
         };
         let changes = Changes::between(room, old, span.root)?;
         let wanted = self.wanted_state(asked, room, &changes, span.root, &timeline)?;
-        let named = changes.has("m.room.name");
+        let redacts = |event: &Arc<Event>| event.pdu.kind() == "m.room.redaction";
+        let cut_since = span
+            .seen
+            .filter(|_| timeline.limited || timeline.events.iter().any(redacts));
+        let has = |kind: &str| Ok::<_, Error>(changes.has(kind) || is_cut(room, span.root, kind, cut_since)?);
+        let named = has("m.room.name")?;
         let peopled = changes.has(MEMBER);
         let name = text_at(room, span.root, "m.room.name", "name")?;
-        let avatar = match changes.has("m.room.avatar") {
+        let avatar = match has("m.room.avatar")? {
             true => Some(text_at(room, span.root, "m.room.avatar", "url")?),
             false => None,
         };
-        let wants_heroes = name.is_none() && (named || peopled);
+        let wants_heroes = name.is_none() && (named || peopled || cut_since.is_some());
         let (heroes, counts) = self.people(asked.entry, room, span.root, (wants_heroes, peopled))?;
         let full = FullRoom {
             name: named.then_some(name),
@@ -372,6 +377,17 @@ impl FullRoom {
             && !self.expanded
             && !self.unread_changed
     }
+}
+
+/// Whether the state event of a type, with an empty key, was redacted after a position: what it said is gone, and nothing
+/// came in its place.
+fn is_cut(room: &Room, root: NodeId, kind: &str, since: Option<Position>) -> Result<bool, Error> {
+    let Some(since) = since else { return Ok(false) };
+    let event = room.state_at(root, kind, "")?;
+    let Some(by) = event.and_then(|event| event.header.redacted_by) else {
+        return Ok(false);
+    };
+    Ok(room.event(by)?.is_some_and(|by| by.header.position > since))
 }
 
 /// A text of a state event with an empty key, in a state.

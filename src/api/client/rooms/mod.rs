@@ -141,8 +141,7 @@ pub fn routes() -> Routes {
         )
 }
 
-/// The room with an id, known or not, for whoever may act on it only if in it: both refusals are
-/// the same, so that nobody learns which rooms exist.
+/// The room with an id, for endpoints that say of a room whether it is known.
 pub(crate) fn room(app: &App, id: &RoomId) -> Result<Room> {
     let found = app.rooms.get(id)?;
     Ok(found.ok_or_else(|| MatrixError::not_found("This room is not known here"))?)

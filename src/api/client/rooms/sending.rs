@@ -47,7 +47,9 @@ pub(crate) async fn send_state(
     mut event: NewEvent,
     txn: Option<Txn>,
 ) -> Result<OwnedEventId> {
-    let room = super::room(app, room_id)?;
+    // In the words in which authorization refuses, so that nobody learns which rooms exist.
+    let not_in = || MatrixError::forbidden("You are not in the room.");
+    let room = app.rooms.get(room_id)?.ok_or_else(not_in)?;
     let state_key = event.state_key.as_deref().unwrap_or_default();
     if event.kind == "m.room.create" {
         return Err(MatrixError::invalid_param("A room is created once").into());

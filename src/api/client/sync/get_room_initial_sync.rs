@@ -26,7 +26,8 @@ pub async fn get_room_initial_sync(
     Path(room): Path<OwnedRoomId>,
     Query(query): Query<RoomInitialSyncQuery>,
 ) -> Result<Json<Value>> {
-    let room = app.sync.rooms().require(&room)?;
+    let not_in = || MatrixError::forbidden("You are not in this room");
+    let room = app.sync.rooms().get(&room)?.ok_or_else(not_in)?;
     let is_gone =
         room.membership(&auth.user)? != Membership::Join && app.is_forgotten(&auth.user, room.id())?;
     if is_gone {

@@ -387,6 +387,37 @@ async fn a_redaction_is_shown_when_it_redacts_something() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_came_redacted_names_its_redaction() {
+    let stage = Stage::new("10").await;
+    let (known, peer) = (&stage.known, &stage.peer);
+    let (start, depth) = (known.join.event_id.clone(), known.join.depth());
+    let theirs = known.message(peer, "redacted before it was sent", &[start], depth + 1);
+    let prev = [theirs.event_id.clone()];
+    let ours = known.message(peer, "redacted here", &prev, depth + 2);
+    for (at, event) in [&theirs, &ours].into_iter().enumerate() {
+        let stored = hearth_events::redact(known.rules, event).expect("it is redacted");
+        peer.send("hs1", &format!("t{at}"), &[json_of(&stored)]).await;
+    }
+    stage.settle().await;
+    let prev = [ours.event_id.clone()];
+    let redaction = known.redaction(peer, "", &theirs.event_id, &prev, depth + 3);
+    peer.send("hs1", "t2", &[json_of(&redaction)]).await;
+    stage.settle().await;
+    let synced = stage.ann.sync("timeout=0").await;
+    let unread = &synced["rooms"]["join"][&stage.room_id]["unread_notifications"];
+    assert_eq!(unread["notification_count"], 1, "{unread}");
+    let room = encode(&stage.room_id);
+    let path = format!("/rooms/{room}/redact/{}/1", encode(ours.event_id.as_str()));
+    let here = stage.ann.put(&path, json!({})).await.ok()["event_id"].clone();
+    for (event, by) in [(theirs, json!(redaction.event_id)), (ours, here)] {
+        let path = format!("/rooms/{room}/event/{}", encode(event.event_id.as_str()));
+        let event = stage.ann.get(&path).await.ok();
+        assert_eq!(event["content"], json!({}));
+        assert_eq!(event["unsigned"]["redacted_because"]["event_id"], by, "{event}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn key_servers_that_lie_are_not_believed() {
     let stage = Stage::new("10").await;
     let network = &stage.network;

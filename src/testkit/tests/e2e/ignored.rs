@@ -108,6 +108,18 @@ async fn nothing_that_ignored_users_say_is_shown(server: &TestServer) {
         !said(&synced["rooms"]["join"][&room]["timeline"]["events"]),
         "{synced}"
     );
+    for (user, shown) in [(&eve, false), (&bob, true)] {
+        let status = format!("/presence/{}/status", encode(&user.user_id));
+        user.put(&status, json!({ "presence": "online", "status_msg": "rude" }))
+            .await
+            .ok();
+        let news = alice.sync_since(&synced).await;
+        let told = news["presence"]["events"].as_array().into_iter().flatten();
+        let is_told = told
+            .into_iter()
+            .any(|event| event["sender"] == user.user_id.as_str());
+        assert_eq!(is_told, shown, "{}: {news}", user.user_id);
+    }
 
     ignore(&alice, &[]).await;
     assert_eq!(bundled().await["m.thread"]["count"], 2);

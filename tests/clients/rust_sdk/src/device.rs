@@ -20,9 +20,22 @@ use tokio::sync::Mutex;
 const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 
+/// After so many looks a timeline is made anew. On a busy machine one of matrix-sdk-ui 0.18 now and then keeps showing an event
+/// without its key, or a message without its reaction, that the client has got long since; a new one shows them.
+const LOOKS_MAX: u32 = 100;
+
 /// Waits until `check` finds something.
-pub async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
-    let found = tokio::time::timeout(LIMIT, async {
+pub async fn until<T>(what: &str, check: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    within(LIMIT, what, check).await
+}
+
+/// Waits so long until `check` finds something.
+pub async fn within<T>(
+    limit: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let found = tokio::time::timeout(limit, async {
         loop {
             if let Some(found) = check().await? {
                 return Ok(found);
@@ -38,7 +51,13 @@ pub struct Device {
     /// The client.
     pub client: Client,
     sync: SyncService,
-    timelines: Mutex<BTreeMap<OwnedRoomId, Arc<Timeline>>>,
+    timelines: Mutex<BTreeMap<OwnedRoomId, Followed>>,
+}
+
+/// A timeline, and how often it was looked at.
+struct Followed {
+    timeline: Arc<Timeline>,
+    looks: u32,
 }
 
 fn password_of(name: &str) -> String {
@@ -172,13 +191,17 @@ impl Device {
     /// The timeline of a room.
     pub async fn timeline(&self, room: &OwnedRoomId) -> Result<Arc<Timeline>> {
         let mut timelines = self.timelines.lock().await;
-        if let Some(timeline) = timelines.get(room) {
-            return Ok(timeline.clone());
+        if let Some(followed) = timelines.get(room) {
+            return Ok(followed.timeline.clone());
         }
         let found = until("the room", async || Ok(self.client.get_room(room))).await?;
         self.sync.room_list_service().subscribe_to_rooms(&[room]).await;
         let timeline = Arc::new(found.timeline().await?);
-        timelines.insert(room.clone(), timeline.clone());
+        let followed = Followed {
+            timeline: timeline.clone(),
+            looks: 0,
+        };
+        timelines.insert(room.clone(), followed);
         Ok(timeline)
     }
 
@@ -199,9 +222,21 @@ impl Device {
     /// What a timeline shows, read back to its start; fails where something cannot be decrypted after a while.
     async fn items(&self, room: &OwnedRoomId) -> Result<Vec<EventTimelineItem>> {
         let timeline = self.timeline(room).await?;
+        self.note_look(room).await;
         while !timeline.paginate_backwards(20).await? {}
         let items = timeline.items().await;
         Ok(items.iter().filter_map(|item| item.as_event().cloned()).collect())
+    }
+
+    async fn note_look(&self, room: &OwnedRoomId) {
+        let mut timelines = self.timelines.lock().await;
+        let looks = timelines.get_mut(room).map(|followed| {
+            followed.looks += 1;
+            followed.looks
+        });
+        if looks.is_some_and(|looks| looks >= LOOKS_MAX) {
+            timelines.remove(room);
+        }
     }
 
     /// The texts of a room.

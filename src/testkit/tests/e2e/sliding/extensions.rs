@@ -10,6 +10,7 @@ scenarios!(
     messages_to_the_device_come_once,
     key_counts_are_always_there,
     account_data_receipts_and_typing,
+    what_is_wanted_later_comes_at_once,
 );
 
 async fn send_to(from: &Client, to: &Client, body: &str) {
@@ -159,4 +160,43 @@ async fn account_data_receipts_and_typing(server: &TestServer) {
     bob.put(&path, json!({ "v": 2 })).await.ok();
     pos = slide(&bob, &pos, body).await;
     assert_eq!(pos["extensions"], json!({}));
+}
+
+async fn what_is_wanted_later_comes_at_once(server: &TestServer) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (listed, subscribed) = (
+        alice.room().with(&bob).build().await,
+        alice.room().set("name", json!("Den")).with(&bob).build().await,
+    );
+    for room in [&listed, &subscribed] {
+        let event = alice.say(room, "one").await;
+        let receipt = format!("/rooms/{}/receipt/m.read/{}", encode(room), encode(&event));
+        alice.post(&receipt, json!({})).await.ok();
+        let tag = format!("/user/{}/rooms/{}/tags/u.x", encode(&bob.user_id), encode(room));
+        bob.put(&tag, json!({})).await.ok();
+        let typing = format!("/rooms/{}/typing/{}", encode(room), encode(&alice.user_id));
+        alice
+            .put(&typing, json!({ "typing": true, "timeout": 60_000 }))
+            .await
+            .ok();
+    }
+    let mut body = list(json!([[0, 9]]), json!([]), 1);
+    body["room_subscriptions"] = json!({ &subscribed: { "timeline_limit": 1, "required_state": [] } });
+    let mut pos = slide(&bob, &Value::Null, body.clone()).await;
+    pos = slide(&bob, &pos, body.clone()).await;
+    pos = slide(&bob, &pos, body.clone()).await;
+    assert_eq!((&pos["rooms"], &pos["extensions"]), (&json!({}), &json!({})));
+    // First for the room alone that is subscribed to, then for all.
+    for (lists, expected) in [(json!([]), vec![&subscribed]), (json!(["*"]), vec![&listed])] {
+        let scope = json!({ "enabled": true, "lists": lists, "rooms": ["*"] });
+        body["extensions"] = json!({ "account_data": scope, "receipts": scope, "typing": scope });
+        pos = slide(&bob, &pos, body.clone()).await;
+        for name in ["account_data", "receipts", "typing"] {
+            let told = pos["extensions"][name]["rooms"].as_object();
+            let told: Vec<&String> = told.into_iter().flatten().map(|(room, _)| room).collect();
+            assert_eq!(told, expected, "{name}: {pos}");
+        }
+    }
+    pos = slide(&bob, &pos, body).await;
+    assert_eq!((&pos["rooms"], &pos["extensions"]), (&json!({}), &json!({})));
 }

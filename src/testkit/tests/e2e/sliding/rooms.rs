@@ -13,6 +13,7 @@ scenarios!(
     required_state_grows,
     lazy_members,
     direct_chats,
+    a_redaction_takes_name_and_picture_away,
 );
 
 async fn slide_v4(client: &Client, pos: &Value, mut body: Value) -> Value {
@@ -279,4 +280,54 @@ async fn direct_chats(server: &TestServer) {
     alice.put(&path, json!({})).await.ok();
     pos = slide(&alice, &pos, body).await;
     assert_eq!(pos["rooms"][&room], counts(false));
+}
+
+async fn a_redaction_takes_name_and_picture_away(server: &TestServer) {
+    let (alice, bob) = alice_and_bob(server).await;
+    let room = alice.room().with(&bob).build().await;
+    let name = alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "Rude" }))
+        .await;
+    let picture = json!({ "url": "mxc://hs1/rude" });
+    let picture = alice.set_state(&room, "m.room.avatar", "", picture).await;
+    let body = list(json!([[0, 9]]), json!([]), 1);
+    let mut pos = slide(&bob, &Value::Null, body.clone()).await;
+    let seen = &pos["rooms"][&room];
+    assert_eq!(
+        (&seen["name"], &seen["avatar"]),
+        (&json!("Rude"), &json!("mxc://hs1/rude"))
+    );
+    assert!(seen.get("heroes").is_none());
+    alice.redact(&room, &name).await;
+    pos = slide(&bob, &pos, body.clone()).await;
+    let seen = &pos["rooms"][&room];
+    assert_eq!(
+        (&seen["name"], seen.get("name").is_some()),
+        (&Value::Null, true),
+        "{seen}"
+    );
+    assert_eq!(
+        seen["heroes"],
+        json!([{ "user_id": alice.user_id, "displayname": "alice" }])
+    );
+    assert!(seen.get("avatar").is_none(), "{seen}");
+    // Also where the redaction itself is in a gap.
+    alice.redact(&room, &picture).await;
+    alice.say(&room, "sorry").await;
+    pos = slide(&bob, &pos, body.clone()).await;
+    let seen = &pos["rooms"][&room];
+    assert_eq!(
+        (&seen["avatar"], seen.get("avatar").is_some()),
+        (&Value::Null, true),
+        "{seen}"
+    );
+    assert!(seen.get("name").is_none(), "{seen}");
+    // It is told once.
+    alice.say(&room, "that was all").await;
+    pos = slide(&bob, &pos, body).await;
+    let seen = &pos["rooms"][&room];
+    assert!(
+        seen.get("avatar").is_none() && seen.get("heroes").is_none(),
+        "{seen}"
+    );
 }
