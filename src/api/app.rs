@@ -213,6 +213,19 @@ impl App {
         self.appservices.check_alias(auth.appservice.as_deref(), alias)
     }
 
+    /// Whether there is such a user of this server. The own user of an application service is there from the beginning: it is
+    /// made where somebody asks for it before the application service acts.
+    pub async fn has_user(&self, user: &UserId) -> Result<bool> {
+        if self.users.get(user)?.is_some() {
+            return Ok(true);
+        }
+        let is_sender = |one: &&Arc<Registration>| one.sender == user;
+        match self.appservices.all().iter().find(is_sender) {
+            Some(appservice) => self.make_appservice_sender(appservice).await.map(|_| true),
+            None => Ok(false),
+        }
+    }
+
     /// Makes the own user of an application service when it first acts.
     pub async fn make_appservice_sender(&self, appservice: &Registration) -> Result<User> {
         let new = NewAccount {

@@ -291,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn depths_have_a_limit() {
+        for (depth, version, taken) in [
+            ((1_u64 << 63) - 1, "5", true),
+            (1 << 63, "5", false),
+            (u64::MAX, "5", false),
+            ((1 << 53) - 1, "6", true),
+            (1 << 53, "6", false),
+        ] {
+            let mut event = event();
+            event["depth"] = json!(depth);
+            assert_eq!(parse(version, &event).is_ok(), taken, "{depth} in {version}");
+        }
+    }
+
+    #[test]
     fn what_is_refused() {
         let check = |name: &str, value: Value, expected: &str| {
             let mut event = event();

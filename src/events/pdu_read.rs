@@ -104,13 +104,20 @@ impl<'a> Parts<'a> {
             .and_then(string)
             .and_then(|id| EventId::parse(&*id).ok());
         let origin_server_ts = layout.origin_server_ts.of(json);
+        let depth = unsigned_number(self.depth, "depth")?;
+        if depth > rules.depth_max() {
+            return Err(Error::Format(format!(
+                "`depth` is more than {}",
+                rules.depth_max()
+            )));
+        }
         Ok(Fields {
             room_id: self.room_id(rules, &kind, event_id)?,
             sender,
             state_key,
             redacts,
             origin_server_ts: unsigned_number(origin_server_ts, "origin_server_ts")?,
-            depth: unsigned_number(self.depth, "depth")?,
+            depth,
             prev_events: references(rules, self.prev_events, "prev_events", PREV_EVENTS_MAX)?,
             auth_events: references(rules, self.auth_events, "auth_events", AUTH_EVENTS_MAX)?,
             kind,

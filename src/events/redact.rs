@@ -1,6 +1,6 @@
 use ruma::room_version_rules::RedactionRules;
 
-use crate::json::{get, members};
+use crate::json::{Member, get, members};
 use crate::{Error, Pdu, Rules};
 
 /// The event without what its room version lets a redaction take away. Id, hashes and signatures stay the same.
@@ -76,9 +76,13 @@ pub(crate) fn write_redacted_content(out: &mut Vec<u8>, rules: &RedactionRules, 
             return;
         }
     };
-    for member in members(content).filter(|member| kept(member.key)) {
+    // Of an invitation by a third party one key is kept: of what is no object there is none.
+    let is_kept = |member: &Member<'_>| {
+        kept(member.key) && (member.key != b"third_party_invite" || member.value.starts_with(b"{"))
+    };
+    for member in members(content).filter(is_kept) {
         write_key(out, member.key, &mut first);
-        if member.key == b"third_party_invite" && member.value.starts_with(b"{") {
+        if member.key == b"third_party_invite" {
             out.push(b'{');
             if let Some(signed) = get(member.value, "signed") {
                 out.extend_from_slice(b"\"signed\":");
@@ -164,6 +168,16 @@ mod tests {
             "m.room.member",
             member,
             r#"{"join_authorised_via_users_server":"@b:c","membership":"join","third_party_invite":{"signed":{"a":1}}}"#,
+        );
+        for odd in ["null", "true", "5", r#""signed""#, "[]"] {
+            let member = format!(r#"{{"membership":"join","third_party_invite":{odd}}}"#);
+            check("11", "m.room.member", &member, r#"{"membership":"join"}"#);
+        }
+        check(
+            "11",
+            "m.room.member",
+            r#"{"membership":"join","third_party_invite":{}}"#,
+            r#"{"membership":"join","third_party_invite":{}}"#,
         );
         check(
             "10",

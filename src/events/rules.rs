@@ -9,6 +9,7 @@ use ruma::room_version_rules::{
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 
 use crate::Error;
+use crate::limits::INTEGER_MAX;
 
 /// What a room version demands. Dereferences to Ruma's rules, so that code reads `rules.authorization.knocking`; no code compares versions.
 #[derive(Debug)]
@@ -88,6 +89,17 @@ impl Rules {
     /// Whether integers outside ±(2^53 - 1) and fractions make an event unacceptable.
     pub fn strict_json(&self) -> bool {
         self.authorization.strict_canonical_json
+    }
+
+    /// The greatest depth that an event may have.
+    pub fn depth_max(&self) -> u64 {
+        let max = if self.strict_json() { INTEGER_MAX } else { i64::MAX };
+        max.unsigned_abs()
+    }
+
+    /// The depth of an event that follows others, of which the deepest has this one. There is none beyond the greatest.
+    pub fn depth_after(&self, deepest: u64) -> u64 {
+        deepest.saturating_add(1).min(self.depth_max())
     }
 
     /// Whether the fields of an event may have 255 characters instead of 255 bytes. The specification says bytes for all
@@ -187,6 +199,21 @@ mod tests {
         check("6", false, true, false);
         check("11", false, true, false);
         check("12", false, true, true);
+    }
+
+    #[test]
+    fn nothing_is_deeper_than_the_deepest() {
+        for (version, max) in [
+            ("1", (1 << 63) - 1),
+            ("5", (1 << 63) - 1),
+            ("6", (1 << 53) - 1),
+            ("12", (1 << 53) - 1),
+        ] {
+            let rules = rules(&RoomVersionId::try_from(version).unwrap()).unwrap();
+            for (deepest, expected) in [(0, 1), (max - 1, max), (max, max), (u64::MAX, max)] {
+                assert_eq!(rules.depth_after(deepest), expected, "{deepest} in {version}");
+            }
+        }
     }
 
     #[test]

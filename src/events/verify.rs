@@ -33,7 +33,9 @@ pub fn required_servers(rules: &Rules, pdu: &Pdu) -> Result<Vec<OwnedServerName>
             .ok_or_else(|| Error::Format("`event_id` names no server".to_owned()))?;
         servers.push(server.to_owned());
     }
-    if rules.signatures.check_join_authorised_via_users_server
+    // Of other events it is nothing but a part of the content.
+    if is_member
+        && rules.signatures.check_join_authorised_via_users_server
         && let Some(value) = get(pdu.content(), "join_authorised_via_users_server")
     {
         let user = string(value).and_then(|user| UserId::parse(&*user).ok());
@@ -116,4 +118,33 @@ pub fn verify_event_signatures(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::RoomVersionId;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_must_sign() {
+        let check = |version: &str, kind: &str, voucher: &str, expected: Option<&[&str]>| {
+            let rules = crate::rules(&RoomVersionId::try_from(version).unwrap()).unwrap();
+            let event = json!({"auth_events": [], "content": {"join_authorised_via_users_server": voucher, "membership": "join"}, "depth": 3,
+                "hashes": {"sha256": "x"}, "origin_server_ts": 5, "prev_events": [], "room_id": "!r:s", "sender": "@a:s", "state_key": "@a:s",
+                "type": kind});
+            let pdu = Pdu::parse(rules, event.to_string().as_bytes()).unwrap();
+            let found = required_servers(rules, &pdu).ok();
+            let found = found.map(|servers| servers.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let expected = expected.map(|servers| servers.iter().map(ToString::to_string).collect());
+            assert_eq!(found, expected, "{kind} with {voucher} in {version}");
+        };
+        check("7", "m.room.member", "@b:t", Some(&["s"]));
+        check("8", "m.room.member", "@b:t", Some(&["s", "t"]));
+        check("12", "m.room.member", "nobody", None);
+        for voucher in ["@b:t", "nobody"] {
+            check("12", "m.room.message", voucher, Some(&["s"]));
+        }
+    }
 }

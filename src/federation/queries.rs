@@ -1,7 +1,7 @@
 //! Questions that clients have and only another server can answer: aliases, directories, profiles, hierarchies.
 
 use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::client::{self, Asker, FedRequest};
@@ -19,8 +19,17 @@ pub struct RemoteAlias {
     /// The room.
     pub room_id: OwnedRoomId,
     /// Servers that are in it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "server_names")]
     pub servers: Vec<OwnedServerName>,
+}
+
+/// The names in a list of servers. What is no name is left out: members of servers with odd names are in some rooms.
+fn server_names<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<OwnedServerName>, D::Error> {
+    let names = Vec::<Value>::deserialize(list)?;
+    let names = names.iter().filter_map(Value::as_str);
+    Ok(names
+        .filter_map(|name| OwnedServerName::try_from(name).ok())
+        .collect())
 }
 
 /// A page of another server's directory.

@@ -37,9 +37,6 @@ pub(crate) use seal::Staged;
 /// How many forward extremities an event of ours cites (room versions, "prev_events").
 const CITED_TIPS_MAX: usize = 20;
 
-/// The greatest depth: the largest integer of canonical JSON.
-const DEPTH_MAX: u64 = (1 << 53) - 1;
-
 /// Length of the opaque part of event ids in room versions 1 and 2.
 const EVENT_ID_CHARS: usize = 24;
 
@@ -270,7 +267,7 @@ impl<'a> Staging<'a> {
             state_key: event.state_key.as_deref(),
             content: &event.content,
             origin_server_ts: event.timestamp_ms.unwrap_or_else(|| rooms.clock.now_ms()),
-            depth: (depth + 1).min(DEPTH_MAX),
+            depth: self.room.0.rules.depth_after(depth),
             prev_events: &prev,
             auth_events: &auth,
             redacts: event.redacts.as_deref(),
@@ -325,7 +322,7 @@ impl<'a> Staging<'a> {
         self.record.last_n += 1;
         let cited = self.record.tips.len().min(CITED_TIPS_MAX);
         let depth = self.record.tips.iter().take(cited).map(|tip| tip.depth).max();
-        let depth = (depth.unwrap_or(0) + 1).min(DEPTH_MAX);
+        let depth = self.room.0.rules.depth_after(depth.unwrap_or(0));
         self.record.depth = self.record.depth.max(depth);
         self.record.tips.drain(..cited);
         self.record.tips.insert(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hearth_events::CreateInfo;
 use ruma::{OwnedUserId, RoomVersionId, UserId};
 use serde_json::{Map, Value, json};
 
@@ -53,6 +54,7 @@ impl Rooms {
         for name in ["creator", "room_version", "additional_creators"] {
             creation_content.remove(name);
         }
+        creation_content.values_mut().for_each(cut_fractions);
         let mut predecessor = json!({ "room_id": old.id() });
         // Where a room's id is the hash of its create event, nobody can know the last event of the old room (the
         // tombstone names the new one) before it is sent (MSC4291).
@@ -82,7 +84,13 @@ impl Rooms {
             let mut content: Value =
                 serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
             if kind == "m.room.power_levels" {
-                carry_power(&mut content, sender, &additional_creators, privileged);
+                carry_power(
+                    &mut content,
+                    sender,
+                    &additional_creators,
+                    privileged,
+                    &old.create_info(),
+                );
                 spec.power_levels = content.as_object().cloned();
                 continue;
             }
@@ -92,6 +100,9 @@ impl Rooms {
             spec.initial_state.extend(old.children_to_carry()?);
         }
         spec.extra_bans = old.bans()?;
+        let carried = spec.initial_state.iter_mut().map(|(_, _, content)| content);
+        let bans = spec.extra_bans.iter_mut().map(|(_, content)| content);
+        carried.chain(bans).for_each(cut_fractions);
         if !privileged {
             set_up_with_power(&mut spec);
         }
@@ -137,6 +148,7 @@ impl Rooms {
         };
         let mut levels: Map<String, Value> =
             serde_json::from_slice(event.pdu.content()).map_err(|_| Error::Damaged("event"))?;
+        make_whole(&mut levels);
         let level =
             |levels: &Map<String, Value>, name: &str| levels.get(name).and_then(Value::as_i64).unwrap_or(0);
         let closed = 50.max(level(&levels, "users_default") + 1);
@@ -154,10 +166,19 @@ impl Rooms {
 
 /// Fits the old power levels to the new room: whoever creates it must be able to set it up, and
 /// creators with power by their position are not listed.
-fn carry_power(content: &mut Value, sender: &UserId, creators: &[OwnedUserId], privileged: bool) {
+fn carry_power(
+    content: &mut Value,
+    sender: &UserId,
+    creators: &[OwnedUserId],
+    privileged: bool,
+    old: &CreateInfo,
+) {
     let Some(levels) = content.as_object_mut() else {
         return;
     };
+    make_whole(levels);
+    let highest = highest(levels);
+    let of_state = levels.get("state_default").and_then(Value::as_i64).unwrap_or(50);
     let users = levels.entry("users").or_insert_with(|| json!({}));
     let Some(users) = users.as_object_mut() else {
         return;
@@ -169,10 +190,78 @@ fn carry_power(content: &mut Value, sender: &UserId, creators: &[OwnedUserId], p
         }
         let events = levels.entry("events").or_insert_with(|| json!({}));
         if let Some(events) = events.as_object_mut() {
-            events.insert("m.room.tombstone".to_owned(), json!(150));
+            // More than the state of the room takes, and no less than before.
+            let before = events.get("m.room.tombstone").and_then(Value::as_i64);
+            let level = before.unwrap_or(0).max(of_state.saturating_add(1)).max(150);
+            events.insert("m.room.tombstone".to_owned(), json!(level));
         }
-    } else {
-        users.entry(sender.to_string()).or_insert(json!(100));
+        return;
+    }
+    // Whose power had no bound has the most there is: otherwise nobody could do what takes more than 100, as to replace
+    // the room once more.
+    for creator in old.creators.iter().filter(|_| old.privileged_creators) {
+        users.insert(creator.to_string(), json!(highest));
+    }
+    users.entry(sender.to_string()).or_insert(json!(100));
+}
+
+/// The highest power that levels speak of; at least what who makes a room has.
+fn highest(levels: &Map<String, Value>) -> i64 {
+    let maps = ["events", "users"]
+        .into_iter()
+        .filter_map(|name| levels.get(name)?.as_object());
+    let all = levels.values().chain(maps.flat_map(Map::values));
+    all.filter_map(Value::as_i64).fold(100, i64::max)
+}
+
+/// The members of power levels that are levels.
+const LEVELS: [&str; 7] = [
+    "ban",
+    "events_default",
+    "invite",
+    "kick",
+    "redact",
+    "state_default",
+    "users_default",
+];
+
+/// Writes levels as the integers that they count as: room versions before 10 also have strings and fractions, which later
+/// ones refuse.
+fn make_whole(levels: &mut Map<String, Value>) {
+    for (name, value) in levels.iter_mut() {
+        match (name.as_str(), value) {
+            ("events" | "notifications" | "users", Value::Object(map)) => map.retain(|_, level| {
+                let whole = whole(level);
+                *level = json!(whole);
+                whole.is_some()
+            }),
+            (_, value) if value.is_number() || LEVELS.contains(&name.as_str()) => {
+                *value = json!(whole(value));
+            }
+            _ => {}
+        }
+    }
+    levels.retain(|name, value| !(value.is_null() && LEVELS.contains(&name.as_str())));
+}
+
+/// Cuts the fractions off numbers: room versions before 6 have them in events, later ones refuse them.
+fn cut_fractions(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => *value = json!(whole(value)),
+        Value::Array(list) => list.iter_mut().for_each(cut_fractions),
+        Value::Object(members) => members.values_mut().for_each(cut_fractions),
+        _ => {}
+    }
+}
+
+fn whole(level: &Value) -> Option<i64> {
+    match level {
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(number) => {
+            let cut = || number.as_f64().map(|fraction| fraction.trunc() as i64);
+            number.as_i64().or_else(cut)
+        }
+        _ => None,
     }
 }
 
@@ -269,5 +358,26 @@ impl Room {
             ));
         }
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_become_whole() {
+        let mut levels = json!({
+            "ban": "60", "kick": 50, "invite": 30.7, "redact": null, "users_default": " -5 ", "historical": 100.0,
+            "users": { "@a:x": "100", "@b:x": 50 }, "events": { "m.room.name": 20.9, "m.x": [] },
+            "notifications": { "room": "70" }, "org.example": "10",
+        });
+        let expected = json!({
+            "ban": 60, "kick": 50, "invite": 30, "users_default": -5, "historical": 100,
+            "users": { "@a:x": 100, "@b:x": 50 }, "events": { "m.room.name": 20 },
+            "notifications": { "room": 70 }, "org.example": "10",
+        });
+        make_whole(levels.as_object_mut().expect("an object"));
+        assert_eq!(levels, expected);
     }
 }

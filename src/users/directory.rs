@@ -134,32 +134,26 @@ impl Directory {
         visible: &dyn Fn(&UserId) -> bool,
     ) -> Result<SearchResults> {
         let local = self.server_name.as_str();
-        // A whole user id is looked for by its localpart, then compared.
-        let (by_id, term) = match term.trim().strip_prefix('@') {
-            Some(id) => (
-                Some(term.trim().to_lowercase()),
-                id.split(':').next().unwrap_or(""),
-            ),
-            None => (None, term),
-        };
         let wanted = words(term);
-        let mut candidates: Option<BTreeSet<String>> = None;
-        for word in &wanted {
-            let mut found = self.with_word(word)?;
-            if let Some(before) = candidates {
-                found.retain(|id| before.contains(id));
-            }
-            candidates = Some(found);
+        let (is_id, id) = match term.trim().strip_prefix('@') {
+            Some(id) => (true, Some(id)),
+            // Most people leave the sigil out; a name may have a colon, too.
+            None => (false, Some(term.trim()).filter(|id| id.contains(':'))),
+        };
+        let mut candidates = match is_id {
+            true => BTreeSet::new(),
+            false => self.with_words(&wanted)?,
+        };
+        // A user id is looked for by its localpart, then compared.
+        if let Some(id) = id {
+            let localpart = words(id.split(':').next().unwrap_or_default());
+            let prefix = format!("@{}", id.to_lowercase());
+            let mut found = self.with_words(&localpart)?;
+            found.retain(|id| id.to_lowercase().starts_with(&prefix));
+            candidates.append(&mut found);
         }
-        let candidates = candidates.unwrap_or_default();
         let mut matches = BTreeMap::new();
         for id in candidates {
-            if by_id
-                .as_ref()
-                .is_some_and(|prefix| !id.to_lowercase().starts_with(prefix.as_str()))
-            {
-                continue;
-            }
             let Ok(user_id) = UserId::parse(&id) else { continue };
             // Whose whole word is meant stands before whose word only begins so; our own users before others.
             let exact = wanted
@@ -186,6 +180,19 @@ impl Directory {
             results.users.extend(document.and_then(|document| document.shown));
         }
         Ok(results)
+    }
+
+    /// The users whose names have words that begin with each of these.
+    fn with_words(&self, words: &[String]) -> Result<BTreeSet<String>> {
+        let mut candidates: Option<BTreeSet<String>> = None;
+        for word in words {
+            let mut found = self.with_word(word)?;
+            if let Some(before) = candidates {
+                found.retain(|id| before.contains(id));
+            }
+            candidates = Some(found);
+        }
+        Ok(candidates.unwrap_or_default())
     }
 
     fn with_word(&self, word: &str) -> Result<BTreeSet<String>> {

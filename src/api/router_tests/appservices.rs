@@ -108,3 +108,49 @@ async fn application_services_manage_devices() {
         .await
         .refused(404, "M_NOT_FOUND");
 }
+
+/// The user whom the registration names (`sender_localpart`) is there before the application service asks for anything.
+#[tokio::test]
+async fn the_sender_of_an_application_service_is_there_from_the_beginning() {
+    let server = Server::with(|_| {}, appservices());
+    let login = json!({
+        "type": "m.login.application_service",
+        "identifier": { "type": "m.id.user", "user": "bridge" },
+    });
+    let session = server
+        .post(&format!("{V3}/login"), "bridge-token", login.clone())
+        .await
+        .ok();
+    assert_eq!(session["user_id"], "@bridge:hs1");
+    let ghost = json!({
+        "type": "m.login.application_service",
+        "identifier": { "type": "m.id.user", "user": "_irc_nobody" },
+    });
+    server
+        .post(&format!("{V3}/login"), "bridge-token", ghost)
+        .await
+        .refused(403, "M_FORBIDDEN");
+
+    // Somebody invites it to a new room, or to one that is there.
+    let server = Server::with(|_| {}, appservices());
+    let alice = server.user("alice", "A").await;
+    let create = format!("{V3}/createRoom");
+    let invite = json!({ "invite": ["@bridge:hs1"] });
+    let room = server.post(&create, &alice, invite).await.ok();
+    let room = room["room_id"].as_str().expect("a room id");
+    let join = format!("{V3}/rooms/{room}/join");
+    server.post(&join, "bridge-token", json!({})).await.ok();
+
+    let server = Server::with(|_| {}, appservices());
+    let alice = server.user("alice", "A").await;
+    let room = server.post(&create, &alice, json!({})).await.ok();
+    let room = room["room_id"].as_str().expect("a room id");
+    let invite = format!("{V3}/rooms/{room}/invite");
+    let bridge = json!({ "user_id": "@bridge:hs1" });
+    server.post(&invite, &alice, bridge).await.ok();
+    let nobody = json!({ "user_id": "@_irc_nobody:hs1" });
+    server
+        .post(&invite, &alice, nobody)
+        .await
+        .refused(404, "M_NOT_FOUND");
+}

@@ -84,6 +84,11 @@ async fn what_is_no_join_is_refused() {
     let id = join.event_id.as_str();
     let answer = asked.ask("PUT", &format!("{path}/{room}/{id}"), forged).await;
     answer.refused(400, "M_INVALID_PARAM");
+    // Signed with a key that the server does not have.
+    let mut forged = json_of(&join);
+    forged["signatures"] = json!({ "other": { "ed25519:odd": hearth_events::base64_encode(&[1; 64]) } });
+    let answer = asked.ask("PUT", &format!("{path}/{room}/{id}"), forged).await;
+    answer.refused(400, "M_INVALID_PARAM");
     for (user, ver, status, errcode) in [
         ("@eve:elsewhere", "12", 403, "M_FORBIDDEN"),
         ("@eve:other", "9", 400, "M_INCOMPATIBLE_ROOM_VERSION"),
@@ -183,6 +188,17 @@ async fn invitations() {
             shown.iter().all(|event| event.get("signatures").is_none()),
             "{shown:?}"
         );
+
+        for signatures in [
+            json!({}),
+            json!({ "other": { "ed25519:odd": hearth_events::base64_encode(&[1; 64]) } }),
+            json!({ "other": { "ed25519:other": hearth_events::base64_encode(&[1; 64]) } }),
+        ] {
+            let mut forged = body(&event, json!([json_of(&create)]));
+            forged["event"]["signatures"] = signatures;
+            let refused = asked.ask("PUT", &path, forged).await;
+            refused.refused(400, "M_INVALID_PARAM");
+        }
 
         let nobody = invite("@nobody:hs1");
         let path = |event: &Pdu| {

@@ -16,6 +16,7 @@ mod previews;
 mod registration;
 mod settings;
 mod shared;
+mod upgrades;
 
 use std::sync::Arc;
 

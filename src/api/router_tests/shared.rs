@@ -288,8 +288,25 @@ async fn what_could_not_be_used_is_refused() {
         .get(&format!("{V3}/sync?filter={filter}"), &alice)
         .await
         .ok();
-    // An event is found without its room, by those who may see it.
     let room = shared_room(&server, &alice, &bob).await;
+    // Power levels that could not be levels are wrong, not forbidden.
+    let levels = format!("{V3}/rooms/{room}/state/m.room.power_levels");
+    for wrong in [
+        json!({ "ban": "50" }),
+        json!({ "events": [] }),
+        json!({ "users": { "bob": 50 } }),
+        json!({ "users": { "@bob:hs1": null } }),
+    ] {
+        server
+            .put(&levels, &alice, wrong)
+            .await
+            .refused(400, "M_BAD_JSON");
+    }
+    server
+        .put(&levels, &bob, json!({ "ban": 50 }))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    // An event is found without its room, by those who may see it.
     let send = format!("{V3}/rooms/{room}/send/m.room.message/1");
     let sent = server.put(&send, &alice, json!({ "body": "x" })).await.ok();
     let event = format!("{V3}/events/{}", id(&sent, "event_id"));
@@ -346,6 +363,18 @@ async fn rooms_of_others_are_like_rooms_that_are_not_there() {
             json!({ "body": "x" }),
         ),
         ("PUT", "v3/rooms/ROOM/state/m.room.name", json!({ "name": "x" })),
+        ("PUT", "v3/rooms/ROOM/state/m.room.create", json!({})),
+        (
+            "PUT",
+            "v3/rooms/ROOM/state/m.room.canonical_alias",
+            json!({ "alias": "#nothing:hs1" }),
+        ),
+        (
+            "PUT",
+            "v3/rooms/ROOM/state/m.room.power_levels",
+            json!({ "ban": "many" }),
+        ),
+        ("PUT", "v3/rooms/ROOM/state/m.room.member/@alice:hs1", json!({})),
         ("PUT", "v3/rooms/ROOM/redact/$x/1", json!({})),
         ("PUT", "v3/rooms/ROOM/typing/@bob:hs1", json!({ "typing": true })),
         ("POST", "v3/rooms/ROOM/receipt/m.read/$x", json!({})),
@@ -366,5 +395,40 @@ async fn rooms_of_others_are_like_rooms_that_are_not_there() {
         }
         assert_eq!(answers[0], answers[1], "{method} {path}");
         assert!(answers[0].0.is_client_error(), "{method} {path}");
+    }
+}
+
+/// The profiles that come with a result are those of everybody whose events are shown, also of who came in after it.
+#[tokio::test]
+async fn who_speaks_around_a_result_has_a_name() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice", "A").await, server.user("bob", "B").await);
+    let create = format!("{V3}/createRoom");
+    let made = server
+        .post(&create, &alice, json!({ "preset": "public_chat" }))
+        .await
+        .ok();
+    let room = id(&made, "room_id");
+    let say = async |token: &str, text: &str| {
+        let path = format!("{V3}/rooms/{room}/send/m.room.message/{text}");
+        let content = json!({ "msgtype": "m.text", "body": text });
+        server.put(&path, token, content).await.ok();
+    };
+    say(&alice, "needle").await;
+    server
+        .post(&format!("{V3}/rooms/{room}/join"), &bob, json!({}))
+        .await
+        .ok();
+    say(&bob, "hay").await;
+    let body = json!({ "search_categories": { "room_events": {
+        "search_term": "needle",
+        "event_context": { "before_limit": 1, "after_limit": 2, "include_profile": true },
+    } } });
+    let found = server.post(&format!("{V3}/search"), &alice, body).await.ok();
+    let context = &found["search_categories"]["room_events"]["results"][0]["context"];
+    assert_eq!(context["events_after"][1]["content"]["body"], "hay", "{found}");
+    for user in ["alice", "bob"] {
+        let name = &context["profile_info"][format!("@{user}:hs1")]["displayname"];
+        assert_eq!(name, user, "{context}");
     }
 }

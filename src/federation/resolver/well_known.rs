@@ -172,11 +172,13 @@ fn redirect(base: &str, path: &str, headers: &HeaderMap) -> Result<(String, Stri
     if let Some(rest) = location.strip_prefix("//") {
         return split(&format!("https://{rest}"));
     }
-    if location.contains("://") {
-        return split(location);
-    }
     if location.starts_with('/') {
         return Ok((base.to_owned(), location.to_owned()));
+    }
+    // An address in a query, behind the path, does not make the whole one.
+    let reference = location.split('?').next().unwrap_or_default();
+    if reference.contains("://") {
+        return split(location);
     }
     // Relative to the folder of the current path.
     let folder = path.split('?').next().unwrap_or_default();
@@ -285,6 +287,14 @@ mod tests {
         check("https://b.example:81", Some(("https://b.example:81", "/")));
         check("/x", Some(("https://a.example", "/x")));
         check("x", Some(("https://a.example", "/one/x")));
+        check(
+            "/x?to=https://b.example/",
+            Some(("https://a.example", "/x?to=https://b.example/")),
+        );
+        check(
+            "x?to=https://b.example/",
+            Some(("https://a.example", "/one/x?to=https://b.example/")),
+        );
         check("//b.example/x", Some(("https://b.example", "/x")));
         check("http://b.example/x", None);
         check("https://user@b.example/", None);

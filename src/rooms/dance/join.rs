@@ -52,7 +52,7 @@ impl Rooms {
     ) -> Result<(), Error> {
         let remote = self.remote()?.clone();
         let made = remote.make(Dance::Join, &server, room_id, user).await?;
-        let (_, pdu) = self.complete(&made, room_id, user, "join", content)?;
+        let (_, pdu) = self.complete(&server, &made, room_id, user, "join", content)?;
         let answer = remote
             .send_join(&server, room_id, &pdu.event_id, &pdu.json)
             .await

@@ -91,9 +91,11 @@ impl Rooms {
         order
     }
 
-    /// Completes the event that another server proposed, and signs it. Only what must come from there is taken.
+    /// Completes the event that `server` proposed, and signs it, unless it proposed another event than it was asked for. Only
+    /// what must come from there is taken.
     fn complete(
         &self,
+        server: &ServerName,
         made: &Made,
         room_id: &RoomId,
         user: &UserId,
@@ -103,6 +105,10 @@ impl Rooms {
         let rules = hearth_events::rules(&made.version)
             .ok_or_else(|| Error::IncompatibleVersion(made.version.to_string()))?;
         content.insert("membership".to_owned(), json!(membership));
+        check_proposed(made, room_id, user, membership).map_err(|field| RemoteFailure::Failed {
+            server: server.to_owned(),
+            why: format!("it proposed an event with a wrong {field}"),
+        })?;
         let proposed = made.event.get("content").and_then(Value::as_object);
         if let Some(authorizer) = proposed.and_then(|content| content.get("join_authorised_via_users_server"))
         {
@@ -113,6 +119,7 @@ impl Rooms {
         let prev = references(made, "prev_events", &mut hashes)?;
         let auth = references(made, "auth_events", &mut hashes)?;
         let depth = made.event.get("depth").and_then(Value::as_u64).unwrap_or(1);
+        let depth = depth.min(rules.depth_max());
         let draft = Draft {
             room_id: Some(room_id),
             sender: user,
@@ -132,6 +139,31 @@ impl Rooms {
         let unsigned = hearth_events::build_with_references(rules, &draft, opaque.as_deref(), &hash_of)?;
         Ok((rules, unsigned.sign(&self.signing_key, &self.server_name)))
     }
+}
+
+/// What is wrong with a template that is not of the event that was asked for (server-server API, `make_join`, `make_leave`
+/// and `make_knock`).
+fn check_proposed(
+    made: &Made,
+    room_id: &RoomId,
+    user: &UserId,
+    membership: &str,
+) -> Result<(), &'static str> {
+    let text = |field: &str| made.event.get(field).and_then(Value::as_str);
+    let content = made.event.get("content");
+    let proposed = content.and_then(|content| content.get("membership")?.as_str());
+    for (field, found, expected) in [
+        ("type", text("type"), "m.room.member"),
+        ("room_id", text("room_id"), room_id.as_str()),
+        ("sender", text("sender"), user.as_str()),
+        ("state_key", text("state_key"), user.as_str()),
+        ("membership", proposed, membership),
+    ] {
+        if found != Some(expected) {
+            return Err(field);
+        }
+    }
+    Ok(())
 }
 
 /// The ids in a list of references: plain ids, or pairs of id and hashes in room versions 1 and 2. The hashes are written

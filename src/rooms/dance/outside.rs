@@ -254,7 +254,7 @@ impl Rooms {
         if let Some(reason) = reason {
             content.insert("reason".to_owned(), json!(reason));
         }
-        let (_, pdu) = self.complete(&made, room_id, user, "leave", content)?;
+        let (_, pdu) = self.complete(&server, &made, room_id, user, "leave", content)?;
         remote
             .send_leave(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;
@@ -306,7 +306,7 @@ impl Rooms {
     ) -> Result<(Pdu, Vec<Value>, OwnedServerName), Error> {
         let remote = self.remote()?.clone();
         let made = remote.make(Dance::Knock, &server, room_id, user).await?;
-        let (_, pdu) = self.complete(&made, room_id, user, "knock", content)?;
+        let (_, pdu) = self.complete(&server, &made, room_id, user, "knock", content)?;
         let stripped = remote
             .send_knock(&server, room_id, &pdu.event_id, &pdu.json)
             .await?;

@@ -157,7 +157,7 @@ impl Room {
             .into_iter()
             .map(|tip| (tip.event.short, tip.event.id.clone()))
             .collect();
-        (tips, deepest + 1, head.record.position)
+        (tips, self.rules().depth_after(deepest), head.record.position)
     }
 
     /// A reference to an event as the room version writes it.

@@ -317,7 +317,7 @@ mod tests {
             let engine = open(&folder);
             let mut batch = Batch::new();
             for key in (0..ROWS / 3).flat_map(between) {
-                batch.put(Family::View, key, b"here".to_vec());
+                batch.put(Family::View, key, b"here");
             }
             engine.write(&batch, true).unwrap();
             engine.flush().unwrap();

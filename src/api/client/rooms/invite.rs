@@ -36,7 +36,7 @@ pub async fn post_invite(
         .user_id
         .ok_or_else(|| MatrixError::missing_param("user_id is missing"))?;
     let room = super::joined_room(&app, &room_id, &auth.user)?;
-    if app.rooms.is_local(&target) && app.users.get(&target)?.is_none() {
+    if app.rooms.is_local(&target) && !app.has_user(&target).await? {
         return Err(MatrixError::not_found("There is no such user").into());
     }
     super::links::check_invite(&app, &auth.user, &target)?;

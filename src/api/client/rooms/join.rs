@@ -2,9 +2,10 @@
 //! Client-Server API, "Joining rooms".
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
-use hearth_rooms::Error as RoomError;
+use hearth_rooms::{Error as RoomError, RemoteFailure, Room};
 use hearth_users::Membership;
 use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId};
 use serde::Deserialize;
@@ -28,6 +29,9 @@ const RESERVED: [&str; 7] = [
     "is_direct",
     "via",
 ];
+
+/// So long an event may be on its way between two servers that are both well.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 #[derive(Default, Deserialize)]
 pub struct Body {
@@ -81,8 +85,7 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
         match room.join(&auth.user, content.clone()).await {
             // Nobody here may let the user in: somebody elsewhere may.
             Err(RoomError::UnableToAuthorizeJoin(_)) if !room.other_servers().is_empty() => {
-                let via = room.servers_to_ask(5);
-                app.rooms.join_remote(&auth.user, room_id, &via, content).await?;
+                join_elsewhere(app, auth, &room, content).await?;
             }
             joined => drop(joined?),
         }
@@ -95,6 +98,27 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
         }
     }
     Ok(Json(json!({ "room_id": room_id })))
+}
+
+/// Joins a user, who as far as is known here may join, through another server. It refuses who has come into the room that lets
+/// him in a moment ago, while it is still being told; and somebody here may be getting the power to let him in. So who is
+/// refused is tried once more.
+async fn join_elsewhere(app: &App, auth: &Auth, room: &Room, content: Map<String, Value>) -> Result<()> {
+    let through_others = async || {
+        let via = room.servers_to_ask(5);
+        app.rooms
+            .join_remote(&auth.user, room.id(), &via, content.clone())
+            .await
+    };
+    match through_others().await {
+        Err(RoomError::Remote(RemoteFailure::Refused { .. })) => {}
+        joined => return Ok(joined?),
+    }
+    tokio::time::sleep(ON_ITS_WAY).await;
+    match room.join(&auth.user, content.clone()).await {
+        Err(RoomError::UnableToAuthorizeJoin(_)) => Ok(through_others().await?),
+        joined => Ok(joined.map(drop)?),
+    }
 }
 
 /// Whether a user is invited to a room that this server is not in, so that it is not known who may join there.

@@ -101,7 +101,7 @@ pub async fn post_create_room(
         .transpose()?;
     let mut invite = Vec::with_capacity(body.invite.len());
     for user in body.invite {
-        if app.rooms.is_local(&user) && app.users.get(&user)?.is_none() {
+        if app.rooms.is_local(&user) && !app.has_user(&user).await? {
             return Err(MatrixError::not_found(format!("There is no user {user}")).into());
         }
         super::links::check_invite(&app, &auth.user, &user)?;

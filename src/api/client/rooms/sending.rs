@@ -51,6 +51,14 @@ pub(crate) async fn send_state(
     let not_in = || MatrixError::forbidden("You are not in the room.");
     let room = app.rooms.get(room_id)?.ok_or_else(not_in)?;
     let state_key = event.state_key.as_deref().unwrap_or_default();
+    // Who is not in the room may change the own membership alone; what else would be wrong with an event shows nothing.
+    let is_own_membership = event.kind == "m.room.member" && state_key == event.sender.as_str();
+    if !is_own_membership && !room.may_be_joined(&event.sender)? {
+        return Err(not_in().into());
+    }
+    if event.kind == "m.room.power_levels" && state_key.is_empty() {
+        check_levels(&room, &event.content)?;
+    }
     if event.kind == "m.room.create" {
         return Err(MatrixError::invalid_param("A room is created once").into());
     }
@@ -93,6 +101,14 @@ pub(crate) fn guest_may_join(app: &App, room_id: &RoomId) -> Result<()> {
         true => Ok(()),
         false => Err(guest_refusal("Guests may not join this room").into()),
     }
+}
+
+/// Power levels that no room of this version takes are a mistake of the request, whoever sends them.
+fn check_levels(room: &Room, content: &[u8]) -> Result<()> {
+    let rules = room.rules();
+    let content = hearth_events::canonical::canonicalize(content, rules.strict_json())?;
+    hearth_events::PowerLevels::parse(rules, &content)?;
+    Ok(())
 }
 
 /// New aliases must point to the room (M_BAD_ALIAS), also those of other servers.

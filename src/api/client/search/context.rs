@@ -65,9 +65,14 @@ fn profiles(
 ) -> Result<Map<String, Value>> {
     let mut out = Map::new();
     for user in users {
-        let member = reading
+        let then = reading
             .room
             .state_at(event.header.state_before, "m.room.member", user.as_str())?;
+        let member = match then {
+            Some(member) => Some(member),
+            // Who came after the event may have said something after it.
+            None => reading.state("m.room.member", user.as_str())?,
+        };
         let Some(member) = member else { continue };
         let content: Value = serde_json::from_slice(member.pdu.content()).unwrap_or_default();
         let mut profile = Map::new();

@@ -44,7 +44,7 @@ pub async fn post_login(
     let user = match body.kind.as_str() {
         "m.login.password" => by_password(&app, address, &body).await?,
         "m.login.token" => by_token(&app, address, &body).await?,
-        "m.login.application_service" => by_appservice(&app, &appservice, &body)?,
+        "m.login.application_service" => by_appservice(&app, &appservice, &body).await?,
         _ => return Err(MatrixError::unknown("There is no such login type").into()),
     };
     let device = Device {
@@ -77,13 +77,15 @@ async fn by_token(app: &App, address: Address, body: &Body) -> Result<User> {
     Ok(app.users.redeem_login_token(token).await?)
 }
 
-fn by_appservice(app: &App, token: &AppserviceToken, body: &Body) -> Result<User> {
+async fn by_appservice(app: &App, token: &AppserviceToken, body: &Body) -> Result<User> {
     let appservice = token.registration(app)?;
     let wrong = || MatrixError::forbidden("There is no such user");
     let user = app.local_user_id(name(body)?.ok_or_else(wrong)?)?;
     app.appservices.check_user(Some(&appservice), &user)?;
-    let user = app.users.get(&user)?.ok_or_else(wrong)?;
-    Ok(user)
+    match app.has_user(&user).await? {
+        true => app.user(&user),
+        false => Err(wrong().into()),
+    }
 }
 
 /// The user name that the body has in one of its forms; `None` for an email address or a phone

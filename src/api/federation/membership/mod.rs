@@ -104,6 +104,8 @@ async fn accept(
 pub(super) fn refusal(error: Error) -> ApiError {
     match error {
         Error::BadEvent(sentence) => MatrixError::invalid_param(sentence).into(),
+        // It is signed with no key that its server has.
+        error @ Error::MissingKey(_) => MatrixError::invalid_param(error.to_string()).into(),
         Error::Event(error @ (hearth_events::Error::Signature(_) | hearth_events::Error::Format(_))) => {
             MatrixError::invalid_param(error.to_string()).into()
         }

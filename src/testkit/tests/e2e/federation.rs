@@ -207,6 +207,33 @@ async fn a_restricted_room_lets_in_who_is_in_the_other_room() {
     assert_eq!(join(&room).await, 200, "an invitation is enough");
 }
 
+/// The rooms of a space are joined right after the space: the server that lets people in does not know of that yet.
+#[tokio::test(start_paused = true)]
+async fn a_restricted_room_lets_in_who_has_just_come_to_the_other_room() {
+    for seed in 0..5 {
+        let network = SimNetwork::new(seed);
+        let servers = servers(&network, 2);
+        let alice = servers[0].register("alice").await;
+        let (bob, carol) = (
+            servers[1].register("bob").await,
+            servers[1].register("carol").await,
+        );
+        let allowed = public_room(&alice, "11").await;
+        let rule = json!({
+            "join_rule": "restricted",
+            "allow": [{ "type": "m.room_membership", "room_id": allowed, "via": ["hs1"] }],
+        });
+        let room = alice.room().state("m.room.join_rules", "", rule).build().await;
+        for room in [&allowed, &room] {
+            bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+        }
+        for room in [&allowed, &room] {
+            let joined = carol.post(&format!("/join/{room}?via=hs2"), json!({})).await;
+            assert_eq!(joined.status, 200, "{seed}: {joined:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_knock_at_another_server_shows_to_who_knocks() {
     let network = SimNetwork::new(17);

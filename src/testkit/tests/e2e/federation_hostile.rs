@@ -2,6 +2,7 @@
 //! hostile one costs is bounded.
 
 mod costs;
+mod depth;
 pub(crate) mod peer;
 
 use std::sync::Arc;

@@ -103,7 +103,7 @@ impl Taker {
         let place = encode(&room);
         let (id, last) = (room.clone(), event_id("$last"));
         let template = move |path: &str, _: &Value| {
-            let user = path.split(['/', '?']).nth(7).unwrap_or_default();
+            let user = path.split(['/', '?']).nth(6).unwrap_or_default();
             let user = user.replace("%40", "@").replace("%3A", ":");
             json!({ "room_version": VERSION, "event": {
                 "type": "m.room.member", "room_id": id, "sender": user, "state_key": user,

@@ -148,6 +148,58 @@ async fn a_room_of_an_unknown_version_is_named_to_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_alias_is_found_beside_servers_with_odd_names() {
+    let network = SimNetwork::new(5);
+    let server = TestServer::simulated("hs1", 4, 1, &network);
+    let alice = server.register("alice").await;
+    let far = Peer::new("far", &network);
+    let found = json!({ "room_id": "!there:far", "servers": ["far", "no name", "", 5, "near:8448"] });
+    far.says("/_matrix/federation/v1/query/directory", Answer::Json(found));
+    let answer = alice.get("/directory/room/%23there:far").await.ok();
+    assert_eq!(answer["room_id"], "!there:far");
+    assert_eq!(answer["servers"], json!(["far", "near:8448"]));
+}
+
+/// A server that is asked for a template and gives one of another event gets nothing signed.
+#[tokio::test(start_paused = true)]
+async fn templates_of_other_events_are_discarded() {
+    let network = SimNetwork::new(5);
+    let server = TestServer::simulated("hs1", 4, 1, &network);
+    let alice = server.register("alice").await;
+    let far = Peer::new("far", &network);
+    for word in ["join", "knock"] {
+        let template = json!({
+            "type": "m.room.member", "room_id": "!there:far", "sender": "@alice:hs1", "state_key": "@alice:hs1",
+            "content": { "membership": word }, "prev_events": [], "auth_events": [], "depth": 5, "origin_server_ts": 1,
+        });
+        let try_with = async |template: Value| {
+            let made = Answer::Json(json!({ "room_version": "11", "event": template }));
+            far.says(&format!("/_matrix/federation/v1/make_{word}"), made);
+            far.asked();
+            let answer = alice
+                .post(&format!("/{word}/!there:far?via=far"), json!({}))
+                .await;
+            let is_sent = far.asked().iter().any(|line| line.contains("send_"));
+            (answer.status, is_sent)
+        };
+        for (pointer, wrong) in [
+            ("/type", json!("m.room.message")),
+            ("/room_id", json!("!elsewhere:far")),
+            ("/sender", json!("@bob:hs1")),
+            ("/state_key", json!("@bob:hs1")),
+            ("/state_key", json!(null)),
+            ("/content/membership", json!("ban")),
+            ("/content", json!({})),
+        ] {
+            let mut other = template.clone();
+            *other.pointer_mut(pointer).expect("a field") = wrong;
+            assert_eq!(try_with(other).await, (502, false), "{word}: {pointer}");
+        }
+        assert!(try_with(template).await.1, "{word}: the right one is sent back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_server_does_not_end_a_clients_session() {
     let network = SimNetwork::new(3);
     let server = TestServer::simulated("hs1", 4, 1, &network);

@@ -184,7 +184,7 @@ impl TheirRoom {
             .into();
         let (prev, depth, room_id) = (json!([last.event_id.clone()]), last.depth() + 1, self.id.clone());
         let template = move |path: &str, _: &Value| {
-            let user = path.split(['/', '?']).nth(7).unwrap_or_default();
+            let user = path.split(['/', '?']).nth(6).unwrap_or_default();
             let user = user.replace("%40", "@").replace("%3A", ":");
             json!({ "room_version": VERSION, "event": {
                 "type": "m.room.member", "room_id": room_id, "sender": user, "state_key": user,
