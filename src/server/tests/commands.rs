@@ -283,7 +283,7 @@ fn the_log_has_no_secrets() {
             "/state/m.room.power_levels",
             &json!({ "users": "hidden-message" })
         ),
-        403
+        400
     );
     let profile = json!({ "displayname": "hidden-name" });
     let path = "/profile/@alice:hs1/displayname";
