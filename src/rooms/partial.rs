@@ -14,7 +14,7 @@ use std::{
 use hearth_core::{error::errcode, tasks};
 use hearth_events::Pdu;
 use hearth_storage::{Family, record};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -155,13 +155,9 @@ impl Room {
         self.0.full_since.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Whether a server was known to be in the room when the state became whole, though the partial state did not show it.
-    pub fn knew_while_partial(&self, server: &ServerName) -> bool {
-        self.0
-            .servers_until_full
-            .lock()
-            .iter()
-            .any(|known| known == server)
+    /// The servers that were known to be in the room until the state became whole, though the partial state did not show them.
+    pub fn servers_until_full(&self) -> Vec<OwnedServerName> {
+        self.0.servers_until_full.lock().clone()
     }
 
     /// Servers in the room that its partial state does not show.

@@ -170,6 +170,7 @@ impl Outbound {
             // The state is whole now. Servers that were in the room meanwhile, and that this server did not know of, missed
             // what changed, though they may have left since.
             let now = room.view().root;
+            let mut met = BTreeSet::new();
             for (before, after) in room.state_changes(join.header.state_before, now)? {
                 for event in room.events(&[before, after].into_iter().flatten().collect::<Vec<_>>())? {
                     let member = event
@@ -177,14 +178,14 @@ impl Outbound {
                         .state_key()
                         .filter(|_| event.pdu.kind() == "m.room.member");
                     let member = member.and_then(|member| <&UserId>::try_from(member).ok());
-                    let met = member.map(UserId::server_name);
-                    // Those that were known heard of each change when it was made.
-                    servers.extend(
-                        met.filter(|met| !room.knew_while_partial(met))
-                            .map(ToOwned::to_owned),
-                    );
+                    met.extend(member.map(|member| member.server_name().to_owned()));
                 }
             }
+            // Those that were known heard of each change when it was made.
+            for known in room.servers_until_full() {
+                met.remove(&known);
+            }
+            servers.append(&mut met);
         }
         servers.remove(self.server_name());
         Ok(servers)

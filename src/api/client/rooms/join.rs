@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use hearth_rooms::{Error as RoomError, RemoteFailure, Room};
+use hearth_rooms::{Error as RoomError, Membership as RoomMembership, RemoteFailure, Room};
 use hearth_users::Membership;
 use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId};
 use serde::Deserialize;
@@ -82,13 +82,7 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
         content.insert("third_party_signed".to_owned(), signed);
     }
     if let Some(room) = app.rooms.get(room_id)?.filter(|room| room.is_decided_here()) {
-        match room.join(&auth.user, content.clone()).await {
-            // Nobody here may let the user in: somebody elsewhere may.
-            Err(RoomError::UnableToAuthorizeJoin(_)) if !room.other_servers().is_empty() => {
-                join_elsewhere(app, auth, &room, content).await?;
-            }
-            joined => drop(joined?),
-        }
+        join_here(app, auth, &room, content).await?;
     } else {
         app.rooms
             .join_remote(&auth.user, room_id, &reach.via, content)
@@ -100,25 +94,31 @@ async fn join(app: &App, auth: &Auth, target: &RoomOrAliasId, via: Via, body: Bo
     Ok(Json(json!({ "room_id": room_id })))
 }
 
-/// Joins a user, who as far as is known here may join, through another server. It refuses who has come into the room that lets
-/// him in a moment ago, while it is still being told; and somebody here may be getting the power to let him in. So who is
-/// refused is tried once more.
-async fn join_elsewhere(app: &App, auth: &Auth, room: &Room, content: Map<String, Value>) -> Result<()> {
-    let through_others = async || {
-        let via = room.servers_to_ask(5);
-        app.rooms
-            .join_remote(&auth.user, room.id(), &via, content.clone())
-            .await
-    };
-    match through_others().await {
+/// Joins a user to a room that this server is in. Another server that is asked refuses who has come a moment ago into the room
+/// that lets him in, while it is still being told; and somebody here may be getting the power to let him in. So who is
+/// refused elsewhere is tried once more.
+async fn join_here(app: &App, auth: &Auth, room: &Room, content: Map<String, Value>) -> Result<()> {
+    match try_join(app, auth, room, content.clone()).await {
         Err(RoomError::Remote(RemoteFailure::Refused { .. })) => {}
         joined => return Ok(joined?),
     }
     tokio::time::sleep(ON_ITS_WAY).await;
-    match room.join(&auth.user, content.clone()).await {
-        Err(RoomError::UnableToAuthorizeJoin(_)) => Ok(through_others().await?),
-        joined => Ok(joined.map(drop)?),
+    Ok(try_join(app, auth, room, content).await?)
+}
+
+/// Joins a user by what is known here, or else through another server: where nobody here may let the user in, and where the
+/// rest of the state is still to come, so that it is not known who is banned.
+async fn try_join(app: &App, auth: &Auth, room: &Room, content: Map<String, Value>) -> Result<(), RoomError> {
+    let has_others = !room.other_servers().is_empty();
+    let is_unknown = room.is_partial() && room.membership(&auth.user)? == RoomMembership::None;
+    if !(is_unknown && has_others) {
+        match room.join(&auth.user, content.clone()).await {
+            Err(RoomError::UnableToAuthorizeJoin(_)) if has_others => {}
+            joined => return joined.map(drop),
+        }
     }
+    let via = room.servers_to_ask(5);
+    app.rooms.join_remote(&auth.user, room.id(), &via, content).await
 }
 
 /// Whether a user is invited to a room that this server is not in, so that it is not known who may join there.
