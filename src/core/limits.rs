@@ -45,6 +45,9 @@ pub const FILTER_MAX_BYTES: usize = 16 << 10;
 pub const FILTERS_PER_USER_MAX: usize = 1_000;
 /// The largest account data object of one type: it goes into every initial sync.
 pub const ACCOUNT_DATA_MAX_BYTES: usize = 256 << 10;
+/// All account data of one user: a client that begins anew is sent all of it at once. Some thousand rooms with their read
+/// markers take one MiB.
+pub const ACCOUNT_DATA_PER_USER_MAX_BYTES: usize = 16 << 20;
 /// The largest whole profile, set by the specification.
 pub const PROFILE_MAX_BYTES: usize = 64 << 10;
 /// The longest name of a profile field, set by the specification.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// Spawns a task. A panic in it ends the task and is logged at ERROR, because work that nobody
 /// waits for would otherwise stop without a trace.
@@ -24,6 +25,20 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'stat
     );
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     tokio::spawn(supervised)
+}
+
+/// Does something to its end, also where whoever waits for it goes away meanwhile, as a client does that hangs up. None where
+/// it ended in a panic, which is logged.
+pub async fn to_its_end<T: Send + 'static>(
+    name: &'static str,
+    step: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let (done, outcome) = oneshot::channel();
+    let step = step.in_current_span();
+    spawn(name, async move {
+        drop(done.send(step.await));
+    });
+    outcome.await.ok()
 }
 
 /// When a chore is done.
@@ -153,8 +168,8 @@ impl Pool {
         Self(Threads::Own)
     }
 
-    /// A pool of its own for work that takes long and that nobody waits for, so that it never holds a place that a
-    /// request wants. Inline where this one is.
+    /// A pool of its own for work that takes long, so that it never holds a place that other requests want. Inline where
+    /// this one is.
     pub fn beside(&self, threads: usize) -> Self {
         match &self.0 {
             Threads::Own => Self::inline(),

@@ -1,7 +1,7 @@
 //! Canonical JSON (appendices, "Canonical JSON"): the one way to write a JSON value that hashes and signatures are computed over.
 //!
 //! *Strict* is what room versions from 6 on demand: integers within ±(2^53 - 1), no fractions. *Lax* is for the older ones, where whatever
-//! the network has accepted must keep its hash: integers of any size stay as written, fractions are written as the reference
+//! the network has accepted must keep its hash: integers of any size that can be read stay as written, fractions are written as the reference
 //! implementation's language writes them.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use crate::Error;
 use crate::canonical_check::Checker;
 use crate::canonical_read::Reader;
 use crate::json::{skip_space, write_string};
-use crate::limits::{INTEGER_MAX, JSON_DEPTH_MAX};
+use crate::limits::{INTEGER_MAX, JSON_DEPTH_MAX, LAX_FRACTION_MAX, LAX_INTEGER_DIGITS_MAX};
 
 /// The canonical form of JSON text from outside; borrowed if the text is canonical already. Of two members with one key the last counts.
 pub fn canonicalize(text: &[u8], strict: bool) -> Result<Cow<'_, [u8]>, Error> {
@@ -55,12 +55,8 @@ pub fn is_canonical(text: &[u8], strict: bool) -> bool {
 }
 
 fn write_value(out: &mut Vec<u8>, value: &Value, strict: bool, depth: usize) -> Result<(), Error> {
-    if depth > JSON_DEPTH_MAX {
-        return Err(Error::Json(format!(
-            "it is nested deeper than {JSON_DEPTH_MAX} levels"
-        )));
-    }
     match value {
+        Value::Array(_) | Value::Object(_) if depth >= JSON_DEPTH_MAX => return Err(too_deep()),
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
@@ -95,6 +91,11 @@ fn write_value(out: &mut Vec<u8>, value: &Value, strict: bool, depth: usize) -> 
     Ok(())
 }
 
+/// One level more, and the JSON reader would not take it.
+pub(crate) fn too_deep() -> Error {
+    Error::Json(format!("it is nested deeper than {JSON_DEPTH_MAX} levels"))
+}
+
 /// A number as canonical JSON writes it; `text` has the form of a JSON number.
 pub(crate) fn number_text(text: &str, strict: bool) -> Result<Cow<'_, str>, Error> {
     let whole = !text.contains(['.', 'e', 'E']);
@@ -107,6 +108,9 @@ pub(crate) fn number_text(text: &str, strict: bool) -> Result<Cow<'_, str>, Erro
                 "the number {text} is outside of ±{INTEGER_MAX}"
             )));
         }
+        if text.len() > LAX_INTEGER_DIGITS_MAX {
+            return Err(Error::Json("a number is too large".to_owned()));
+        }
         return Ok(Cow::Borrowed(text));
     }
     if strict {
@@ -116,7 +120,7 @@ pub(crate) fn number_text(text: &str, strict: bool) -> Result<Cow<'_, str>, Erro
         return Ok(Cow::Borrowed("0"));
     }
     match text.parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok(Cow::Owned(fraction_text(number))),
+        Ok(number) if number.abs() <= LAX_FRACTION_MAX => Ok(Cow::Owned(fraction_text(number))),
         _ => Err(Error::Json(format!("the number {text} is too large"))),
     }
 }
@@ -207,6 +211,26 @@ mod tests {
         }
     }
 
+    /// Where no bound is set, what is taken can be read again all the same.
+    #[test]
+    fn large_numbers_can_be_read() {
+        for (text, expected) in [
+            ("9".repeat(308), true),
+            (format!("-{}", "9".repeat(307)), true),
+            ("9".repeat(309), false),
+            (format!("[{}]", "9".repeat(400)), false),
+            (format!("[ {}]", "9".repeat(400)), false),
+            ("9.9e307".to_owned(), true),
+            ("-1e308".to_owned(), true),
+            ("1.7976931348623157e308".to_owned(), false),
+        ] {
+            let canonical = canonicalize(text.as_bytes(), false);
+            assert_eq!(canonical.is_ok(), expected, "{text}");
+            let read = canonical.map(|text| serde_json::from_slice::<Value>(&text).is_ok());
+            assert_ne!(read.ok(), Some(false), "{text}");
+        }
+    }
+
     #[test]
     fn what_is_no_json() {
         for input in [
@@ -241,6 +265,17 @@ mod tests {
     fn nesting_has_a_limit() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(canonicalize(nested(JSON_DEPTH_MAX).as_bytes(), true).is_ok());
+        // One level more is what no value can be read from, also with white space, which is read in another way.
+        for text in [
+            nested(JSON_DEPTH_MAX + 1),
+            format!(" {}", nested(JSON_DEPTH_MAX + 1)),
+        ] {
+            assert!(serde_json::from_str::<Value>(&text).is_err());
+            assert!(canonicalize(text.as_bytes(), true).is_err(), "{text}");
+        }
+        let value = (0..JSON_DEPTH_MAX).fold(Value::Array(Vec::new()), |inner, _| Value::Array(vec![inner]));
+        assert!(to_bytes(&value, true).is_err());
+        assert!(to_bytes(&value[0], true).is_ok());
         assert!(canonicalize(nested(100_000).as_bytes(), true).is_err());
         assert!(canonicalize("[ ".repeat(100_000).as_bytes(), true).is_err());
         assert!(serde_json::from_str::<Value>(&nested(JSON_DEPTH_MAX)).is_ok());

@@ -1,5 +1,5 @@
 use crate::canonical::number_text;
-use crate::limits::JSON_DEPTH_MAX;
+use crate::limits::{JSON_DEPTH_MAX, LAX_INTEGER_DIGITS_MAX};
 
 /// Recognizes text that is canonical as it stands, in one pass and without allocating. `false` means only "not certain".
 pub(crate) struct Checker<'a> {
@@ -26,10 +26,8 @@ impl<'a> Checker<'a> {
     }
 
     fn value(&mut self, depth: usize) -> bool {
-        if depth > JSON_DEPTH_MAX {
-            return false;
-        }
         match self.text.get(self.at) {
+            Some(b'{' | b'[') if depth >= JSON_DEPTH_MAX => false,
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
             Some(b'"') => self.string().is_some(),
@@ -141,8 +139,11 @@ impl<'a> Checker<'a> {
         if self.text[digits] == b'0' {
             return length == 1 && start == digits;
         }
+        if !self.strict {
+            return self.at - start <= LAX_INTEGER_DIGITS_MAX;
+        }
         // Fifteen digits are always within the range.
-        if !self.strict || length <= 15 {
+        if length <= 15 {
             return true;
         }
         let text = std::str::from_utf8(&self.text[start..self.at]).unwrap_or("");

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use crate::Error;
-use crate::canonical::number_text;
+use crate::canonical::{number_text, too_deep};
 use crate::json::{skip_space, write_string};
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -63,12 +63,8 @@ impl<'a> Reader<'a> {
     }
 
     pub fn value(&mut self, depth: usize) -> Result<Node<'a>, Error> {
-        if depth > JSON_DEPTH_MAX {
-            return Err(Error::Json(format!(
-                "it is nested deeper than {JSON_DEPTH_MAX} levels"
-            )));
-        }
         match self.peek() {
+            Some(b'{' | b'[') if depth >= JSON_DEPTH_MAX => Err(too_deep()),
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
             Some(b'"') => self.string().map(Node::Text),

@@ -4,6 +4,53 @@
 
 use std::borrow::Cow;
 
+use crate::limits::{LAX_FRACTION_MAX, LAX_INTEGER_DIGITS_MAX};
+
+/// The deepest nesting of braces and brackets outside strings; for broken JSON any number will do.
+pub fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Whether a number is larger than a reader of JSON holds that has no other numbers than those of floating point. In broken JSON any
+/// answer will do.
+pub fn has_endless_number(json: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => at = skip_string(json, at).unwrap_or(json.len()),
+            b'-' | b'0'..=b'9' => {
+                let of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                let end = at + json[at..].iter().take_while(of_number).count();
+                let text = std::str::from_utf8(&json[at..end]).unwrap_or_default();
+                let may_be = text.len() >= LAX_INTEGER_DIGITS_MAX || text.contains(['e', 'E']);
+                let number = text.parse::<f64>().ok().filter(|_| may_be);
+                if number.is_some_and(|number| number.abs() > LAX_FRACTION_MAX) {
+                    return true;
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    false
+}
+
 /// One member of an object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member<'a> {
@@ -212,6 +259,36 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn nesting_outside_of_strings() {
+        for (text, expected) in [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a":[{}],"b":[]}"#, 3),
+            (r#"{"a":"[[[\"[["}"#, 1),
+        ] {
+            assert_eq!(nesting(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn endless_numbers() {
+        for (text, expected) in [
+            (format!("[{}]", "9".repeat(308)), false),
+            (format!("[{}]", "9".repeat(309)), true),
+            (r#"{"a":-1e999}"#.to_owned(), true),
+            (
+                r#"{"a":1E-999,"b":1.5e300,"c":[true,null,false]}"#.to_owned(),
+                false,
+            ),
+            (r#"{"1e999":"\"1e999"}"#.to_owned(), false),
+            (format!("0.{}", "0".repeat(400)), false),
+            ("-".to_owned(), false),
+        ] {
+            assert_eq!(has_endless_number(text.as_bytes()), expected, "{text}");
+        }
+    }
 
     #[test]
     fn members_of_an_object() {

@@ -42,6 +42,7 @@ pub use auth_events::{AuthEvent, auth_types, check_auth_events};
 pub use auth_state::AuthState;
 pub use draft::{Draft, Unsigned, build, build_with_references};
 pub use error::Error;
+pub use json::{has_endless_number, nesting};
 pub use keys::{
     KeyPair, base64_decode, base64_encode, sign_json, signing_bytes, verify_bytes, verify_json,
     verify_json_of,

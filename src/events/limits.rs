@@ -12,5 +12,10 @@ pub const PREV_EVENTS_MAX: usize = 20;
 pub const AUTH_EVENTS_MAX: usize = 10;
 /// How deep arrays and objects may be nested: as deep as the JSON reader goes, so that whatever is stored can be read again.
 pub const JSON_DEPTH_MAX: usize = 127;
+/// The most digits of an integer where canonical JSON bounds none (room versions before 6): what is beyond floating-point numbers
+/// common JSON readers, and ours, cannot hold, and nobody could read what has it.
+pub const LAX_INTEGER_DIGITS_MAX: usize = 308;
+/// The largest fraction, for the same reason.
+pub const LAX_FRACTION_MAX: f64 = 1e308;
 /// The largest integer of canonical JSON, 2^53 - 1.
 pub const INTEGER_MAX: i64 = 9_007_199_254_740_991;

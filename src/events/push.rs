@@ -1,18 +1,13 @@
 //! Push rules (client-server API, "Push Rules"): the rules of a user, and which of them an event meets.
 //!
-//! Types, defaults and most conditions are Ruma's. The matching of words in a body is ours: it must stay quick and
-//! shallow whatever a stranger writes into an event.
-
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+//! Types and defaults are Ruma's. Conditions are ours: they must stay quick and small whatever a stranger writes into an
+//! event.
 
 use ruma::push::{
-    Action, EventMatchConditionData, FlattenedJson, HighlightTweakValue, PushCondition, PushConditionRoomCtx,
-    SoundTweakValue, Tweak,
+    Action, EventMatchConditionData, HighlightTweakValue, PushCondition, ScalarJsonValue, SoundTweakValue,
+    Tweak,
 };
-use ruma::{OwnedRoomId, uint};
-use ruma::{RoomId, UserId};
+use ruma::{RoomId, UserId, uint};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -152,9 +147,9 @@ impl Surroundings for UnknownRoom<'_> {
     }
 }
 
-/// An event, taken apart for push rules.
+/// An event, read for push rules.
 pub struct PushEvent {
-    flat: FlattenedJson,
+    json: Value,
     /// The text, in lower case.
     body: Option<String>,
 }
@@ -162,14 +157,61 @@ pub struct PushEvent {
 impl PushEvent {
     /// Reads an event's JSON; none where it is no JSON.
     pub fn new(json: &[u8]) -> Option<Self> {
-        let raw: Box<RawValue> = serde_json::from_slice(json).ok()?;
-        let flat = FlattenedJson::from_raw(&ruma::serde::Raw::<Value>::from_json(raw));
-        let body = flat.get_str("content.body").map(str::to_lowercase);
-        Some(Self { flat, body })
+        let json: Value = serde_json::from_slice(json).ok()?;
+        let body = json.pointer("/content/body").and_then(Value::as_str);
+        let body = body.map(str::to_lowercase);
+        Some(Self { json, body })
     }
 
     fn sender(&self) -> &str {
-        self.flat.get_str("sender").unwrap_or_default()
+        self.json
+            .get("sender")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    fn has_mentions(&self) -> bool {
+        self.json.pointer("/content/m.mentions").is_some()
+    }
+
+    /// The property that a path names (appendices, "Dot-separated property paths").
+    fn property(&self, path: &str) -> Option<&Value> {
+        let mut at = &self.json;
+        let mut rest = Some(path);
+        while let Some(path) = rest {
+            let (name, behind) = first_name(path);
+            at = at.as_object()?.get(&name)?;
+            rest = behind;
+        }
+        Some(at)
+    }
+}
+
+/// The first name of a path, and what follows its dot. A backslash keeps the next dot or backslash as it is.
+fn first_name(path: &str) -> (String, Option<&str>) {
+    let mut name = String::new();
+    let mut chars = path.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '.' => return (name, path.get(at + 1..)),
+            '\\' => match chars.next() {
+                Some((_, escaped @ ('.' | '\\'))) => name.push(escaped),
+                Some((_, other)) => name.extend(['\\', other]),
+                None => name.push('\\'),
+            },
+            other => name.push(other),
+        }
+    }
+    (name, None)
+}
+
+/// Whether a value is the one that a condition names.
+fn is_value(wanted: &ScalarJsonValue, found: &Value) -> bool {
+    match wanted {
+        ScalarJsonValue::Null => found.is_null(),
+        ScalarJsonValue::Bool(wanted) => found.as_bool() == Some(*wanted),
+        ScalarJsonValue::Integer(wanted) => found.as_i64() == Some(i64::from(*wanted)),
+        ScalarJsonValue::String(wanted) => found.as_str() == Some(wanted),
     }
 }
 
@@ -233,7 +275,7 @@ impl Rules {
         if event.sender() == user.as_str() {
             return &[];
         }
-        let asked = Asked::new(user, event, room);
+        let asked = Asked { event, room };
         let mut rules = self.set.iter();
         let met = rules.find(|(kind, rule)| asked.meets(*kind, rule));
         met.map_or(&[], |(_, rule)| &rule.actions)
@@ -279,18 +321,9 @@ fn same_outcomes(one: &Ruleset, other: &Ruleset) -> bool {
 struct Asked<'a> {
     event: &'a PushEvent,
     room: &'a dyn Surroundings,
-    ruma: Option<PushConditionRoomCtx>,
 }
 
-impl<'a> Asked<'a> {
-    fn new(user: &UserId, event: &'a PushEvent, room: &'a dyn Surroundings) -> Self {
-        // The conditions that are left to Ruma read nothing of it but the room's id.
-        let ruma = OwnedRoomId::try_from(room.room_id())
-            .ok()
-            .map(|id| PushConditionRoomCtx::new(id, uint!(0), user.to_owned(), String::new()));
-        Self { event, room, ruma }
-    }
-
+impl Asked<'_> {
     fn meets(&self, kind: Kind, rule: &Rule) -> bool {
         if !rule.enabled {
             return false;
@@ -301,7 +334,7 @@ impl<'a> Asked<'a> {
                 rule.conditions().iter().all(|condition| self.applies(condition))
             }
             Kind::Content if rule.default && rule.rule_id == CONTAINS_USER_NAME => {
-                !self.event.flat.contains_mentions()
+                !self.event.has_mentions()
                     && self
                         .event
                         .body
@@ -324,7 +357,15 @@ impl<'a> Asked<'a> {
     #[expect(deprecated, reason = "rules that users have made still ask for display names")]
     fn applies(&self, condition: &PushCondition) -> bool {
         match condition {
-            PushCondition::EventMatch(data) if data.key == "content.body" => self.body_has(&data.pattern),
+            PushCondition::EventMatch(data) => self.matches(data),
+            PushCondition::EventPropertyIs(data) => {
+                let found = self.event.property(&data.key);
+                found.is_some_and(|found| is_value(&data.value, found))
+            }
+            PushCondition::EventPropertyContains(data) => {
+                let found = self.event.property(&data.key).and_then(Value::as_array);
+                found.is_some_and(|found| found.iter().any(|one| is_value(&data.value, one)))
+            }
             PushCondition::ContainsDisplayName => {
                 let name = self.room.display_name().filter(|name| !name.is_empty());
                 name.is_some_and(|name| {
@@ -342,20 +383,20 @@ impl<'a> Asked<'a> {
                 self.room.sender_may_notify(data.key.as_ref())
             }
             PushCondition::ThreadSubscription(data) => self.room.thread_subscribed() == Some(data.subscribed),
-            other => self
-                .ruma
-                .as_ref()
-                .is_some_and(|ruma| at_once(other.applies(&self.event.flat, ruma))),
+            // What is not known meets no event.
+            _ => false,
         }
     }
-}
 
-/// The answer of a condition that has nothing to wait for.
-fn at_once(answer: impl Future<Output = bool>) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(answer).poll(&mut context) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => false,
+    fn matches(&self, condition: &EventMatchConditionData) -> bool {
+        match condition.key.as_str() {
+            "content.body" => self.body_has(&condition.pattern),
+            "room_id" => glob(&condition.pattern, self.room.room_id()),
+            key => {
+                let text = self.event.property(key).and_then(Value::as_str);
+                text.is_some_and(|text| glob(&condition.pattern, text))
+            }
+        }
     }
 }
 

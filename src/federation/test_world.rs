@@ -12,7 +12,7 @@ use hearth_events::KeyPair;
 use hearth_storage::{Log, MemoryEngine};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
-use ruma::ServerName;
+use ruma::{OwnedServerName, ServerName};
 use serde_json::{Map, Value, json};
 
 use crate::xmatrix::{XMatrix, signed_object};
@@ -176,14 +176,27 @@ impl Peer {
         content: Option<&Value>,
     ) -> String {
         let origin = ServerName::parse(&self.name).unwrap();
-        let destination = ServerName::parse(destination).unwrap();
-        let object = signed_object(method, path, &origin, &destination, content);
-        let message = hearth_events::signing_bytes(&object).unwrap();
+        let to = ServerName::parse(destination).unwrap();
+        let object = signed_object(method, path, &origin, &to, content);
+        self.header(origin, to, &hearth_events::signing_bytes(&object).unwrap())
+    }
+
+    /// The same for a body that no value can be read from.
+    pub(crate) fn sign_text(&self, method: &str, path: &str, destination: &str, content: &str) -> String {
+        let origin = ServerName::parse(&self.name).unwrap();
+        let to = ServerName::parse(destination).unwrap();
+        let message = format!(
+            r#"{{"content":{content},"destination":"{to}","method":"{method}","origin":"{origin}","uri":"{path}"}}"#
+        );
+        self.header(origin, to, message.as_bytes())
+    }
+
+    fn header(&self, origin: OwnedServerName, destination: OwnedServerName, message: &[u8]) -> String {
         XMatrix {
             origin,
             destination: Some(destination),
             key: self.key.key_id().to_owned(),
-            signature: hearth_events::base64_encode(&self.key.sign(&message)),
+            signature: hearth_events::base64_encode(&self.key.sign(message)),
         }
         .to_string()
     }

@@ -8,6 +8,7 @@ use hearth_core::error::errcode;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ruma::{OwnedServerName, ServerName};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::client::Client;
@@ -186,6 +187,32 @@ pub(crate) fn signed_object(
     object
 }
 
+/// The texts that the signature of a request may cover: with the body as it came, which nearly always is canonical, and else
+/// with its canonical form. The body is not taken apart: what is nested deeper than one reads, or has numbers that one does
+/// not hold, is a matter of the event that has it.
+fn signed_texts(
+    method: &str,
+    uri: &str,
+    (origin, destination): (&ServerName, &ServerName),
+    body: &[u8],
+) -> Result<Vec<Vec<u8>>, AuthFailure> {
+    let object = signed_object(method, uri, origin, destination, None);
+    let rest = hearth_events::signing_bytes(&object).map_err(|_| AuthFailure::NotJson)?;
+    if body.is_empty() {
+        return Ok(vec![rest]);
+    }
+    // The name of the content is the first of all in their order.
+    let with = |content: &[u8]| [br#"{"content":"#, content, b",", &rest[1..]].concat();
+    let mut texts = vec![with(body)];
+    match hearth_events::canonical::canonicalize(body, false) {
+        Ok(canonical) if *canonical == *body => {}
+        Ok(canonical) => texts.push(with(&canonical)),
+        Err(_) if serde_json::from_slice::<IgnoredAny>(body).is_ok() => {}
+        Err(_) => return Err(AuthFailure::NotJson),
+    }
+    Ok(texts)
+}
+
 /// Why a request is not taken for what it says it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthFailure {
@@ -263,13 +290,8 @@ impl Authenticator {
                 return Err(AuthFailure::Origin);
             }
         }
-        let content: Option<Value> = match body.is_empty() {
-            true => None,
-            false => Some(serde_json::from_slice(body).map_err(|_| AuthFailure::NotJson)?),
-        };
         let origin = first.origin.clone();
-        let object = signed_object(method.as_str(), path_and_query, &origin, us, content.as_ref());
-        let message = hearth_events::signing_bytes(&object).map_err(|_| AuthFailure::NotJson)?;
+        let messages = signed_texts(method.as_str(), path_and_query, (&origin, us), body)?;
         let mut failure = AuthFailure::NoKey {
             origin: origin.clone(),
             key: first.key.clone(),
@@ -278,9 +300,11 @@ impl Authenticator {
             let Some(key) = self.keys.key_now(&origin, &one.key).await else {
                 continue;
             };
-            if hearth_events::verify_bytes(&message, &one.signature, &key).is_ok() {
-                self.client.seen(&origin);
-                return Ok(origin);
+            for message in &messages {
+                if hearth_events::verify_bytes(message, &one.signature, &key).is_ok() {
+                    self.client.seen(&origin);
+                    return Ok(origin);
+                }
             }
             failure = AuthFailure::Signature {
                 origin: origin.clone(),

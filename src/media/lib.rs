@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod id;
 mod locks;
+mod places;
 mod preview;
 mod range;
 mod record;

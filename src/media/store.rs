@@ -21,11 +21,16 @@ use crate::{
     files::{ByteStream, Files},
     id::MediaId,
     locks::Locks,
+    places::Places,
     range::ByteRange,
     record::{Content, KIND, MediaRecord, State, file_entity, own_key, read},
     remote::RemoteMedia,
     upload::Description,
 };
+
+/// How many pictures are worked on at once. A large one takes seconds, and some hundred MB while it is decoded; it must
+/// neither hold up those who log in or send events, nor fill the memory on a machine of many processors.
+const PICTURES_AT_ONCE_MAX: usize = 2;
 
 /// What the store takes from the configuration.
 #[derive(Clone, Debug)]
@@ -50,8 +55,10 @@ pub(crate) struct Inner {
     pub cluster: Arc<Cluster>,
     pub clock: SharedClock,
     pub random: SharedRandom,
-    pub pool: Pool,
+    /// Threads for pictures, and for pages that are read for their previews.
+    pub pictures: Pool,
     pub remote: OnceLock<Arc<dyn RemoteMedia>>,
+    pub places: Places,
     /// Lock order: a user's announced ids or a media item first, then a file's hash.
     pub locks: Locks,
     waiting: Mutex<HashMap<String, Weak<Notify>>>,
@@ -73,8 +80,9 @@ impl MediaStore {
             cluster: cluster.clone(),
             clock,
             random,
-            pool,
+            pictures: pool.beside(PICTURES_AT_ONCE_MAX),
             remote: OnceLock::new(),
+            places: Places::default(),
             locks: Locks::default(),
             waiting: Mutex::default(),
         });
@@ -250,6 +258,7 @@ impl Inner {
         if let Some(content) = self.stored(media)? {
             return Ok(content);
         }
+        let _place = self.places.place(media.server()).await?;
         let found = remote.fetch(media, wait).await?;
         let description = Description {
             content_type: found.content_type,

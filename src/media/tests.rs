@@ -43,6 +43,10 @@ pub(crate) fn bench(shards: u16) -> Bench {
 }
 
 fn open(folder: &Path, log: Arc<Log>, clock: Arc<ManualClock>) -> MediaStore {
+    open_with(folder, log, clock, Pool::new(2))
+}
+
+fn open_with(folder: &Path, log: Arc<Log>, clock: Arc<ManualClock>, pool: Pool) -> MediaStore {
     let cluster = Cluster::new(log);
     let settings = MediaSettings {
         directory: folder.to_owned(),
@@ -50,7 +54,7 @@ fn open(folder: &Path, log: Arc<Log>, clock: Arc<ManualClock>) -> MediaStore {
         max_upload_bytes: MAX_BYTES,
     };
     let random: SharedRandom = Arc::new(SeededRandom::new(1));
-    let store = MediaStore::open(settings, cluster.clone(), clock, random, Pool::new(2)).unwrap();
+    let store = MediaStore::open(settings, cluster.clone(), clock, random, pool).unwrap();
     cluster.start().unwrap();
     store
 }
@@ -453,4 +457,46 @@ async fn thumbnails_are_made_once_and_shared() {
         .thumbnail(&text, request(32, 32), Duration::ZERO, true)
         .await;
     assert!(matches!(refused, Err(Error::NotAnImage)));
+}
+
+#[tokio::test]
+async fn pictures_and_other_work_do_not_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(Arc::new(MemoryEngine::new()), 4).unwrap();
+    let pool = Pool::new(1);
+    let store = open_with(
+        folder.path(),
+        log,
+        Arc::new(ManualClock::new(1_000_000)),
+        pool.clone(),
+    );
+    let picture = image::DynamicImage::new_rgb8(400, 300);
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    let media = store
+        .upload(alice(), png("a"), body(&bytes.into_inner()))
+        .await
+        .unwrap();
+    // Somebody's password is hashed in the only place there is.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let hashing = spawn("hashing", async move {
+        let section = move || {
+            begun.send(()).unwrap();
+            released.recv().unwrap();
+        };
+        pool.run(section).await;
+    });
+    has_begun.await.unwrap();
+    let request = ThumbnailRequest {
+        width: 32,
+        height: 32,
+        method: Method::Scale,
+        animated: false,
+    };
+    let made = store.thumbnail(&media, request, Duration::ZERO, true);
+    let made = tokio::time::timeout(Duration::from_secs(30), made).await;
+    release.send(()).unwrap();
+    hashing.await.unwrap();
+    assert!(made.expect("in time").is_ok());
 }

@@ -29,6 +29,14 @@ impl Default for Badges {
     }
 }
 
+impl Badges {
+    /// What was counted for a user holds no more, though no room has changed: the user ignores others than before, or follows
+    /// other threads.
+    pub(crate) fn forget(&self, user: &User) {
+        self.0.remove(&user.key());
+    }
+}
+
 impl Push {
     /// The notifications that a user has not read, in all rooms.
     pub(crate) fn badge(&self, user: &User) -> Result<u64, Error> {

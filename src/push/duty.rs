@@ -224,7 +224,7 @@ impl Push {
     }
 
     /// What of a user's own changes is told: an invitation to a room that is not here, whose event is in no room's feed;
-    /// and what changes the counts, as leaving a room or muting it.
+    /// and what changes the counts, as leaving a room, muting it, or ignoring somebody.
     fn queue_changes(
         &self,
         item: &FeedItem,
@@ -245,7 +245,7 @@ impl Push {
             return Ok(());
         };
         let position = source.position;
-        let mut counts = false;
+        let (mut counts, mut stale) = (false, false);
         for (_, change) in user.now().changes_between(position.saturating_sub(1), position)? {
             match change {
                 Change::Room(room) => match user.room(&room)? {
@@ -263,12 +263,17 @@ impl Push {
                     None => {}
                 },
                 Change::AccountData { room: None, kind } => {
-                    counts |= kind == hearth_users::PUSH_RULES || kind == hearth_users::IGNORED_USERS;
+                    stale |= kind == hearth_users::IGNORED_USERS;
+                    counts |= kind == hearth_users::PUSH_RULES;
                 }
+                Change::Thread { .. } => stale = true,
                 _ => {}
             }
         }
-        if !counts {
+        if stale {
+            self.badges.forget(&user);
+        }
+        if !counts && !stale {
             return Ok(());
         }
         // Beside an invitation of the same change.

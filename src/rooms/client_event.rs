@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hearth_events::limits::JSON_DEPTH_MAX;
 use serde_json::value::RawValue;
 
 use crate::{Bundle, Error, Event, Room, Viewer};
@@ -38,6 +39,11 @@ impl Default for Rendering<'_> {
         }
     }
 }
+
+/// How many levels a member of `unsigned` may have, and one of `m.relations` there: what is added to an event makes it no
+/// deeper than events are. Neither this server nor many clients could read it otherwise, whoever it was that sent a deep one.
+const IN_UNSIGNED: usize = JSON_DEPTH_MAX - 2;
+const IN_RELATIONS: usize = IN_UNSIGNED - 1;
 
 impl Room {
     /// Renders an event for the viewer.
@@ -137,8 +143,11 @@ impl Room {
         }
         if let Some(previous) = self.previous_state(event)? {
             let previous = self.shown_to(&previous, viewer.as_deref_mut())?;
-            out.push_str(",\"prev_content\":");
-            out.push_str(as_str(previous.pdu.content())?);
+            let content = as_str(previous.pdu.content())?;
+            if is_flat(content, IN_UNSIGNED) {
+                out.push_str(",\"prev_content\":");
+                out.push_str(content);
+            }
             push_string(&mut out, ",\"prev_sender\":", previous.pdu.sender().as_ref());
             push_string(&mut out, ",\"replaces_state\":", previous.id().as_str());
         }
@@ -153,13 +162,34 @@ impl Room {
             // In room versions 1 and 2 two redactions can redact each other: what is told of this one ends here.
             let mut told = Event::clone(&redaction);
             told.header.redacted_by = None;
-            out.push_str(",\"redacted_because\":");
-            out.push_str(&self.client_json(&told, viewer.as_deref_mut(), &plain, &Bundle::default())?);
+            let none = Bundle::default();
+            if let Some(text) = self.inner_json(&told, viewer.as_deref_mut(), &plain, &none, IN_UNSIGNED)? {
+                out.push_str(",\"redacted_because\":");
+                out.push_str(&text);
+            }
             push_string(&mut out, ",\"redacted_by\":", redaction.id().as_str());
         }
         self.push_relations(&mut out, bundle, viewer, rendering)?;
         out.push('}');
         Ok(out)
+    }
+
+    /// An event that is told inside of another one: without what it says where that is nested deeper than may be there.
+    fn inner_json(
+        &self,
+        event: &Event,
+        mut viewer: Option<&mut Viewer>,
+        rendering: &Rendering<'_>,
+        bundle: &Bundle,
+        levels: usize,
+    ) -> Result<Option<String>, Error> {
+        let whole = self.client_json(event, viewer.as_deref_mut(), rendering, bundle)?;
+        if is_flat(&whole, levels) {
+            return Ok(Some(whole));
+        }
+        let bare = self.without_content(event)?;
+        let bare = self.client_json(&bare, viewer, rendering, &Bundle::default())?;
+        Ok(Some(bare).filter(|bare| is_flat(bare, levels)))
     }
 
     fn push_relations(
@@ -177,7 +207,9 @@ impl Room {
         };
         if let Some(edit) = &bundle.edit {
             let text = self.client_json(edit, viewer.as_deref_mut(), &inner, &Bundle::default())?;
-            parts.push(format!("\"m.replace\":{text}"));
+            if is_flat(&text, IN_RELATIONS) {
+                parts.push(format!("\"m.replace\":{text}"));
+            }
         }
         if !bundle.references.is_empty() {
             let chunk: Vec<_> = bundle
@@ -199,10 +231,11 @@ impl Room {
                 thread: None,
                 ..edits
             };
-            let latest = self.client_json(latest, viewer, &inner, &edits)?;
-            parts.push(format!(
-                "\"m.thread\":{{\"latest_event\":{latest},\"count\":{count},\"current_user_participated\":{takes_part}}}"
-            ));
+            if let Some(latest) = self.inner_json(latest, viewer, &inner, &edits, IN_RELATIONS - 1)? {
+                parts.push(format!(
+                    "\"m.thread\":{{\"latest_event\":{latest},\"count\":{count},\"current_user_participated\":{takes_part}}}"
+                ));
+            }
         }
         if !parts.is_empty() {
             out.push_str(",\"m.relations\":{");
@@ -238,6 +271,13 @@ impl Room {
             None => Ok(None),
         }
     }
+}
+
+/// Whether JSON has no more than so many levels.
+fn is_flat(json: &str, levels: usize) -> bool {
+    // Few texts have so many brackets at all.
+    let brackets = json.bytes().filter(|byte| matches!(byte, b'{' | b'['));
+    brackets.count() <= levels || hearth_events::nesting(json.as_bytes()) <= levels
 }
 
 fn as_str(bytes: &[u8]) -> Result<&str, Error> {

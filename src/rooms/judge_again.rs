@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -12,6 +13,7 @@ use crate::{
     Error, Event, Flags, Room,
     event::Short,
     head::{EventRef, Tip},
+    lay::Laid,
     staging::{Staged, Staging, Stop},
     state_tree::{NewNodes, NodeId, Overlay, apply},
 };
@@ -21,6 +23,9 @@ const TIPS_SEARCHED_MAX: usize = 10_000;
 
 /// How often events are judged again at the most: each time settles what the one before changed.
 const PASSES_MAX: usize = 3;
+
+/// So many events are read at once.
+const READ_AT_ONCE: usize = 256;
 
 /// What is known now of the states before some events.
 pub(crate) struct StatesBefore {
@@ -46,51 +51,116 @@ impl Room {
 
     /// One pass; says whether states were resolved with verdicts that do not hold any more.
     async fn judge_once_more(&self, states: &StatesBefore) -> Result<bool, Error> {
-        loop {
-            self.settle().await?;
-            let mut roots: BTreeMap<Short, NodeId> = BTreeMap::new();
-            for (id, root) in &states.roots {
-                let event = self.placed(id)?.ok_or(Error::Damaged("event to judge again"))?;
-                roots.insert(event.short, *root);
-            }
-            let Some(first) = roots.keys().next().copied() else {
-                return Ok(false);
-            };
-            let first = self.event(first)?.ok_or(Error::Damaged("event to judge again"))?;
-            let mut again = Again::default();
-            if let Some(join) = &states.completes {
-                let join = self.placed(join)?.ok_or(Error::Damaged("join"))?;
-                again.completes = Some(join.short);
-            }
-            let (last_short, last_n) = {
-                let head = self.0.head.lock();
-                (head.record.last_short, head.record.last_n)
-            };
-            // In the order of their numbers, rejected and soft-failed ones too: what was missing may allow them.
-            for short in first.short..=last_short {
-                let Some(event) = self.event(short)? else { continue };
-                let outlier = event.header.flags.has(Flags::OUTLIER);
-                let history = event.header.place.offset != 0;
-                if outlier
-                    || history
-                    || (event.header.place.anchor != 0 && event.header.place < first.header.place)
-                {
-                    continue;
-                }
-                let before = match roots.get(&short) {
-                    Some(root) => *root,
-                    None => self.state_before_again(&event, &mut again).await?,
-                };
-                self.judge_one_again(&event, before, &mut again).await?;
-            }
-            self.lift_soft_failed(&states.servers, &mut again).await?;
-            let again = Arc::new(again);
-            match self.try_complete(Arc::clone(&again), last_n).await? {
-                true => return Ok(again.verdicts_changed && self.has_forks(&again)),
-                // Something was sent meanwhile.
-                false => continue,
-            }
+        self.settle().await?;
+        let mut roots: BTreeMap<Short, NodeId> = BTreeMap::new();
+        for (id, root) in &states.roots {
+            let event = self.placed(id)?.ok_or(Error::Damaged("event to judge again"))?;
+            roots.insert(event.short, *root);
         }
+        let Some(first) = roots.keys().next().copied() else {
+            return Ok(false);
+        };
+        let first = self.event(first)?.ok_or(Error::Damaged("event to judge again"))?;
+        let mut again = Again::default();
+        if let Some(join) = &states.completes {
+            let join = self.placed(join)?.ok_or(Error::Damaged("join"))?;
+            again.completes = Some(join.short);
+        }
+        let mut next = first.short;
+        let mut laid = None;
+        loop {
+            // All of this is durable, and can be read, when the room has settled.
+            let (tips, last_short, last_n) = {
+                let head = self.0.head.lock();
+                let tips = head.record.tips.iter().map(|tip| tip.event.short);
+                (
+                    tips.collect::<Vec<Short>>(),
+                    head.record.last_short,
+                    head.record.last_n,
+                )
+            };
+            self.settle().await?;
+            self.take_redactions(&mut again)?;
+            self.judge_stretch(next..=last_short, (&first, &roots), &mut again)
+                .await?;
+            next = last_short + 1;
+            self.lift_soft_failed(&states.servers, &tips, &mut again).await?;
+            let done;
+            (again, done) = self.try_complete(again, (&tips, last_n), &mut laid).await?;
+            if done {
+                return Ok(again.verdicts_changed && self.has_forks(&again));
+            }
+            // Something was sent meanwhile. What was judged stays so: else a room in which much is said would never get there.
+        }
+    }
+
+    /// Judges events, rejected and soft-failed ones too: what was missing may allow them.
+    async fn judge_stretch(
+        &self,
+        shorts: RangeInclusive<Short>,
+        (first, roots): (&Event, &BTreeMap<Short, NodeId>),
+        again: &mut Again,
+    ) -> Result<(), Error> {
+        let shorts: Vec<Short> = shorts.collect();
+        for some in shorts.chunks(READ_AT_ONCE) {
+            for event in self.events(some)? {
+                self.judge_in_order(event, (first, roots), again).await?;
+            }
+            // Most are members who came with the state: there may be a hundred thousand.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Judges an event whose turn has come by its number, before it those that it follows or cites. They mostly have smaller
+    /// numbers and are judged; but not where it was known from a state before it got its place.
+    async fn judge_in_order(
+        &self,
+        event: Arc<Event>,
+        (first, roots): (&Event, &BTreeMap<Short, NodeId>),
+        again: &mut Again,
+    ) -> Result<(), Error> {
+        let turn = event.short;
+        let mut begun: HashSet<Short> = HashSet::new();
+        let mut ahead = vec![event];
+        while let Some(event) = ahead.last().cloned() {
+            if again.numbers.contains_key(&event.short) || !is_judged_again(&event, first) {
+                ahead.pop();
+                continue;
+            }
+            let before = event.header.prev.iter().chain(&event.header.auth);
+            let before: Vec<Short> = before.copied().filter(|short| *short > turn).collect();
+            if begun.insert(event.short) && !before.is_empty() {
+                let before = self.events(&before)?;
+                ahead.extend(before.into_iter().filter(|event| !begun.contains(&event.short)));
+                continue;
+            }
+            ahead.pop();
+            let before = match roots.get(&event.short) {
+                Some(root) => *root,
+                None => self.state_before_again(&event, again).await?,
+            };
+            self.judge_one_again(&event, before, again).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes up what was redacted since it was judged: what is stored of it is written with the verdicts.
+    fn take_redactions(&self, again: &mut Again) -> Result<(), Error> {
+        const JUDGED: u16 = Flags::REJECTED | Flags::SOFT_FAILED;
+        for event in &mut again.events {
+            let stored = self
+                .event(event.short)?
+                .ok_or(Error::Damaged("event to judge again"))?;
+            if stored.header.redacted_by == event.header.redacted_by {
+                continue;
+            }
+            let mut new = (*stored).clone();
+            new.header.state_before = event.header.state_before;
+            new.header.flags.0 = (stored.header.flags.0 & !JUDGED) | (event.header.flags.0 & JUDGED);
+            *event = new;
+        }
+        Ok(())
     }
 
     /// Whether states were resolved to get at those of the events, or at the room's.
@@ -185,6 +255,7 @@ impl Room {
     async fn lift_soft_failed(
         &self,
         servers: &BTreeSet<OwnedServerName>,
+        tips: &[Short],
         again: &mut Again,
     ) -> Result<(), Error> {
         let is_it = |event: &Event| {
@@ -198,7 +269,8 @@ impl Room {
         if failed.is_empty() {
             return Ok(());
         }
-        let (_, root) = self.heads_again(again, &self.tip_shorts()).await?;
+        self.store_nodes(std::mem::take(&mut again.nodes)).await?;
+        let (_, root) = self.heads_again(again, tips).await?;
         for at in failed {
             let pdu = again.events[at].pdu.clone();
             if self.judge_by_state(&pdu, root, &again.nodes)?.is_ok() && self.checked_by_policy(pdu).await?.1
@@ -212,20 +284,14 @@ impl Room {
         Ok(())
     }
 
-    fn tip_shorts(&self) -> Vec<Short> {
-        let head = self.0.head.lock();
-        head.record.tips.iter().map(|tip| tip.event.short).collect()
-    }
-
-    /// What the forward extremities are now, and the root of the current state.
+    /// What the forward extremities are now, and the root of the current state. The nodes of the states are stored.
     async fn heads_again(&self, again: &Again, tips: &[Short]) -> Result<(Vec<Tip>, NodeId), Error> {
-        self.store_nodes(again.nodes.clone()).await?;
         let mut made = NewNodes::default();
         let mut new_tips = Vec::new();
         for tip in self.tips_again(again, tips)? {
             let root = match again.after.get(&tip.short) {
                 Some(root) => *root,
-                // It stands before the first, and its state was always whole; or it came meanwhile, which shows later.
+                // It stands before the first, and its state was always whole.
                 None => self.state_after_into(&tip, &mut made)?,
             };
             new_tips.push(Tip {
@@ -243,34 +309,38 @@ impl Room {
         Ok((new_tips, root))
     }
 
-    /// Makes the whole state the room's. False where the room has moved on meanwhile.
-    async fn try_complete(&self, again: Arc<Again>, last_n: u64) -> Result<bool, Error> {
-        let tips = self.tip_shorts();
-        let (new_tips, root) = self.heads_again(&again, &tips).await?;
-        let new_tips = Arc::new(new_tips);
-        let mut laid = None;
+    /// Makes the whole state the room's. False where the room has moved on meanwhile; what was laid out may be of use then.
+    async fn try_complete<'a>(
+        &'a self,
+        mut again: Again,
+        (tips, last_n): (&[Short], u64),
+        laid: &mut Option<Laid<'a>>,
+    ) -> Result<(Again, bool), Error> {
+        self.store_nodes(std::mem::take(&mut again.nodes)).await?;
+        let (new_tips, root) = self.heads_again(&again, tips).await?;
+        let (again, new_tips) = (Arc::new(again), Arc::new(new_tips));
         loop {
-            let (room, again, tips, new_tips) = (
+            let (room, judged, tips, new_tips) = (
                 self.clone(),
                 Arc::clone(&again),
-                tips.clone(),
+                tips.to_vec(),
                 Arc::clone(&new_tips),
             );
             // All members of the room at once: more than a thread of requests is for.
             let section = move || -> Result<Option<crate::input::Submitted>, Stop> {
-                let staged = room.stage_complete(&again, (&tips, &new_tips), last_n, root)?;
+                let staged = room.stage_complete(&judged, (&tips, &new_tips), last_n, root)?;
                 Ok(staged.map(|staged| room.submit(staged)))
             };
             let submitted = match self.0.rooms.pool.run(section).await {
                 Ok(Some(submitted)) => submitted,
-                Ok(None) => return Ok(false),
+                Ok(None) => return Ok((Arc::unwrap_or_clone(again), false)),
                 Err(Stop::Wait(position)) => {
                     self.wait_durable(position).await?;
                     continue;
                 }
                 Err(Stop::LayOut(layout)) => {
                     drop(laid.take());
-                    laid = Some(self.lay_out(*layout).await?);
+                    *laid = Some(self.lay_out(*layout).await?);
                     continue;
                 }
                 Err(Stop::Refuse(error)) => return Err(error),
@@ -286,7 +356,7 @@ impl Room {
                 ..crate::Change::default()
             };
             self.0.rooms.notify(self, &change, position, &[]);
-            return Ok(true);
+            return Ok((Arc::unwrap_or_clone(again), true));
         }
     }
 
@@ -354,7 +424,7 @@ impl Room {
 }
 
 /// What comes of judging again.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Again {
     /// The join since which the room becomes whole, if it does.
     completes: Option<Short>,
@@ -376,6 +446,13 @@ impl Again {
         let event = self.event(event.short).unwrap_or(event);
         event.header.flags.has(Flags::REJECTED)
     }
+}
+
+/// Whether an event is judged again: one since the first, that has a place or was kept without one, but no history.
+fn is_judged_again(event: &Event, first: &Event) -> bool {
+    let place = event.header.place;
+    let is_old = place.anchor != 0 && place < first.header.place;
+    !event.header.flags.has(Flags::OUTLIER) && place.offset == 0 && !is_old
 }
 
 /// Whether an event is part of the room.

@@ -77,6 +77,24 @@ impl Room {
             .collect()
     }
 
+    /// The state before a join lacks events for want of some keys. What is lacking since an earlier join of another user
+    /// stays written down. Says whether nothing was: then nobody asks for the keys yet.
+    pub(crate) async fn lacks_at_join(
+        &self,
+        join: &EventId,
+        resident: &ServerName,
+        keys: Vec<KeyAt>,
+    ) -> Result<bool, Error> {
+        let before = self.0.lacking.lock().as_ref().map(|lacking| lacking.join.clone());
+        if before.is_some_and(|before| before != join) {
+            self.lacks_before(join.to_owned(), resident, keys).await?;
+            return Ok(false);
+        }
+        let lacking = Lacking::new(join.to_owned(), resident.to_owned(), keys);
+        self.set_lacking(Some(lacking)).await?;
+        Ok(true)
+    }
+
     /// The state before an event that `server` sent lacks events for want of some keys.
     pub(crate) async fn lacks_before(
         &self,
@@ -118,6 +136,9 @@ impl Room {
     /// Fills in the state before the join where `server`, of which an event is here and holds, is one of those whose
     /// keys were missing. The caller has the turn.
     pub(crate) async fn fill_lacking_of(&self, server: &ServerName) {
+        if self.is_partial() {
+            return;
+        }
         let lacks = {
             let mut lacking = self.0.lacking.lock();
             lacking.as_mut().is_some_and(|lacking| {
@@ -175,6 +196,10 @@ impl Room {
         let Some(lacking) = self.0.lacking.lock().clone() else {
             return Ok(());
         };
+        // The rest of the state comes first: that makes the room whole, and this would seem to.
+        if self.is_partial() {
+            return Ok(());
+        }
         self.take_missing_keys();
         let first = std::iter::once((&lacking.join, &lacking.resident));
         let later = lacking.later.iter().map(|(event, server)| (event, server));

@@ -127,6 +127,7 @@ impl Rooms {
             members: MemberCache::default(),
             tail: Tail::default(),
             partial: tokio::sync::watch::Sender::new(None),
+            resync: Default::default(),
             full_since: AtomicU64::new(0),
             servers_until_full: Mutex::default(),
             lacking: Mutex::new(None),

@@ -48,7 +48,7 @@ impl Room {
     }
 
     /// The room's join rule, where it lets members of other rooms in.
-    pub(crate) fn restricted_rule(&self) -> Result<Option<JoinRuleInfo>, Error> {
+    pub fn restricted_rule(&self) -> Result<Option<JoinRuleInfo>, Error> {
         let rule = self.join_rule()?;
         let restricted = match rule.rule {
             JoinRule::Restricted => self.rules().authorization.restricted_join_rule,
@@ -92,7 +92,7 @@ impl Room {
 
     /// Whether a user is in one of the rooms that a restricted rule names. Rooms that this server has left do not count:
     /// what it remembers of them may be long untrue.
-    pub fn may_join_by_rule(&self, rule: &JoinRuleInfo, user: &UserId) -> Result<bool, Error> {
+    pub(crate) fn may_join_by_rule(&self, rule: &JoinRuleInfo, user: &UserId) -> Result<bool, Error> {
         for allow in &rule.allow {
             let AllowRule::RoomMembership(room_id) = allow else {
                 continue;
@@ -105,6 +105,14 @@ impl Room {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a user may join because of another room that the user is in.
+    pub fn may_join_as_member(&self, user: &UserId) -> Result<bool, Error> {
+        match self.restricted_rule()? {
+            Some(rule) => self.may_join_by_rule(&rule, user),
+            None => Ok(false),
+        }
     }
 
     /// The room's current join rule.

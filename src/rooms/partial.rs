@@ -7,7 +7,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,13 +19,14 @@ use hearth_events::Pdu;
 use hearth_storage::{Family, record};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::{
-    Error, Membership, RemoteFailure, Room, Rooms,
+    Error, Event, Membership, RemoteFailure, Room, Rooms,
+    event::Short,
     judge_again::StatesBefore,
     keys,
-    lacking::Lacking,
-    state_tree::{NewNodes, NodeId},
+    state_tree::{self, NewNodes, NodeId},
 };
 
 /// The pause after a failed attempt to get the whole state; it doubles up to the second figure.
@@ -64,6 +68,17 @@ pub(crate) struct PartialState {
 }
 
 impl PartialState {
+    /// What is known of a room that was just joined through `resident`.
+    pub(crate) fn new(join: OwnedEventId, resident: OwnedServerName, servers: Vec<OwnedServerName>) -> Self {
+        Self {
+            join,
+            resident,
+            servers,
+            later: Vec::new(),
+            came_back: None,
+        }
+    }
+
     /// What is known when one more user joins before the state is whole: which servers are in the room, and the join, where
     /// the state before it is what the server gave that let the user in.
     pub(crate) fn with_join(
@@ -122,6 +137,23 @@ impl PartialState {
     }
 }
 
+/// The task that fetches the rest of a room's state.
+#[derive(Default)]
+pub(crate) struct Resync {
+    runs: AtomicBool,
+    /// Somebody has joined meanwhile.
+    news: Notify,
+}
+
+/// Holds while the task runs, also if that ends in a panic.
+struct Running<'a>(&'a Resync);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.runs.store(false, Ordering::Release);
+    }
+}
+
 /// Whether another server refuses because this one is not in the room.
 fn is_forbidden(error: &Error) -> bool {
     matches!(error, Error::Remote(RemoteFailure::Refused { errcode, .. }) if errcode == errcode::FORBIDDEN)
@@ -152,7 +184,7 @@ impl Room {
 
     /// The position of the batch that made the state whole; 0 where it always was.
     pub fn full_since(&self) -> hearth_storage::Position {
-        self.0.full_since.load(std::sync::atomic::Ordering::Acquire)
+        self.0.full_since.load(Ordering::Acquire)
     }
 
     /// The servers that were known to be in the room until the state became whole, though the partial state did not show them.
@@ -169,33 +201,71 @@ impl Room {
             .unwrap_or_default()
     }
 
-    /// Fetches the rest of the state in the background, until it is here or nobody of this server is in the room.
+    /// The join since which the state is not whole, while it is not.
+    pub(crate) fn partial_since(&self) -> Result<Option<Short>, Error> {
+        let join = self
+            .0
+            .partial
+            .borrow()
+            .as_ref()
+            .map(|partial| partial.join.clone());
+        match join {
+            Some(join) => self.short_of(&join),
+            None => Ok(None),
+        }
+    }
+
+    /// Fetches the rest of the state in the background, until it is here or nobody of this server is in the room. One task
+    /// does it for all who join meanwhile.
     pub(crate) fn start_resync(&self) {
+        if self.0.resync.runs.swap(true, Ordering::AcqRel) {
+            self.0.resync.news.notify_one();
+            return;
+        }
         let room = self.clone();
         tasks::spawn("partial room state", async move {
-            let mut pause = RETRY_FIRST;
-            let mut shut_out = 0;
-            let mut tries = 0;
-            while room.is_partial() && room.is_resident() {
-                tries += 1;
-                match room.complete_state(tries).await {
-                    Ok(()) if !room.is_partial() => return,
-                    // Somebody else joined meanwhile.
-                    Ok(()) => {}
-                    Err(Error::Storage(hearth_storage::Error::Stopped)) => return,
-                    Err(error) => {
-                        tracing::info!(%error, room = %room.id(), ?pause, "the whole state is not here yet");
-                        shut_out = if is_forbidden(&error) { shut_out + 1 } else { 0 };
-                    }
-                }
-                if shut_out >= SHUT_OUT_TRIES {
-                    room.leave_all_here().await;
+            loop {
+                let running = Running(&room.0.resync);
+                let may_go_on = room.resync().await;
+                drop(running);
+                // Somebody may have joined since this task looked last.
+                let wanted = may_go_on && room.is_partial() && room.is_resident();
+                if !wanted || room.0.resync.runs.swap(true, Ordering::AcqRel) {
                     return;
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
             }
         });
+    }
+
+    /// One run of the task; false where the process ends.
+    async fn resync(&self) -> bool {
+        let mut pause = RETRY_FIRST;
+        let mut shut_out = 0;
+        let mut tries = 0;
+        while self.is_partial() && self.is_resident() {
+            tries += 1;
+            match self.complete_state(tries).await {
+                Ok(()) if !self.is_partial() => return true,
+                // Somebody else joined meanwhile.
+                Ok(()) => {}
+                Err(Error::Storage(hearth_storage::Error::Stopped)) => return false,
+                Err(error) => {
+                    tracing::info!(%error, room = %self.id(), ?pause, "the whole state is not here yet");
+                    shut_out = if is_forbidden(&error) { shut_out + 1 } else { 0 };
+                }
+            }
+            if shut_out >= SHUT_OUT_TRIES {
+                self.leave_all_here().await;
+                return true;
+            }
+            tokio::select! {
+                biased;
+                // Somebody who has just joined was let in by a server that is there.
+                () = self.0.resync.news.notified() => (pause, shut_out, tries) = (RETRY_FIRST, 0, 0),
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+            }
+        }
+        true
     }
 
     /// Takes the users of this server out of a room that does not have them: their join stood against something that was
@@ -230,7 +300,7 @@ impl Room {
         for (join, resident, is_old) in partial.joins() {
             let event = self.placed(join)?.ok_or(Error::Damaged("join"))?;
             // Where nothing was missed while this server was out, the state follows from that before the first join.
-            if partial.came_back.is_some() && !roots.is_empty() && self.follows(&event.pdu, &partial.join)? {
+            if partial.came_back.is_some() && !roots.is_empty() && self.follows(&event, &partial.join)? {
                 continue;
             }
             let root = self
@@ -254,34 +324,28 @@ impl Room {
             return Ok(());
         }
         let missing = self.take_missing_keys();
-        if !missing.is_empty() {
-            let (join, resident) = partial.current();
-            let lacking = Lacking::new(join.clone(), resident.clone(), missing);
-            self.set_lacking(Some(lacking)).await?;
-        }
+        let (join, resident) = partial.current();
+        let lacks = !missing.is_empty() && self.lacks_at_join(join, resident, missing).await?;
         self.judge_again(&StatesBefore {
             roots,
             completes: Some(partial.current_join().clone()),
             servers: BTreeSet::new(),
         })
         .await?;
-        if self.0.lacking.lock().is_some() {
+        if lacks {
             self.start_filling();
         }
         Ok(())
     }
 
-    /// Whether all events right before one are here, and came no sooner than a join.
-    fn follows(&self, pdu: &Pdu, join: &EventId) -> Result<bool, Error> {
+    /// Whether the state before an event follows from that before a join: all events right before it were here when it came,
+    /// and came no sooner than the join. Where they came later, nothing has been made of them for it.
+    fn follows(&self, event: &Event, join: &EventId) -> Result<bool, Error> {
         let Some(join) = self.placed(join)? else {
             return Ok(false);
         };
-        for id in pdu.prev_events() {
-            if self.placed(id)?.is_none_or(|prev| prev.short < join.short) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let prev = &event.header.prev;
+        Ok(prev.len() == event.pdu.prev_events().len() && prev.iter().all(|prev| *prev >= join.short))
     }
 
     /// The state before a join, as the server has it that let the user in, or else another one. The error is the first
@@ -317,6 +381,20 @@ impl Room {
         }
         let mut made = NewNodes::default();
         let root = self.state_of_roots(roots, &mut made).await?;
+        self.store_nodes(made).await?;
+        Ok(root)
+    }
+
+    /// A state from which another server left most members out, with those in it that the current state has: the users of this
+    /// server must not seem to be out of the room until the rest is here.
+    pub(crate) async fn with_known_members(&self, given: NodeId) -> Result<NodeId, Error> {
+        let current = self.view().root;
+        let mut said = Vec::new();
+        state_tree::diff(&self.nodes(), current, given, &mut |key, _, short| {
+            said.extend(short.map(|short| (key, Some(short))));
+        })?;
+        let mut made = NewNodes::default();
+        let root = state_tree::apply(&self.nodes(), current, &said, &mut made)?;
         self.store_nodes(made).await?;
         Ok(root)
     }

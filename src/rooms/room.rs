@@ -50,6 +50,8 @@ pub(crate) struct RoomInner {
     pub(crate) tail: crate::tail::Tail,
     /// What is known of the rest of the state, where it is not whole.
     pub(crate) partial: tokio::sync::watch::Sender<Option<Arc<crate::partial::PartialState>>>,
+    /// Who fetches it.
+    pub(crate) resync: crate::partial::Resync,
     /// Position of the batch that made it whole.
     pub(crate) full_since: AtomicU64,
     /// The servers that were known to be in the room until then. Not kept over a restart.

@@ -227,13 +227,13 @@ pub(crate) fn prune(events: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
         let Some(event) = serde_json::from_str::<Stripped<'_>>(event.get())
             .ok()
             .filter(|event| event.content.get().starts_with('{'))
-            // What no value can hold, such as a number without end, goes to no client.
-            .filter(|event| serde_json::from_str::<Value>(event.content.get()).is_ok())
             .map(|event| Stripped {
                 origin_server_ts: event.origin_server_ts.filter(|_| event.kind == "m.room.create"),
                 ..event
             })
             .and_then(|event| serde_json::value::to_raw_value(&event).ok())
+            // What no value can hold, such as a number without end or what is nested too deep, goes to no client.
+            .filter(|event| serde_json::from_str::<Value>(event.get()).is_ok())
         else {
             continue;
         };
@@ -308,6 +308,9 @@ mod tests {
         let endless = good(1).to_string().replace("\"x\"", "1e999");
         let endless = RawValue::from_string(endless).expect("JSON as far as its form goes");
         assert!(prune(&[endless]).is_empty());
+        let deep = format!("{}{}", "[".repeat(126), "]".repeat(126));
+        let deep = RawValue::from_string(good(1).to_string().replace("\"x\"", &deep)).expect("JSON");
+        assert!(prune(&[deep]).is_empty());
         let many: Vec<_> = (0..STRIPPED_EVENTS_MAX + 5).map(good).collect();
         let last = many[5..].to_vec();
         check(many, last);

@@ -116,15 +116,11 @@ impl Rooms {
     /// any more.
     async fn move_aliases(&self, old: &Room, new: &Room, sender: &UserId) -> Result<(), Error> {
         for alias in old.aliases()? {
-            let Some(record) = self.alias(&alias)? else {
-                continue;
-            };
-            self.delete_alias(&alias).await?;
-            self.set_alias(&alias, new.id(), &record.creator).await?;
+            self.move_alias(&alias, old.id(), new.id()).await?;
         }
         if self.is_listed(old)? {
-            self.set_listed(old, false).await?;
             self.set_listed(new, true).await?;
+            self.set_listed(old, false).await?;
         }
         if old.state("m.room.canonical_alias", "")?.is_none() {
             return Ok(());

@@ -89,42 +89,49 @@ impl Document {
     /// What there is to search in an event: nothing in one that is redacted or that no client is shown, and nothing
     /// in an edit, whose text is its event's.
     pub(crate) fn of(room: &Room, event: &Event) -> Result<Option<Self>, Error> {
+        let edit = match event.pdu.kind() {
+            "m.room.message" => room.latest_edit(event)?,
+            _ => None,
+        };
+        Ok(Self::made(room, event, edit.as_deref()))
+    }
+
+    /// The same for an event that nobody has edited.
+    pub(crate) fn unedited(room: &Room, event: &Event) -> Option<Self> {
+        Self::made(room, event, None)
+    }
+
+    fn made(room: &Room, event: &Event, edit: Option<&Event>) -> Option<Self> {
         if event.is_redacted() || !event.is_visible_kind() || event.header.place == Place::default() {
-            return Ok(None);
+            return None;
         }
-        let mut edit = None;
         let content = event.pdu.content();
         let text = match (event.pdu.kind(), event.pdu.state_key()) {
             ("m.room.message", None) => {
                 if Relation::of_content(content).is_some_and(|relation| relation.rel_type == "m.replace") {
-                    return Ok(None);
+                    return None;
                 }
-                match room.latest_edit(event)? {
-                    Some(found) => {
-                        let key = EventKey {
-                            room: room.key(),
-                            short: found.short,
-                        };
-                        edit = Some(key);
-                        new_body(found.pdu.content()).map(Text::Body)
-                    }
-                    None => member(content, "body").map(Text::Body),
-                }
+                let body = match edit {
+                    Some(edit) => new_body(edit.pdu.content()),
+                    None => member(content, "body"),
+                };
+                body.map(Text::Body)
             }
             ("m.room.name", Some("")) => member(content, "name").map(Text::Name),
             ("m.room.topic", Some("")) => topic(content).map(Text::Topic),
             _ => None,
         };
-        Ok(text.map(|text| Self {
-            key: EventKey {
-                room: room.key(),
-                short: event.short,
-            },
-            edit,
+        let key_of = |event: &Event| EventKey {
+            room: room.key(),
+            short: event.short,
+        };
+        text.map(|text| Self {
+            key: key_of(event),
+            edit: edit.map(key_of),
             sender: event.pdu.sender().to_string(),
             recent: recent(event),
             text,
-        }))
+        })
     }
 }
 

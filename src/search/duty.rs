@@ -83,12 +83,16 @@ struct Taken {
     position: Position,
     /// Whether nothing of what the batch placed can be in the index yet.
     is_fresh: bool,
+    /// Whether the batch has no other event. What changes its event then has an item of a later batch.
+    is_alone: bool,
     item: FeedItem,
 }
 
 /// What is known of an event's document before it is made.
 #[derive(Clone, Copy)]
 enum Before {
+    /// There is none, and an edit of the event comes with a later item of the feed.
+    Unchanged,
     /// There is none.
     Absent,
     /// There may be one, of what the event is now.
@@ -200,10 +204,14 @@ impl Search {
                 let last = batches.last().map(|(position, _)| *position);
                 for (position, items) in batches {
                     let is_fresh = work.is_fresh(shard, position);
+                    let is_event =
+                        |item: &&FeedItem| matches!(item.kind, FeedKind::RoomEvent | FeedKind::RoomHistory);
+                    let is_alone = items.iter().filter(is_event).count() == 1;
                     for item in items {
                         let taken = Taken {
                             position,
                             is_fresh,
+                            is_alone,
                             item,
                         };
                         self.take_in(work, taken)?;
@@ -355,6 +363,12 @@ impl Search {
         match event.header.position.cmp(&taken.position) {
             // It was placed later, and has an item there.
             Ordering::Greater => Ok(()),
+            // What another server's user says may come after its edit.
+            Ordering::Equal
+                if taken.is_fresh && taken.is_alone && self.rooms.is_local(event.pdu.sender()) =>
+            {
+                self.index(work, room, event, Before::Unchanged)
+            }
             Ordering::Equal if taken.is_fresh => self.index(work, room, event, Before::Absent),
             _ => self.index(work, room, event, Before::Unknown),
         }
@@ -395,12 +409,16 @@ impl Search {
         event: &Event,
         before: Before,
     ) -> Result<(), Error> {
-        let document = match Document::of(room, event)? {
+        let document = match before {
+            Before::Unchanged => Document::unedited(room, event),
+            _ => Document::of(room, event)?,
+        };
+        let document = match document {
             Some(_) if document::is_encrypted(room)? => None,
             document => document,
         };
         match (document, before) {
-            (Some(document), Before::Absent) => self.writer(work)?.add(&document)?,
+            (Some(document), Before::Unchanged | Before::Absent) => self.writer(work)?.add(&document)?,
             (Some(document), _) => self.writer(work)?.replace(&document)?,
             (None, Before::Present) => {
                 let key = EventKey {

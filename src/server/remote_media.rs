@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hearth_core::http::{Destination, OutboundRequest, OutboundResponse, SharedOutbound};
+use hearth_core::http::{Destination, OutboundRequest, OutboundResponse, SharedOutbound, TransportError};
 use hearth_federation::{Asker, ClientError, FedRequest, Federation, client};
 use hearth_media::{ByteStream, Error, MediaId, RemoteContent, RemoteMedia, file_name_of};
 use http::{HeaderMap, Method, header};
@@ -16,11 +16,19 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The description, the boundaries and the headers of the parts, beside the file.
 const ENVELOPE_MAX_BYTES: u64 = 64 << 10;
 
+/// The headers of a part that are read. A map of headers takes no more than some thousands, and another server may send any
+/// number.
+const PART_HEADERS: [header::HeaderName; 3] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_DISPOSITION,
+    header::LOCATION,
+];
+
 /// Asks other servers for files.
 pub(crate) struct FederatedMedia {
     federation: Arc<Federation>,
     outbound: SharedOutbound,
-    max_bytes: usize,
+    max_file_bytes: u64,
 }
 
 impl FederatedMedia {
@@ -28,8 +36,12 @@ impl FederatedMedia {
         Self {
             federation,
             outbound,
-            max_bytes: usize::try_from(max_file_bytes + ENVELOPE_MAX_BYTES).unwrap_or(usize::MAX),
+            max_file_bytes,
         }
+    }
+
+    fn max_response_bytes(&self) -> usize {
+        usize::try_from(self.max_file_bytes + ENVELOPE_MAX_BYTES).unwrap_or(usize::MAX)
     }
 
     async fn ask(
@@ -40,7 +52,7 @@ impl FederatedMedia {
     ) -> Result<OutboundResponse, ClientError> {
         let request = FedRequest::get(media.server(), path)
             .timeout(wait + TRANSFER_TIMEOUT)
-            .max_response_bytes(self.max_bytes)
+            .max_response_bytes(self.max_response_bytes())
             .asker(Asker::Reader);
         self.federation.client.request(request).await
     }
@@ -65,13 +77,34 @@ impl FederatedMedia {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             timeout: TRANSFER_TIMEOUT,
-            max_response_bytes: self.max_bytes,
+            max_response_bytes: self.max_response_bytes(),
         };
         let response = self.outbound.send(request).await;
-        let response = response.map_err(|error| Error::Remote(error.to_string()))?;
+        let response = response.map_err(|error| match error {
+            TransportError::TooLarge => self.too_large(),
+            error => Error::Remote(error.to_string()),
+        })?;
         match response.status.is_success() {
             true => Ok(content(&response.headers, response.body)),
             false => Err(away("the address of the file does not have it")),
+        }
+    }
+
+    fn failure(&self, error: &ClientError) -> Error {
+        match error {
+            ClientError::Status { status: 404, .. } => Error::NotFound,
+            ClientError::Status { status: 504, .. } => Error::NotYetUploaded,
+            ClientError::Transport {
+                error: TransportError::TooLarge,
+                ..
+            } => self.too_large(),
+            _ => Error::Remote(error.to_string()),
+        }
+    }
+
+    fn too_large(&self) -> Error {
+        Error::RemoteTooLarge {
+            limit_bytes: self.max_file_bytes,
         }
     }
 }
@@ -97,19 +130,11 @@ impl RemoteMedia for FederatedMedia {
                 let response = self
                     .ask(media, format!("{path}?allow_remote=false"), timeout)
                     .await;
-                let response = response.map_err(failure)?;
+                let response = response.map_err(|error| self.failure(&error))?;
                 Ok(content(&response.headers, response.body))
             }
-            Err(error) => Err(failure(error)),
+            Err(error) => Err(self.failure(&error)),
         }
-    }
-}
-
-fn failure(error: ClientError) -> Error {
-    match &error {
-        ClientError::Status { status: 404, .. } => Error::NotFound,
-        ClientError::Status { status: 504, .. } => Error::NotYetUploaded,
-        _ => Error::Remote(error.to_string()),
     }
 }
 
@@ -151,6 +176,7 @@ fn parse(response: &OutboundResponse) -> Option<Part> {
         let line = std::str::from_utf8(line).ok()?.trim();
         if let Some((name, value)) = line.split_once(':')
             && let (Ok(name), Ok(value)) = (name.trim().parse::<header::HeaderName>(), value.trim().parse())
+            && PART_HEADERS.contains(&name)
         {
             headers.insert(name, value);
         }
@@ -202,6 +228,21 @@ mod tests {
             assert!(parse(&answer(kind, wrong)).is_none(), "{wrong:?}");
         }
         assert!(parse(&answer("text/plain", "--x")).is_none());
+    }
+
+    #[test]
+    fn a_part_may_have_any_number_of_headers() {
+        let mut body = "--x\r\n\r\n{}\r\n--x\r\nContent-Type: text/plain\r\n".to_owned();
+        for number in 0..50_000 {
+            body.push_str(&format!("x{number}: y\r\n"));
+        }
+        body.push_str("\r\nthe file\r\n--x--");
+        let mut answer = answer("multipart/mixed; boundary=x", "");
+        answer.body = body.into();
+        match parse(&answer) {
+            Some(Part::File(found)) => assert_eq!(found.content_type.as_deref(), Some("text/plain")),
+            _ => panic!("no file"),
+        }
     }
 
     /// Answers that are cut, spliced and changed at random: whatever comes, it is read or refused.

@@ -226,10 +226,7 @@ impl Parts {
             previews,
             search: search.clone(),
             web_push_key,
-            room_links: Arc::new(Links {
-                users: users.clone(),
-                rooms: rooms.clone(),
-            }),
+            room_links: Arc::new(Links::new(rooms.clone(), users.clone())),
         });
         Ok(Self {
             config: config.clone(),

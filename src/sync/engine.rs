@@ -19,7 +19,7 @@ use hearth_core::{
 };
 use hearth_rooms::Rooms;
 use hearth_users::{PresenceState, User, Users};
-use ruma::OwnedDeviceId;
+use ruma::{DeviceId, OwnedDeviceId, UserId};
 
 use crate::{
     Error, Filter, SyncToken, SyncView,
@@ -277,6 +277,11 @@ impl SyncEngine {
         if let Err(error) = request.user.acknowledge_to_device(device, until).await {
             tracing::debug!(%error, "messages to a device that it has got could not be removed");
         }
+    }
+
+    /// A device has sent an encrypted event: what waits for news of keys alone is answered.
+    pub fn has_encrypted(&self, user: &UserId, device: &DeviceId) {
+        self.notifier.has_encrypted(user, device);
     }
 
     /// Whose devices changed between two tokens (`/keys/changes`).

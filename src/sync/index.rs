@@ -11,7 +11,7 @@ use hearth_rooms::Room;
 use hearth_storage::{EntityKey, Position, ShardId};
 use hearth_users::{RoomEntry, User};
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedDeviceId, OwnedRoomId, RoomId};
 use tokio::sync::Notify;
 
 use crate::{lazy::LazyMembers, presence_notes::PresenceNotes, sliding::RoomOrder, token_base::TokenBases};
@@ -115,6 +115,8 @@ pub(crate) struct IndexState {
     typing_count: u64,
     /// When the first thing began that no sync has told of yet.
     pub(crate) first_news: Option<Instant>,
+    /// Devices that have encrypted something, and whose connection for keys has not been answered since.
+    pub(crate) encrypted: BTreeSet<OwnedDeviceId>,
     /// What each device was sent of members.
     pub(crate) lazy: LazyMembers,
     /// Whose presence changed, of those who share a room with the user.

@@ -18,7 +18,7 @@ use hearth_rooms::{Changed, Rooms};
 use hearth_storage::{EntityKey, Position};
 use hearth_users::{Change, Membership, RoomEntry, User, UserNote, Users};
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 
 use crate::{
     Error,
@@ -273,6 +273,15 @@ impl Notifier {
                 return guard;
             }
         }
+    }
+
+    /// A device has sent something encrypted.
+    pub(crate) fn has_encrypted(&self, user: &UserId, device: &DeviceId) {
+        let Some(index) = self.indexes.get(user).map(|index| index.clone()) else {
+            return;
+        };
+        index.state.lock().encrypted.insert(device.to_owned());
+        index.notify.notify_waiters();
     }
 
     /// Brings the joined rooms of an index up to date. Gives the greatest position in the user's shard

@@ -84,8 +84,9 @@ impl Look<'_> {
                 news.timeline.limited |= self.since.is_some();
             }
             let state = self.state(&room, &stretch, &news.timeline.events)?;
-            let retold = initial || names_went(&room, &stretch)?;
-            news.summary = self.summary(&room, retold, &news.timeline.events, &state)?;
+            if initial || renamed(&room, &stretch, seen.unwrap_or(0))? {
+                news.summary = Some(self.summary(&room)?);
+            }
             news.state = self.wanted_state(&room, &stretch, &news, state, members)?;
         }
         if news.is_empty() {
@@ -235,17 +236,8 @@ impl Look<'_> {
         )
     }
 
-    /// Counts and names, where they are told anew or the room's members or name changed.
-    fn summary(
-        &self,
-        room: &Room,
-        retold: bool,
-        timeline: &[Arc<Event>],
-        state: &[Arc<Event>],
-    ) -> Result<Option<Summary>, Error> {
-        if !retold && !timeline.iter().chain(state).any(names_room) {
-            return Ok(None);
-        }
+    /// Counts and names.
+    fn summary(&self, room: &Room) -> Result<Summary, Error> {
         let named = room.state_text("m.room.name", "name")?.is_some() || room.canonical_alias()?.is_some();
         let heroes = match named {
             true => None,
@@ -255,11 +247,11 @@ impl Look<'_> {
             }
         };
         let view = room.view();
-        Ok(Some(Summary {
+        Ok(Summary {
             heroes,
             joined: view.joined,
             invited: view.invited,
-        }))
+        })
     }
 
     /// Who types, if that changed since the token.
@@ -368,26 +360,38 @@ pub(crate) fn newest(
     })
 }
 
-/// Whether an event has to do with what a room without a name is called. A redaction may take the name away.
-fn names_room(event: &Arc<Event>) -> bool {
-    if event.pdu.kind() == "m.room.redaction" {
-        return true;
-    }
-    event.pdu.state_key().is_some()
-        && matches!(
-            event.pdu.kind(),
-            "m.room.member" | "m.room.name" | "m.room.canonical_alias"
-        )
-}
-
-/// Whether such a state event went with none in its place, as only state resolution has it: no event tells of that.
-fn names_went(room: &Room, stretch: &Stretch) -> Result<bool, Error> {
+/// Whether a room's members, or what it is called, may have changed in a stretch of which the client has seen everything up
+/// to a position. What the timeline shows does not decide it: filters and gaps leave events out, state resolution lets
+/// state go with no event that says so, and a redaction leaves the state as it was.
+fn renamed(room: &Room, stretch: &Stretch, seen: Position) -> Result<bool, Error> {
     for (before, after) in room.state_changes(stretch.old_root, stretch.new_root)? {
-        if let (Some(before), None) = (before, after)
-            && room.event(before)?.is_some_and(|event| names_room(&event))
-        {
+        let Some(short) = after.or(before) else { continue };
+        if room.event(short)?.is_some_and(|event| names_room(&event)) {
+            return Ok(true);
+        }
+    }
+    for kind in ["m.room.name", "m.room.canonical_alias"] {
+        if is_cut(room, stretch.new_root, kind, seen)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether a state event has to do with what a room without a name is called.
+fn names_room(event: &Event) -> bool {
+    matches!(
+        event.pdu.kind(),
+        "m.room.member" | "m.room.name" | "m.room.canonical_alias"
+    )
+}
+
+/// Whether the state event of a type, with an empty key, was redacted after a position: what it said is gone, and nothing
+/// came in its place.
+pub(crate) fn is_cut(room: &Room, root: NodeId, kind: &str, since: Position) -> Result<bool, Error> {
+    let event = room.state_at(root, kind, "")?;
+    let Some(by) = event.and_then(|event| event.header.redacted_by) else {
+        return Ok(false);
+    };
+    Ok(room.event(by)?.is_some_and(|by| by.header.position > since))
 }

@@ -307,6 +307,8 @@ impl User {
             account.password_hash = Some(hash);
             put_account(tx, self.key, &account)?;
             if logout_others {
+                // Nor does anybody begin another with what the old password gave.
+                session::delete_login_tokens(tx, self.key)?;
                 device::delete_all(tx, self, keep)
             } else {
                 Ok(Vec::new())

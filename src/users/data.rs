@@ -234,11 +234,25 @@ fn put(
     value.push(VALUE_V1);
     value.extend_from_slice(&tx.position().to_be_bytes());
     value.extend_from_slice(text.as_bytes());
+    if before.is_none_or(|before| before.len() < value.len()) {
+        check_whole(tx, key, &row, value.len())?;
+    }
     tx.put(Family::UserData, row, value);
     tx.changed(Change::AccountData {
         room: room.map(ToOwned::to_owned),
         kind: kind.to_owned(),
     })
+}
+
+/// Refuses a value with which the user would have too much account data. What was deleted counts too: its row stays.
+fn check_whole(tx: &Tx<'_>, key: EntityKey, row: &[u8], value_bytes: usize) -> Result<()> {
+    let rows = tx.scan(Family::UserData, &key.to_bytes())?;
+    let others = rows.iter().filter(|(other, _)| other != row);
+    let others: usize = others.map(|(other, value)| other.len() + value.len()).sum();
+    if others + row.len() + value_bytes > limits::ACCOUNT_DATA_PER_USER_MAX_BYTES {
+        return Err(Error::TooLarge("All of your account data is larger than 16 MiB"));
+    }
+    Ok(())
 }
 
 fn put_value(

@@ -27,11 +27,11 @@ impl User {
             if tx.get(Family::User, &row)?.is_some() {
                 return Ok(());
             }
-            if tx
-                .scan(Family::User, &keys::user(self.key, field::FILTER, ""))?
-                .len()
-                >= limits::FILTERS_PER_USER_MAX
-            {
+            let all = keys::user(self.key, field::FILTER, "");
+            let count = tx
+                .first_keys(Family::User, &all, limits::FILTERS_PER_USER_MAX)?
+                .len();
+            if count >= limits::FILTERS_PER_USER_MAX {
                 return Err(Error::TooMany("Too many filters"));
             }
             tx.put(

@@ -63,7 +63,7 @@ pub use e2ee::{
 };
 pub use error::{Error, Result};
 pub use invite_permission::{InviteVerdict, is_invite_setting};
-pub use key_backup::{Backup, BackupKey, BackupScope, BackupState};
+pub use key_backup::{Backup, BackupKey, BackupKeys, BackupScope, BackupState};
 pub use keys::op;
 pub use openid::OpenIdToken;
 pub use password::PasswordCost;

@@ -37,9 +37,10 @@ impl ProfileChange {
         self.old != self.new
     }
 
-    /// Whether membership events carry this field.
+    /// Whether membership events carry this field. That holds also where it is set to what it was: a try before may not have
+    /// reached all rooms.
     pub fn concerns_members(&self) -> bool {
-        self.is_change() && matches!(self.key.as_str(), "displayname" | "avatar_url")
+        matches!(self.key.as_str(), "displayname" | "avatar_url")
     }
 }
 

@@ -217,7 +217,11 @@ impl User {
 
     /// Ends all sessions and deletes all devices; gives back which.
     pub async fn logout_all(&self) -> Result<Vec<OwnedDeviceId>> {
-        self.write_anyway(|tx| device::delete_all(tx, self, None)).await
+        self.write_anyway(|tx| {
+            delete_login_tokens(tx, self.key)?;
+            device::delete_all(tx, self, None)
+        })
+        .await
     }
 
     /// A token with which another client can log in once, and for how many milliseconds it is good.

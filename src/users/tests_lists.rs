@@ -1,7 +1,8 @@
 //! Room lists, the user directory, reports, and what else is told of users, on the memory engine.
 
 use hearth_storage::ShardId;
-use ruma::{device_id, room_id, user_id};
+use ruma::{RoomId, device_id, room_id, user_id};
+use serde_json::value::RawValue;
 use serde_json::{Map, json};
 
 use crate::tests::{ALICE, World, alice_id, raw, update};
@@ -184,4 +185,35 @@ async fn reports_openid_and_status() {
         (info.state, info.status_msg.as_deref()),
         (PresenceState::Offline, Some("here"))
     );
+}
+
+#[tokio::test]
+async fn all_account_data_of_a_user_is_bounded() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let room = room_id!("!room:example.org");
+    let (large, small) = (
+        raw(&json!({ "x": "x".repeat(255 << 10) })),
+        raw(&json!({ "x": 1 })),
+    );
+    let set = async |room: Option<&RoomId>, number: usize, content: &RawValue| {
+        let kind = format!("org.example.{number}");
+        alice.set_account_data(room, &kind, content).await
+    };
+    let mut stored = 0;
+    while stored < 100 && set(None, stored, &large).await.is_ok() {
+        stored += 1;
+    }
+    assert_eq!(stored, 64);
+    assert!(matches!(
+        set(Some(room), 0, &large).await,
+        Err(Error::TooLarge(_))
+    ));
+    // What is there can be changed and deleted, which makes room for something else.
+    set(None, 0, &small).await.unwrap();
+    set(None, 0, &large).await.unwrap();
+    alice.delete_account_data(None, "org.example.1").await.unwrap();
+    set(Some(room), 0, &large).await.unwrap();
+    assert!(set(None, 1, &large).await.is_err());
+    set(None, 1, &small).await.unwrap();
 }

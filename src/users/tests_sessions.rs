@@ -193,3 +193,18 @@ async fn application_services_make_devices() {
     assert!(!alice.put_device(device_id!("BOT"), Some("Other")).await.unwrap());
     assert_eq!(name().as_deref(), Some("Other"));
 }
+
+#[tokio::test]
+async fn who_ends_all_sessions_ends_the_tokens_that_begin_one() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let (kept, _) = alice.issue_login_token().await.unwrap();
+    alice.set_password("another horse", false, None).await.unwrap();
+    assert!(world.users.redeem_login_token(&kept).await.is_ok());
+    let (old, _) = alice.issue_login_token().await.unwrap();
+    alice.set_password(PASSWORD, true, None).await.unwrap();
+    assert!(world.users.redeem_login_token(&old).await.is_err());
+    let (old, _) = alice.issue_login_token().await.unwrap();
+    alice.logout_all().await.unwrap();
+    assert!(world.users.redeem_login_token(&old).await.is_err());
+}

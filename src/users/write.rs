@@ -7,7 +7,7 @@
 //!
 //! Lock order: a lane, then the log's own locks. The cache's locks are taken with no lane held.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hearth_cluster::Cluster;
@@ -242,6 +242,25 @@ impl<'a> Tx<'a> {
         Ok(found.into_iter().collect())
     }
 
+    /// The keys of the first rows whose key begins with `prefix`, at most so many. Of the values none is kept: all of them
+    /// may be more than fits into memory.
+    pub(crate) fn first_keys(&self, family: Family, prefix: &[u8], most: usize) -> Result<Vec<Vec<u8>>> {
+        let changed = self.changed_rows(family, prefix);
+        let mut found = BTreeSet::new();
+        let end = hearth_storage::prefix_end(prefix);
+        self.log
+            .engine()
+            .scan(family, prefix, &end, false, &mut |key, _| {
+                if changed.get(key).is_none_or(Option::is_some) {
+                    found.insert(key.to_vec());
+                }
+                found.len() < most
+            })?;
+        let present = changed.into_iter().filter(|(_, value)| value.is_some());
+        found.extend(present.map(|(key, _)| key));
+        Ok(found.into_iter().take(most).collect())
+    }
+
     /// The first row whose key begins with `prefix` and is not before `start`.
     pub(crate) fn first(
         &self,
@@ -431,6 +450,11 @@ mod tests {
             check("a4", Some(("a4", "own")));
             check("a41", Some(("a5", "submitted")));
             check("a6", None);
+            for (most, expected) in [(0, 0), (1, 1), (2, 2), (9, 3)] {
+                let keys = tx.first_keys(Family::View, b"a", most).unwrap();
+                let all = [row("a3"), row("a4"), row("a5")];
+                assert_eq!(keys, all[..expected], "{most}");
+            }
             Ok(())
         });
         checked.unwrap();

@@ -8,9 +8,9 @@ use hearth_appservice::Registration;
 use hearth_core::config::Who;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_users::{Account, Session, User};
-use http::Method;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::request::Parts;
+use http::{Method, StatusCode};
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use super::{Address, guest};
@@ -41,6 +41,11 @@ pub struct AuthEvenIfLocked(pub Auth);
 /// As [`Auth`] where a token was sent; a request without one goes through as nobody's.
 #[derive(Clone, Debug)]
 pub struct OptionalAuth(pub Option<Auth>);
+
+/// What needs no authentication: a token is not asked for, and one that is no good (any more) does not matter. The
+/// request counts against the limits of its user, or of its address.
+#[derive(Clone, Copy, Debug)]
+pub struct Anybody;
 
 impl Auth {
     /// Refuses unless the user named in the path is the one who asks.
@@ -145,6 +150,17 @@ impl FromRequestParts<Arc<App>> for OptionalAuth {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
         let auth = authenticate(parts, app, true).await?;
         Ok(Self(auth.map(unlocked).transpose()?))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Anybody {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
+        match authenticate(parts, app, true).await {
+            Err(error) if error.status() == StatusCode::TOO_MANY_REQUESTS => Err(error),
+            _ => Ok(Self),
+        }
     }
 }
 
@@ -293,6 +309,8 @@ fn access_token(parts: &Parts) -> Result<Option<String>, MatrixError> {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
                 Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
             }
+            // Other servers sign what they ask, also at the old media addresses, which are open to nobodies.
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("x-matrix") => Ok(None),
             _ => Err(MatrixError::missing_token()),
         };
     }
@@ -336,6 +354,7 @@ mod tests {
         check(Some("Bearer "), "", Ok(None));
         check(Some("Basic abc"), "", Err("M_MISSING_TOKEN"));
         check(Some("abc"), "", Err("M_MISSING_TOKEN"));
+        check(Some("X-Matrix origin=\"hs2\",key=\"k\",sig=\"s\""), "", Ok(None));
         check(None, "access_token=abc", Ok(Some("abc")));
         check(None, "access_token=", Ok(None));
         check(None, "a=1&access_token=a%20b&user_id=c", Ok(Some("a b")));

@@ -126,9 +126,13 @@ pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde_json skips over fields that nobody wants without checking their UTF-8.
     let text =
         std::str::from_utf8(bytes).map_err(|_| MatrixError::not_json("The body is not valid UTF-8"))?;
-    if depth(bytes) > JSON_MAX_DEPTH {
+    if hearth_events::nesting(bytes) > JSON_MAX_DEPTH {
         let sentence = format!("The JSON is nested deeper than {JSON_MAX_DEPTH} levels");
         return Err(MatrixError::bad_json(sentence).into());
+    }
+    // serde_json refuses these, too, where it reads them, and not in what is kept as sent.
+    if hearth_events::has_endless_number(bytes) {
+        return Err(MatrixError::bad_json("A number in the JSON is too large").into());
     }
     if has_half_pair(bytes) {
         let sentence = "A text in the JSON has half of a surrogate pair, which stands for no character";
@@ -155,27 +159,6 @@ where
     D: Deserializer<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// The deepest nesting of braces and brackets outside strings; for broken JSON any number will do.
-fn depth(bytes: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 /// Whether an escape stands for half of a surrogate pair: serde_json refuses it where it reads the text, and not in
@@ -280,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_without_end_are_refused() {
+        for number in ["1e999".to_owned(), "9".repeat(400)] {
+            let body = format!(r#"{{"name":"x","more":{number}}}"#);
+            let error = read_object::<Wanted>(body.as_bytes()).expect_err("too large");
+            assert_eq!(error.errcode(), Some("M_BAD_JSON"));
+        }
+    }
+
+    #[test]
     fn deep_json_is_refused() {
         let nested = |levels: usize| {
             let inner = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
@@ -290,6 +282,5 @@ mod tests {
             let error = read_object::<Wanted>(nested(levels).as_bytes()).expect_err("too deep");
             assert_eq!(error.errcode(), Some("M_BAD_JSON"));
         }
-        assert_eq!(depth(br#"{"a":"[[[\"[["}"#), 1);
     }
 }

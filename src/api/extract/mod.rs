@@ -8,7 +8,7 @@ mod json;
 mod params;
 
 pub use address::Address;
-pub use auth::{AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
+pub use auth::{Anybody, AppserviceToken, Auth, AuthEvenIfLocked, OptionalAuth};
 pub(crate) use guest::refusal as guest_refusal;
 pub use json::{Json, OptionalJson, OptionalRawJson, RawJson, body_bytes, or_default, read_object};
 pub use params::{Path, Query, token_unless_empty};

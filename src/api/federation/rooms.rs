@@ -41,10 +41,10 @@ pub async fn whole(room: &Room) -> Result<()> {
     Err(MatrixError::not_found("This server does not know the whole state of the room yet").into())
 }
 
-/// As [`known_room`]; the asking server has a joined member in the room.
+/// As [`known_room`]; the asking server has a joined member in the room, or is said to have one while members are not known yet.
 pub fn shared_room(app: &Arc<App>, origin: &ServerName, room_id: &RoomId) -> Result<Room> {
     let room = known_room(app, origin, room_id)?;
-    if !room.has_server(origin.as_str()) {
+    if !room.may_have_server(origin) {
         return Err(MatrixError::forbidden(format!("{origin} is not in the room")).into());
     }
     Ok(room)

@@ -180,3 +180,34 @@ async fn a_panic_is_an_answer() {
     assert_eq!(body["errcode"], "M_UNKNOWN");
     assert!(!body.to_string().contains("as the test wants"));
 }
+
+/// Rooms before version 6 bound no numbers, and account data none at all. What could not be read again is not taken.
+#[tokio::test]
+async fn numbers_without_end_are_taken_nowhere() {
+    let server = Server::new();
+    let alice = server.user("alice", "A").await;
+    let room = json!({ "room_version": "5" });
+    let room = server.post(&format!("{V3}/createRoom"), &alice, room).await.ok();
+    let room = room["room_id"].as_str().expect("a room id");
+    for (number, status) in [
+        ("9".repeat(400), 400),
+        ("1e999".to_owned(), 400),
+        ("9".repeat(300), 200),
+        ("1.5e300".to_owned(), 200),
+    ] {
+        for path in [
+            format!("rooms/{room}/send/m.room.message/{}", number.len()),
+            format!("rooms/{room}/state/org.example"),
+            "user/@alice:hs1/account_data/org.example".to_owned(),
+        ] {
+            let request = Request::builder().method("PUT").uri(format!("{V3}/{path}"));
+            let request = request.header("authorization", format!("Bearer {alice}"));
+            let body = Body::from(format!(r#"{{"body":"x","number":{number}}}"#));
+            let answer = server.send(request.body(body).expect("a request")).await;
+            assert_eq!(answer.status, status, "{path} {number}");
+        }
+    }
+    let messages = format!("{V3}/rooms/{room}/messages?dir=b");
+    server.get(&messages, &alice).await.ok();
+    server.get(&format!("{V3}/initialSync"), &alice).await.ok();
+}

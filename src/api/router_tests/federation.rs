@@ -86,6 +86,23 @@ impl Asked {
         self.server.send(request.body(body).expect("a request")).await
     }
 
+    /// With a body that no value can be read from.
+    pub(super) async fn ask_text(&self, method: &str, path: &str, body: String) -> Answer {
+        let signed = format!(
+            r#"{{"content":{body},"destination":"hs1","method":"{method}","origin":"other","uri":"{path}"}}"#
+        );
+        let header = format!(
+            "X-Matrix origin=\"other\",destination=\"hs1\",key=\"{}\",sig=\"{}\"",
+            self.key.key_id(),
+            hearth_events::base64_encode(&self.key.sign(signed.as_bytes()))
+        );
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("authorization", header);
+        self.server
+            .send(request.body(Body::from(body)).expect("a request"))
+            .await
+    }
+
     pub(super) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, Value::Null).await
     }

@@ -277,3 +277,152 @@ async fn transactions() {
         .await
         .refused(400, "M_INVALID_PARAM");
 }
+
+/// A transaction that is refused comes back for ever, with all that waits behind it.
+#[tokio::test]
+async fn what_is_wrong_with_an_event_is_no_matter_of_its_transaction() {
+    let asked = Asked::new();
+    let alice = asked.server.user("alice", "A").await;
+    let room = asked.room(&alice, json!({})).await;
+    let joined = asked.join(&room, "12").await;
+    assert!(joined["event"].is_object());
+    let good = json_of(&asked.made("leave", &room, "12").await);
+    let deep = format!("{}{}", "[".repeat(3_000), "]".repeat(3_000));
+    for (number, bad) in [deep.as_str(), "18446744073709551617", "1e999", r#""\ud800""#]
+        .iter()
+        .enumerate()
+    {
+        let event =
+            format!(r#"{{"content":{{"x":{bad}}},"room_id":"{room}","sender":"@eve:other","type":"m.x"}}"#);
+        let edu = format!(r#"{{"content":{{"x":{bad}}},"edu_type":"m.x"}}"#);
+        let body =
+            format!(r#"{{"edus":[{edu}],"origin":"other","origin_server_ts":1,"pdus":[{event},{good}]}}"#);
+        let path = format!("{V1}/send/{number}");
+        let answer = asked.ask_text("PUT", &path, body).await.ok();
+        let mut outcomes: Vec<bool> = answer["pdus"]
+            .as_object()
+            .expect("outcomes")
+            .values()
+            .map(|outcome| outcome.get("error").is_some())
+            .collect();
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, [false, true], "{bad}: {answer}");
+    }
+    let room_id = ruma::OwnedRoomId::try_from(room.as_str()).expect("a room id");
+    let found = asked
+        .server
+        .app
+        .rooms
+        .get(&room_id)
+        .expect("it is read")
+        .expect("the room");
+    for _ in 0..100 {
+        let eve = ruma::user_id!("@eve:other");
+        if found.membership(eve).expect("it is read") == hearth_rooms::Membership::Leave {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the good event did not arrive");
+}
+
+/// JSON of so many levels.
+fn nested(levels: usize) -> Value {
+    let text = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Events of other servers may be nested as deep as JSON is read. Told inside of others they would be deeper, and no page with
+/// them could be read.
+#[tokio::test]
+async fn deep_events_spoil_no_page_that_tells_of_them() {
+    let asked = Asked::new();
+    let (server, alice) = (&asked.server, asked.server.user("alice", "A").await);
+    let levels = json!({ "state_default": 0, "events": {} });
+    let room_id = asked
+        .room(&alice, json!({ "power_level_content_override": levels }))
+        .await;
+    asked.join(&room_id, "12").await;
+    let root = asked.say(&alice, &room_id, "root").await;
+    let id = ruma::OwnedRoomId::try_from(room_id.as_str()).expect("a room id");
+    let room = server.app.rooms.get(&id).expect("it is read").expect("the room");
+    let eve_sends = async |kind: &str, state_key: Option<&str>, content: Value| {
+        let tips = room.tips().expect("they are read");
+        let authorizes = |kind: &str, key: &str| {
+            let event = room.state(kind, key).expect("it is read").expect("it is there");
+            event.id().to_string()
+        };
+        let mut event = json!({
+            "type": kind, "room_id": room_id, "sender": "@eve:other", "content": content,
+            "origin_server_ts": 1_700_000_000_000_u64,
+            "depth": tips.iter().map(|tip| tip.pdu.depth()).max().unwrap_or_default() + 1,
+            "prev_events": tips.iter().map(|tip| tip.id().to_string()).collect::<Vec<_>>(),
+            "auth_events": [authorizes("m.room.power_levels", ""), authorizes("m.room.member", "@eve:other")],
+        });
+        if let Some(state_key) = state_key {
+            event["state_key"] = json!(state_key);
+        }
+        let pdu = signed(&asked, "12", event);
+        let origin = ruma::server_name!("other");
+        let received = room.receive(origin, &pdu.json).await.expect("it is judged");
+        assert_eq!(received, hearth_rooms::Received::Accepted);
+        pdu.event_id.to_string()
+    };
+    let deep = nested(125);
+    let related = |rel_type: &str, event: &str| {
+        json!({ "msgtype": "m.text", "body": "b", "deep": deep, "m.new_content": {},
+            "m.relates_to": { "rel_type": rel_type, "event_id": event } })
+    };
+    eve_sends("m.room.message", None, related("m.thread", &root)).await;
+    let said = eve_sends(
+        "m.room.message",
+        None,
+        json!({ "msgtype": "m.text", "body": "a" }),
+    )
+    .await;
+    eve_sends("m.room.message", None, related("m.replace", &said)).await;
+    let gone = eve_sends("m.room.message", None, json!({ "body": "gone" })).await;
+    eve_sends("m.room.redaction", None, json!({ "redacts": gone, "deep": deep })).await;
+    for more in [0, 1] {
+        eve_sends(
+            "org.example.state",
+            Some(""),
+            json!({ "deep": deep, "more": more }),
+        )
+        .await;
+    }
+
+    let fields = "%7B%22event_fields%22:%5B%22content%22%5D%7D";
+    for path in [
+        format!("v3/rooms/{room_id}/messages?dir=b&limit=50"),
+        format!("v3/rooms/{room_id}/context/{root}?limit=50"),
+        format!("v3/rooms/{room_id}/state"),
+        format!("v3/rooms/{room_id}/initialSync?limit=50"),
+        format!("v1/rooms/{room_id}/threads"),
+        format!("v1/rooms/{room_id}/relations/{root}"),
+        "v3/notifications".to_owned(),
+        "v3/initialSync?limit=50".to_owned(),
+        "v3/sync".to_owned(),
+        format!("v3/sync?filter={fields}"),
+    ] {
+        let answer = server.get(&format!("/_matrix/client/{path}"), &alice).await;
+        assert_eq!(
+            answer.status,
+            200,
+            "{path}: {}",
+            String::from_utf8_lossy(&answer.body)
+        );
+    }
+    let told_with = async |event: &str| {
+        let path = format!("{V3}/rooms/{room_id}/event/{event}");
+        server.get(&path, &alice).await.ok()["unsigned"].take()
+    };
+    let thread = &told_with(&root).await["m.relations"]["m.thread"];
+    assert_eq!(
+        (&thread["count"], &thread["latest_event"]["content"]),
+        (&json!(1), &json!({}))
+    );
+    assert_eq!(told_with(&said).await.get("m.relations"), None);
+    let because = &told_with(&gone).await["redacted_because"];
+    assert_eq!(because["content"], json!({ "redacts": gone }));
+}

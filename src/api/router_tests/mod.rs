@@ -4,6 +4,7 @@ mod accounts;
 mod admin;
 mod appservices;
 mod cross_signing;
+mod discovery;
 mod edge;
 mod fallback;
 mod federation;
@@ -191,10 +192,7 @@ impl Server {
             previews,
             web_push_key: "key".to_owned(),
             search: Some(search),
-            room_links: Arc::new(Links {
-                rooms: rooms.clone(),
-                users: users.clone(),
-            }),
+            room_links: Arc::new(Links::new(rooms.clone(), users.clone())),
             users,
             rooms,
             sync,

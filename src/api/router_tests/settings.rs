@@ -82,6 +82,104 @@ async fn profiles() {
     assert_eq!(found["limited"], false);
 }
 
+/// Rooms to which @alice:hs1 is joined.
+async fn rooms_of_alice(server: &Server, alice: &str, count: usize) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for _ in 0..count {
+        let made = server
+            .post(&format!("{V3}/createRoom"), alice, json!({}))
+            .await
+            .ok();
+        rooms.push(made["room_id"].as_str().expect("a room id").to_owned());
+    }
+    rooms
+}
+
+/// Under which name @alice:hs1 is known in a room.
+async fn name_in(server: &Server, alice: &str, room: &str) -> Value {
+    let path = format!("{V3}/rooms/{room}/state/m.room.member/@alice:hs1");
+    server.get(&path, alice).await.ok()["displayname"].clone()
+}
+
+#[tokio::test]
+async fn a_name_that_did_not_reach_all_rooms_reaches_them_when_it_is_set_again() {
+    let server = Server::new();
+    let alice = server.user("alice", "A").await;
+    let rooms = rooms_of_alice(&server, &alice, 1).await;
+    // The server died when the profile was stored.
+    let user = server.app.users.get("@alice:hs1".try_into().expect("an id"));
+    let user = user.expect("a look-up").expect("a user");
+    user.set_profile_field("displayname", json!("Al"))
+        .await
+        .expect("stored");
+    assert_eq!(name_in(&server, &alice, &rooms[0]).await, "alice");
+    let path = format!("{V3}/profile/@alice:hs1/displayname");
+    server
+        .put(&path, &alice, json!({ "displayname": "Al" }))
+        .await
+        .ok();
+    assert_eq!(name_in(&server, &alice, &rooms[0]).await, "Al");
+    user.delete_profile_field("displayname").await.expect("stored");
+    server.call("DELETE", &path, Some(&alice), Value::Null).await.ok();
+    assert_eq!(name_in(&server, &alice, &rooms[0]).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_name_reaches_all_rooms_where_the_client_hangs_up() {
+    const ROOMS: usize = 40;
+    let server = Server::new();
+    let alice = server.user("alice", "A").await;
+    let rooms = rooms_of_alice(&server, &alice, ROOMS).await;
+    let reached = async || {
+        let mut count = 0;
+        for room in &rooms {
+            count += usize::from(name_in(&server, &alice, room).await == "Al");
+        }
+        count
+    };
+    let until = async |least: usize| {
+        while reached().await < least {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let path = format!("{V3}/profile/@alice:hs1/displayname");
+    tokio::select! {
+        biased;
+        () = until(1) => {}
+        _ = server.put(&path, &alice, json!({ "displayname": "Al" })) => {}
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(60), until(ROOMS))
+        .await
+        .expect("all rooms show the name");
+}
+
+#[tokio::test]
+async fn of_many_changes_at_once_the_last_one_stays() {
+    let server = Server::new();
+    let alice = server.user("alice", "A").await;
+    let rooms = rooms_of_alice(&server, &alice, 20).await;
+    let path = format!("{V3}/profile/@alice:hs1");
+    let set = async |number: usize| {
+        let (field, value) = match number % 2 {
+            0 => ("displayname", format!("Al {number}")),
+            _ => ("avatar_url", format!("mxc://hs1/{number}")),
+        };
+        server
+            .put(&format!("{path}/{field}"), &alice, json!({ field: value }))
+            .await
+            .ok();
+    };
+    futures::future::join_all((0..6).map(set)).await;
+    let profile = server.get(&path, &alice).await.ok();
+    for room in &rooms {
+        let path = format!("{V3}/rooms/{room}/state/m.room.member/@alice:hs1");
+        let member = server.get(&path, &alice).await.ok();
+        for field in ["displayname", "avatar_url"] {
+            assert_eq!(member[field], profile[field], "{member}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn account_data_and_tags() {
     let server = Server::new();

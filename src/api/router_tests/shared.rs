@@ -15,6 +15,50 @@ async fn shared_room(server: &Server, one: &str, other: &str) -> String {
     room
 }
 
+/// A client that hangs up after it has asked for a room.
+#[tokio::test]
+async fn a_room_is_created_to_its_end() {
+    let server = Server::new();
+    let (alice, _) = (server.user("alice", "A").await, server.user("bob", "B").await);
+    let body = json!({ "invite": ["@bob:hs1"], "topic": "All of it", "room_alias_name": "left" });
+    for looked_after in 0..40 {
+        let mut body = body.clone();
+        body["room_alias_name"] = json!(format!("left{looked_after}"));
+        let path = format!("{V3}/createRoom");
+        let asked = server.post(&path, &alice, body);
+        let hangs_up = async {
+            for _ in 0..looked_after {
+                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+            }
+        };
+        tokio::select! {
+            _ = asked => {}
+            () = hangs_up => {}
+        }
+    }
+    let joined = [hearth_users::Membership::Join];
+    let handle = server.app.user(ruma::user_id!("@alice:hs1")).expect("alice");
+    let bob = ruma::user_id!("@bob:hs1");
+    let is_whole = || {
+        handle.rooms(&joined).expect("they are read").iter().all(|entry| {
+            let room = server
+                .app
+                .rooms
+                .get(&entry.room_id)
+                .expect("it is read")
+                .expect("it is there");
+            room.membership(bob).expect("it is read") == hearth_rooms::Membership::Invite
+        })
+    };
+    for _ in 0..100 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        if is_whole() {
+            return;
+        }
+    }
+    panic!("there are rooms to which nobody is invited");
+}
+
 #[tokio::test]
 async fn reports_and_mutual_rooms() {
     let server = Server::new();

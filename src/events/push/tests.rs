@@ -70,7 +70,15 @@ fn every_condition() {
     check(matching("content.a\\.b", "x"), json!({"a.b": "x"}), true);
     check(matching("content.a.b", "x"), json!({"a.b": "x"}), false);
     check(matching("content.a", "1"), json!({"a": 1}), false);
+    // A backslash stands for itself unless a dot or another one follows.
+    check(matching(r"content.a\\b", "x"), json!({r"a\b": "x"}), true);
+    check(matching(r"content.a\b", "x"), json!({r"a\b": "x"}), true);
+    check(matching(r"content.a\.b.c", "x"), json!({"a.b": {"c": "x"}}), true);
+    check(matching("content", "*"), json!({"a": "x"}), false);
+    check(matching("content.a.0", "x"), json!({"a": ["x"]}), false);
     let is = |value: Value| json!([{"kind": "event_property_is", "key": "content.v", "value": value}]);
+    check(is(json!(5)), json!({"v": 5}), true);
+    check(is(json!(5)), json!({"v": "5"}), false);
     check(is(json!(true)), json!({"v": true}), true);
     check(is(json!(true)), json!({"v": "true"}), false);
     check(is(json!(null)), json!({}), false);
@@ -79,6 +87,8 @@ fn every_condition() {
         |value: Value| json!([{"kind": "event_property_contains", "key": "content.v", "value": value}]);
     check(contains(json!("a")), json!({"v": ["b", "a"]}), true);
     check(contains(json!("a")), json!({"v": "a"}), false);
+    check(contains(json!(1)), json!({"v": [{"a": 1}, [1], 1]}), true);
+    check(contains(json!(1)), json!({"v": [{"a": 1}, [1]]}), false);
     let named = json!([{"kind": "contains_display_name"}]);
     check(named.clone(), body("hi ann *!"), true);
     check(named, body("hi ann x"), false);
@@ -310,4 +320,13 @@ fn the_default_rules_are_those_of_the_specification() {
         json(Kind::Underride, ".m.rule.room_one_to_one")["conditions"][0],
         json!({"kind": "room_member_count", "is": "2"})
     );
+}
+
+/// What nobody can read meets no rule, and spoils nothing.
+#[test]
+fn unreadable_events() {
+    let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+    for json in [deep.as_str(), r#"{"content":{"a":1e999}}"#, "{"] {
+        assert!(PushEvent::new(json.as_bytes()).is_none());
+    }
 }

@@ -51,28 +51,28 @@ pub(super) fn matches_words(text: &str, pattern: &str) -> bool {
 
 /// Whether a whole text fits a glob pattern.
 pub(super) fn fits_whole(text: &str, pattern: &str) -> bool {
-    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
-    let (mut at, mut from) = (0, 0);
-    // After the last star, and where in the text the part behind it was tried last.
-    let mut star: Option<(usize, usize)> = None;
-    while from < text.len() {
-        match (pattern.get(at), star) {
-            (Some('*'), _) => {
-                star = Some((at + 1, from));
-                at += 1;
-            }
-            (Some(wanted), _) if *wanted == '?' || *wanted == text[from] => {
-                at += 1;
-                from += 1;
-            }
-            (_, Some((behind, tried))) => {
-                star = Some((behind, tried + 1));
-                (at, from) = (behind, tried + 1);
-            }
-            (_, None) => return false,
-        }
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut at) = fits(text, first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return at == text.len();
+    };
+    // The earliest place for each part leaves the most room for the next.
+    for part in parts.filter(|part| !part.is_empty()) {
+        let Some((_, end)) = occurrences(text, part, at).next() else {
+            return false;
+        };
+        at = end;
     }
-    pattern[at..].iter().all(|rest| *rest == '*')
+    // The last one stands at the end, so many characters before it.
+    let mut starts = text[at..].char_indices().rev().map(|(start, _)| at + start);
+    let start = match last.chars().count() {
+        0 => return true,
+        length => starts.nth(length - 1),
+    };
+    start.is_some_and(|start| fits(&text[start..], last).is_some())
 }
 
 /// Where `part`, in which `?` stands for any one character, occurs in a text from a place on.
@@ -181,6 +181,8 @@ mod tests {
                     && glob(&text[*start..*end].chars().collect::<Vec<_>>(), &wanted)
             }));
             prop_assert_eq!(matches_words(&text, &pattern), expected);
+            let chars: Vec<char> = text.chars().collect();
+            prop_assert_eq!(fits_whole(&text, &pattern), glob(&chars, &wanted));
         }
     }
 }

@@ -137,12 +137,16 @@ pub struct Inbound {
 struct Transaction<'a> {
     #[serde(borrow, default)]
     pdus: Vec<&'a RawValue>,
-    #[serde(default)]
-    edus: Vec<Value>,
+    #[serde(borrow, default)]
+    edus: Vec<&'a RawValue>,
 }
 
 impl<'a> Transaction<'a> {
     fn read(body: &'a [u8]) -> Result<Self, MatrixError> {
+        // An array would be read for the structure, too.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(MatrixError::bad_json("A transaction is a JSON object"));
+        }
         let transaction: Self = serde_json::from_slice(body)
             .map_err(|error| MatrixError::bad_json(format!("The transaction cannot be read: {error}")))?;
         if transaction.pdus.len() > PDUS_MAX || transaction.edus.len() > EDUS_MAX {
@@ -150,6 +154,15 @@ impl<'a> Transaction<'a> {
             return Err(MatrixError::bad_json(sentence));
         }
         Ok(transaction)
+    }
+
+    /// Its EDUs, but for those that cannot be read.
+    fn edus(&self) -> impl Iterator<Item = Edu> {
+        let values = self
+            .edus
+            .iter()
+            .map(|edu| serde_json::from_str::<Value>(edu.get()));
+        values.flatten().filter_map(Edu::read)
     }
 }
 
@@ -168,7 +181,7 @@ pub fn examine(body: &[u8]) -> Result<(usize, usize), MatrixError> {
         }
         pdus += usize::from(room_of(text).is_some() && read.is_ok());
     }
-    let edus = transaction.edus.into_iter().filter_map(Edu::read).count();
+    let edus = transaction.edus().count();
     Ok((pdus, edus))
 }
 
@@ -261,8 +274,7 @@ impl Inbound {
         if let Some(answer) = self.answers.get(&name) {
             return Ok((*answer).clone());
         }
-        let edus: Vec<Edu> = transaction.edus.into_iter().filter_map(Edu::read).collect();
-        let (first, later): (Vec<Edu>, Vec<Edu>) = edus.into_iter().partition(Edu::comes_first);
+        let (first, later): (Vec<Edu>, Vec<Edu>) = transaction.edus().partition(Edu::comes_first);
         self.edus
             .handle(origin, first)
             .await

@@ -112,6 +112,11 @@ impl Outbound {
             return Ok((Vec::new(), Position::MAX));
         }
         let found = self.rows.to_device(&destination.name, sent, EDUS_MAX)?;
+        if found.is_empty() {
+            // What was counted is not there any more. What has come since this was looked at is.
+            let mut state = destination.state.lock();
+            state.to_device_sent = state.to_device_sent.max(last);
+        }
         let positions: Vec<Position> = found.iter().map(|(position, _)| *position).collect();
         let known = match positions.last() {
             Some(last) if positions.len() == EDUS_MAX => *last,

@@ -213,6 +213,24 @@ async fn messages_to_devices_come_before_later_events() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_to_devices_that_comes_while_the_worker_ends_is_sent() {
+    let world = World::new().await;
+    let name = ServerName::parse("b").expect("a name");
+    let destination = world.outbound.destination(&name).expect("a queue");
+    // As the worker does at its end.
+    destination.state.lock().is_running = true;
+    let nothing = world.outbound.compose(&destination).expect("it can be read");
+    assert!(nothing.is_none());
+    let alice = world.alice();
+    let sent = alice.send_to_device(device_id!("A"), "m.x", "t1", to_device("bob", 1));
+    sent.await.expect("it is sent");
+    pass(1).await;
+    assert!(!world.outbound.rest(&destination), "there is something to send");
+    let transaction = world.outbound.compose(&destination).expect("it can be read");
+    assert_eq!(transaction.expect("a transaction").to_device.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn typing_receipts_and_presence_are_told() {
     let world = World::new().await;
     let room = world.room(&[("bob", "b")]).await;

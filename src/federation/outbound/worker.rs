@@ -77,12 +77,8 @@ impl Outbound {
     }
 
     /// Ends the worker if nothing came meanwhile.
-    fn rest(&self, destination: &Destination) -> bool {
+    pub(super) fn rest(&self, destination: &Destination) -> bool {
         let mut state = destination.state.lock();
-        if !state.is_idle() {
-            // A row of a message to devices may have been counted and not be there any more.
-            state.to_device_sent = state.to_device_last;
-        }
         let rests = state.is_idle();
         state.is_running = !rests;
         rests

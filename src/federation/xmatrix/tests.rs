@@ -134,6 +134,16 @@ async fn who_sent_a_request() {
     let origin = "a.example".try_into().unwrap();
     let failed = Err(AuthFailure::Signature { origin });
     assert_eq!(check(with(&[&good]), r#"{"x":[2]}"#).await, failed);
+    // Something deep in it, or a number that is not held, is not for the signature to judge.
+    for inner in [
+        format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)),
+        "18446744073709551617".to_owned(),
+    ] {
+        let body = format!(r#"{{"pdus":[{inner}]}}"#);
+        let deep = peer.sign_text("PUT", path, "us.example", &body);
+        assert_eq!(check(with(&[&deep]), &body).await.unwrap(), "a.example");
+        assert_eq!(check(with(&[&deep]), &body.replace("pdus", "edus")).await, failed);
+    }
     assert_eq!(check(with(&[&good]), "").await, failed);
     assert_eq!(check(with(&[&good]), "{").await, Err(AuthFailure::NotJson));
     assert_eq!(check(with(&[]), &bytes).await, Err(AuthFailure::Missing));

@@ -167,7 +167,7 @@ impl Previews {
         }
         let at = fetched.url.clone();
         let read = move || Ok::<_, Error>(page::read(fetched.content_type.as_deref(), &fetched.body));
-        let Page { mut members, picture } = self.store.inner.pool.run(read).await?;
+        let Page { mut members, picture } = self.store.inner.pictures.run(read).await?;
         if let Some(picture) = picture {
             match self.keep_picture_at(&at, &picture).await {
                 Ok(kept) => members.extend(kept),

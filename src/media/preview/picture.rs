@@ -29,7 +29,7 @@ struct Look {
 /// a page that a browser runs.
 pub(super) async fn keep(store: &MediaStore, bytes: Bytes) -> Result<Preview, Error> {
     let section_bytes = bytes.clone();
-    let look = store.inner.pool.run(move || look(&section_bytes)).await;
+    let look = store.inner.pictures.run(move || look(&section_bytes)).await;
     let look = look.ok_or(Error::Page("its picture is none that can be read"))?;
     let size = bytes.len();
     let media = store.keep_of_page(look.content_type, bytes).await?;

@@ -79,7 +79,7 @@ impl Inner {
             }
             Ok::<_, Error>(rendered)
         };
-        match self.pool.run(section).await? {
+        match self.pictures.run(section).await? {
             Rendered::Original(format) => Ok(Thumbnail {
                 content_type: format.content_type(),
                 tag: content.hash.clone(),

@@ -7,6 +7,7 @@ use hearth_events::Pdu;
 use ruma::UserId;
 use serde_json::{Map, Value, json};
 
+use super::to_its_end;
 use crate::{
     Error, NewEvent, RemoteFailure, Room, Sent,
     receive::{Manner, Received},
@@ -44,9 +45,19 @@ impl Room {
         &self,
         sender: &UserId,
         target: &UserId,
-        mut content: Map<String, Value>,
+        content: Map<String, Value>,
     ) -> Result<Sent, Error> {
         self.0.rooms.log.check_writable()?;
+        let (room, sender, target) = (self.clone(), sender.to_owned(), target.to_owned());
+        to_its_end(async move { room.invite_now(&sender, &target, content).await }).await
+    }
+
+    async fn invite_now(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        mut content: Map<String, Value>,
+    ) -> Result<Sent, Error> {
         content.insert("membership".to_owned(), json!("invite"));
         let event = NewEvent::state(sender, "m.room.member", target.as_str(), &Value::Object(content));
         let pdu = self.recommended(self.draft(event).await?).await?;

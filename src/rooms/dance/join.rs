@@ -8,14 +8,14 @@ use ruma::{OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, Value};
 
 use crate::{
-    Dance, Error, Flags, Room, Rooms, SendJoin,
-    dance::invite::as_ours,
+    Dance, Error, Flags, Membership, Room, Rooms, SendJoin,
+    dance::{invite::as_ours, to_its_end},
     head::HeadRecord,
     keys,
     lacking::Lacking,
     load::RoomRecord,
     partial::PartialState,
-    receive::{Manner, Received, Verified},
+    receive::{Manner, Received, Verified, in_time},
 };
 
 impl Rooms {
@@ -29,12 +29,28 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<(), Error> {
         self.log.check_writable()?;
+        let (rooms, user, room_id, via) = (self.clone(), user.to_owned(), room_id.to_owned(), via.to_owned());
+        let join = async move { rooms.join_by_turns(&user, &room_id, &via, content).await };
+        to_its_end(join).await
+    }
+
+    /// Joins a room; one user at a time.
+    async fn join_by_turns(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
         let _turn = self.join_locks.lock(room_id.as_str()).lock().await;
-        if let Some(room) = self.get(room_id)?
-            && room.is_resident()
-            && via.is_empty()
-        {
-            return room.join(user, content).await.map(drop);
+        if let Some(room) = self.get(room_id)?.filter(Room::is_resident) {
+            // A client that gave up waiting for it asks once more.
+            if room.membership(user)? == Membership::Join {
+                return Ok(());
+            }
+            if via.is_empty() {
+                return room.join(user, content).await.map(drop);
+            }
         }
         let _under_way = self.joining.begin(room_id);
         self.through(via, |server| {
@@ -139,7 +155,7 @@ impl Room {
         self.take_missing_keys();
         self.keep_chain(answer.state.into_iter().chain(answer.auth_chain).collect())
             .await?;
-        self.fetch_auth(server, &verified.pdu).await?;
+        in_time(server, self.fetch_auth(server, &verified.pdu)).await?;
         self.settle().await?;
         let root = self.state_of(&ids).await?;
         self.settle().await?;
@@ -155,48 +171,59 @@ impl Room {
             create.pdu.content(),
         )?;
         drop(self.0.create.set(Arc::new(info)));
+        let missing_keys = self.take_missing_keys();
+        if self.is_resident() {
+            match in_time(server, self.fetch_before(server, &verified.pdu)).await {
+                Ok(()) => {}
+                Err(error @ Error::Storage(_)) => return Err(error),
+                Err(error) => {
+                    tracing::info!(%error, room = %self.id(), "what came right before a join cannot be had");
+                }
+            }
+        }
         let missing = self.missing_before(&verified.pdu)?;
+        let replaces_tips = !self.is_resident();
+        // The state before the join follows from what is here.
+        let follows = !replaces_tips && missing.is_empty();
         // Where some of the events before it are not here, the state that was given is that after all of them:
         // resolving it once more with what is known of the others could give another one.
-        let state_before = (!missing.is_empty()).then_some(root);
+        let state_before = match missing.is_empty() {
+            true => None,
+            false if answer.members_omitted && !replaces_tips => Some(self.with_known_members(root).await?),
+            false => Some(root),
+        };
         let mut manner = Manner {
-            replaces_tips: !self.is_resident(),
+            replaces_tips,
             handed_over: true,
             state_before,
             ..Manner::default()
         };
         let before = self.0.partial.borrow().clone();
         // What came before this server left is to be judged with a whole state too.
-        let comes_back = before.is_some() && manner.replaces_tips;
-        if answer.members_omitted || comes_back {
-            let join = verified.pdu.event_id.clone();
+        let comes_back = before.is_some() && replaces_tips;
+        let is_partial = comes_back || answer.members_omitted && !(before.is_none() && follows);
+        let join = verified.pdu.event_id.clone();
+        if is_partial {
+            let (resident, servers) = (server.to_owned(), answer.servers_in_room);
             let partial = match before.as_deref() {
-                Some(before) if comes_back => {
-                    before.with_return(join, server.to_owned(), answer.servers_in_room)
-                }
-                Some(before) => {
-                    let later = (!missing.is_empty()).then(|| (join, server.to_owned()));
-                    before.with_join(later, answer.servers_in_room)
-                }
-                None => PartialState {
-                    join,
-                    resident: server.to_owned(),
-                    servers: answer.servers_in_room,
-                    later: Vec::new(),
-                    came_back: None,
-                },
+                Some(before) if comes_back => before.with_return(join.clone(), resident, servers),
+                Some(before) => before.with_join((!follows).then(|| (join.clone(), resident)), servers),
+                None => PartialState::new(join.clone(), resident, servers),
             };
             let row = keys::room(self.0.key, keys::ROOM_PARTIAL);
             manner.rows.put(Family::Room, row, record::encode(&partial));
             self.set_partial(Some(partial));
         }
-        let missing_keys = self.take_missing_keys();
-        let lacking = (!answer.members_omitted && !missing_keys.is_empty())
-            .then(|| Lacking::new(verified.pdu.event_id.clone(), server.to_owned(), missing_keys));
-        let row = keys::room(self.0.key, keys::ROOM_LACKING);
-        match &lacking {
-            Some(lacking) => manner.rows.put(Family::Room, row, record::encode(lacking)),
-            None => manner.rows.delete(Family::Room, row),
+        // Of a room that this server is in already, the state before the join alone may lack them.
+        let lacks = !answer.members_omitted && !follows && !missing_keys.is_empty();
+        let lacking = (lacks && replaces_tips)
+            .then(|| Lacking::new(join.clone(), server.to_owned(), missing_keys.clone()));
+        if replaces_tips {
+            let row = keys::room(self.0.key, keys::ROOM_LACKING);
+            match &lacking {
+                Some(lacking) => manner.rows.put(Family::Room, row, record::encode(lacking)),
+                None => manner.rows.delete(Family::Room, row),
+            }
         }
         if new {
             let stored = RoomRecord {
@@ -210,10 +237,13 @@ impl Room {
         let outcome = self.take_in_with(verified, missing, Vec::new(), manner).await;
         let refused = match outcome {
             Ok(Received::Accepted | Received::Known) => {
-                let lacks = lacking.is_some();
-                *self.0.lacking.lock() = lacking;
-                if lacks {
-                    self.start_filling();
+                if replaces_tips {
+                    *self.0.lacking.lock() = lacking;
+                    if lacks {
+                        self.start_filling();
+                    }
+                } else if lacks {
+                    self.lacks_before(join, server, missing_keys).await?;
                 }
                 return Ok(());
             }
@@ -221,7 +251,7 @@ impl Room {
             Ok(Received::Rejected(why)) => Error::Forbidden(why),
             Err(error) => error,
         };
-        if answer.members_omitted || comes_back {
+        if is_partial {
             self.set_partial(before.as_deref().cloned());
         }
         if new {

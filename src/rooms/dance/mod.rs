@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hearth_core::tasks;
 use hearth_events::{Draft, Pdu};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use serde_json::{Map, Value, json};
@@ -30,6 +31,16 @@ const RESTING_TRIED_MAX: usize = 3;
 
 /// Length of the opaque part of event ids in room versions 1 and 2.
 const EVENT_ID_CHARS: usize = 24;
+
+/// Takes a membership through another server to its end, also where the client that asked for it goes away meanwhile: that
+/// server takes it for done once it was asked, and a room that is filled in by half is none.
+async fn to_its_end<T: Send + 'static>(
+    step: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    // Nothing comes where it panicked.
+    let outcome = tasks::to_its_end("membership", step).await;
+    outcome.unwrap_or(Err(Error::Damaged("membership")))
+}
 
 impl Room {
     /// Whether this server decides about the room by itself: it is in it, or nobody else is.

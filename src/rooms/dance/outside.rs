@@ -8,7 +8,7 @@ use hearth_storage::Record;
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::leaving::OwnLeave;
+use super::{leaving::OwnLeave, to_its_end};
 use crate::{Awaited, Dance, Error, Membership, Received, Room, Rooms};
 
 /// So many events of an invitation are checked; servers send about ten.
@@ -207,6 +207,24 @@ impl Rooms {
         event_id: &EventId,
         reason: Option<&str>,
     ) -> Result<(), Error> {
+        let (rooms, user, room_id) = (self.clone(), user.to_owned(), room_id.to_owned());
+        let (via, event_id, reason) = (via.to_owned(), event_id.to_owned(), reason.map(str::to_owned));
+        let leave = async move {
+            rooms
+                .leave_now(&user, &room_id, &via, &event_id, reason.as_deref())
+                .await
+        };
+        to_its_end(leave).await
+    }
+
+    async fn leave_now(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        event_id: &EventId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
         let attempt = self
             .through(via, |server| self.leave_through(server, user, room_id, reason))
             .await;
@@ -270,6 +288,18 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<(), Error> {
         self.log.check_writable()?;
+        let (rooms, user, room_id, via) = (self.clone(), user.to_owned(), room_id.to_owned(), via.to_owned());
+        let knock = async move { rooms.knock_now(&user, &room_id, &via, content).await };
+        to_its_end(knock).await
+    }
+
+    async fn knock_now(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
         let (pdu, stripped, taken_by) = self
             .through(via, |server| {
                 self.knock_through(server, user, room_id, content.clone())

@@ -98,6 +98,32 @@ impl Rooms {
         self.write_alias(alias, None, true).await
     }
 
+    /// Points an alias of one room to another, in one step: at no time is it nobody's.
+    pub(crate) async fn move_alias(
+        &self,
+        alias: &RoomAliasId,
+        old: &RoomId,
+        new: &RoomId,
+    ) -> Result<(), Error> {
+        let lock = self.alias_locks.lock(alias.as_str());
+        let _held = lock.lock().await;
+        let Some(known) = self.alias(alias)?.filter(|known| known.room_id == old) else {
+            return Ok(());
+        };
+        let value = AliasRecord {
+            room_id: new.to_owned(),
+            ..known
+        };
+        let mut batch = Batch::new();
+        batch.put(Family::Alias, alias_key(alias), record::encode(&value));
+        let record = Record {
+            outbox: vec![alias_row(alias, old, false), alias_row(alias, new, true)],
+            ..Record::of(batch)
+        };
+        self.cluster.commit(slot_of(alias.as_str()), |_| record).await?;
+        Ok(())
+    }
+
     /// Takes the name of a room that is being created: the room learns of it by its own batch.
     pub(crate) async fn reserve_alias(
         &self,
@@ -142,16 +168,7 @@ impl Rooms {
         };
         let mut outbox = Vec::new();
         if tell {
-            let notice = AliasNotice {
-                alias: alias.to_owned(),
-                present: target.is_some(),
-            };
-            outbox.push(OutboxRow {
-                target_kind: EntityKind::Room,
-                target: room_id.to_string(),
-                op: OP_ROOM_ALIAS,
-                payload: record::encode(&notice),
-            });
+            outbox.push(alias_row(alias, &room_id, target.is_some()));
         }
         let record = Record {
             outbox,
@@ -243,6 +260,20 @@ impl Room {
 
 fn alias_key(alias: &RoomAliasId) -> Vec<u8> {
     [slot_of(alias.as_str()).to_bytes().as_slice(), alias.as_bytes()].concat()
+}
+
+/// Tells a room that an alias points to it, or does so no more.
+fn alias_row(alias: &RoomAliasId, room: &RoomId, present: bool) -> OutboxRow {
+    let notice = AliasNotice {
+        alias: alias.to_owned(),
+        present,
+    };
+    OutboxRow {
+        target_kind: EntityKind::Room,
+        target: room.to_string(),
+        op: OP_ROOM_ALIAS,
+        payload: record::encode(&notice),
+    }
 }
 
 fn list_row(notice: &ListNotice) -> OutboxRow {

@@ -87,7 +87,7 @@ impl Room {
         {
             state.push(id.to_owned());
         }
-        self.state_of(&state).await
+        self.state_given(&state).await
     }
 
     /// Asks for events one by one. What the other server refuses is left out; where it does not answer, the failure is
@@ -124,7 +124,20 @@ impl Room {
                 .await?;
             self.settle().await?;
         }
-        self.state_of(&ids.state).await
+        self.state_given(&ids.state).await
+    }
+
+    /// The root of a state that another server has given.
+    ///
+    /// # Errors
+    /// [`Error::BadEvent`] where it has no create event: then it is that of no room, and a room that takes it for its own
+    /// cannot be read any more.
+    async fn state_given(&self, ids: &[OwnedEventId]) -> Result<NodeId, Error> {
+        let root = self.state_of(ids).await?;
+        match self.state_at(root, "m.room.create", "")? {
+            Some(_) => Ok(root),
+            None => Err(Error::BadEvent("a state without a create event".to_owned())),
+        }
     }
 
     /// The root of a state of accepted events; of two for one key the later one counts. Its nodes are stored.

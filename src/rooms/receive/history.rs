@@ -10,13 +10,20 @@ use hearth_storage::{Family, record};
 use ruma::{OwnedEventId, OwnedServerName};
 
 use crate::{
-    Error, Event, Flags, Page, Place, RemoteEvents, Room, Viewer, keys,
+    Error, Event, Flags, Page, Place, RemoteEvents, RemoteFailure, Room, Viewer, keys,
     staging::{Judged, Staged, Staging, Stop},
     state_tree::{NewNodes, NodeId},
 };
 
 /// How many events one request for history asks for (server-server API, `backfill`).
 const BACKFILL_EVENTS: usize = 100;
+
+/// So many events are named in one request for history: a longer address is refused by many a proxy.
+const NAMED_MAX: usize = 60;
+
+/// So many missing events are remembered of a gap, those that were named last: a server can name any number of events that
+/// nobody has.
+const MISSING_MAX: usize = 1_000;
 
 /// How many servers are asked for one stretch of history.
 const SERVERS_MAX: usize = 3;
@@ -172,17 +179,24 @@ impl Room {
         let remote = self.0.rooms.remote()?.clone();
         let mut failure = None;
         for server in self.servers_to_ask(SERVERS_MAX) {
-            match remote
-                .backfill(&server, self.id(), &missing, BACKFILL_EVENTS)
-                .await
-            {
-                Ok(events) if events.is_empty() => {}
-                Ok(events) => match self.keep_history(&server, gap, &missing, events).await {
+            for named in missing.chunks(NAMED_MAX) {
+                let events = match remote.backfill(&server, self.id(), named, BACKFILL_EVENTS).await {
+                    Ok(events) => events,
+                    Err(error @ RemoteFailure::Refused { .. }) => {
+                        failure = Some(error.into());
+                        continue;
+                    }
+                    Err(error) => {
+                        failure = Some(error.into());
+                        break;
+                    }
+                };
+                let kept = self.keep_history(&server, gap, &missing, events);
+                match super::in_time(&server, kept).await {
                     Ok(true) => return Ok(true),
                     Ok(false) => {}
                     Err(error) => failure = Some(error),
-                },
-                Err(error) => failure = Some(error.into()),
+                }
             }
         }
         failure.map_or(Ok(false), Err)
@@ -352,15 +366,17 @@ impl Room {
         let here: HashSet<OwnedEventId> = judged.iter().map(|event| event.pdu.event_id.clone()).collect();
         // Of an answer with rejected events alone nothing is shown: what is older than they are goes in their place.
         let all_rejected = judged.iter().all(|event| event.flags.has(Flags::REJECTED));
-        let mut rest: Vec<OwnedEventId> = missing.to_vec();
+        let mut rest: Vec<OwnedEventId> = Vec::new();
         for event in &mut judged {
             let own = std::mem::take(&mut event.missing);
             if all_rejected || !event.flags.has(Flags::REJECTED) {
                 rest.extend(own);
             }
         }
+        rest.extend_from_slice(missing);
         let mut seen = HashSet::new();
         rest.retain(|id| !here.contains(id) && seen.insert(id.clone()));
+        rest.truncate(MISSING_MAX);
         if let Some(oldest) = judged.iter_mut().find(|event| !event.flags.has(Flags::REJECTED)) {
             oldest.missing = std::mem::take(&mut rest);
         }

@@ -4,14 +4,14 @@
 //! authorization by its auth events; by the state before it; then, under the room's lock, by the current state, and
 //! its place. One event of a room at a time; nothing of another server is awaited under the lock.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearth_events::Pdu;
 use ruma::{EventId, OwnedEventId, ServerName};
 use smallvec::SmallVec;
 
 use crate::{
-    Error, Event, Flags, Room,
+    Error, Event, Flags, RemoteFailure, Room,
     event::{Origin, Short},
     input::Submitted,
     lay::Laid,
@@ -31,6 +31,10 @@ pub(crate) use verify::Verified;
 
 /// How many events a server is asked for to close a gap (server-server API, `get_missing_events`).
 const MISSING_EVENTS_MAX: usize = 20;
+
+/// So long other servers are asked for what one event needs, or a stretch of history, while what else comes for the room
+/// waits. The state of a large room takes up to three minutes; what has come by then is kept for the next attempt.
+const TURN_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What became of an event of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +76,20 @@ impl Manner {
     }
 }
 
+/// What is done with the help of another server while the room's turn is held.
+pub(crate) async fn in_time<T>(
+    server: &ServerName,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(TURN_MAX, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::Remote(RemoteFailure::Failed {
+            server: server.to_owned(),
+            why: "what is needed from it takes too long".to_owned(),
+        })),
+    }
+}
+
 impl Room {
     /// Takes in an event that `origin` sent: the whole receipt procedure, with the events that must be fetched
     /// from there. An event that is here already changes nothing.
@@ -86,7 +104,7 @@ impl Room {
         let received = {
             let _turn = self.0.receiving.lock().await;
             self.check_open()?;
-            self.receive_parsed(origin, pdu).await?
+            in_time(origin, self.receive_parsed(origin, pdu)).await?
         };
         // After the turn: an event of ours may have to take one itself.
         if received != Received::Known {

@@ -1,6 +1,7 @@
 //! Rooms over the in-memory engine. A ticket that a test holds back keeps everything later in its shard from becoming
 //! durable, so that what is decided and not yet stored can be looked at.
 
+mod aliases;
 mod large;
 mod order;
 mod pending;

@@ -12,22 +12,29 @@ const ALLOWED_ROOMS_MAX: usize = 100;
 const MEMBER_ROWS_MAX: usize = 20_000;
 
 impl Room {
+    /// Whether everybody may know of the room: all may join it, ask to be let in, or look into it. Rules that the room's version
+    /// does not have let nobody in.
+    pub fn is_open_to_all(&self) -> Result<bool, Error> {
+        let rules = &self.rules().authorization;
+        let lets_in = match self.join_rule()?.rule {
+            JoinRule::Public => true,
+            JoinRule::Knock => rules.knocking,
+            JoinRule::KnockRestricted => rules.knock_restricted_join_rule,
+            _ => false,
+        };
+        Ok(lets_in || self.history_visibility()? == Visibility::WorldReadable)
+    }
+
     /// Whether some user of a server might join the room or look into it (server-server API,
     /// `GET /hierarchy/{roomId}`).
     pub fn is_open_to(&self, server: &ServerName) -> Result<bool, Error> {
         if !self.acl_allows(server)? {
             return Ok(false);
         }
-        let rule = self.join_rule()?;
-        if matches!(
-            rule.rule,
-            JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted
-        ) || self.history_visibility()? == Visibility::WorldReadable
-            || self.has_server(server.as_str())
-        {
+        if self.is_open_to_all()? || self.has_server(server.as_str()) {
             return Ok(true);
         }
-        if self.restricted_rule()?.is_some() {
+        if let Some(rule) = self.restricted_rule()? {
             for allow in rule.allow.iter().take(ALLOWED_ROOMS_MAX) {
                 if let AllowRule::RoomMembership(room_id) = allow
                     && let Some(room) = self.0.rooms.get(room_id)?

@@ -25,6 +25,8 @@ pub struct ServerViewer {
     room: Room,
     server: OwnedServerName,
     is_in: bool,
+    /// The event since which it is said to be in the room, while most members are not known.
+    said_since: Option<Short>,
     visibility_key: Option<u32>,
     /// The state keys of the server's users, found when they are first needed.
     users: Option<Vec<u32>>,
@@ -34,10 +36,12 @@ pub struct ServerViewer {
 impl Room {
     /// A server's view of the room as it is now.
     pub fn server_viewer(&self, server: &ServerName) -> Result<ServerViewer, Error> {
+        let is_in = self.may_have_server(server);
         Ok(ServerViewer {
             room: self.clone(),
             server: server.to_owned(),
-            is_in: self.has_server(server.as_str()),
+            is_in,
+            said_since: self.partial_since()?.filter(|_| is_in),
             visibility_key: self.state_key_short("m.room.history_visibility", "")?,
             users: None,
             memo: HashMap::new(),
@@ -96,7 +100,14 @@ impl ServerViewer {
             Visibility::Shared | Visibility::Joined => &[Membership::Join],
             Visibility::Invited => &[Membership::Join, Membership::Invite],
         };
-        Ok(wanted.contains(&own) || wanted.contains(&self.membership(root)?))
+        Ok(wanted.contains(&own) || wanted.contains(&self.membership(root)?) || self.is_said_to_see(event))
+    }
+
+    /// Whether an event came while this server does not know who is in the room, and the asking server is said to be. What
+    /// it gets without its content it would keep so.
+    fn is_said_to_see(&self, event: &Event) -> bool {
+        let place = event.header.place;
+        place.offset == 0 && self.said_since.is_some_and(|since| event.short >= since)
     }
 
     fn is_ours(&self, user: &str) -> bool {

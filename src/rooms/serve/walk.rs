@@ -79,9 +79,15 @@ impl<'a> Walk<'a> {
     }
 
     fn push_previous(&mut self, event: &Event) -> Result<(), Error> {
-        let new: Vec<Short> = event.header.prev.iter().copied().collect();
-        for previous in self.room.events(&new)? {
+        let known: Vec<Short> = event.header.prev.iter().copied().collect();
+        for previous in self.room.events(&known)? {
             self.push(&previous);
+        }
+        if known.len() < event.pdu.prev_events().len() {
+            // Some were not here when it came, and may have been filled in since.
+            for previous in self.named(event.pdu.prev_events())? {
+                self.push(&previous);
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use super::{World, client_model::ClientModel, request, say};
+use super::{World, client_model::ClientModel, redaction, request, say};
 use crate::{StateSide, SyncRequest, SyncToken};
 
 const USERS: usize = 4;
@@ -123,7 +123,7 @@ async fn operate(world: &World, rng: &mut ChaCha8Rng, users: &[User], rooms: &mu
             let profile = json!({ "displayname": format!("name {number}") });
             drop(room.update_profile(user.id(), profile.as_object().unwrap()).await);
         }
-        16 => redact_newest(room, user).await,
+        16 => redact_newest(room, user, ["m.room.message", "m.room.name"][number as usize % 2]).await,
         17 => set_receipt(room, user, number).await,
         18 => {
             if room.membership(user.id()).unwrap() == hearth_rooms::Membership::Join {
@@ -142,23 +142,15 @@ async fn operate(world: &World, rng: &mut ChaCha8Rng, users: &[User], rooms: &mu
     }
 }
 
-async fn redact_newest(room: &Room, user: &User) {
+async fn redact_newest(room: &Room, user: &User, kind: &str) {
     let mut viewer = room.viewer(user.id()).unwrap();
     let page = room.page(hearth_rooms::Place::END, None, true, 1, &mut viewer, &|event| {
-        event.pdu.kind() == "m.room.message"
+        event.pdu.kind() == kind
     });
     let Some(target) = page.unwrap().events.pop() else {
         return;
     };
-    let event = hearth_rooms::NewEvent {
-        sender: user.id().to_owned(),
-        kind: "m.room.redaction".to_owned(),
-        state_key: None,
-        content: json!({ "redacts": target.id() }).to_string().into_bytes(),
-        redacts: Some(target.id().to_owned()),
-        timestamp_ms: None,
-    };
-    drop(room.send(event, None).await);
+    drop(room.send(redaction(user, target.id()), None).await);
 }
 
 async fn set_receipt(room: &Room, user: &User, number: u32) {

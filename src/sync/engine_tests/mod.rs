@@ -20,7 +20,7 @@ use hearth_events::KeyPair;
 use hearth_rooms::{CreateRoom, NewEvent, Preset, Room, Rooms, RoomsConfig};
 use hearth_storage::{Log, MemoryEngine};
 use hearth_users::{NewAccount, PresenceState, Settings, User, Users};
-use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId, server_name};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomVersionId, UserId, server_name};
 use serde_json::{Map, Value, json};
 
 use crate::{Filter, StateSide, SyncEngine, SyncRequest, SyncToken, v3};
@@ -170,6 +170,17 @@ async fn set(room: &Room, sender: &User, kind: &str, key: &str, content: Value) 
         .await
         .unwrap()
         .event_id
+}
+
+fn redaction(sender: &User, target: &EventId) -> NewEvent {
+    NewEvent {
+        sender: sender.id().to_owned(),
+        kind: "m.room.redaction".to_owned(),
+        state_key: None,
+        content: json!({ "redacts": target }).to_string().into_bytes(),
+        redacts: Some(target.to_owned()),
+        timestamp_ms: None,
+    }
 }
 
 async fn join(room: &Room, user: &User) {

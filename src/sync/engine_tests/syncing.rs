@@ -50,6 +50,31 @@ async fn an_initial_sync_shows_everything_once() {
 }
 
 #[tokio::test]
+async fn the_summary_does_not_hang_on_what_the_timeline_shows() {
+    let world = World::new(16);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let room = world.room(&alice, Preset::PublicChat).await;
+    let name = set(&room, &alice, "m.room.name", "", json!({ "name": "Talk" })).await;
+    let filter = json!({ "room": { "timeline": { "limit": 1, "types": ["m.room.message"] } } });
+    let ask = || request(&alice).filter(filter.clone());
+    let first = world.sync(&ask()).await;
+    let summary = |answer: &Value| answer["rooms"]["join"][room.id().as_str()]["summary"].clone();
+    assert_eq!(summary(&first)["m.heroes"], Value::Null);
+    join(&room, &bob).await;
+    say(&room, &bob, "hello").await;
+    let second = world.sync(&ask().since(&first)).await;
+    assert_eq!(summary(&second)["m.joined_member_count"], 2);
+    room.send(redaction(&alice, &name), None).await.unwrap();
+    say(&room, &bob, "who are we?").await;
+    let third = world.sync(&ask().since(&second)).await;
+    assert_eq!(bodies(&third, "join", &room), ["who are we?"]);
+    assert_eq!(summary(&third)["m.heroes"], json!([bob.id()]));
+    say(&room, &bob, "nothing else").await;
+    let fourth = world.sync(&ask().since(&third)).await;
+    assert_eq!(summary(&fourth), Value::Null);
+}
+
+#[tokio::test]
 async fn tokens_survive_a_restart() {
     let world = World::new(16);
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);

@@ -91,7 +91,10 @@ impl SyncEngine {
                 .positions(&request.user, &index, since.as_ref(), RoomsRead::Ordered)
                 .await?;
             let (answer, at_once) = self.find(request, &plain, &index, &turn, read, looked.as_ref())?;
-            let at_once = at_once || request.pos.is_none() || self.shutdown.is_triggered();
+            let at_once = at_once
+                || request.pos.is_none()
+                || self.shutdown.is_triggered()
+                || has_encrypted(request, &index);
             if at_once || !answer.is_empty() || tokio::time::Instant::now() >= deadline {
                 break (answer, news);
             }
@@ -321,6 +324,14 @@ impl Candidate {
             subscription: self.subscribed.then(|| self.config.number(scopes)),
         }
     }
+}
+
+/// Whether the device has encrypted something since its connection for keys alone was answered last. Clients look after
+/// their keys, such as by putting new ones into the backup, when an answer comes, which may be half a minute away.
+fn has_encrypted(request: &Request, index: &IndexGuard) -> bool {
+    let keys_alone = request.extensions.e2ee && request.lists.is_empty() && request.subscriptions.is_empty();
+    let device = request.device.as_ref().filter(|_| keys_alone);
+    device.is_some_and(|device| index.state.lock().encrypted.remove(device))
 }
 
 /// The request as the parts that all renderings share read it.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Error, SyncToken,
     look::Look,
-    room::newest,
+    room::{is_cut, newest},
     view::{Timeline, Unread},
 };
 
@@ -255,7 +255,8 @@ impl Reader<'_> {
         let cut_since = span
             .seen
             .filter(|_| timeline.limited || timeline.events.iter().any(redacts));
-        let has = |kind: &str| Ok::<_, Error>(changes.has(kind) || is_cut(room, span.root, kind, cut_since)?);
+        let is_cut = |kind: &str| cut_since.map_or(Ok(false), |since| is_cut(room, span.root, kind, since));
+        let has = |kind: &str| Ok::<_, Error>(changes.has(kind) || is_cut(kind)?);
         let named = has("m.room.name")?;
         let peopled = changes.has(MEMBER);
         let name = text_at(room, span.root, "m.room.name", "name")?;
@@ -377,17 +378,6 @@ impl FullRoom {
             && !self.expanded
             && !self.unread_changed
     }
-}
-
-/// Whether the state event of a type, with an empty key, was redacted after a position: what it said is gone, and nothing
-/// came in its place.
-fn is_cut(room: &Room, root: NodeId, kind: &str, since: Option<Position>) -> Result<bool, Error> {
-    let Some(since) = since else { return Ok(false) };
-    let event = room.state_at(root, kind, "")?;
-    let Some(by) = event.and_then(|event| event.header.redacted_by) else {
-        return Ok(false);
-    };
-    Ok(room.event(by)?.is_some_and(|by| by.header.position > since))
 }
 
 /// A text of a state event with an empty key, in a state.

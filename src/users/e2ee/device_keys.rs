@@ -148,7 +148,11 @@ pub(crate) fn remove_device(tx: &mut Tx<'_>, key: EntityKey, device: &DeviceId) 
         tx.delete(Family::DeviceKey, rows::device_key(key, kind, device.as_str()));
     }
     one_time::remove(tx, key, device)?;
-    for (row, _) in tx.scan(Family::ToDevice, &rows::of_device(key, device.as_str()))? {
+    for row in tx.first_keys(
+        Family::ToDevice,
+        &rows::of_device(key, device.as_str()),
+        usize::MAX,
+    )? {
         tx.delete(Family::ToDevice, row);
     }
     to_device::forget_sent(tx, key, device)

@@ -24,6 +24,8 @@ const TAG: u8 = 2;
 const TAG_TIMED: u8 = 3;
 /// The most messages that wait for a device; then a tenth of them, the oldest, goes.
 const WAITING_MAX: u64 = 10_000;
+/// That tenth.
+const GOES_AT_ONCE: u64 = WAITING_MAX / 10;
 /// So long a message waits for a device that does not come. The keys in older ones are in the backup, if anywhere.
 const WAITING_MAX_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 
@@ -83,16 +85,19 @@ impl RemoteToDevice {
 /// Divides messages by server and size.
 fn by_server(messages: ToDeviceMessages) -> BTreeMap<OwnedServerName, Vec<ToDeviceMessages>> {
     let mut servers: BTreeMap<OwnedServerName, Vec<ToDeviceMessages>> = BTreeMap::new();
-    let mut bytes = 0;
+    // How large the last part of each is.
+    let mut sizes: BTreeMap<OwnedServerName, usize> = BTreeMap::new();
     for (user, devices) in messages {
         for (device, content) in devices {
-            let parts = servers.entry(user.server_name().to_owned()).or_default();
+            let server = user.server_name().to_owned();
+            let bytes = sizes.entry(server.clone()).or_default();
+            let parts = servers.entry(server).or_default();
             let size = content.get().len() + device.len() + user.as_str().len();
-            if parts.is_empty() || bytes + size > REMOTE_MAX_BYTES {
+            if parts.is_empty() || *bytes + size > REMOTE_MAX_BYTES {
                 parts.push(ToDeviceMessages::new());
-                bytes = 0;
+                *bytes = 0;
             }
-            bytes += size;
+            *bytes += size;
             if let Some(part) = parts.last_mut() {
                 part.entry(user.clone()).or_default().insert(device, content);
             }
@@ -413,15 +418,91 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, now_ms: u64) -> Resu
     if !is_full && !oldest.is_some_and(|(_, value)| is_old(&value)) {
         return Ok(count);
     }
-    let rows = tx.scan(Family::ToDevice, &of_device)?;
-    let mut left = rows.len() as u64;
-    let tenth = if is_full { WAITING_MAX / 10 } else { 0 };
-    for (at, (row, value)) in (0_u64..).zip(rows) {
-        if at >= tenth && !is_old(&value) {
+    let least = if is_full { GOES_AT_ONCE } else { 0 };
+    let (mut gone, mut start) = (0, of_device.clone());
+    // One by one: all of them may be more than fits into memory. Of many that are old some go with the next messages.
+    while gone < GOES_AT_ONCE {
+        let Some((row, value)) = tx.first(Family::ToDevice, &start, &of_device)? else {
+            return Ok(0);
+        };
+        if gone >= least && !is_old(&value) {
             break;
         }
+        start = [row.as_slice(), &[0]].concat();
         tx.delete(Family::ToDevice, row);
-        left -= 1;
+        gone += 1;
     }
-    Ok(left)
+    Ok(count.saturating_sub(gone))
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::device_id;
+
+    use super::*;
+    use crate::session::Login;
+    use crate::tests::World;
+
+    /// Also where users of many servers stand between those of one.
+    #[test]
+    fn what_one_server_gets_at_once_is_bounded() {
+        let content = serde_json::value::to_raw_value(&"x".repeat(10 << 10)).expect("JSON");
+        let mut messages = ToDeviceMessages::new();
+        for at in 0..40 {
+            let server = if at % 2 == 0 {
+                "a".to_owned()
+            } else {
+                format!("b{at}")
+            };
+            let user = UserId::parse(format!("@u{at:02}:{server}")).expect("a user id");
+            messages.insert(user, BTreeMap::from([("D".to_owned(), content.clone())]));
+        }
+        let servers = by_server(messages);
+        let (mut count, mut largest) = (0, 0);
+        for part in servers.values().flatten() {
+            let contents = part.values().flat_map(BTreeMap::values);
+            let bytes: usize = contents.map(|content| content.get().len()).sum();
+            count += part.len();
+            largest = largest.max(bytes);
+        }
+        assert_eq!(count, 40);
+        assert!(largest <= REMOTE_MAX_BYTES, "{largest} bytes");
+    }
+
+    #[tokio::test]
+    async fn of_too_many_messages_the_oldest_go() {
+        let world = World::new();
+        let alice = world.alice().await;
+        let device = device_id!("D");
+        let login = Login {
+            device_id: Some(device.to_owned()),
+            ..Login::default()
+        };
+        alice.login(login).await.unwrap();
+        for (stored, left) in [(1_500, 501), (3, 1)] {
+            let filled = alice.write(|tx| {
+                for row in tx.first_keys(Family::ToDevice, &rows::of_device(alice.key, "D"), usize::MAX)? {
+                    tx.delete(Family::ToDevice, row);
+                }
+                for index in 0..stored {
+                    let row = rows::to_device(alice.key, "D", 1, index);
+                    tx.put(Family::ToDevice, row, [&[TAG], b"{}".as_slice()].concat());
+                }
+                put_waiting(tx, alice.key, "D", WAITING_MAX);
+                Ok(())
+            });
+            filled.await.unwrap();
+            let content = serde_json::value::to_raw_value(&serde_json::json!({})).unwrap();
+            let messages = BTreeMap::from([("D".to_owned(), content)]);
+            let messages = BTreeMap::from([(alice.id.clone(), messages)]);
+            alice
+                .send_to_device(device, "m.test", &stored.to_string(), messages)
+                .await
+                .unwrap();
+            let found = alice
+                .to_device_between(device, 0, alice.position(), 10_000)
+                .unwrap();
+            assert_eq!(found.len(), left);
+        }
+    }
 }

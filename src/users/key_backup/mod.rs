@@ -11,8 +11,9 @@ mod versions;
 
 use hearth_core::limits;
 use hearth_storage::{EntityKey, Family};
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, RoomId};
 use serde_json::value::RawValue;
+pub use stored::BackupKeys;
 use stored::{Stored, delete_set, encode, is_better, key_row, render};
 use versions::{VersionRecord, load, load_head, read, read_head, store, store_head, unknown, version_row};
 
@@ -197,21 +198,21 @@ impl User {
         .await
     }
 
-    /// The keys of a version as the JSON that the specification gives them: an object with `rooms` or `sessions`, or
-    /// the one key. They are read in one pass over their range, off the threads that serve requests.
-    pub async fn backup_keys(&self, version: &str, scope: BackupScope) -> Result<Box<RawValue>> {
-        let number = parse(version)?;
-        let user = self.clone();
-        self.users
-            .pool
-            .run(move || {
-                // One snapshot, so that the set is still that of the record.
-                let snapshot = user.users.log.engine().snapshot();
-                let backup = read(&*snapshot, user.key, number)?;
-                let text = render(&*snapshot, user.key, backup.set, &scope)?;
-                RawValue::from_string(text).map_err(|error| Error::Internal(error.to_string()))
-            })
-            .await
+    /// The keys of a version, or of a room in it, as the JSON that the specification gives them: an object with `rooms` or
+    /// `sessions`.
+    pub fn backup_keys(&self, version: &str, room: Option<&RoomId>) -> Result<BackupKeys> {
+        let backup = read(self.users.log.engine().as_ref(), self.key, parse(version)?)?;
+        // What is deleted meanwhile is left out: the set's number is never used again.
+        Ok(BackupKeys::new(self.clone(), backup.set, room))
+    }
+
+    /// One key of a version as JSON.
+    pub fn backup_key(&self, version: &str, room: &RoomId, session: &str) -> Result<Box<RawValue>> {
+        // One snapshot, so that the set is still that of the record.
+        let snapshot = self.users.log.engine().snapshot();
+        let backup = read(&*snapshot, self.key, parse(version)?)?;
+        let text = render(&*snapshot, self.key, backup.set, room, session)?;
+        RawValue::from_string(text).map_err(|error| Error::Internal(error.to_string()))
     }
 
     /// Deletes keys of a version, which need not be the current one.
@@ -232,7 +233,10 @@ impl User {
                             let found = tx.get(Family::KeyBackup, &row)?;
                             found.map(|_| row).into_iter().collect()
                         }
-                        None => rows_of_room(tx, self.key, backup.set, room.as_str())?,
+                        None => {
+                            let of_room = key_row(self.key, backup.set, room.as_str(), "");
+                            tx.first_keys(Family::KeyBackup, &of_room, DELETED_PER_BATCH)?
+                        }
                     };
                     let deleted = rows.len();
                     for row in rows {
@@ -283,15 +287,6 @@ pub(crate) fn remove(tx: &mut Tx<'_>, user: EntityKey) -> Result<()> {
     }
     store_head(tx, user, &head);
     Ok(())
-}
-
-fn rows_of_room(tx: &Tx<'_>, user: EntityKey, set: u64, room: &str) -> Result<Vec<Vec<u8>>> {
-    let rows = tx.scan(Family::KeyBackup, &key_row(user, set, room, ""))?;
-    Ok(rows
-        .into_iter()
-        .take(DELETED_PER_BATCH)
-        .map(|(row, _)| row)
-        .collect())
 }
 
 /// A version's number. One version has one name, so `01` is none.

@@ -2,9 +2,11 @@
 
 use hearth_storage::schema::key_backup::KeyBackupKey;
 use hearth_storage::{EntityKey, Family, Reader, record};
+use ruma::RoomId;
 
-use super::{BackupKey, BackupScope};
+use super::BackupKey;
 use crate::error::{Error, Result};
+use crate::user::User;
 use crate::write::Tx;
 
 /// The tag of a stored key.
@@ -66,50 +68,123 @@ pub(super) fn is_better(new: &BackupKey, old: &Stored<'_>) -> bool {
         < rank(old.is_verified, old.first_message_index, old.forwarded_count)
 }
 
-pub(super) fn render(reader: &dyn Reader, user: EntityKey, set: u64, scope: &BackupScope) -> Result<String> {
-    let mut out = String::new();
-    let prefix = match scope {
-        BackupScope::Session(room, session) => {
-            let value = reader.get(Family::KeyBackup, &key_row(user, set, room.as_str(), session))?;
-            Stored::of(&value.ok_or(Error::NotFound("Key"))?)?.write(&mut out);
-            return Ok(out);
-        }
-        BackupScope::Room(room) => key_row(user, set, room.as_str(), ""),
-        BackupScope::All => set_prefix(user, set),
-    };
-    let with_rooms = *scope == BackupScope::All;
-    out.push_str(if with_rooms {
-        r#"{"rooms":{"#
-    } else {
-        r#"{"sessions":{"#
-    });
-    let mut room: Option<String> = None;
-    let mut is_first = true;
-    let mut corrupt = false;
-    let end = hearth_storage::prefix_end(&prefix);
-    reader.scan(Family::KeyBackup, &prefix, &end, false, &mut |row, value| {
-        let (Some(key), Some(stored)) = (KeyBackupKey::decode(row), Stored::decode(value)) else {
-            corrupt = true;
-            return false;
+/// About so much of an answer is made at once, in bytes.
+const PART_BYTES: usize = 1 << 20;
+
+/// The keys of a backup, or of a room in it, as the JSON that the specification gives them. It is made part by part: all of
+/// it may be more than fits into memory, and a client may read it slowly.
+#[derive(Debug)]
+pub struct BackupKeys {
+    user: User,
+    /// The rows that are left: from here,
+    next: Vec<u8>,
+    /// up to here.
+    end: Vec<u8>,
+    /// Whether the rooms are named.
+    with_rooms: bool,
+    /// The room whose keys are being written.
+    room: Option<String>,
+    /// Whether the next key is the first of its object.
+    is_first: bool,
+    is_begun: bool,
+    is_done: bool,
+}
+
+impl BackupKeys {
+    /// Those of a set, or of a room in it.
+    pub(super) fn new(user: User, set: u64, room: Option<&RoomId>) -> Self {
+        let next = match room {
+            Some(room) => key_row(user.key, set, room.as_str(), ""),
+            None => set_prefix(user.key, set),
         };
-        if with_rooms && room.as_deref() != Some(&*key.room.0) {
-            out.push_str(if room.is_some() { "}}," } else { "" });
-            push_text(&mut out, &key.room.0);
-            out.push_str(r#":{"sessions":{"#);
-            room = Some(key.room.0.into_owned());
-            is_first = true;
+        Self {
+            user,
+            end: hearth_storage::prefix_end(&next),
+            next,
+            with_rooms: room.is_none(),
+            room: None,
+            is_first: true,
+            is_begun: false,
+            is_done: false,
         }
-        out.push_str(if is_first { "" } else { "," });
-        is_first = false;
-        push_text(&mut out, &key.session.0);
-        out.push(':');
-        stored.write(&mut out);
-        true
-    })?;
-    if corrupt {
-        return Err(hearth_storage::Error::Corrupt("backed-up key").into());
     }
-    out.push_str(if room.is_some() { "}}}}" } else { "}}" });
+
+    /// Whether there is no other part.
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// The next part, and what is left. It is read off the threads that serve requests.
+    pub async fn part(mut self) -> Result<(String, Self)> {
+        let pool = self.user.users.pool.clone();
+        pool.run(move || {
+            let mut out = String::new();
+            self.write_part(&mut out)?;
+            Ok((out, self))
+        })
+        .await
+    }
+
+    fn write_part(&mut self, out: &mut String) -> Result<()> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            out.push_str(match self.with_rooms {
+                true => r#"{"rooms":{"#,
+                false => r#"{"sessions":{"#,
+            });
+        }
+        let (log, start, end) = (self.user.users.log.clone(), self.next.clone(), self.end.clone());
+        let (mut is_corrupt, mut is_last) = (false, true);
+        log.engine()
+            .scan(Family::KeyBackup, &start, &end, false, &mut |row, value| {
+                if out.len() >= PART_BYTES {
+                    self.next = row.to_vec();
+                    is_last = false;
+                    return false;
+                }
+                let (Some(key), Some(stored)) = (KeyBackupKey::decode(row), Stored::decode(value)) else {
+                    is_corrupt = true;
+                    return false;
+                };
+                self.write_key(&key, &stored, out);
+                true
+            })?;
+        if is_corrupt {
+            return Err(hearth_storage::Error::Corrupt("backed-up key").into());
+        }
+        if is_last {
+            out.push_str(if self.room.is_some() { "}}}}" } else { "}}" });
+            self.is_done = true;
+        }
+        Ok(())
+    }
+
+    fn write_key(&mut self, key: &KeyBackupKey<'_>, stored: &Stored<'_>, out: &mut String) {
+        if self.with_rooms && self.room.as_deref() != Some(&*key.room.0) {
+            out.push_str(if self.room.is_some() { "}}," } else { "" });
+            push_text(out, &key.room.0);
+            out.push_str(r#":{"sessions":{"#);
+            self.room = Some(key.room.0.to_string());
+            self.is_first = true;
+        }
+        out.push_str(if self.is_first { "" } else { "," });
+        self.is_first = false;
+        push_text(out, &key.session.0);
+        out.push(':');
+        stored.write(out);
+    }
+}
+
+/// One key as JSON.
+pub(super) fn render(
+    reader: &dyn Reader,
+    user: EntityKey,
+    set: u64,
+    room: &RoomId,
+    session: &str,
+) -> Result<String> {
+    let value = reader.get(Family::KeyBackup, &key_row(user, set, room.as_str(), session))?;
+    let mut out = String::new();
+    Stored::of(&value.ok_or(Error::NotFound("Key"))?)?.write(&mut out);
     Ok(out)
 }
 

@@ -21,8 +21,26 @@ fn key(session: &str, is_verified: bool, first: u64, forwarded: u64) -> BackupKe
 }
 
 async fn get(user: &User, version: &str, scope: BackupScope) -> Result<Value> {
-    let text = user.backup_keys(version, scope).await?;
-    Ok(serde_json::from_str(text.get()).unwrap())
+    let room = match &scope {
+        BackupScope::All => None,
+        BackupScope::Room(room) => Some(&**room),
+        BackupScope::Session(room, session) => {
+            let key = user.backup_key(version, room, session)?;
+            return Ok(serde_json::from_str(key.get()).unwrap());
+        }
+    };
+    let parts = parts(user.backup_keys(version, room)?).await?;
+    Ok(serde_json::from_str(&parts.concat()).unwrap())
+}
+
+async fn parts(mut keys: BackupKeys) -> Result<Vec<String>> {
+    let mut parts = Vec::new();
+    while !keys.is_done() {
+        let (part, rest) = keys.part().await?;
+        parts.push(part);
+        keys = rest;
+    }
+    Ok(parts)
 }
 
 #[tokio::test]
@@ -225,4 +243,34 @@ async fn ten_thousand_keys_come_back_in_one_pass() {
         get(&alice, &version, BackupScope::All).await.unwrap(),
         json!({ "rooms": {} })
     );
+}
+
+#[tokio::test]
+async fn a_large_backup_is_given_in_parts() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let version = alice.create_backup("m.v1", &raw(&json!({}))).await.unwrap();
+    let data = raw(&json!({ "ciphertext": "x".repeat(50_000) }));
+    let rooms = [room_id!("!a:example.org"), room_id!("!b:example.org")];
+    for at in 0..60 {
+        let one = BackupKey {
+            room: rooms[at / 30].to_owned(),
+            session_data: data.clone(),
+            ..key(&format!("s{at}"), true, 0, 0)
+        };
+        alice.put_backup_keys(&version, &[one]).await.unwrap();
+    }
+    for (room, objects) in [(None, 2), (Some(rooms[1]), 1)] {
+        let parts = parts(alice.backup_keys(&version, room).unwrap()).await.unwrap();
+        assert!(parts.len() > 1 && parts.iter().all(|part| part.len() < 1_200_000));
+        let whole: Value = serde_json::from_str(&parts.concat()).unwrap();
+        let sessions: Vec<_> = match room {
+            None => whole["rooms"].as_object().unwrap().values().collect(),
+            Some(_) => vec![&whole],
+        };
+        assert_eq!(sessions.len(), objects);
+        for one in sessions {
+            assert_eq!(one["sessions"].as_object().unwrap().len(), 30);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::post_delayed_event_action::manage;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, OptionalAuth, Path};
+use crate::extract::{Anybody, Json, Path};
 
 /// The body.
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ pub struct Body {
 /// Does what the body says with a delayed event.
 pub async fn post_delayed_event(
     State(app): State<Arc<App>>,
-    _auth: OptionalAuth,
+    _: Anybody,
     Path(id): Path<String>,
     Json(body): Json<Body>,
 ) -> Result<Json<Value>> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, OptionalAuth, Path};
+use crate::extract::{Anybody, Json, Path};
 
 /// Sends the event now, cancels it, or lets its wait begin again.
 ///
@@ -18,7 +18,7 @@ use crate::extract::{Json, OptionalAuth, Path};
 /// told to nobody but the one who scheduled, is the permission.
 pub async fn post_delayed_event_action(
     State(app): State<Arc<App>>,
-    _auth: OptionalAuth,
+    _: Anybody,
     Path((id, action)): Path<(String, String)>,
 ) -> Result<Json<Value>> {
     manage(&app, &id, &action).await

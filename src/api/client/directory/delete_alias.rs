@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_rooms::NewEvent;
+use hearth_rooms::{Membership, NewEvent};
 use ruma::OwnedRoomAliasId;
 use serde_json::{Value, json};
 
@@ -12,20 +12,27 @@ use crate::app::App;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Path};
 
-/// Takes an alias away: its maker may, and who has the power to set the room's canonical alias.
+/// Takes an alias away: its maker may, and who is in the room with the power to set its canonical alias.
 pub async fn delete_alias(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(alias): Path<OwnedRoomAliasId>,
 ) -> Result<Json<Value>> {
+    auth.must_not_be_suspended()?;
     app.check_alias_owner(&auth, &alias)?;
     let found = app.rooms.alias(&alias)?;
     let found = found.ok_or_else(|| MatrixError::not_found("There is no such alias"))?;
     let room = app.rooms.get(&found.room_id)?;
-    let powerful = room.as_ref().is_some_and(|room| {
-        room.check_may_send_state(&auth.user, "m.room.canonical_alias")
-            .is_ok()
-    });
+    let powerful = match &room {
+        Some(room) => {
+            // Power alone is not enough: whoever has left may still have it, and in some rooms everybody has.
+            room.membership(&auth.user)? == Membership::Join
+                && room
+                    .check_may_send_state(&auth.user, "m.room.canonical_alias")
+                    .is_ok()
+        }
+        None => false,
+    };
     if found.creator != auth.user && !powerful && !auth.is_admin(&app) {
         return Err(MatrixError::forbidden("You did not make this alias, and have no power over it").into());
     }

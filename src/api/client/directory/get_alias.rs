@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::client::rooms::elsewhere::resolve_alias;
 use crate::error::Result;
-use crate::extract::{Json, Path};
+use crate::extract::{Anybody, Json, Path};
 
-/// The room that an alias points to.
+/// The room that an alias points to. Anybody may ask, within a limit: other servers are asked for their aliases.
 pub async fn get_alias(
     State(app): State<Arc<App>>,
+    _: Anybody,
     Path(alias): Path<OwnedRoomAliasId>,
 ) -> Result<Json<Value>> {
     let (room_id, servers) = resolve_alias(&app, &alias).await?;

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, Path};
+use crate::extract::{Anybody, Json, Path};
 
 /// Whether the room is in the public directory.
 pub async fn get_listing(
     State(app): State<Arc<App>>,
+    _: Anybody,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Value>> {
     let room = crate::client::rooms::room(&app, &room_id)?;

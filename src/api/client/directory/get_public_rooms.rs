@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, Query};
+use crate::extract::{Anybody, Json, Query};
 
 #[derive(Deserialize)]
 pub struct Options {
@@ -18,9 +18,10 @@ pub struct Options {
     server: Option<String>,
 }
 
-/// The public directory.
+/// The public directory. Anybody may ask, within a limit: other servers are asked for theirs.
 pub async fn get_public_rooms(
     State(app): State<Arc<App>>,
+    _: Anybody,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
     let mut asked = Map::new();

@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, OptionalAuth, Path};
+use crate::extract::{Anybody, Json, Path};
 
 /// All fields of a profile. Anybody may ask: clients show profiles before a login, too.
 pub async fn get_profile(
     State(app): State<Arc<App>>,
-    _auth: OptionalAuth,
+    _: Anybody,
     Path(user): Path<OwnedUserId>,
 ) -> Result<Json<Map<String, Value>>> {
     Ok(Json(super::fields_of(&app, &user, None).await?))

@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Json, OptionalAuth, Path};
+use crate::extract::{Anybody, Json, Path};
 
 /// One field of a profile.
 pub async fn get_profile_field(
     State(app): State<Arc<App>>,
-    _auth: OptionalAuth,
+    _: Anybody,
     Path((user, field)): Path<(OwnedUserId, String)>,
 ) -> Result<Json<Map<String, Value>>> {
     let value = super::fields_of(&app, &user, Some(&field)).await?.remove(&field);

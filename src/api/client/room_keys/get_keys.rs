@@ -1,7 +1,14 @@
 //! GET /_matrix/client/v3/room_keys/keys, …/keys/{roomId} and …/keys/{roomId}/{sessionId} — Client-Server API,
 //! "Server-side key backups".
 
-use hearth_users::BackupScope;
+use std::io;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
+use hearth_users::BackupKeys;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use ruma::OwnedRoomId;
 use serde_json::value::RawValue;
 
@@ -10,10 +17,8 @@ use crate::error::Result;
 use crate::extract::{Auth, Json, Path, Query};
 
 /// All keys of a backup.
-pub async fn get_keys(auth: Auth, Query(of): Query<OfVersion>) -> Result<Json<Box<RawValue>>> {
-    Ok(Json(
-        auth.handle.backup_keys(&of.version, BackupScope::All).await?,
-    ))
+pub async fn get_keys(auth: Auth, Query(of): Query<OfVersion>) -> Result<Response> {
+    answer(auth.handle.backup_keys(&of.version, None)?).await
 }
 
 /// A room's keys.
@@ -21,12 +26,8 @@ pub async fn get_room_keys(
     auth: Auth,
     Path(room): Path<OwnedRoomId>,
     Query(of): Query<OfVersion>,
-) -> Result<Json<Box<RawValue>>> {
-    Ok(Json(
-        auth.handle
-            .backup_keys(&of.version, BackupScope::Room(room))
-            .await?,
-    ))
+) -> Result<Response> {
+    answer(auth.handle.backup_keys(&of.version, Some(&room))?).await
 }
 
 /// One session's key.
@@ -35,6 +36,25 @@ pub async fn get_session_key(
     Path((room, session)): Path<(OwnedRoomId, String)>,
     Query(of): Query<OfVersion>,
 ) -> Result<Json<Box<RawValue>>> {
-    let scope = BackupScope::Session(room, session);
-    Ok(Json(auth.handle.backup_keys(&of.version, scope).await?))
+    Ok(Json(auth.handle.backup_key(&of.version, &room, &session)?))
+}
+
+/// Sends keys as they are read: a backup may have gigabytes. What fails after the beginning cuts the answer off.
+async fn answer(keys: BackupKeys) -> Result<Response> {
+    let (first, rest) = keys.part().await?;
+    let body = match rest.is_done() {
+        true => Body::from(first),
+        false => {
+            let rest = stream::try_unfold(rest, |rest| async move {
+                match rest.is_done() {
+                    true => Ok(None),
+                    false => rest.part().await.map(Some),
+                }
+            });
+            let rest = rest.map(|part| part.map_err(io::Error::other));
+            Body::from_stream(stream::iter([Ok(first)]).chain(rest))
+        }
+    };
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], body).into_response())
 }

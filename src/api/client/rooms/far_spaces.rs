@@ -133,10 +133,8 @@ impl FarRoom {
     /// Whether a user may know of it: it is open, or the user is invited, or in a room whose members may join.
     pub fn is_shown_to(&self, auth: &Auth) -> Result<bool> {
         let text = |name: &str| self.summary.get(name).and_then(Value::as_str);
-        let open = matches!(
-            text("join_rule").unwrap_or("public"),
-            "public" | "knock" | "knock_restricted"
-        );
+        let rule = text("join_rule").unwrap_or("public");
+        let open = matches!(rule, "public" | "knock" | "knock_restricted");
         if open || self.summary.get("world_readable") == Some(&Value::Bool(true)) {
             return Ok(true);
         }
@@ -151,6 +149,8 @@ impl FarRoom {
             return Ok(true);
         }
         let allowed = self.summary.get("allowed_room_ids").and_then(Value::as_array);
+        // They say something of a restricted room alone.
+        let allowed = allowed.filter(|_| rule == "restricted");
         for id in allowed.into_iter().flatten().filter_map(Value::as_str) {
             if let Ok(id) = RoomId::parse(id)
                 && is(&id, &[Membership::Join])?

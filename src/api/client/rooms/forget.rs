@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_rooms::Membership;
+use hearth_users::Membership as Outside;
 use ruma::OwnedRoomId;
 use serde_json::{Value, json};
 
@@ -18,17 +19,23 @@ pub async fn post_forget(
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Value>> {
+    let must_leave = || MatrixError::unknown("You must leave the room before you can forget it");
     if let Some(room) = app.rooms.get(&room_id)? {
         let membership = room.membership(&auth.user)?;
         if matches!(
             membership,
             Membership::Join | Membership::Invite | Membership::Knock
         ) {
-            return Err(MatrixError::unknown("You must leave the room before you can forget it").into());
+            return Err(must_leave().into());
         }
     }
-    if auth.handle.room(&room_id)?.is_none() {
-        return Err(MatrixError::not_found("You never were in this room").into());
+    match auth.handle.room(&room_id)? {
+        None => return Err(MatrixError::not_found("You never were in this room").into()),
+        // An invitation to a room that is not here, or a knock on one.
+        Some(entry) if matches!(entry.membership, Outside::Invite | Outside::Knock) => {
+            return Err(must_leave().into());
+        }
+        Some(_) => {}
     }
     auth.handle.forget_room(&room_id).await?;
     Ok(Json(json!({})))

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_events::JoinRule;
-use hearth_rooms::{Membership, Room, Visibility};
+use hearth_rooms::{Membership, Room};
 use ruma::{OwnedRoomId, OwnedServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -89,6 +88,8 @@ pub async fn get_hierarchy(
             continue;
         }
         let goes_on = options.max_depth.is_none_or(|max| depth < max);
+        // The rooms of the pages before are walked through, but not described once more.
+        let is_shown = found >= from && page.len() < limit;
         let here = app.rooms.get(&id)?.filter(Room::is_decided_here);
         let (summary, below) = if let Some(room) = here {
             if !may_know(&room, &auth.user)? {
@@ -99,14 +100,16 @@ pub async fn get_hierarchy(
                 .iter()
                 .map(|child| (child.id.clone(), via_of(&child.event)))
                 .collect();
-            (spaces::with_children(&room, children)?, below)
+            let summary = is_shown.then(|| spaces::with_children(&room, children));
+            (summary.transpose()?, below)
         } else {
             let room = far.room(&app, &id, &via, options.suggested_only).await;
             let Some(room) = room else { continue };
             if !room.is_shown_to(&auth)? {
                 continue;
             }
-            (room.with_children(), room.children().collect())
+            let summary = is_shown.then(|| room.with_children());
+            (summary, room.children().collect())
         };
         if page.len() == limit {
             return Ok(Json(json!({ "rooms": page, "next_batch": options.token(found) })));
@@ -115,9 +118,7 @@ pub async fn get_hierarchy(
             let below = below.into_iter().rev();
             left.extend(below.map(|(id, via)| (depth + 1, id, via)));
         }
-        if found >= from {
-            page.push(summary);
-        }
+        page.extend(summary);
         found += 1;
     }
     Ok(Json(json!({ "rooms": page })))
@@ -125,11 +126,7 @@ pub async fn get_hierarchy(
 
 /// Whether a user may know of a room without being told by somebody in it.
 fn may_know(room: &Room, user: &UserId) -> Result<bool> {
-    let rule = room.join_rule()?;
-    Ok(matches!(
-        rule.rule,
-        JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted
-    ) || room.history_visibility()? == Visibility::WorldReadable
+    Ok(room.is_open_to_all()?
         || matches!(room.membership(user)?, Membership::Join | Membership::Invite)
-        || room.may_join_by_rule(&rule, user)?)
+        || room.may_join_as_member(user)?)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_appservice::Registration;
-use hearth_rooms::{Membership, Room};
+use hearth_rooms::{Membership, Room, Visibility};
 use ruma::OwnedRoomId;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::extract::{Auth, Json, Path};
 
 /// Who is in the room, with names and avatars. An application service may ask about the rooms of all users that it
-/// controls.
+/// controls, and anybody about a room that the world may read: clients show it before a join, as they show its state.
 pub async fn get_joined_members(
     State(app): State<Arc<App>>,
     auth: Auth,
@@ -22,6 +22,7 @@ pub async fn get_joined_members(
 ) -> Result<Json<Value>> {
     let room = match (&auth.appservice, app.rooms.get(&room_id)?) {
         (Some(appservice), Some(room)) if has_user_of(&room, appservice)? => room,
+        (_, Some(room)) if room.history_visibility()? == Visibility::WorldReadable => room,
         _ => super::joined_room(&app, &room_id, &auth.user)?,
     };
     super::whole::wait(&room).await?;

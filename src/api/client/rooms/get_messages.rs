@@ -96,8 +96,11 @@ pub async fn get_messages(
     // The token that was given, as it was given.
     let start = options.from.clone().unwrap_or_else(|| tokens::token(from));
     let mut answer = json!({ "chunk": chunk, "start": start });
+    // What comes next is told from here, where somebody may come back for it.
+    let newest_shown = events.last().filter(|_| !backward && to.is_none());
     if let Some(next) = page
         .next
+        .or_else(|| newest_shown.map(|event| event.header.place))
         .or_else(|| end_of_filtered(&options, &filter, backward, &events))
     {
         answer["end"] = json!(tokens::token(next));

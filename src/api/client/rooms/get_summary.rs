@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
-use hearth_events::JoinRule;
-use hearth_rooms::{Membership, Room, Visibility};
+use hearth_rooms::{Membership, Room};
 use ruma::{OwnedRoomOrAliasId, RoomId};
 use serde_json::{Value, json};
 
@@ -56,16 +55,12 @@ pub async fn get_summary(
             room.ok_or_else(not_found)?
         }
     };
-    let rule = room.join_rule()?;
-    let open = matches!(
-        rule.rule,
-        JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted
-    ) || room.history_visibility()? == Visibility::WorldReadable;
+    let open = room.is_open_to_all()?;
     let mut membership = None;
     if let Some(auth) = &auth {
         let found = room.membership(&auth.user)?;
         let inside = matches!(found, Membership::Join | Membership::Invite);
-        if !open && !inside && !room.may_join_by_rule(&rule, &auth.user)? {
+        if !open && !inside && !room.may_join_as_member(&auth.user)? {
             return Err(not_found().into());
         }
         membership = (found != Membership::None).then(|| found.word());

@@ -1,14 +1,16 @@
 //! What rooms and accounts need of each other.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use hearth_core::error::{MatrixError, errcode};
+use hearth_core::tasks;
 use hearth_rooms::{Room, Rooms, Visibility};
-use hearth_users::{InviteVerdict, ProfileChange, RoomEntry, Users};
+use hearth_users::{InviteVerdict, Profile, ProfileChange, RoomEntry, User, Users};
+use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value};
 
@@ -23,12 +25,37 @@ const ROOMS_AT_ONCE: usize = 16;
 /// How long other servers are waited for that are told of a user who goes.
 const ELSEWHERE_WAIT: Duration = Duration::from_secs(10);
 
+/// What a user's rooms show as long as somebody sees to it: the profile that went to all of them last.
+type Shown = tokio::sync::Mutex<Option<Arc<Profile>>>;
+
 /// [`RoomLinks`] over the rooms of the server.
 pub struct Links {
-    /// The rooms.
-    pub rooms: Arc<Rooms>,
-    /// The users.
-    pub users: Arc<Users>,
+    rooms: Arc<Rooms>,
+    users: Arc<Users>,
+    /// The users whose profiles are on their way to rooms.
+    showing: Mutex<HashMap<OwnedUserId, Weak<Shown>>>,
+}
+
+impl Links {
+    /// Links between these.
+    pub fn new(rooms: Arc<Rooms>, users: Arc<Users>) -> Self {
+        Self {
+            rooms,
+            users,
+            showing: Mutex::default(),
+        }
+    }
+
+    fn shown(&self, user: &UserId) -> Arc<Shown> {
+        let mut showing = self.showing.lock();
+        if let Some(shown) = showing.get(user).and_then(Weak::upgrade) {
+            return shown;
+        }
+        showing.retain(|_, shown| shown.strong_count() > 0);
+        let shown = Arc::default();
+        showing.insert(user.to_owned(), Arc::downgrade(&shown));
+        shown
+    }
 }
 
 #[async_trait]
@@ -37,20 +64,19 @@ impl RoomLinks for Links {
         let Some(handle) = self.users.get(user)? else {
             return Ok(());
         };
-        let profile = handle.profile()?;
         let mut rooms = Vec::new();
         for room_id in self.joined_rooms(user)? {
             rooms.extend(self.rooms.get(&room_id)?);
         }
-        let profile = &profile;
-        let update = |room: Room| async move {
-            // A room that refuses, say because it is read-only for the user, keeps the old name.
-            if let Err(error) = room.update_profile(user, profile.fields()).await {
-                tracing::debug!(%error, "a room did not take a changed profile");
+        let shown = self.shown(user);
+        // A client that hangs up must not leave the old name in half of the rooms.
+        let all = tasks::spawn("profile in rooms", async move {
+            if let Err(error) = show_profile(&handle, rooms, &shown).await {
+                tracing::error!(%error, "rooms do not show a changed profile");
             }
-        };
-        let all = stream::iter(rooms).for_each_concurrent(ROOMS_AT_ONCE, update);
-        all.await;
+        });
+        // A panic in it is logged there.
+        let _ = all.await;
         Ok(())
     }
 
@@ -113,6 +139,28 @@ impl RoomLinks for Links {
             _ => false,
         }
     }
+}
+
+/// Brings a user's profile, as it is now, to his member events in rooms. Of several changes one goes to the rooms at a time,
+/// so that the last one stays; those that it has overtaken have nothing left to do.
+async fn show_profile(user: &User, rooms: Vec<Room>, shown: &Shown) -> Result<(), hearth_users::Error> {
+    let mut shown = shown.lock().await;
+    let profile = user.profile()?;
+    if shown.as_ref() == Some(&profile) {
+        return Ok(());
+    }
+    let fields = profile.fields();
+    let update = |room: Room| async move {
+        // A room that refuses, say because it is read-only for the user, keeps the old name.
+        if let Err(error) = room.update_profile(user.id(), fields).await {
+            tracing::debug!(%error, "a room did not take a changed profile");
+        }
+    };
+    stream::iter(rooms)
+        .for_each_concurrent(ROOMS_AT_ONCE, update)
+        .await;
+    *shown = Some(profile.clone());
+    Ok(())
 }
 
 /// Refuses the invitation of a user of this server who does not want it ("Invite permission").

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
+use hearth_core::tasks;
 use hearth_rooms::{CreateRoom, Preset};
-use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId};
+use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId, UserId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::extract::{Auth, Json, OptionalJson, or_default};
 use crate::ratelimit::Class;
 
@@ -101,14 +102,14 @@ pub async fn post_create_room(
         .transpose()?;
     let mut invite = Vec::with_capacity(body.invite.len());
     for user in body.invite {
-        if app.rooms.is_local(&user) && !app.has_user(&user).await? {
-            return Err(MatrixError::not_found(format!("There is no user {user}")).into());
-        }
-        super::links::check_invite(&app, &auth.user, &user)?;
+        check_invited(&app, &auth, &user).await?;
         let profile = super::member_profile(&app, &user)?;
         if user != auth.user && !invite.iter().any(|(known, _)| *known == user) {
             invite.push((user, profile));
         }
+    }
+    for event in &body.initial_state {
+        check_first_invite(&app, &auth, event).await?;
     }
     let mut creation_content = body.creation_content;
     if !app.config.room.federate {
@@ -132,8 +133,33 @@ pub async fn post_create_room(
         is_direct: body.is_direct,
         ..CreateRoom::new(auth.user.clone(), preset)
     };
-    let room = app.rooms.create(spec).await?;
+    // A client that hangs up leaves no room behind to which nobody is invited.
+    let rooms = app.rooms.clone();
+    let room = tasks::to_its_end("creation of a room", async move { rooms.create(spec).await }).await;
+    let room = room.ok_or_else(|| ApiError::internal(&"no room came of its creation"))??;
     Ok(Json(json!({ "room_id": room.id() })))
+}
+
+/// Refuses whom this server knows that he is not there, or does not want to be invited.
+async fn check_invited(app: &App, auth: &Auth, user: &UserId) -> Result<()> {
+    if app.rooms.is_local(user) && !app.has_user(user).await? {
+        return Err(MatrixError::not_found(format!("There is no user {user}")).into());
+    }
+    super::links::check_invite(app, &auth.user, user)
+}
+
+/// Checks an event of the first state as the invitation that it may be.
+async fn check_first_invite(app: &App, auth: &Auth, event: &StateEvent) -> Result<()> {
+    let invites = event.content.get("membership").and_then(Value::as_str) == Some("invite");
+    let user = <&UserId>::try_from(event.state_key.as_str()).ok();
+    let Some(user) = user.filter(|_| invites && event.kind == "m.room.member") else {
+        return Ok(());
+    };
+    if !app.rooms.is_local(user) {
+        let sentence = "Users of other servers have to be asked: name them in `invite`";
+        return Err(MatrixError::invalid_param(sentence).into());
+    }
+    check_invited(app, auth, user).await
 }
 
 fn alias(app: &App, auth: &Auth, name: &str) -> Result<OwnedRoomAliasId> {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_core::error::MatrixError;
+use hearth_core::tasks;
 use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::extract::{Auth, Json, Path, or_default};
 use crate::ratelimit::Class;
 
@@ -34,9 +35,14 @@ pub async fn post_upgrade(
     let version = RoomVersionId::try_from(body.new_version.as_str())
         .map_err(|_| MatrixError::unsupported_room_version("This room version is not known"))?;
     let profile = super::member_profile(&app, &auth.user)?;
-    let new = app
-        .rooms
-        .upgrade(&room, &auth.user, profile, version, body.additional_creators)
-        .await?;
+    // A client that hangs up leaves no room half replaced.
+    let rooms = app.rooms.clone();
+    let upgrade = async move {
+        rooms
+            .upgrade(&room, &auth.user, profile, version, body.additional_creators)
+            .await
+    };
+    let new = tasks::to_its_end("upgrade of a room", upgrade).await;
+    let new = new.ok_or_else(|| ApiError::internal(&"no room came of an upgrade"))??;
     Ok(Json(json!({ "replacement_room": new.id() })))
 }

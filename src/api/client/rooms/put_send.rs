@@ -51,6 +51,7 @@ pub async fn put_send(
         };
         return schedule::delay(&app, &auth, event, schedule::Wording::Query).await;
     }
+    let is_encrypted = kind == "m.room.encrypted";
     let event = NewEvent {
         sender: auth.user.clone(),
         content: content.required()?.to_vec(),
@@ -61,5 +62,8 @@ pub async fn put_send(
     };
     let event_id = super::sending::send_message(&app, &room_id, event, txn).await?;
     auth.acts(&app);
+    if let Some(device) = auth.device.as_ref().filter(|_| is_encrypted) {
+        app.sync.has_encrypted(&auth.user, device);
+    }
     Ok(Json(json!({ "event_id": event_id })))
 }

@@ -14,8 +14,8 @@ pub fn full_summary(room: &Room) -> Result<Value> {
     if let Some(algorithm) = room.state_text("m.room.encryption", "algorithm")? {
         summary["encryption"] = json!(algorithm);
     }
-    let rule = room.join_rule()?;
-    let allowed = rule.allow.iter().filter_map(|allow| match allow {
+    let allow = room.restricted_rule()?.map_or_else(Vec::new, |rule| rule.allow);
+    let allowed = allow.iter().filter_map(|allow| match allow {
         AllowRule::RoomMembership(room) => Some(room),
         AllowRule::Other => None,
     });

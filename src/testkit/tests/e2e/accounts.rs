@@ -151,6 +151,8 @@ async fn logs_out(server: &TestServer) {
     alice.post("/logout/all", json!({})).await.ok();
     for gone in [&alice, &three] {
         gone.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
+        // What needs no token does not look at it.
+        gone.get(&format!("/profile/{}", alice.user_id)).await.ok();
     }
     server
         .login("alice", "AGAIN")

@@ -7,7 +7,7 @@ use hearth_events::Pdu;
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
-use crate::federation::{sees, until};
+use crate::federation::{public_room, sees, servers, until};
 use crate::federation_hostile::peer::{Answer, Peer, json_of, rules_of};
 use crate::federation_partial::their_room::{TheirRoom, VERSION};
 
@@ -134,4 +134,90 @@ async fn a_crash_during_a_join_leaves_nothing_behind() {
     stage.joins.abort();
     stage.server = stage.server.crash_simulated(82, &stage.network);
     stage.until_none_waits().await;
+}
+
+/// Clients and proxies give up after a minute, but the other server has let the user in.
+#[tokio::test(start_paused = true)]
+async fn a_join_goes_on_when_the_client_has_given_up() {
+    let mut stage = Stage::new().await;
+    stage.joins.abort();
+    let (said, _, _) = stage.say("welcome").await;
+    let join = format!("/join/{}?via=evil", stage.room.id);
+    // It waits for the join that is under way, and makes no second one.
+    stage.alice.post(&join, json!({})).await.ok();
+    let room = stage.room.id.as_str();
+    until("it is seen", async || {
+        sees(&stage.alice, room, said.event_id.as_str()).await
+    })
+    .await;
+    assert!(stage.room.joined.lock().is_none(), "she joined twice");
+}
+
+/// Nobody of hs2 may let others into the room, so hs1 is asked; what hs2 knows of the room stays.
+#[tokio::test(start_paused = true)]
+async fn a_room_stays_whole_when_somebody_joins_it_through_another_server() {
+    for seed in 0..5 {
+        let network = SimNetwork::new(seed);
+        let servers = servers(&network, 2);
+        let alice = servers[0].register("alice").await;
+        let bob = servers[1].register("bob").await;
+        let carol = servers[1].register("carol").await;
+        let allowed = public_room(&alice, "11").await;
+        let rule = json!({
+            "join_rule": "restricted",
+            "allow": [{ "type": "m.room_membership", "room_id": allowed, "via": ["hs1"] }],
+        });
+        let room = alice
+            .room()
+            .set("name", json!("named"))
+            .set("power_level_content_override", json!({ "invite": 50 }))
+            .state("m.room.join_rules", "", rule)
+            .build()
+            .await;
+        for room in [&allowed, &room] {
+            bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+        }
+        let id = ruma::RoomId::parse(&room).expect("a room id");
+        let ours = servers[1].inner().parts().rooms.get(&id).expect("it is read");
+        let ours = ours.expect("the room is there");
+        ours.wait_full().await;
+        carol
+            .post(&format!("/join/{allowed}?via=hs2"), json!({}))
+            .await
+            .ok();
+        let said = alice.say(&room, "on its way").await;
+        let joined = carol.post(&format!("/join/{room}?via=hs2"), json!({})).await;
+        assert_eq!(joined.status, 200, "{seed}: {joined:?}");
+        assert!(!ours.is_partial(), "{seed}");
+        assert_eq!(
+            carol.state(&room, "m.room.member", "@bob:hs2").await.ok()["membership"],
+            "join"
+        );
+        until("what was on its way is seen", async || {
+            sees(&carol, &room, &said).await
+        })
+        .await;
+    }
+}
+
+/// A server gives others what it has filled in itself.
+#[tokio::test(start_paused = true)]
+async fn history_that_was_filled_in_is_given_on() {
+    let network = SimNetwork::new(83);
+    let servers = servers(&network, 2);
+    let alice = servers[0].register("alice").await;
+    let bob = servers[1].register("bob").await;
+    let room = public_room(&alice, "11").await;
+    for at in 0..50 {
+        alice.say(&room, &at.to_string()).await;
+    }
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    bob.messages(&room, "dir=b&limit=100").await;
+    let id = ruma::RoomId::parse(&room).expect("a room id");
+    let ours = servers[1].inner().parts().rooms.get(&id).expect("it is read");
+    let ours = ours.expect("the room is there");
+    let join = ours.state("m.room.member", "@bob:hs2").expect("it is read");
+    let join = join.expect("bob's join").id().to_owned();
+    let given = ours.backfill(ruma::server_name!("hs1"), &[join], 100);
+    assert!(given.expect("a walk").len() > 50);
 }

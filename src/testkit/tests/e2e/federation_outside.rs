@@ -64,6 +64,10 @@ async fn a_server_that_knows_nothing_of_a_knock_does_not_end_it() {
     let room = knocking_room(&alice).await;
     bob.post(&format!("/knock/{room}?via=hs1"), json!({})).await.ok();
     assert_eq!(shown(&bob, &room).await.as_deref(), Some("knock"));
+    // What the user waits for is not forgotten.
+    bob.act(&room, "forget", json!({}))
+        .await
+        .refused(400, "M_UNKNOWN");
     let peer = Peer::new("evil", &network);
     let made_up = [event_id("$made-up")];
     for (txn, (membership, auth)) in [("leave", &[][..]), ("leave", &made_up[..]), ("ban", &made_up[..])]

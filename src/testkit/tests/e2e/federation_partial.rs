@@ -335,3 +335,98 @@ async fn who_comes_back_has_the_history_judged_that_was_judged_without_the_state
         assert!(stage.until_judged(&last).await);
     }
 }
+
+impl Stage {
+    /// One more user of hs1 joins through the other server.
+    async fn joins(&mut self, name: &str) -> Client {
+        let client = self.server.register(name).await;
+        self.room.open();
+        let join = format!("/join/{}?via=evil", self.room.id);
+        client.post(&join, json!({})).await.ok();
+        self.takes_join(&client.user_id);
+        client
+    }
+
+    /// The other server counts a join of hs1 to the state.
+    fn takes_join(&mut self, user: &str) {
+        let join = self.ours().state("m.room.member", user).expect("it is read");
+        self.room.add(join.expect("a join").pdu.clone(), true);
+    }
+}
+
+/// The other server lets one more user in, on top of an event that is still on its way, and again leaves the members out.
+#[tokio::test(start_paused = true)]
+async fn who_is_in_the_room_stays_in_it_when_somebody_else_joins() {
+    let mut stage = Stage::new(|room| room.gives_state(&room.state_path())).await;
+    let alice = stage.alice.user_id.clone();
+    stage.takes_join(&alice);
+    let since = stage.alice.sync(&format!("timeout=0&filter={LAZY}")).await;
+    let late = stage.room.say("charlie", "on its way");
+    stage.joins("bob").await;
+    // From now on all there is follows his join.
+    stage.send("t1", &[&late]).await;
+    assert!(stage.until_judged(&late).await);
+    let ours = stage.ours();
+    assert!(ours.is_partial());
+    let membership = |user: &str| {
+        let event = ours.state("m.room.member", user).expect("it is read");
+        event.map(|event| String::from_utf8_lossy(event.pdu.content()).contains("join"))
+    };
+    assert_eq!(membership(&alice), Some(true));
+    stage.alice.say(stage.room.id.as_str(), "still here").await;
+    let news = stage.alice.sync_since(&since).await;
+    assert_eq!(news["rooms"]["leave"].get(stage.room.id.as_str()), None, "{news}");
+    stage.until_whole().await;
+    assert_eq!(membership(&alice), Some(true));
+    assert_eq!(membership("@bob:hs1"), Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_the_state_is_asked_for_once_for_all_who_join() {
+    let mut stage = Stage::new(|_| {}).await;
+    let alice = stage.alice.user_id.clone();
+    stage.takes_join(&alice);
+    for name in ["u1", "u2", "u3", "u4", "u5"] {
+        stage.joins(name).await;
+    }
+    let asked = stage.peer.asked();
+    let asked = asked.iter().filter(|line| line.contains("/state_ids/")).count();
+    assert_eq!(asked, 1);
+    stage.until_whole().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_of_nothing_is_not_taken_for_that_of_the_room() {
+    let mut path = String::new();
+    let stage = Stage::new(|room| {
+        path = format!("/_matrix/federation/v1/state_ids/{}?", encode(room.id.as_str()));
+        let nothing = json!({ "pdu_ids": [], "auth_chain_ids": [] });
+        room.peer.says(&path, Answer::Json(nothing));
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let ours = stage.ours();
+    assert!(ours.is_partial() && ours.is_resident());
+    assert!(ours.state("m.room.create", "").expect("it is read").is_some());
+    stage.room.gives_state(&path);
+    stage.until_whole().await;
+    assert!(ours.state("m.room.create", "").expect("it is read").is_some());
+}
+
+/// What a user says right after the join may reach others before the join does: they ask for what they miss.
+#[tokio::test(start_paused = true)]
+async fn servers_that_are_said_to_be_in_the_room_are_given_events() {
+    for visibility in ["shared", "joined"] {
+        let stage = Stage::new(|room| {
+            let content = json!({ "history_visibility": visibility });
+            room.set("charlie", "m.room.history_visibility", "", content);
+        })
+        .await;
+        let said = stage.alice.say(stage.room.id.as_str(), "hello").await;
+        let path = format!("/_matrix/federation/v1/event/{}", encode(&said));
+        let (status, answer) = stage.peer.call("hs1", "GET", &path, None).await;
+        assert!(stage.ours().is_partial());
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["pdus"][0]["content"]["body"], "hello", "{answer}");
+    }
+}

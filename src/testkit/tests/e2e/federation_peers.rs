@@ -233,3 +233,17 @@ async fn another_server_does_not_end_a_clients_session() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_too_large_for_this_server_is_refused_as_such() {
+    let network = SimNetwork::new(6);
+    let server = TestServer::simulated_with("hs1", 4, 1, &network, |config| config.max_upload_bytes = 1_000);
+    let alice = server.register("alice").await;
+    let far = Peer::new("far", &network);
+    let large = json!({ "file": "x".repeat(100_000) });
+    far.says("/_matrix/federation/v1/media/download", Answer::Json(large));
+    for path in ["download/far/abc", "thumbnail/far/abc?width=32&height=32"] {
+        let answer = alice.get(&format!("/_matrix/client/v1/media/{path}")).await;
+        answer.refused(502, "M_TOO_LARGE");
+    }
+}

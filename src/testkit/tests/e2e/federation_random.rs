@@ -18,8 +18,10 @@ use world::{Plan, World};
 /// server in a room whose state nobody gave. 5483, 8219 and 8220: one more user joined through another server while the
 /// state was not whole, and the first join was forgotten. 6702: history ended at an event that had come by itself and
 /// soft-failed. 6387, 7006 and 7515: the checks wanted clients to be told of redactions whose targets came later. 30714: a
-/// user whose ban a partial state did not show joined by what was known here.
-const KEPT_SEEDS: [(u64, &str); 13] = [
+/// user whose ban a partial state did not show joined by what was known here. 30155: who had a gap over the redaction of a
+/// room's name was not told by whom the room is called now. 40036: what was known from a state before it got its place was judged
+/// again before what it follows. 41003: a server that came back got the events before its join only after it, and took the state before it for known.
+const KEPT_SEEDS: [(u64, &str); 16] = [
     (1027, "8"),
     (1273, "11"),
     (1731, "12"),
@@ -32,7 +34,10 @@ const KEPT_SEEDS: [(u64, &str); 13] = [
     (7515, "7"),
     (8219, "11"),
     (8220, "11"),
+    (30155, "2"),
     (30714, "12"),
+    (40036, "1"),
+    (41003, "2"),
 ];
 
 /// What happens in a run.

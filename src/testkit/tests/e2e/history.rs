@@ -171,7 +171,7 @@ async fn context_surrounds_an_event(server: &TestServer) {
             .as_array()
             .is_some_and(|state| state.iter().any(|event| event["type"] == "m.room.create"))
     );
-    let (start, end) = (
+    let (start, behind) = (
         context["start"].as_str().unwrap_or_default(),
         context["end"].as_str().unwrap_or_default(),
     );
@@ -180,9 +180,15 @@ async fn context_surrounds_an_event(server: &TestServer) {
         .await;
     assert_eq!(bodies(&older["chunk"]), ["m1", "m0"]);
     let newer = alice
-        .messages(&room, &format!("dir=f&limit=9&from={}", encode(end)))
+        .messages(&room, &format!("dir=f&limit=9&from={}", encode(behind)))
         .await;
     assert_eq!(bodies(&newer["chunk"]), ["m7", "m8"]);
+    // Where somebody may come back for what is said next.
+    let forward = format!("dir=f&from={}", end(&newer).unwrap_or_default());
+    let none = alice.messages(&room, &forward).await;
+    assert_eq!((bodies(&none["chunk"]).len(), end(&none)), (0, None));
+    alice.say(&room, "m9").await;
+    assert_eq!(bodies(&alice.messages(&room, &forward).await["chunk"]), ["m9"]);
     let alone = alice
         .get(&format!(
             "/rooms/{}/context/{}?limit=0",

@@ -438,11 +438,15 @@ async fn member_lists(server: &TestServer) {
     assert_eq!(of_bob(String::new()).await, 3);
     assert_eq!(of_bob(format!("?at={}", encode(&at))).await, 2);
     assert_eq!(of_bob(format!("?at={later}")).await, 3);
-    let joined = alice
-        .get(&format!("/rooms/{}/joined_members", encode(&room)))
-        .await
-        .ok();
+    let path = format!("/rooms/{}/joined_members", encode(&room));
+    let joined = alice.get(&path).await.ok();
     assert_eq!(joined["joined"].as_object().map(|map| map.len()), Some(2));
+    bob.get(&path).await.refused(403, "M_FORBIDDEN");
+    let readable = json!({ "history_visibility": "world_readable" });
+    alice
+        .set_state(&room, "m.room.history_visibility", "", readable)
+        .await;
+    assert_eq!(bob.get(&path).await.ok(), joined);
     let rooms = bob.get("/joined_rooms").await.ok();
     assert_eq!(rooms["joined_rooms"], Value::Array(Vec::new()));
 }

@@ -2,9 +2,13 @@
 
 mod answers;
 
-use hearth_testkit::{Client, TestServer, encode};
+use std::time::Duration;
+
+use hearth_core::Config;
+use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
+use crate::federation_hostile::peer::{Peer, json_of};
 use crate::{bodies, ids};
 
 scenarios!(
@@ -373,4 +377,30 @@ async fn search_can_be_switched_off() {
     let alice = server.register("alice").await;
     let body = json!({ "search_categories": { "room_events": { "search_term": "x" } } });
     alice.post("/search", body).await.refused(404, "M_UNRECOGNIZED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_after_its_edit_is_found_as_it_was_edited() {
+    let network = SimNetwork::new(7);
+    let enabled = |config: &mut Config| config.message_search.enabled = true;
+    let server = TestServer::simulated_with("hs1", 4, 1, &network, enabled);
+    let ann = server.register("ann").await;
+    let room = ann.room().version("11").preset("public_chat").build().await;
+    let far = Peer::new("far", &network);
+    let known = far.join("hs1", &room, "11").await;
+    // From here on the index knows that all it has not taken in is new.
+    assert!(found(&ann, "cat").await.is_empty());
+    let prev = [known.join.event_id.clone()];
+    let said = known.message(&far, "cat", &prev, 20);
+    let edit = json!({
+        "msgtype": "m.text", "body": "* dog", "m.new_content": { "msgtype": "m.text", "body": "dog" },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": said.event_id },
+    });
+    let edit = known.message_of(&far, &edit, &prev, 21);
+    for (txn, pdu) in [("1", &edit), ("2", &said)] {
+        far.send("hs1", txn, &[json_of(pdu)]).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(found(&ann, "dog").await.len(), 1);
+    assert!(found(&ann, "cat").await.is_empty());
 }

@@ -21,8 +21,8 @@ const ASKED_FOR_EVENTS: [&str; 6] = [
     "event_auth",
 ];
 
-/// A hostile server that always has one more event before those that it is asked for.
-fn endless(stage: &Stage, wide: usize) -> Arc<AtomicU64> {
+/// A hostile server that always has one more event before those that it is asked for, and takes its time for each answer.
+fn endless(stage: &Stage, wide: usize, takes: Duration) -> Arc<AtomicU64> {
     let made = Arc::new(AtomicU64::new(0));
     let (peer, room, auth) = (stage.peer.clone(), stage.known.id.clone(), stage.known.auth());
     let (rules, user) = (stage.known.rules, stage.known.user.clone());
@@ -54,7 +54,7 @@ fn endless(stage: &Stage, wide: usize) -> Arc<AtomicU64> {
     for path in ASKED_FOR_EVENTS {
         stage.peer.says(
             &format!("/_matrix/federation/v1/{path}/"),
-            Answer::Made(make.clone()),
+            Answer::Late(takes, make.clone()),
         );
     }
     made
@@ -73,7 +73,7 @@ fn missing(number: u64, wide: usize) -> Vec<OwnedEventId> {
 async fn endless_ancestors_cost_a_bounded_amount() {
     for (version, wide) in [("6", 1), ("10", 20), ("12", 20)] {
         let stage = Stage::new(version).await;
-        endless(&stage, wide);
+        endless(&stage, wide, Duration::ZERO);
         let before = stage.rows();
         let known = &stage.known;
         let sent: Vec<Value> = (0..5)
@@ -179,4 +179,79 @@ async fn slow_answers_hold_up_nobody_else() {
         "behind ten events of a server that does not answer, another's waits {:?}",
         begun.elapsed()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_holds_up_its_room_for_a_bounded_time() {
+    let stage = Stage::new("10").await;
+    let hs2 = TestServer::simulated("hs2", 4, 2, &stage.network);
+    let bob = hs2.register("bob").await;
+    let join = format!("/join/{}?via=hs1", encode(&stage.room_id));
+    bob.post(&join, json!({})).await.ok();
+    // Each answer comes in time, and there are hundreds of questions.
+    endless(&stage, 20, Duration::from_secs(15));
+    let message = stage
+        .known
+        .message(&stage.peer, "deep", &missing(900_000, 20), 2_000_000);
+    stage.peer.send("hs1", "t", &[json_of(&message)]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = tokio::time::Instant::now();
+    let said = bob.say(&stage.room_id, "behind the deep one").await;
+    while stage.ann.event(&stage.room_id, &said).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(600), "it never comes");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+/// Any member may name events that nobody has as those before its own: who joins later gets at the history all the same.
+#[tokio::test(start_paused = true)]
+async fn made_up_ancestors_do_not_hide_history() {
+    let stage = Stage::new("10").await;
+    let first = stage.ann.say(&stage.room_id, "first").await;
+    let state = stage.known.state.iter().chain([&stage.known.join]);
+    let state: Vec<&str> = state.map(|event| event.event_id.as_str()).collect();
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+    stage
+        .peer
+        .says("/_matrix/federation/v1/state_ids/", Answer::Json(state));
+    for at in 0..20 {
+        let mut before = missing(at, 19);
+        before.extend(
+            stage
+                .room()
+                .tips()
+                .expect("tips")
+                .iter()
+                .map(|tip| tip.id().to_owned()),
+        );
+        let message = stage
+            .known
+            .message(&stage.peer, &format!("bad {at}"), &before, 1_000 + at);
+        stage
+            .peer
+            .send("hs1", &format!("t{at}"), &[json_of(&message)])
+            .await;
+        while !stage.accepts(&message.event_id) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    let hs2 = TestServer::simulated("hs2", 4, 2, &stage.network);
+    let bob = hs2.register("bob").await;
+    let join = format!("/join/{}?via=hs1", encode(&stage.room_id));
+    bob.post(&join, json!({})).await.ok();
+    let mut from = String::new();
+    for page in 0.. {
+        assert!(page < 10, "the first message is not found");
+        let found = bob
+            .messages(&stage.room_id, &format!("dir=b&limit=100{from}"))
+            .await;
+        if found.to_string().contains(&first) {
+            break;
+        }
+        from = format!("&from={}", found["end"].as_str().expect("more"));
+    }
+    let trace = stage.network.trace();
+    let longest = trace.iter().filter(|line| line.contains("/backfill/"));
+    let longest = longest.map(String::len).max();
+    assert!(longest.expect("a request") < 8_000, "{longest:?}");
 }

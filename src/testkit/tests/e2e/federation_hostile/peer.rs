@@ -247,7 +247,12 @@ impl Known {
 
     /// A message of the peer's user that follows some events.
     pub fn message(&self, peer: &Peer, body: &str, prev: &[OwnedEventId], depth: u64) -> Pdu {
-        let content = hearth_events::canonical::to_bytes(&json!({ "body": body, "msgtype": "m.text" }), true);
+        self.message_of(peer, &json!({ "body": body, "msgtype": "m.text" }), prev, depth)
+    }
+
+    /// The same with any content.
+    pub fn message_of(&self, peer: &Peer, content: &Value, prev: &[OwnedEventId], depth: u64) -> Pdu {
+        let content = hearth_events::canonical::to_bytes(content, true);
         let content = content.expect("canonical JSON");
         let auth = self.auth();
         let draft = Draft {

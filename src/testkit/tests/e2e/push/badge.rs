@@ -63,3 +63,65 @@ async fn a_redaction_sets_the_badge_back() {
     alice.redact(&room, &notice).await;
     assert_eq!(told().await, (vec![], vec![]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ignored_counts_no_more() {
+    let network = SimNetwork::new(8);
+    let server = TestServer::simulated("hs1", 4, 8, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob, eve) = (
+        server.register("alice").await,
+        server.register("bob").await,
+        server.register("eve").await,
+    );
+    let room = alice.room().with(&bob).with(&eve).build().await;
+    bob.post("/pushers/set", pusher("bob")).await.ok();
+    let one = alice.say(&room, "one").await;
+    assert_eq!(about(&gateway.told().await), [(Some(one.as_str()), 1)]);
+    let two = eve.say(&room, "two").await;
+    assert_eq!(about(&gateway.told().await), [(Some(two.as_str()), 2)]);
+    let ignored = format!("/user/{}/account_data/m.ignored_user_list", encode(&bob.user_id));
+    let list = json!({ "ignored_users": { eve.user_id.clone(): {} } });
+    bob.put(&ignored, list).await.ok();
+    assert_eq!(about(&gateway.told().await), [(None, 1)]);
+    bob.put(&ignored, json!({ "ignored_users": {} })).await.ok();
+    assert_eq!(about(&gateway.told().await), [(None, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_is_followed_counts() {
+    let network = SimNetwork::new(9);
+    let server = TestServer::simulated("hs1", 4, 9, &network);
+    let gateway = Gateway::on(&network);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.room().with(&bob).build().await;
+    let (one, two) = (alice.say(&room, "one").await, alice.say(&room, "two").await);
+    let receipt = format!("/rooms/{}/receipt/m.read/{}", encode(&room), encode(&two));
+    bob.post(&receipt, json!({})).await.ok();
+    bob.post("/pushers/set", pusher("bob")).await.ok();
+    let subscription = |root: &str| {
+        format!(
+            "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription",
+            encode(&room),
+            encode(root)
+        )
+    };
+    // The first subscription puts the rules in force.
+    bob.put(&subscription(&one), json!({})).await.ok();
+    gateway.told().await;
+    for root in [&one, &two] {
+        let relation = json!({ "rel_type": "m.thread", "event_id": root });
+        let reply = json!({ "msgtype": "m.text", "body": "reply", "m.relates_to": relation });
+        alice.send(&room, "m.room.message", reply).await;
+    }
+    let told = gateway.told().await;
+    assert_eq!(
+        about(&told).last().map(|(_, unread)| *unread),
+        Some(1),
+        "{told:?}"
+    );
+    bob.put(&subscription(&two), json!({})).await.ok();
+    assert_eq!(about(&gateway.told().await), [(None, 2)]);
+    bob.delete(&subscription(&two)).await.ok();
+    assert_eq!(about(&gateway.told().await), [(None, 1)]);
+}

@@ -1,14 +1,17 @@
 //! What comes beside the rooms: messages to the device, keys, account data, receipts, typing.
 
+use std::time::Duration;
+
 use hearth_testkit::{Client, TestServer, encode};
 use serde_json::{Value, json};
 
-use super::{UNSTABLE, kinds, list, slide};
+use super::{UNSTABLE, kinds, list, rooms, slide};
 use crate::bodies;
 
 scenarios!(
     messages_to_the_device_come_once,
     key_counts_are_always_there,
+    who_encrypts_looks_after_keys,
     account_data_receipts_and_typing,
     what_is_wanted_later_comes_at_once,
 );
@@ -84,6 +87,33 @@ async fn key_counts_are_always_there(server: &TestServer) {
         pos["extensions"]["e2ee"]["device_lists"]["changed"],
         json!([alice.user_id])
     );
+}
+
+async fn who_encrypts_looks_after_keys(server: &TestServer) {
+    let alice = server.register("alice").await;
+    let other = server.login("alice", "OTHER").await;
+    let room = alice.room().build().await;
+    let body = json!({ "conn_id": "encryption", "extensions": {
+        "to_device": { "enabled": true }, "e2ee": { "enabled": true },
+    } });
+    let pos = slide(&alice, &Value::Null, body.clone()).await;
+    let pos = slide(&alice, &pos, body.clone()).await;
+    let path = format!(
+        "{UNSTABLE}?timeout=600000&pos={}",
+        encode(pos["pos"].as_str().unwrap_or_default())
+    );
+    let say = async {
+        other
+            .send(&room, "m.room.encrypted", json!({ "of": "another device" }))
+            .await;
+        alice
+            .send(&room, "m.room.encrypted", json!({ "of": "this one" }))
+            .await;
+    };
+    let answer = async { tokio::join!(alice.post(&path, body), say).0.ok() };
+    let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
+    let answer = answer.expect("an answer long before the time is over");
+    assert!(rooms(&answer).is_empty(), "{answer}");
 }
 
 async fn account_data_receipts_and_typing(server: &TestServer) {
