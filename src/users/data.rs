@@ -234,7 +234,8 @@ fn put(
     value.push(VALUE_V1);
     value.extend_from_slice(&tx.position().to_be_bytes());
     value.extend_from_slice(text.as_bytes());
-    if before.is_none_or(|before| before.len() < value.len()) {
+    let grows = before.is_none_or(|before| before.len() < value.len());
+    if grows && value.len() > SMALL_BYTES {
         check_whole(tx, key, &row, value.len())?;
     }
     tx.put(Family::UserData, row, value);
@@ -243,6 +244,10 @@ fn put(
         kind: kind.to_owned(),
     })
 }
+
+/// What is no larger, as read markers and tags are, is written without a look at all the rest, which an account with many
+/// rooms has much of; to fill an account with it takes longer than the limits of requests allow.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// Refuses a value with which the user would have too much account data. What was deleted counts too: its row stays.
 fn check_whole(tx: &Tx<'_>, key: EntityKey, row: &[u8], value_bytes: usize) -> Result<()> {
