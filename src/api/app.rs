@@ -94,7 +94,7 @@ pub struct App {
     /// Nonces given out for registration by shared secret.
     pub nonces: Nonces,
     /// The places for answers with the whole state of a room.
-    pub large_answers: crate::federation::large::LargeAnswers,
+    pub large_answers: hearth_core::places::Places,
     /// Held while a user's notices room is found or made.
     pub notices: tokio::sync::Mutex<()>,
 }
@@ -139,7 +139,7 @@ impl App {
             limits: RateLimits::new(&config, clock.clone()),
             latencies: crate::latency::Latencies::default(),
             nonces: Nonces::new(clock.clone(), random.clone()),
-            large_answers: crate::federation::large::LargeAnswers::default(),
+            large_answers: crate::federation::large::places(),
             notices: tokio::sync::Mutex::default(),
             config,
             server_name,

@@ -11,6 +11,7 @@ pub mod html;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod places;
 pub mod random;
 pub mod tasks;
 

@@ -38,9 +38,13 @@ pub fn has_endless_number(json: &[u8]) -> bool {
                 let of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
                 let end = at + json[at..].iter().take_while(of_number).count();
                 let text = std::str::from_utf8(&json[at..end]).unwrap_or_default();
+                // Hardly any number is so written that it could be.
                 let may_be = text.len() >= LAX_INTEGER_DIGITS_MAX || text.contains(['e', 'E']);
-                let number = text.parse::<f64>().ok().filter(|_| may_be);
-                if number.is_some_and(|number| number.abs() > LAX_FRACTION_MAX) {
+                if may_be
+                    && text
+                        .parse::<f64>()
+                        .is_ok_and(|number| number.abs() > LAX_FRACTION_MAX)
+                {
                     return true;
                 }
                 at = end;

@@ -14,7 +14,6 @@ mod error;
 mod files;
 mod id;
 mod locks;
-mod places;
 mod preview;
 mod range;
 mod record;

@@ -9,7 +9,9 @@ use std::{
 };
 
 use hearth_cluster::Cluster;
-use hearth_core::{clock::SharedClock, limits::MEDIA_WAIT_MAX_MS, random::SharedRandom, tasks::Pool};
+use hearth_core::{
+    clock::SharedClock, limits::MEDIA_WAIT_MAX_MS, places::Places, random::SharedRandom, tasks::Pool,
+};
 use hearth_storage::{Batch, Family, OutboxRow, Record, record, slot_of};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName, UserId};
@@ -21,7 +23,6 @@ use crate::{
     files::{ByteStream, Files},
     id::MediaId,
     locks::Locks,
-    places::Places,
     range::ByteRange,
     record::{Content, KIND, MediaRecord, State, file_entity, own_key, read},
     remote::RemoteMedia,
@@ -31,6 +32,14 @@ use crate::{
 /// How many pictures are worked on at once. A large one takes seconds, and some hundred MB while it is decoded; it must
 /// neither hold up those who log in or send events, nor fill the memory on a machine of many processors.
 const PICTURES_AT_ONCE_MAX: usize = 2;
+
+/// So many files of other servers come at once, so that the largest take about a gigabyte and a half: a file is in memory as a
+/// whole until it is on the disk, and another server can give large ones slowly.
+const REMOTE_AT_ONCE_MAX: usize = 32;
+/// So many of them come from one server: it takes more than three that are slow to hold up the others.
+pub(crate) const REMOTE_OF_SERVER_MAX: usize = 8;
+/// So long a file waits for its place.
+const PLACE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What the store takes from the configuration.
 #[derive(Clone, Debug)]
@@ -82,7 +91,7 @@ impl MediaStore {
             random,
             pictures: pool.beside(PICTURES_AT_ONCE_MAX),
             remote: OnceLock::new(),
-            places: Places::default(),
+            places: Places::new(REMOTE_AT_ONCE_MAX, REMOTE_OF_SERVER_MAX),
             locks: Locks::default(),
             waiting: Mutex::default(),
         });
@@ -258,7 +267,11 @@ impl Inner {
         if let Some(content) = self.stored(media)? {
             return Ok(content);
         }
-        let _place = self.places.place(media.server()).await?;
+        let place = self.places.place(media.server().as_str());
+        let too_many = |_| Error::Remote("too many files of other servers are on their way".to_owned());
+        let _place = tokio::time::timeout(PLACE_WAIT_MAX, place)
+            .await
+            .map_err(too_many)?;
         let found = remote.fetch(media, wait).await?;
         let description = Description {
             content_type: found.content_type,

@@ -1,6 +1,13 @@
 //! The store on the memory engine and a temporary folder.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +27,7 @@ use crate::{
     ByteRange, ByteStream, Description, Error, MediaId, MediaSettings, MediaStore, Method, RemoteContent,
     RemoteMedia, ThumbnailRequest,
     record::{file_entity, members, pending_entity},
+    store::REMOTE_OF_SERVER_MAX,
 };
 
 const MAX_BYTES: u64 = 1_000_000;
@@ -499,4 +507,41 @@ async fn pictures_and_other_work_do_not_wait_for_each_other() {
     release.send(()).unwrap();
     hashing.await.unwrap();
     assert!(made.expect("in time").is_ok());
+}
+
+/// A server that says how many files are on their way.
+struct Counting {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+#[async_trait]
+impl RemoteMedia for Counting {
+    async fn fetch(&self, _: &MediaId, _: Duration) -> Result<RemoteContent, Error> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(RemoteContent {
+            content_type: None,
+            file_name: None,
+            body: Box::pin(futures::stream::empty()),
+        })
+    }
+}
+
+#[tokio::test]
+async fn so_many_files_of_a_server_come_at_once() {
+    let bench = bench(16);
+    let counting = Arc::new(Counting {
+        now: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+    });
+    bench.store.set_remote(counting.clone());
+    let media: Vec<_> = (0..3 * REMOTE_OF_SERVER_MAX)
+        .map(|number| MediaId::new("elsewhere.org", &number.to_string()).expect("an id"))
+        .collect();
+    let found = futures::future::join_all(media.iter().map(|media| bench.bytes_of(media))).await;
+    assert!(found.iter().all(Result::is_ok));
+    assert_eq!(counting.most.load(Ordering::SeqCst), REMOTE_OF_SERVER_MAX);
 }

@@ -22,7 +22,7 @@ pub async fn get_event_auth(
     Origin(origin): Origin,
 ) -> Result<Response> {
     let room = shared_room(&app, &origin, &room_id)?;
-    let place = app.large_answers.place(&origin).await;
+    let place = app.large_answers.place(origin.as_str()).await;
     let chain = room.apart(move |room| room.serve_event_auth(&event_id)).await?;
     let answer = Object::new().events("auth_chain", &chain);
     Ok(large::respond(answer.into_bytes(), place))

@@ -30,7 +30,7 @@ pub async fn get_state(
 ) -> Result<Response> {
     let room = shared_room(&app, &origin, &room_id)?;
     whole(&room).await?;
-    let place = app.large_answers.place(&origin).await;
+    let place = app.large_answers.place(origin.as_str()).await;
     let served = room
         .apart(move |room| room.serve_state(&options.event_id))
         .await?;

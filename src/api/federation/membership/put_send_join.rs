@@ -40,7 +40,7 @@ pub async fn put_send_join(
     // Without the members it is small, and somebody waits for it.
     let place = match servers {
         Some(_) => None,
-        None => Some(app.large_answers.place(&origin).await),
+        None => Some(app.large_answers.place(origin.as_str()).await),
     };
     let event = join.clone();
     let answer = room.apart(move |room| room.join_answer(&event, servers)).await?;

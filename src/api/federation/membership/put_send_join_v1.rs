@@ -21,7 +21,7 @@ pub async fn put_send_join_v1(
     SignedRaw(origin, body): SignedRaw,
 ) -> Result<Response> {
     let (room, join) = super::accept(&app, &origin, Dance::Join, (&room_id, &event_id), &body).await?;
-    let place = app.large_answers.place(&origin).await;
+    let place = app.large_answers.place(origin.as_str()).await;
     let answer = room.apart(move |room| room.join_answer(&join, None)).await?;
     let answer = Object::new()
         .events("auth_chain", &answer.auth_chain)
