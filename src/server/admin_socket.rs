@@ -124,9 +124,10 @@ async fn answer(mut stream: UnixStream, accounts: &Accounts) -> io::Result<()> {
     to.write_all(&line).await
 }
 
-/// Gives a request to the server that has the data open, and gives back what it says; nothing where none runs.
+/// Gives a request to the server that has the data open, and gives back what it says; nothing where none runs, or where
+/// it stops before the command has its turn.
 pub async fn ask(path: &Path, request: &Request) -> Result<Option<String>, Error> {
-    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound};
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, InvalidInput, NotFound};
     let failed = |error: io::Error| {
         let path = path.display();
         Error::Command(format!("the running server cannot be asked on {path}: {error}"))
@@ -139,9 +140,16 @@ pub async fn ask(path: &Path, request: &Request) -> Result<Option<String>, Error
     };
     let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
-    stream.write_all(&line).await.map_err(failed)?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(failed)?;
+    let answered = match stream.write_all(&line).await {
+        Ok(()) => stream.read_to_string(&mut answer).await.map(drop),
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(()) if answer.is_empty() => return Ok(None),
+        Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => return Ok(None),
+        answered => answered.map_err(failed)?,
+    }
     match serde_json::from_str(&answer) {
         Ok(Outcome::Done(said)) => Ok(Some(said)),
         Ok(Outcome::Refused(why)) => Err(Error::Command(why)),

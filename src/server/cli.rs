@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use hearth_core::{Config, Shutdown, VERSION, tasks};
@@ -11,6 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::admin_socket::{self, Request};
 use crate::wiring::Deps;
 use crate::{Bound, Error, Server, logging};
+
+/// How often a command tries to reach data that another process has open, which is half a minute: a server that stops
+/// answers what was asked of it first.
+const IN_USE_TRIES: u32 = 600;
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A Matrix homeserver. Without a command it serves; without a configuration file it serves on
 /// 127.0.0.1:8008 and keeps its data in ./data.
@@ -78,7 +84,7 @@ struct PasswordSource {
 }
 
 /// What `hearth user` asks of the server's parts.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserTask {
     /// Create an account.
@@ -253,10 +259,7 @@ async fn user(config: Config, command: UserCommand) -> Result<(), Error> {
         UserCommand::Deactivate { who } => (who.name, None, UserTask::Deactivate),
     };
     let request = Request { name, task };
-    let done = match admin_socket::ask(&config.admin_socket(), &request).await? {
-        Some(done) => done,
-        None => run_here(config, request).await?,
-    };
+    let done = have_done(&config, &request).await?;
     println!("{done}");
     if let Some(password) = made_up {
         println!("password: {password}");
@@ -264,10 +267,27 @@ async fn user(config: Config, command: UserCommand) -> Result<(), Error> {
     Ok(())
 }
 
+/// Has a command done by the server that runs, and does it here where none runs. Who has the data open and takes no
+/// commands is starting or stopping (or a command itself): then it is tried again for a while.
+async fn have_done(config: &Config, request: &Request) -> Result<String, Error> {
+    let mut tries_left = IN_USE_TRIES;
+    loop {
+        if let Some(done) = admin_socket::ask(&config.admin_socket(), request).await? {
+            return Ok(done);
+        }
+        match run_here(config.clone(), request).await {
+            Err(Error::InUse { .. }) if tries_left > 0 => tries_left -= 1,
+            done => return done,
+        }
+        tokio::time::sleep(IN_USE_PAUSE).await;
+    }
+}
+
 /// Does what a server would do that ran.
-async fn run_here(config: Config, request: Request) -> Result<String, Error> {
+async fn run_here(config: Config, request: &Request) -> Result<String, Error> {
     let server = Server::build_for_command(config)?;
-    let done = server.parts().accounts().run(&request.name, request.task).await;
+    let task = request.task.clone();
+    let done = server.parts().accounts().run(&request.name, task).await;
     server.parts().close().await;
     done
 }

@@ -32,6 +32,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Another process has the data directory open: a server that runs, starts or stops, or a command.
+    #[error("cannot use the data directory {folder}: {reason} (is a server running on it?)")]
+    InUse {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        reason: String,
+    },
     /// A part of the server refused to start.
     #[error("{part} cannot start: {reason}")]
     Start {

@@ -76,13 +76,12 @@ impl Deps {
         let options = RocksOptions {
             memory_limit_bytes: usize::try_from(share(config, 50)).unwrap_or(usize::MAX),
         };
-        let engine = RocksEngine::open(&folder, options).map_err(|error| {
-            let hint = if error.to_string().contains("lock") {
-                " (is a server running on it?)"
-            } else {
-                ""
-            };
-            unusable(format!("{error}{hint}"))
+        let engine = RocksEngine::open(&folder, options).map_err(|error| match error {
+            hearth_storage::Error::InUse(reason) => Error::InUse {
+                folder: folder.display().to_string(),
+                reason,
+            },
+            error => unusable(error.to_string()),
         })?;
         let clock: SharedClock = Arc::new(SystemClock);
         let random: SharedRandom = Arc::new(OsRandom);

@@ -17,6 +17,9 @@ pub enum Error {
     /// The name is taken, or being taken by an operation that has not committed yet.
     #[error("the name is already in use")]
     Exists,
+    /// Another process has the data open.
+    #[error("another process has the data open: {0}")]
+    InUse(String),
     /// The engine reported a failure.
     #[error("storage engine: {0}")]
     Engine(String),

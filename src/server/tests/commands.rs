@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -26,16 +26,14 @@ struct Hearth {
 impl Hearth {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port").to_string();
         let config = format!(
-            "server_name = \"hs1\"\ndata_dir = {:?}\nclient_listen = \"{address}\"\nrate_limits = false\n",
+            "server_name = \"hs1\"\ndata_dir = {:?}\nclient_listen = \"127.0.0.1:0\"\nrate_limits = false\n",
             folder.path().join("data")
         );
         std::fs::write(folder.path().join("hearth.toml"), config).expect("the configuration is written");
         Self {
             folder,
-            address,
+            address: String::new(),
             child: None,
         }
     }
@@ -58,6 +56,21 @@ impl Hearth {
 
     /// Starts the server and waits until it is ready.
     fn start(&mut self) {
+        let said_before = self.log().len();
+        self.start_only();
+        let begun = Instant::now();
+        self.address = loop {
+            let log = self.log();
+            let said = log.get(said_before..).and_then(|said| said.split_once("listening on http://"));
+            if let Some((address, _)) = said.and_then(|(_, rest)| rest.split_once('\n')) {
+                break address.to_owned();
+            }
+            assert!(begun.elapsed() < PATIENCE, "not ready: {log}");
+            std::thread::sleep(POLL);
+        };
+    }
+
+    fn start_only(&mut self) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -69,11 +82,6 @@ impl Hearth {
             .stdout(log.try_clone().expect("the log file twice"))
             .stderr(log);
         self.child = Some(command.spawn().expect("the server starts"));
-        let begun = Instant::now();
-        while TcpStream::connect(&self.address).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "not ready: {}", self.log());
-            std::thread::sleep(POLL);
-        }
     }
 
     fn log(&self) -> String {
@@ -82,15 +90,19 @@ impl Hearth {
 
     /// Stops the server in order.
     fn stop(&mut self) {
+        self.tell_to_stop();
         let mut child = self.child.take().expect("a server runs");
-        let pid = child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(told.expect("kill runs").success());
         let begun = Instant::now();
         while child.try_wait().expect("the server can be asked").is_none() {
             assert!(begun.elapsed() < PATIENCE, "it does not stop: {}", self.log());
             std::thread::sleep(POLL);
         }
+    }
+
+    fn tell_to_stop(&self) {
+        let pid = self.child.as_ref().expect("a server runs").id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill runs").success());
     }
 
     /// Kills the server, if one runs.
@@ -247,6 +259,26 @@ fn accounts_are_managed_whether_the_server_runs_or_not() {
     }
     hearth.stop();
     assert!(!hearth.socket().exists(), "it goes with its server");
+}
+
+/// A server that starts or stops has the data and takes no commands: they wait for it.
+#[test]
+fn commands_wait_for_a_server_that_starts_or_stops() {
+    for round in 0..3 {
+        let mut hearth = Hearth::new();
+        hearth.start_only();
+        let lock = hearth.folder.path().join("data/database/LOCK");
+        let begun = Instant::now();
+        while !lock.exists() {
+            assert!(begun.elapsed() < PATIENCE, "not begun: {}", hearth.log());
+            std::thread::yield_now();
+        }
+        hearth.user(&["create", "alice", STDIN], "password\n", true, "is created");
+        hearth.tell_to_stop();
+        std::thread::sleep(round * POLL);
+        hearth.user(&["deactivate", "alice"], "", true, "is deactivated");
+        hearth.stop();
+    }
 }
 
 /// Even where everything is logged, nothing of it says what people say, nor lets anybody in.

@@ -70,7 +70,11 @@ pub struct RocksEngine {
 }
 
 fn engine_error(error: rocksdb::Error) -> Error {
-    Error::Engine(error.into_string())
+    let text = error.into_string();
+    if text.contains("While lock file") {
+        return Error::InUse(text);
+    }
+    Error::Engine(text)
 }
 
 impl RocksEngine {
