@@ -95,6 +95,8 @@ pub struct App {
     pub nonces: Nonces,
     /// The places for answers with the whole state of a room.
     pub large_answers: hearth_core::places::Places,
+    /// The same for clients.
+    pub large_client_answers: hearth_core::places::Places,
     /// Held while a user's notices room is found or made.
     pub notices: tokio::sync::Mutex<()>,
 }
@@ -140,6 +142,7 @@ impl App {
             latencies: crate::latency::Latencies::default(),
             nonces: Nonces::new(clock.clone(), random.clone()),
             large_answers: crate::federation::large::places(),
+            large_client_answers: crate::client::large::places(),
             notices: tokio::sync::Mutex::default(),
             config,
             server_name,

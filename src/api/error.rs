@@ -120,7 +120,7 @@ impl From<hearth_search::Error> for ApiError {
             Error::BadToken => MatrixError::invalid_param(error.to_string()).into(),
             Error::Storage(error) => error.into(),
             Error::Rooms(error) => error.into(),
-            Error::Index(_) | Error::Io(_) => Self::internal(&error),
+            Error::Index(_) | Error::Io(_) | Error::Panicked => Self::internal(&error),
         }
     }
 }
@@ -247,6 +247,8 @@ impl From<hearth_sync::Error> for ApiError {
             Error::Room(error) => error.into(),
             Error::User(error) => error.into(),
             Error::Storage(error) => error.into(),
+            // Whoever asks for no large answer asks again.
+            Error::Large => Self::internal(&error),
             Error::Render(error) => Self::internal(&error),
         }
     }

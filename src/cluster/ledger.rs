@@ -78,10 +78,14 @@ impl Ledger {
 
     /// Nothing more will be applied: waiters are let go.
     pub(crate) fn stop(&self) {
-        let mut state = self.0.lock();
-        state.stopped = true;
-        let waiting: usize = state.open.values().map(|open| open.rows).sum();
+        self.0.lock().stopped = true;
+        self.forget();
+    }
+
+    /// Forgets what is open, as it is to be counted anew; waiters are let go.
+    pub(crate) fn forget(&self) {
+        let open = std::mem::take(&mut self.0.lock().open);
+        let waiting: usize = open.values().map(|open| open.rows).sum();
         metrics::gauge!(names::OUTBOX_WAITING).decrement(waiting as f64);
-        state.open.clear();
     }
 }

@@ -13,12 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use hearth_core::{Shutdown, tasks};
 use hearth_storage::{Error, Log, Position, Record, ShardId, Slot};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use ledger::Ledger;
-use pump::{Pump, Row};
+use pump::{Delivery, Outbox, Queue, Row};
 pub use sweep::Fate;
 
 /// Where an outbox row stands: shard, position, index. It names the row for good.
@@ -33,7 +34,7 @@ pub trait OutboxHandler: Send + Sync {
 }
 
 pub(crate) type Handlers = RwLock<BTreeMap<u8, Arc<dyn OutboxHandler>>>;
-type Queues = Vec<(ShardId, mpsc::UnboundedReceiver<Vec<Row>>)>;
+type Queues = Vec<(ShardId, Queue)>;
 
 /// Delivers effects between entities, whichever shards they are of.
 pub struct Cluster {
@@ -42,7 +43,7 @@ pub struct Cluster {
     ledgers: BTreeMap<ShardId, Arc<Ledger>>,
     /// What is published, for the pumps; taken by the start.
     queues: Mutex<Option<Queues>>,
-    stop: watch::Sender<bool>,
+    stop: Shutdown,
 }
 
 impl Cluster {
@@ -74,13 +75,12 @@ impl Cluster {
                 let _ = queue.send(rows);
             }
         }));
-        let (stop, _) = watch::channel(false);
         Arc::new(Cluster {
             log,
             handlers: Arc::default(),
             ledgers,
             queues: Mutex::new(Some(queues)),
-            stop,
+            stop: Shutdown::new(),
         })
     }
 
@@ -105,17 +105,21 @@ impl Cluster {
             return Ok(());
         };
         for (shard, queue) in queues {
-            let ledger = Arc::clone(&self.ledgers[&shard]);
-            let pump = Pump::new(Arc::clone(&self.log), shard, Arc::clone(&self.handlers), ledger);
-            let leftovers = pump.leftovers(queue)?;
-            hearth_core::tasks::spawn("outbox delivery", pump.run(leftovers, self.stop.subscribe()));
+            let outbox = Outbox {
+                log: Arc::clone(&self.log),
+                shard,
+                handlers: Arc::clone(&self.handlers),
+                ledger: Arc::clone(&self.ledgers[&shard]),
+            };
+            let delivery = Arc::new(Delivery::new(outbox, queue, self.stop.clone())?);
+            tasks::keep_running(pump::TASK, &self.stop, move || Arc::clone(&delivery).run());
         }
         Ok(())
     }
 
     /// Stops delivery. What is left is delivered after the next start; those who wait for it are let go.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.trigger();
         for ledger in self.ledgers.values() {
             ledger.stop();
         }

@@ -50,6 +50,10 @@ impl OutboxHandler for Recorder {
             assert!(!self.panics, "on purpose");
             return Err(Error::Apply("not yet".to_owned()));
         }
+        if target == "@damaged:x" && payload[0] == 1 {
+            return Err(Error::Corrupt("payload"));
+        }
+        assert!(target != "@bad:x" || payload[0] != 1, "on purpose");
         if target == "@slow:x" {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
@@ -155,6 +159,67 @@ async fn a_slow_target_delays_no_other() {
     let (slow, ()) = tokio::join!(slow, quick);
     assert!(slow.is_ok());
     assert_eq!(recorder.seen().len(), 3);
+}
+
+/// Neither who waits for it nor what comes behind it hangs on a row that can never be applied; it stays for a later version.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_applied_holds_up_nothing() {
+    for target in ["@damaged:x", "@bad:x"] {
+        let log = open(Arc::new(MemoryEngine::new()));
+        let cluster = Cluster::new(Arc::clone(&log));
+        let recorder = Recorder::new(&log, 0, false);
+        cluster.register(OP, Arc::clone(&recorder) as Arc<dyn OutboxHandler>);
+        cluster.start().unwrap();
+        let slot = slot_of("!room:x");
+        let both = cluster.commit(slot, |_| effects(&[(target, 1), (target, 2)]));
+        let bound = Duration::from_secs(3600);
+        let done = tokio::time::timeout(bound, both)
+            .await
+            .expect("it is not waited for");
+        assert_eq!(done, Ok(1));
+        assert_eq!(recorder.seen(), seen(&[(target, 2)]));
+        cluster.commit(slot, |_| Record::default()).await.unwrap();
+        assert_eq!(outbox_rows(&log), 1);
+    }
+}
+
+/// After a panic a delivery begins anew with what is on the disk: whatever it had in hand is applied, in order.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_begins_anew_loses_nothing() {
+    let log = open(Arc::new(MemoryEngine::new()));
+    let cluster = Cluster::new(Arc::clone(&log));
+    let recorder = Recorder::new(&log, 0, false);
+    cluster.register(OP, Arc::clone(&recorder) as Arc<dyn OutboxHandler>);
+    let slot = slot_of("!room:x");
+    let shard = log.shard_of(slot);
+    let queues = cluster.queues.lock().take().unwrap();
+    let (_, queue) = queues.into_iter().find(|(of, _)| *of == shard).unwrap();
+    let outbox = Outbox {
+        log: Arc::clone(&log),
+        shard,
+        handlers: Arc::clone(&cluster.handlers),
+        ledger: Arc::clone(&cluster.ledgers[&shard]),
+    };
+    let delivery = Arc::new(Delivery::new(outbox, queue, Shutdown::new()).unwrap());
+    let waits = cluster.commit(slot, |_| effects(&[("@slow:x", 1), ("@slow:x", 2), ("@a:x", 3)]));
+    let delivers = async {
+        // The slow one takes five seconds.
+        let first = Arc::clone(&delivery).run();
+        assert!(tokio::time::timeout(Duration::from_secs(1), first).await.is_err());
+        assert_eq!(recorder.seen(), seen(&[("@a:x", 3)]));
+        let second = Arc::clone(&delivery).run();
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), second)
+                .await
+                .is_err()
+        );
+    };
+    let (waited, ()) = tokio::join!(waits, delivers);
+    assert_eq!(waited, Ok(1), "who waited is let go");
+    assert_eq!(recorder.seen().last(), Some(&("@slow:x".to_owned(), 2)));
+    assert!(recorder.seen().contains(&("@slow:x".to_owned(), 1)));
+    cluster.commit(slot, |_| Record::default()).await.unwrap();
+    assert_eq!(outbox_rows(&log), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,10 @@ pub const STATE_RESOLUTION_ROOM: &str = "state_resolution_room_seconds";
 pub const ROOM_EXTREMITIES: &str = "room_forward_extremities";
 /// Gauge by `room_id`: forward extremities of the rooms that have most of them.
 pub const ROOM_EXTREMITIES_MOST: &str = "room_forward_extremities_most";
+/// Counter by `task`: panics of work that nobody waits for.
+pub const TASK_PANICS: &str = "task_panics_total";
+/// Counter by `task`: stored rows that cannot be read, and what they are about, which work for all passed over.
+pub const TASK_SKIPPED: &str = "task_skipped_total";
 /// Gauge with the label `version`, always 1.
 pub const BUILD_INFO: &str = "hearth_build_info";
 /// Gauge: Unix time at which the process started.
@@ -194,6 +198,16 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         ROOM_EXTREMITIES_MOST,
         Kind::Gauge,
         "Forward extremities of the rooms that have most of them, by room_id.",
+    ),
+    (
+        TASK_PANICS,
+        Kind::Counter,
+        "Panics of background tasks, by task; each is in the log.",
+    ),
+    (
+        TASK_SKIPPED,
+        Kind::Counter,
+        "What background tasks passed over because a stored row cannot be read, by task; each is in the log.",
     ),
     (BUILD_INFO, Kind::Gauge, "Always 1; the label says the version."),
     (

@@ -1,4 +1,4 @@
-//! Places for what takes much memory, given to other servers: each has so many, and all together have so many.
+//! Places for what takes much memory, given to other servers or to users: each has so many, and all together have so many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -8,23 +8,96 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::Instrument;
+
+use crate::metrics as names;
+
+/// The pause before work that panicked begins anew; it doubles with each further panic, up to the longest.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_LONGEST: Duration = Duration::from_secs(5 * 60);
+/// Work that went on for so long without a panic has its first pause again after the next.
+const AGAIN_FORGOTTEN: Duration = Duration::from_secs(15 * 60);
 
 /// Spawns a task. A panic in it ends the task and is logged at ERROR, because work that nobody
 /// waits for would otherwise stop without a trace.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    let mut future = Box::pin(future);
-    let supervised = poll_fn(
-        move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(poll) => poll,
+    let future = Box::pin(future);
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    tokio::spawn(async move {
+        caught(name, future).await;
+    })
+}
+
+/// Spawns work on which everybody depends for as long as the server runs. After a panic it begins anew, with growing pauses;
+/// so what `begin` starts has to read what it goes by anew, and must not count on what the one before was doing. It ends when
+/// the work ends by itself, or with the server.
+pub fn keep_running<F>(
+    name: &'static str,
+    shutdown: &Shutdown,
+    begin: impl Fn() -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let shutdown = shutdown.clone();
+    spawn(name, async move {
+        let mut pause = AGAIN_FIRST;
+        loop {
+            let begun = Instant::now();
+            if caught(name, Box::pin(begin())).await.is_some() {
+                return;
+            }
+            if begun.elapsed() >= AGAIN_FORGOTTEN {
+                pause = AGAIN_FIRST;
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            tracing::warn!(task = name, "a task that panicked begins anew");
+            pause = (pause * 2).min(AGAIN_LONGEST);
+        }
+    })
+}
+
+/// A step of a task, which a panic in it does not end: what one event or one row brings about must not cost all others. None
+/// where it panicked, which is logged.
+pub async fn caught<T>(task: &'static str, step: impl Future<Output = T>) -> Option<T> {
+    let mut step = std::pin::pin!(step);
+    let poll = poll_fn(
+        move |cx| match catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Some),
             Err(panic) => {
-                tracing::error!(task = name, panic = panic_text(&*panic), "a task panicked");
-                Poll::Ready(())
+                note_panic(task, &*panic);
+                Poll::Ready(None)
             }
         },
     );
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    tokio::spawn(supervised)
+    poll.await
+}
+
+/// As [`caught`], for a step that waits for nothing.
+pub fn caught_now<T>(task: &'static str, step: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(done) => Some(done),
+        Err(panic) => {
+            note_panic(task, &*panic);
+            None
+        }
+    }
+}
+
+/// Work for all passed over something that cannot be read from what is stored. Whoever passes over it says in the log what
+/// that was.
+pub fn count_skipped(task: &'static str) {
+    metrics::counter!(names::TASK_SKIPPED, "task" => task).increment(1);
+}
+
+fn note_panic(task: &'static str, panic: &(dyn std::any::Any + Send)) {
+    tracing::error!(task, panic = panic_text(panic), "a task panicked");
+    metrics::counter!(names::TASK_PANICS, "task" => task).increment(1);
 }
 
 /// Does something to its end, also where whoever waits for it goes away meanwhile, as a client does that hangs up. None where
@@ -63,7 +136,7 @@ impl Rhythm {
     }
 }
 
-/// Spawns a task that does a chore of `owner` again and again. It ends with the server, or when nobody holds the owner any
+/// Spawns a task that does a chore of `owner` again and again, also after a panic. It ends with the server, or when nobody holds the owner any
 /// more.
 pub fn repeat<T, F>(
     name: &'static str,
@@ -87,7 +160,8 @@ where
             }
             pause = rhythm.pause;
             let Some(owner) = owner.upgrade() else { return };
-            chore(owner).await;
+            // After a panic it has its turn again like after any other time.
+            caught(name, chore(owner)).await;
         }
     })
 }
@@ -238,6 +312,78 @@ mod tests {
     async fn a_panic_ends_only_its_task() {
         let handle = spawn("test", async { panic!("on purpose") });
         assert!(handle.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_begins_anew_until_it_or_the_server_ends() {
+        for panics in [3, usize::MAX] {
+            let (shutdown, begun) = (Shutdown::new(), Arc::new(AtomicUsize::new(0)));
+            let counted = begun.clone();
+            let task = keep_running("test", &shutdown, move || {
+                let counted = counted.clone();
+                async move {
+                    let before = counted.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    assert!(before >= panics, "on purpose");
+                }
+            });
+            tokio::time::sleep(AGAIN_FIRST * 8).await;
+            assert_eq!(
+                begun.load(Ordering::SeqCst),
+                4,
+                "at first, and after 1, 2 and 4 seconds"
+            );
+            if panics == usize::MAX {
+                tokio::time::sleep(AGAIN_LONGEST * 100).await;
+                assert!(begun.load(Ordering::SeqCst) < 120, "the pauses grow");
+                shutdown.trigger();
+            }
+            assert!(task.await.is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_long_after_the_last_is_a_first_one() {
+        let (shutdown, begun) = (Shutdown::new(), Arc::new(AtomicUsize::new(0)));
+        let counted = begun.clone();
+        let task = keep_running("test", &shutdown, move || {
+            let counted = counted.clone();
+            async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(AGAIN_FORGOTTEN).await;
+                panic!("on purpose");
+            }
+        });
+        tokio::time::sleep((AGAIN_FORGOTTEN + AGAIN_FIRST) * 5 + AGAIN_FIRST).await;
+        assert_eq!(begun.load(Ordering::SeqCst), 6);
+        shutdown.trigger();
+        assert!(task.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_gives_nothing() {
+        assert_eq!(caught("test", async { 1 }).await, Some(1));
+        assert_eq!(caught_now("test", || 1), Some(1));
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("on purpose")
+        };
+        assert_eq!(caught::<u8>("test", panics).await, None);
+        assert_eq!(caught_now::<u8>("test", || panic!("on purpose")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chore_that_panics_is_done_again() {
+        let (shutdown, owner) = (Shutdown::new(), Arc::new(AtomicUsize::new(0)));
+        let chore = |owner: Arc<AtomicUsize>| async move {
+            owner.fetch_add(1, Ordering::SeqCst);
+            panic!("on purpose");
+        };
+        let task = repeat("chore", Rhythm::every(AGAIN_FIRST), &shutdown, &owner, chore);
+        tokio::time::sleep(AGAIN_FIRST * 7 / 2).await;
+        assert_eq!(owner.load(Ordering::SeqCst), 3);
+        shutdown.trigger();
+        assert!(task.await.is_ok());
     }
 
     #[tokio::test]

@@ -17,10 +17,20 @@ mod ruleset;
 mod words;
 
 pub use ruleset::{ChangeError, Kind, Rule, Ruleset};
-use words::matches_words;
+use words::{Budget, matches_words};
 
 /// The default rule for messages that name the user by id and have no `m.mentions`.
 const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
+
+/// So much work one event may be for the rules of one user, in steps of some nanoseconds: the longest text can be looked
+/// through for sixty words, a usual one for thousands. What all rules of a user come to beyond it is not asked: the event then
+/// meets none. All users wait for one another here, and rules are written by users, as texts are.
+const WORK_MAX: usize = 4 << 20;
+
+/// A rule, and a condition, is so much work at the least.
+const RULE_WORK: usize = 16;
+/// A look into the room's state.
+const STATE_WORK: usize = 1 << 10;
 
 /// The push rules of a user who has changed none.
 ///
@@ -85,7 +95,12 @@ pub fn ruleset(global: Option<Value>, user: &UserId) -> Ruleset {
 
 /// Whether a whole text fits a glob pattern, without regard to case (appendices, "Glob-style matching").
 pub fn glob(pattern: &str, text: &str) -> bool {
-    words::fits_whole(&text.to_lowercase(), &pattern.to_lowercase())
+    glob_within(pattern, text, &Budget::new(WORK_MAX))
+}
+
+fn glob_within(pattern: &str, text: &str, budget: &Budget) -> bool {
+    budget.pay(text.len() + pattern.len())
+        && words::fits_whole(&text.to_lowercase(), &pattern.to_lowercase(), budget)
 }
 
 /// What an event means to a user.
@@ -275,7 +290,11 @@ impl Rules {
         if event.sender() == user.as_str() {
             return &[];
         }
-        let asked = Asked { event, room };
+        let asked = Asked {
+            event,
+            room,
+            budget: Budget::new(WORK_MAX),
+        };
         let mut rules = self.set.iter();
         let met = rules.find(|(kind, rule)| asked.meets(*kind, rule));
         met.map_or(&[], |(_, rule)| &rule.actions)
@@ -321,11 +340,12 @@ fn same_outcomes(one: &Ruleset, other: &Ruleset) -> bool {
 struct Asked<'a> {
     event: &'a PushEvent,
     room: &'a dyn Surroundings,
+    budget: Budget,
 }
 
 impl Asked<'_> {
     fn meets(&self, kind: Kind, rule: &Rule) -> bool {
-        if !rule.enabled {
+        if !rule.enabled || !self.budget.pay(RULE_WORK) {
             return false;
         }
         let pattern = rule.pattern.as_deref().unwrap_or_default();
@@ -339,7 +359,7 @@ impl Asked<'_> {
                         .event
                         .body
                         .as_deref()
-                        .is_some_and(|body| !names_too_many(body) && matches_words(body, pattern))
+                        .is_some_and(|body| !names_too_many(body) && self.has(body, pattern))
             }
             Kind::Content => self.body_has(pattern),
             Kind::Room => rule.rule_id == self.room.room_id(),
@@ -351,11 +371,18 @@ impl Asked<'_> {
         self.event
             .body
             .as_deref()
-            .is_some_and(|body| matches_words(body, pattern))
+            .is_some_and(|body| self.has(body, pattern))
+    }
+
+    fn has(&self, body: &str, pattern: &str) -> bool {
+        matches_words(body, pattern, &self.budget)
     }
 
     #[expect(deprecated, reason = "rules that users have made still ask for display names")]
     fn applies(&self, condition: &PushCondition) -> bool {
+        if !self.budget.pay(RULE_WORK) {
+            return false;
+        }
         match condition {
             PushCondition::EventMatch(data) => self.matches(data),
             PushCondition::EventPropertyIs(data) => {
@@ -364,15 +391,20 @@ impl Asked<'_> {
             }
             PushCondition::EventPropertyContains(data) => {
                 let found = self.event.property(&data.key).and_then(Value::as_array);
-                found.is_some_and(|found| found.iter().any(|one| is_value(&data.value, one)))
+                found.is_some_and(|found| {
+                    self.budget.pay(found.len()) && found.iter().any(|one| is_value(&data.value, one))
+                })
             }
             PushCondition::ContainsDisplayName => {
+                if !self.budget.pay(STATE_WORK) {
+                    return false;
+                }
                 let name = self.room.display_name().filter(|name| !name.is_empty());
                 name.is_some_and(|name| {
                     self.event
                         .body
                         .as_deref()
-                        .is_some_and(|body| words::has_words(body, &name.to_lowercase()))
+                        .is_some_and(|body| words::has_words(body, &name.to_lowercase(), &self.budget))
                 })
             }
             PushCondition::RoomMemberCount(data) => {
@@ -380,7 +412,7 @@ impl Asked<'_> {
                 members.is_some_and(|members| std::ops::RangeBounds::contains(&data.is, &members))
             }
             PushCondition::SenderNotificationPermission(data) => {
-                self.room.sender_may_notify(data.key.as_ref())
+                self.budget.pay(STATE_WORK) && self.room.sender_may_notify(data.key.as_ref())
             }
             PushCondition::ThreadSubscription(data) => self.room.thread_subscribed() == Some(data.subscribed),
             // What is not known meets no event.
@@ -391,10 +423,13 @@ impl Asked<'_> {
     fn matches(&self, condition: &EventMatchConditionData) -> bool {
         match condition.key.as_str() {
             "content.body" => self.body_has(&condition.pattern),
-            "room_id" => glob(&condition.pattern, self.room.room_id()),
+            "room_id" => glob_within(&condition.pattern, self.room.room_id(), &self.budget),
             key => {
+                if !self.budget.pay(key.len()) {
+                    return false;
+                }
                 let text = self.event.property(key).and_then(Value::as_str);
-                text.is_some_and(|text| glob(&condition.pattern, text))
+                text.is_some_and(|text| glob_within(&condition.pattern, text, &self.budget))
             }
         }
     }

@@ -11,7 +11,7 @@ use hearth_core::random::SeededRandom;
 use hearth_core::{Pool, Shutdown};
 use hearth_events::KeyPair;
 use hearth_rooms::{CreateRoom, NewEvent, Preset, Received, Room, Rooms, RoomsConfig};
-use hearth_storage::{Log, LogOptions, MemoryEngine, WriterMode};
+use hearth_storage::{Batch, Engine as _, Family, Log, LogOptions, MemoryEngine, WriterMode};
 use hearth_users::{NewAccount, Settings, User, Users};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId};
@@ -29,6 +29,8 @@ pub(crate) struct Others {
     /// What each was sent, by path and body; failed attempts too.
     pub(crate) sent: Mutex<Vec<(String, String, Value)>>,
     pub(crate) down: Mutex<BTreeSet<String>>,
+    /// Asking these panics.
+    pub(crate) panicking: Mutex<BTreeSet<String>>,
     /// The answers to requests whose path begins so.
     pub(crate) answers: Mutex<BTreeMap<String, Value>>,
 }
@@ -43,6 +45,7 @@ impl Transport for Others {
             .push((server.clone(), request.path_and_query.clone(), body));
         // Something like the way there and back.
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        assert!(!self.panicking.lock().contains(&server), "on purpose");
         if self.down.lock().contains(&server) {
             return Err(Failure {
                 status: None,
@@ -105,6 +108,10 @@ pub(crate) struct Judge {
     pub(crate) failing: Mutex<BTreeSet<String>>,
     pub(crate) unchecked: Mutex<BTreeSet<String>>,
     pub(crate) panicking: Mutex<BTreeSet<String>>,
+    /// These come to no end.
+    pub(crate) hanging: Mutex<BTreeSet<String>>,
+    /// Nothing can be stored.
+    pub(crate) is_full: Mutex<bool>,
 }
 
 #[async_trait]
@@ -119,6 +126,12 @@ impl Receive for Judge {
         let body = body["content"]["body"].as_str().unwrap_or_default().to_owned();
         self.seen.lock().push((room.id().to_string(), body.clone()));
         assert!(!self.panicking.lock().contains(&body), "on purpose");
+        if self.hanging.lock().contains(&body) {
+            std::future::pending::<()>().await;
+        }
+        if *self.is_full.lock() {
+            return Err(hearth_storage::Error::DiskFull.into());
+        }
         if self.unchecked.lock().contains(&body) {
             let server = ruma::server_name!("gone").to_owned();
             return Err(hearth_rooms::Error::MissingKey((
@@ -264,6 +277,22 @@ impl World {
         let engine = self.engine.crash();
         self.log.close();
         Self::open(engine, self.others, WriterMode::Inline)
+    }
+
+    /// Puts what nobody can read in the place of a room's record; what is in memory stays until a crash.
+    pub(crate) fn damage_room(&self, room: &Room) {
+        let key = hearth_storage::schema::room::RoomKey {
+            room: room.key(),
+            field: 0,
+        };
+        self.damage(Family::Room, key.encode());
+    }
+
+    /// Puts what nobody can read in the place of a row.
+    pub(crate) fn damage(&self, family: Family, key: Vec<u8>) {
+        let mut batch = Batch::new();
+        batch.put(family, key, [99, 99]);
+        self.engine.write(&batch, true).expect("written");
     }
 
     pub(crate) fn alice(&self) -> User {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use hearth_events::push::Rules;
 use hearth_storage::{EntityKey, Position};
-use hearth_users::{Membership, User};
+use hearth_users::{Membership, RoomEntry, User};
 use parking_lot::Mutex;
 
+use crate::duty::pass_over;
 use crate::{Error, Push};
 
 /// For how many users counts are kept.
@@ -61,22 +62,40 @@ impl Push {
         let mut rooms = HashMap::new();
         let mut total = 0;
         for entry in user.rooms(&[Membership::Join])? {
-            let Some(room) = self.parts.rooms.get(&entry.room_id)? else {
-                continue;
-            };
-            // Taken before the count: what comes in between makes it be counted again.
-            let at = (room.changed_position(), entry.room_began);
-            let known = counted.rooms.get(&room.key());
-            let count = match known.filter(|(changed, began, _)| (*changed, *began) == at) {
-                Some((_, _, count)) => *count,
-                None => room
-                    .unread_of(user)?
-                    .map_or(0, |unread| unread.total.notifications),
-            };
-            total += count;
-            rooms.insert(room.key(), (at.0, at.1, count));
+            // What is unread in a room that cannot be read is not known: the others count.
+            let outcome = self.count_in(user, &entry, &counted);
+            match outcome {
+                Ok(Some((room, at, count))) => {
+                    total += count;
+                    rooms.insert(room, (at.0, at.1, count));
+                }
+                Ok(None) => {}
+                Err(error) => pass_over(Err(error), "what is unread in a room does not count")?,
+            }
         }
         counted.rooms = rooms;
         Ok(total)
+    }
+
+    /// What is unread for a user in a room that is here, by what the count goes.
+    fn count_in(
+        &self,
+        user: &User,
+        entry: &RoomEntry,
+        counted: &Counted,
+    ) -> Result<Option<(EntityKey, (Position, Position), u64)>, Error> {
+        let Some(room) = self.parts.rooms.get(&entry.room_id)? else {
+            return Ok(None);
+        };
+        // Taken before the count: what comes in between makes it be counted again.
+        let at = (room.changed_position(), entry.room_began);
+        let known = counted.rooms.get(&room.key());
+        let count = match known.filter(|(changed, began, _)| (*changed, *began) == at) {
+            Some((_, _, count)) => *count,
+            None => room
+                .unread_of(user)?
+                .map_or(0, |unread| unread.total.notifications),
+        };
+        Ok(Some((room.key(), at, count)))
     }
 }

@@ -1,7 +1,12 @@
 //! The duty: from the feed of each shard to the queues of pushers.
+//!
+//! What cannot be read of one event, one room or one user is passed over, also where it makes this code panic: all others are
+//! told of theirs. Only a failure of the storage that may pass holds up a shard, and no other one. How far each feed was read
+//! is all that the duty goes by, so it begins anew after a panic.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_core::tasks;
 use hearth_events::push::{Outcome, PushEvent, UnknownRoom};
@@ -18,53 +23,83 @@ use crate::{Error, Push};
 /// The duty's name in the cursors.
 pub(crate) const DUTY: &str = "push";
 
+/// Its name as a task.
+pub(crate) const TASK: &str = "push duty";
+
+/// The pause after a failure that may pass.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// How many batches of a feed are worked on at once: the rows of one write.
 const BATCHES_AT_ONCE: usize = 64;
+
+/// So many rows are gathered for one write: with many members who have pushers a few events may be as many.
+const ROWS_AT_ONCE: usize = 10_000;
+
+/// What is to be written, and whose queues get something.
+#[derive(Default)]
+struct Queued {
+    batch: Batch,
+    targets: BTreeSet<Target>,
+}
 
 impl Push {
     pub(crate) fn start_duty(self: &Arc<Self>) {
         let push = self.clone();
-        tasks::spawn("push duty", async move {
-            loop {
-                // Registered before the feeds are read, so that no news is missed.
-                let news = push.news.notified();
-                if let Err(error) = push.work().await {
-                    tracing::error!(%error, "notifications could not be worked out; they are tried again with the next event");
-                }
-                tokio::select! {
-                    biased;
-                    () = push.shutdown.wait() => return,
-                    () = news => {}
-                }
-            }
-        });
+        tasks::keep_running(TASK, &self.shutdown, move || push.clone().follow_feeds());
     }
 
-    /// Reads all feeds to their ends.
-    async fn work(self: &Arc<Self>) -> Result<(), Error> {
-        for (shard, published) in self.parts.rooms.log().published_all() {
-            loop {
-                let after = self.feed.cursor(DUTY, shard);
-                if after >= published || self.shutdown.is_triggered() {
-                    break;
+    async fn follow_feeds(self: Arc<Self>) {
+        loop {
+            // Registered before the feeds are read, so that no news is missed.
+            let news = self.news.notified();
+            let is_done = self.work().await;
+            let next = async {
+                match is_done {
+                    true => news.await,
+                    false => tokio::time::sleep(RETRY).await,
                 }
-                if self.parts.users.pushing_count() == 0 {
-                    // What was published before anybody has a pusher concerns none.
-                    self.feed.set_cursor(DUTY, shard, published);
-                    break;
-                }
-                let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
-                let Some((last, _)) = batches.last() else {
-                    self.feed.set_cursor(DUTY, shard, published);
-                    break;
-                };
-                let last = *last;
-                self.work_on(shard, &batches, last)?;
-                // Requests are served by the same threads.
-                tokio::task::yield_now().await;
+            };
+            tokio::select! {
+                biased;
+                () = self.shutdown.wait() => return,
+                () = next => {}
             }
         }
-        Ok(())
+    }
+
+    /// Reads all feeds to their ends; false where one of them is to be tried again.
+    async fn work(self: &Arc<Self>) -> bool {
+        let mut is_done = true;
+        for (shard, published) in self.parts.rooms.log().published_all() {
+            if let Err(error) = self.read_feed(shard, published).await {
+                tracing::error!(%error, shard = shard.0, "notifications could not be worked out; they are tried again");
+                is_done = false;
+            }
+        }
+        is_done
+    }
+
+    async fn read_feed(self: &Arc<Self>, shard: ShardId, published: Position) -> Result<(), Error> {
+        loop {
+            let after = self.feed.cursor(DUTY, shard);
+            if after >= published || self.shutdown.is_triggered() {
+                return Ok(());
+            }
+            if self.parts.users.pushing_count() == 0 {
+                // What was published before anybody has a pusher concerns none.
+                self.feed.set_cursor(DUTY, shard, published);
+                return Ok(());
+            }
+            let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
+            let Some((last, _)) = batches.last() else {
+                self.feed.set_cursor(DUTY, shard, published);
+                return Ok(());
+            };
+            let last = *last;
+            self.work_on(shard, &batches, last)?;
+            // Requests are served by the same threads.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Queues what some batches of a feed come to, and moves the cursor with it.
@@ -74,8 +109,7 @@ impl Push {
         batches: &[(Position, Vec<FeedItem>)],
         last: Position,
     ) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        let mut targets = BTreeSet::new();
+        let mut queued = Queued::default();
         for (position, items) in batches {
             for (index, item) in items.iter().enumerate() {
                 let source = Source {
@@ -83,14 +117,21 @@ impl Push {
                     position: *position,
                     index: u16::try_from(index).unwrap_or(u16::MAX),
                 };
-                match self.queue_item(item, source, &mut batch, &mut targets) {
-                    Ok(()) => {}
-                    Err(error) if error.is_of_storage() => return Err(error),
-                    // One event that cannot be read must not keep all others from their readers.
-                    Err(error) => tracing::error!(%error, "nobody is notified of an event"),
+                match tasks::caught_now(TASK, || self.queue_item(item, source, &mut queued)) {
+                    Some(outcome) => pass_over(outcome, "nobody is notified of an event")?,
+                    None => tasks::count_skipped(TASK),
                 }
             }
+            if queued.batch.len() >= ROWS_AT_ONCE {
+                self.write_down(shard, *position, std::mem::take(&mut queued))?;
+            }
         }
+        self.write_down(shard, last, queued)
+    }
+
+    /// Writes down what was queued, with the cursor up to where that is all.
+    fn write_down(self: &Arc<Self>, shard: ShardId, last: Position, queued: Queued) -> Result<(), Error> {
+        let Queued { mut batch, targets } = queued;
         if targets.is_empty() {
             self.feed.set_cursor(DUTY, shard, last);
             return Ok(());
@@ -108,16 +149,10 @@ impl Push {
         Ok(())
     }
 
-    fn queue_item(
-        &self,
-        item: &FeedItem,
-        source: Source,
-        batch: &mut Batch,
-        targets: &mut BTreeSet<Target>,
-    ) -> Result<(), Error> {
+    fn queue_item(&self, item: &FeedItem, source: Source, queued: &mut Queued) -> Result<(), Error> {
         match item.kind {
             FeedKind::RoomEvent | FeedKind::RoomReceipt => {}
-            FeedKind::UserChange => return self.queue_changes(item, source, batch, targets),
+            FeedKind::UserChange => return self.queue_changes(item, source, queued),
             _ => return Ok(()),
         }
         // What is gone by now, with its room, is done.
@@ -131,7 +166,7 @@ impl Push {
             if self.parts.users.is_pushing(&user)
                 && let Some(user) = self.parts.users.get(&user)?
             {
-                self.queue_for(&user, source, None, batch, targets)?;
+                self.queue_for(&user, source, None, queued)?;
             }
             return Ok(());
         }
@@ -143,9 +178,9 @@ impl Push {
             return Ok(());
         }
         if event.pdu.kind() == "m.room.redaction" {
-            self.queue_redaction(&room, &event, source.beside(), batch, targets)?;
+            self.queue_redaction(&room, &event, source.beside(), queued)?;
         }
-        self.queue_event(&room, &event, source, batch, targets)
+        self.queue_event(&room, &event, source, queued)
     }
 
     /// Tells the counts to those for whom a redacted event counted as unread.
@@ -154,8 +189,7 @@ impl Push {
         room: &Room,
         redaction: &Event,
         source: Source,
-        batch: &mut Batch,
-        targets: &mut BTreeSet<Target>,
+        queued: &mut Queued,
     ) -> Result<(), Error> {
         let Some(target) = redaction.pdu.redacts() else {
             return Ok(());
@@ -165,20 +199,33 @@ impl Push {
             return Ok(());
         };
         for user in self.concerned(room, &target)? {
-            let Some(user) = self.parts.users.get(&user)? else {
-                continue;
-            };
-            let Some(reader) = room.unread_user(&user)? else {
-                continue;
-            };
-            let was_unread = room.was_unread(&reader, &target)?;
-            if was_unread != Some(false) {
-                // What the user's own rules said of the event cannot be asked any more: then a pusher is told if the counts
-                // are others than it was told last.
-                self.queue_counts(&user, was_unread.is_none(), source, batch, targets)?;
-            }
+            let outcome = self.queue_redaction_for(&user, room, &target, source, queued);
+            pass_over(outcome, "a user is not told of a redaction")?;
         }
         Ok(())
+    }
+
+    fn queue_redaction_for(
+        &self,
+        user: &UserId,
+        room: &Room,
+        target: &Event,
+        source: Source,
+        queued: &mut Queued,
+    ) -> Result<(), Error> {
+        let Some(user) = self.parts.users.get(user)? else {
+            return Ok(());
+        };
+        let Some(reader) = room.unread_user(&user)? else {
+            return Ok(());
+        };
+        let was_unread = room.was_unread(&reader, target)?;
+        if was_unread == Some(false) {
+            return Ok(());
+        }
+        // What the user's own rules said of the event cannot be asked any more: then a pusher is told if the counts are others
+        // than it was told last.
+        self.queue_counts(&user, was_unread.is_none(), source, queued)
     }
 
     /// Asks the rules of everybody whom an event may concern.
@@ -187,8 +234,7 @@ impl Push {
         room: &Room,
         event: &Event,
         source: Source,
-        batch: &mut Batch,
-        targets: &mut BTreeSet<Target>,
+        queued: &mut Queued,
     ) -> Result<(), Error> {
         let users = self.concerned(room, event)?;
         if users.is_empty() {
@@ -198,40 +244,49 @@ impl Push {
             return Ok(());
         };
         for user in users {
-            let Some(user) = self.parts.users.get(&user)? else {
-                continue;
-            };
-            if !self.wants(&user, event)? {
-                continue;
-            }
-            let rules = user.rules()?;
-            let threads = room.subscribed_threads(&user, &rules)?;
-            let around = EventRoom::new(room, user.id(), event, &threads);
-            let actions = rules.actions(user.id(), &parsed, &around);
-            if Outcome::of(actions).notify {
-                let told = ItemEvent {
-                    room_id: room.id().to_owned(),
-                    short: event.short,
-                    actions: actions.to_vec(),
-                };
-                self.queue_for(&user, source, Some(told), batch, targets)?;
-            } else if event.pdu.sender() == user.id() && event.pdu.state_key().is_none() {
-                // Who says something has read what was said before; who joins, or changes a name, has not.
-                self.queue_for(&user, source, None, batch, targets)?;
-            }
+            let outcome = self.queue_event_for(&user, room, event, &parsed, source, queued);
+            pass_over(outcome, "a user is not notified of an event")?;
         }
         Ok(())
     }
 
+    fn queue_event_for(
+        &self,
+        user: &UserId,
+        room: &Room,
+        event: &Event,
+        parsed: &PushEvent,
+        source: Source,
+        queued: &mut Queued,
+    ) -> Result<(), Error> {
+        let Some(user) = self.parts.users.get(user)? else {
+            return Ok(());
+        };
+        if !self.wants(&user, event)? {
+            return Ok(());
+        }
+        let rules = user.rules()?;
+        let threads = room.subscribed_threads(&user, &rules)?;
+        let around = EventRoom::new(room, user.id(), event, &threads);
+        let actions = rules.actions(user.id(), parsed, &around);
+        if Outcome::of(actions).notify {
+            let told = ItemEvent {
+                room_id: room.id().to_owned(),
+                short: event.short,
+                actions: actions.to_vec(),
+            };
+            self.queue_for(&user, source, Some(told), queued)
+        } else if event.pdu.sender() == user.id() && event.pdu.state_key().is_none() {
+            // Who says something has read what was said before; who joins, or changes a name, has not.
+            self.queue_for(&user, source, None, queued)
+        } else {
+            Ok(())
+        }
+    }
+
     /// What of a user's own changes is told: an invitation to a room that is not here, whose event is in no room's feed;
     /// and what changes the counts, as leaving a room, muting it, or ignoring somebody.
-    fn queue_changes(
-        &self,
-        item: &FeedItem,
-        source: Source,
-        batch: &mut Batch,
-        targets: &mut BTreeSet<Target>,
-    ) -> Result<(), Error> {
+    fn queue_changes(&self, item: &FeedItem, source: Source, queued: &mut Queued) -> Result<(), Error> {
         let Some(user) = hearth_storage::name_of(self.engine(), EntityKind::User, item.entity)? else {
             return Ok(());
         };
@@ -256,7 +311,7 @@ impl Push {
                                 short: 0,
                                 actions,
                             };
-                            self.queue_for(&user, source, Some(told), batch, targets)?;
+                            self.queue_for(&user, source, Some(told), queued)?;
                         }
                     }
                     Some(entry) => counts |= matches!(entry.membership, Membership::Leave | Membership::Ban),
@@ -277,7 +332,7 @@ impl Push {
             return Ok(());
         }
         // Beside an invitation of the same change.
-        self.queue_counts(&user, true, source.beside(), batch, targets)
+        self.queue_counts(&user, true, source.beside(), queued)
     }
 
     /// What the user's rules say of an invitation from outside, if the user is notified of it.
@@ -299,8 +354,13 @@ impl Push {
         let mut found = Vec::new();
         if users.pushing_count() < room.view().joined as usize {
             for user in users.pushing() {
-                if room.membership(&user)? == hearth_rooms::Membership::Join {
-                    found.push(user);
+                let is_member = room
+                    .membership(&user)
+                    .map(|found| found == hearth_rooms::Membership::Join);
+                match is_member {
+                    Ok(true) => found.push(user),
+                    Ok(false) => {}
+                    Err(error) => pass_over(Err(error.into()), "whether a user is in a room is not known")?,
                 }
             }
         } else {
@@ -337,8 +397,7 @@ impl Push {
         user: &User,
         corrects: bool,
         source: Source,
-        batch: &mut Batch,
-        targets: &mut BTreeSet<Target>,
+        queued: &mut Queued,
     ) -> Result<(), Error> {
         let item = Item {
             user: user.id().to_owned(),
@@ -346,7 +405,7 @@ impl Push {
             corrects,
             ts: self.parts.clock.now_ms(),
         };
-        put_for(user, source, &item, batch, targets)
+        put_for(user, source, &item, queued)
     }
 
     fn queue_for(
@@ -354,8 +413,7 @@ impl Push {
         user: &User,
         source: Source,
         event: Option<ItemEvent>,
-        batch: &mut Batch,
-        targets: &mut BTreeSet<Target>,
+        queued: &mut Queued,
     ) -> Result<(), Error> {
         let item = Item {
             user: user.id().to_owned(),
@@ -363,18 +421,24 @@ impl Push {
             corrects: false,
             ts: self.parts.clock.now_ms(),
         };
-        put_for(user, source, &item, batch, targets)
+        put_for(user, source, &item, queued)
+    }
+}
+
+/// Passes over what cannot be read of one event, room or user, saying what comes of that; a failure that may pass stays one.
+pub(crate) fn pass_over(outcome: Result<(), Error>, comes_of_it: &'static str) -> Result<(), Error> {
+    match outcome {
+        Err(error) if !error.is_of_storage() => {
+            tracing::error!(%error, "{comes_of_it}");
+            tasks::count_skipped(TASK);
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
 /// Queues an item for each pusher of a user that is switched on.
-fn put_for(
-    user: &User,
-    source: Source,
-    item: &Item,
-    batch: &mut Batch,
-    targets: &mut BTreeSet<Target>,
-) -> Result<(), Error> {
+fn put_for(user: &User, source: Source, item: &Item, queued: &mut Queued) -> Result<(), Error> {
     for pusher in user.pushers()? {
         if pusher.disabled {
             continue;
@@ -385,8 +449,8 @@ fn put_for(
             app_id: pusher.app_id,
             pushkey: pusher.pushkey,
         };
-        queue::put(batch, &target, source, item);
-        targets.insert(target);
+        queue::put(&mut queued.batch, &target, source, item);
+        queued.targets.insert(target);
     }
     Ok(())
 }

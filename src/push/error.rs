@@ -15,13 +15,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the storage failed: then the same may succeed later.
+    /// Whether the storage failed in a way that may pass: then the same may succeed later.
     pub(crate) fn is_of_storage(&self) -> bool {
-        matches!(
-            self,
-            Self::Storage(_)
-                | Self::Rooms(hearth_rooms::Error::Storage(_))
-                | Self::Users(hearth_users::Error::Storage(_))
-        )
+        match self {
+            Self::Storage(error) => error.may_pass(),
+            Self::Rooms(error) => error.is_of_storage(),
+            Self::Users(error) => error.is_of_storage(),
+        }
     }
 }

@@ -91,14 +91,18 @@ fn prefix(target: &Target) -> Vec<u8> {
     row
 }
 
-/// The oldest items of a queue.
-pub(crate) fn first(
-    engine: &dyn Engine,
-    target: &Target,
-    limit: usize,
-) -> Result<Vec<(Vec<u8>, Item)>, Error> {
+/// The oldest rows of a queue.
+#[derive(Default)]
+pub(crate) struct First {
+    pub(crate) items: Vec<(Vec<u8>, Item)>,
+    /// Rows that cannot be read.
+    pub(crate) unreadable: Vec<Vec<u8>>,
+}
+
+/// Reads the oldest rows of a queue.
+pub(crate) fn first(engine: &dyn Engine, target: &Target, limit: usize) -> Result<First, Error> {
     let start = prefix(target);
-    let (mut found, mut failed) = (Vec::new(), None);
+    let mut found = First::default();
     engine.scan(
         Family::PushQueue,
         &start,
@@ -106,13 +110,13 @@ pub(crate) fn first(
         false,
         &mut |row, value| {
             match record::decode(value) {
-                Ok(item) => found.push((row.to_vec(), item)),
-                Err(error) => failed = Some(error),
+                Ok(item) => found.items.push((row.to_vec(), item)),
+                Err(_) => found.unreadable.push(row.to_vec()),
             }
-            failed.is_none() && found.len() < limit
+            found.items.len() + found.unreadable.len() < limit
         },
     )?;
-    failed.map_or(Ok(found), |error| Err(error.into()))
+    Ok(found)
 }
 
 /// Takes rows out, durably: what was sent is not sent again.
@@ -229,10 +233,10 @@ mod tests {
         }
         engine.write(&batch, true).expect("written");
         compact(&engine, &target(), 10).expect("compacted");
-        let left = first(&engine, &target(), 100).expect("read");
+        let left = first(&engine, &target(), 100).expect("read").items;
         let times: Vec<u64> = left.iter().map(|(_, item)| item.ts).collect();
         assert_eq!(times, [2_995, 2_998, 2_999]);
         compact(&engine, &target(), 5_000).expect("compacted");
-        assert!(first(&engine, &target(), 100).expect("read").is_empty());
+        assert!(first(&engine, &target(), 100).expect("read").items.is_empty());
     }
 }

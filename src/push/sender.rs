@@ -15,9 +15,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::duty::pass_over;
 use crate::notification::{self, Told};
 use crate::queue::{self, Item, ItemEvent, Target};
 use crate::{Error, Push, web_push};
+
+/// The name of the task that empties a queue.
+const TASK: &str = "pusher";
 
 /// How many requests are under way at once.
 const REQUESTS_MAX: usize = 256;
@@ -105,7 +109,7 @@ impl Push {
             active.entry(target.clone()).or_default().retry.clone()
         };
         let push = self.clone();
-        tasks::spawn("pusher", async move { push.empty(&target, &retry).await });
+        tasks::spawn(TASK, async move { push.empty(&target, &retry).await });
     }
 
     /// Ends the pause of a pusher that was set again: it may have another address, or its client knows that the gateway is
@@ -120,7 +124,9 @@ impl Push {
         let mut pause = BACKOFF_FIRST;
         let mut failures = 0;
         while !self.shutdown.is_triggered() {
-            match self.send_next(target, failures).await {
+            // After a panic the queue is emptied on, a pause later: nobody else would.
+            let sent = tasks::caught(TASK, self.send_next(target, failures)).await;
+            match sent.unwrap_or(Ok(Sent::Failed)) {
                 Ok(Sent::Empty) => {
                     let mut active = self.sending.active.lock();
                     match active.get_mut(target) {
@@ -161,14 +167,23 @@ impl Push {
 
     async fn send_next(&self, target: &Target, failures: usize) -> Result<Sent, Error> {
         let oldest = self.parts.clock.now_ms().saturating_sub(ITEM_AGE_MAX_MS);
-        let mut items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
+        let queue::First {
+            mut items,
+            unreadable,
+        } = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
+        if !unreadable.is_empty() {
+            tracing::error!(rows = unreadable.len(), user = %target.user, "rows of a queue of notifications cannot be read and are dropped");
+            tasks::count_skipped(TASK);
+            queue::remove(self.engine(), &unreadable)?;
+            return Ok(Sent::Done);
+        }
         if items.is_empty() {
             return Ok(Sent::Empty);
         }
         if failures > 0 || items.len() >= ITEMS_AT_ONCE {
             // So that neither the queue grows while nobody takes it, nor all of it comes down on a device at once.
             queue::compact(self.engine(), target, oldest)?;
-            items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?;
+            items = queue::first(self.engine(), target, ITEMS_AT_ONCE)?.items;
         }
         let user = self.parts.users.get(&target.user)?;
         let pusher = user
@@ -204,9 +219,14 @@ impl Push {
     async fn tell(&self, target: &Target, user: &User, pusher: &Pusher, item: &Item) -> Result<Sent, Error> {
         let told = match &item.event {
             None => None,
-            Some(event) => match self.unread_event(user, event)? {
-                Some(told) => Some(told),
-                None => return Ok(Sent::Done),
+            Some(event) => match self.unread_event(user, event) {
+                Ok(Some(told)) => Some(told),
+                Ok(None) => return Ok(Sent::Done),
+                // What cannot be read now never can: it must not be tried before all others for a day.
+                Err(error) => {
+                    pass_over(Err(error), "a user is not told of an event")?;
+                    return Ok(Sent::Done);
+                }
             },
         };
         let unread = self.badge(user)?;

@@ -108,6 +108,8 @@ impl OutboxHandler for Delivery {
         };
         let room = rooms.get(&room_id).map_err(|error| match error {
             Error::Storage(error) => error,
+            // What is damaged stays so, and holds up nobody.
+            Error::Damaged(what) => hearth_storage::Error::Corrupt(what),
             other => hearth_storage::Error::Apply(other.to_string()),
         })?;
         let Some(room) = room else { return Ok(()) };

@@ -70,3 +70,11 @@ pub enum Error {
     #[error(transparent)]
     Event(#[from] hearth_events::Error),
 }
+
+impl Error {
+    /// Whether the storage failed in a way that may pass. With all other errors work for all passes over the room that they
+    /// are about.
+    pub fn is_of_storage(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.may_pass())
+    }
+}

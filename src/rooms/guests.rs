@@ -3,6 +3,7 @@
 //! A consumer of the feeds with a durable cursor: whoever closes a room need not wait, and nothing is lost over a restart.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_core::{Shutdown, tasks};
 use hearth_storage::{Feed, FeedItem, FeedKind, Start};
@@ -15,8 +16,14 @@ use crate::{Error, Room, Rooms, unread::of_user};
 /// The consumer's name in the cursors.
 const CONSUMER: &str = "guests";
 
+/// Its name as a task.
+const TASK: &str = "guests";
+
 /// How many batches of a feed are read at once.
 const BATCHES_AT_ONCE: usize = 64;
+
+/// The pause after a failure that may pass.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Takes guests out of rooms that forbid them.
 struct Guests {
@@ -40,8 +47,11 @@ impl Rooms {
             feed,
             news,
         };
-        let shutdown = shutdown.clone();
-        tasks::spawn("guests", async move { guests.run(&shutdown).await });
+        let (guests, ends) = (Arc::new(guests), shutdown.clone());
+        tasks::keep_running(TASK, shutdown, move || {
+            let (guests, ends) = (guests.clone(), ends.clone());
+            async move { guests.run(&ends).await }
+        });
         Ok(())
     }
 }
@@ -58,13 +68,20 @@ impl Guests {
         loop {
             // Registered before the feeds are read, so that no news is missed.
             let news = self.news.notified();
-            if let Err(error) = self.read(shutdown).await {
-                tracing::error!(%error, "guests could not be taken out of a room; it is tried again with the next event");
-            }
+            let failed = self.read(shutdown).await;
+            let failed = failed.inspect_err(|error| {
+                tracing::error!(%error, "guests could not be taken out of a room; it is tried again");
+            });
+            let next = async {
+                match failed {
+                    Ok(()) => news.await,
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = shutdown.wait() => return,
-                () = news => {}
+                () = next => {}
             }
         }
     }
@@ -78,11 +95,14 @@ impl Guests {
                     break;
                 }
                 let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
-                for (_, items) in &batches {
-                    for item in items {
-                        if let Some(room) = self.closed_room(item)? {
-                            self.empty(&room).await?;
+                for item in batches.iter().flat_map(|(_, items)| items) {
+                    match tasks::caught(TASK, self.work_on(item)).await {
+                        Some(Err(error)) if error.is_of_storage() => return Err(error),
+                        Some(Err(error)) => {
+                            tracing::error!(%error, "whether a room closes to guests cannot be read");
+                            tasks::count_skipped(TASK);
                         }
+                        Some(Ok(())) | None => {}
                     }
                 }
                 let reached = batches.last().map_or(published, |(last, _)| *last);
@@ -90,6 +110,14 @@ impl Guests {
             }
         }
         Ok(())
+    }
+
+    /// Does what an item of a feed comes to. What cannot be read of one room keeps nobody from the others.
+    async fn work_on(&self, item: &FeedItem) -> Result<(), Error> {
+        match self.closed_room(item)? {
+            Some(room) => self.empty(&room).await,
+            None => Ok(()),
+        }
     }
 
     /// The room in which an item changes who may be there, if guests may not.

@@ -1,17 +1,17 @@
 //! What the state at a join lacks because the keys of some servers could not be had then: their events cannot be
 //! checked and are left out. The same goes for the state before a later event, where that is asked for because events
-//! before it are missing. The room remembers whose keys these are. When one of them can be had, because its server
-//! answers again or sends something itself, these states are asked for once more, and the events since are judged again
-//! with them.
+//! before it are missing; of that it may also lack what the server names and nobody gives. The room remembers whose keys
+//! these are. When one of them can be had, because its server answers again or sends something itself, these states are
+//! asked for once more, and the events since are judged again with them.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use hearth_core::tasks;
 use hearth_storage::{Batch, Family, Record, record};
-use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, KeyAt, Room, judge_again::StatesBefore, keys, state_tree::NodeId};
+use crate::{Error, KeyAt, Room, judge_again::StatesBefore, keys, receive::in_time, state_tree::NodeId};
 
 /// The pauses between two questions for the keys: the first one, and the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(60);
@@ -25,7 +25,22 @@ const LATER_MAX: usize = 8;
 /// So many other servers are asked for a state where the one that gave it does not.
 const SERVERS_MAX: usize = 3;
 
-/// Which keys the state at a join lacks, or the state before another event.
+/// For want of what events of a state were left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lacks {
+    /// Keys, each with the time at which it has to be valid.
+    pub(crate) keys: BTreeSet<KeyAt>,
+    /// Whether a server named events that neither it nor others gave.
+    pub(crate) events: bool,
+}
+
+impl Lacks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && !self.events
+    }
+}
+
+/// What the state at a join lacks, or the state before another event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Lacking {
     /// The join before which the state is not whole.
@@ -39,7 +54,10 @@ pub(crate) struct Lacking {
     #[serde(default)]
     later: Vec<(OwnedEventId, OwnedServerName)>,
     /// The keys, each with the time at which it has to be valid.
-    pub(crate) keys: Vec<KeyAt>,
+    pub(crate) keys: BTreeSet<KeyAt>,
+    /// Whether it lacks events that were named and not given.
+    #[serde(default)]
+    events: bool,
     /// How often they were asked for.
     tries: u32,
     /// Servers whose events made the room ask for the state again: each of them may do so once in the life of a process.
@@ -48,13 +66,14 @@ pub(crate) struct Lacking {
 }
 
 impl Lacking {
-    pub(crate) fn new(join: OwnedEventId, resident: OwnedServerName, keys: Vec<KeyAt>) -> Self {
+    pub(crate) fn new(join: OwnedEventId, resident: OwnedServerName, lacks: Lacks) -> Self {
         Self {
             join,
             resident,
             is_later: false,
             later: Vec::new(),
-            keys,
+            keys: lacks.keys,
+            events: lacks.events,
             tries: 0,
             shown: BTreeSet::new(),
         }
@@ -64,47 +83,50 @@ impl Lacking {
 impl Room {
     /// An event was left out for want of a key.
     pub(crate) fn note_missing_key(&self, key: &KeyAt) {
-        let mut missing = self.0.missing_keys.lock();
-        if missing.len() < KEYS_MAX {
-            missing.insert(key.clone());
+        let mut lacks = self.0.lacks.lock();
+        if lacks.keys.len() < KEYS_MAX {
+            lacks.keys.insert(key.clone());
         }
     }
 
-    /// The keys that were missing since this was asked last.
-    pub(crate) fn take_missing_keys(&self) -> Vec<KeyAt> {
-        std::mem::take(&mut *self.0.missing_keys.lock())
-            .into_iter()
-            .collect()
+    /// An event of a state was named, and nobody gives it.
+    pub(crate) fn note_missing_event(&self) {
+        self.0.lacks.lock().events = true;
     }
 
-    /// The state before a join lacks events for want of some keys. What is lacking since an earlier join of another user
-    /// stays written down. Says whether nothing was: then nobody asks for the keys yet.
+    /// What was left out since this was asked last.
+    pub(crate) fn take_lacks(&self) -> Lacks {
+        std::mem::take(&mut *self.0.lacks.lock())
+    }
+
+    /// The state before a join lacks events. What is lacking since an earlier join of another user stays written down. Says
+    /// whether nothing was: then nobody asks for it yet.
     pub(crate) async fn lacks_at_join(
         &self,
         join: &EventId,
         resident: &ServerName,
-        keys: Vec<KeyAt>,
+        lacks: Lacks,
     ) -> Result<bool, Error> {
         let before = self.0.lacking.lock().as_ref().map(|lacking| lacking.join.clone());
         if before.is_some_and(|before| before != join) {
-            self.lacks_before(join.to_owned(), resident, keys).await?;
+            self.lacks_before(join.to_owned(), resident, lacks).await?;
             return Ok(false);
         }
-        let lacking = Lacking::new(join.to_owned(), resident.to_owned(), keys);
+        let lacking = Lacking::new(join.to_owned(), resident.to_owned(), lacks);
         self.set_lacking(Some(lacking)).await?;
         Ok(true)
     }
 
-    /// The state before an event that `server` sent lacks events for want of some keys.
+    /// The state before an event that `server` sent lacks events.
     pub(crate) async fn lacks_before(
         &self,
         event: OwnedEventId,
         server: &ServerName,
-        keys: Vec<KeyAt>,
+        lacks: Lacks,
     ) -> Result<(), Error> {
         let before = self.0.lacking.lock().clone();
         let Some(mut lacking) = before else {
-            let mut lacking = Lacking::new(event, server.to_owned(), keys);
+            let mut lacking = Lacking::new(event, server.to_owned(), lacks);
             lacking.is_later = true;
             self.set_lacking(Some(lacking)).await?;
             self.start_filling();
@@ -114,12 +136,13 @@ impl Room {
             return Ok(());
         }
         lacking.later.push((event, server.to_owned()));
-        let mut is_news = false;
-        for key in keys {
+        let mut is_news = lacks.events && !lacking.events;
+        lacking.events |= lacks.events;
+        for key in lacks.keys {
             is_news |= lacking.keys.iter().all(|(name, _, _)| *name != key.0);
             lacking.shown.remove(&key.0);
-            if lacking.keys.len() < KEYS_MAX && !lacking.keys.contains(&key) {
-                lacking.keys.push(key);
+            if lacking.keys.len() < KEYS_MAX {
+                lacking.keys.insert(key);
             }
         }
         let has_ended = lacking.tries >= TRIES_MAX;
@@ -183,10 +206,14 @@ impl Room {
     }
 
     async fn try_filling(&self, lacking: &Lacking) -> Result<(), Error> {
-        let found = self.0.rooms.remote()?.keys(&lacking.keys).await;
+        let keys: Vec<KeyAt> = lacking.keys.iter().cloned().collect();
+        let found = self.0.rooms.remote()?.keys(&keys).await;
         let _turn = self.0.receiving.lock().await;
-        match found.is_empty() {
-            true => self.put_lacking(lacking.keys.clone()).await,
+        match found.is_empty() && !lacking.events {
+            true => {
+                let keys = lacking.keys.clone();
+                self.put_lacking(Lacks { keys, events: false }).await
+            }
             false => self.fill_lacking().await,
         }
     }
@@ -200,22 +227,50 @@ impl Room {
         if self.is_partial() {
             return Ok(());
         }
-        self.take_missing_keys();
+        self.take_lacks();
+        let roots = in_time(&lacking.resident, self.filled_states(&lacking)).await?;
+        let missing = self.take_lacks();
+        let mut servers: BTreeSet<OwnedServerName> =
+            lacking.keys.iter().map(|(server, _, _)| server.clone()).collect();
+        if lacking.events {
+            servers.extend(self.servers_of_new_members(&roots)?);
+        }
+        self.judge_again(&StatesBefore {
+            roots,
+            completes: (!lacking.is_later).then(|| lacking.join.clone()),
+            servers,
+        })
+        .await?;
+        tracing::info!(room = %self.id(), ?missing, "the state at the join is filled in");
+        self.put_lacking(missing).await
+    }
+
+    /// The states before the join and the later events, as they are now.
+    async fn filled_states(&self, lacking: &Lacking) -> Result<Vec<(OwnedEventId, NodeId)>, Error> {
         let first = std::iter::once((&lacking.join, &lacking.resident));
         let later = lacking.later.iter().map(|(event, server)| (event, server));
         let mut roots = Vec::new();
         for (event, server) in first.chain(later) {
             roots.push((event.clone(), self.filled_state_before(server, event).await?));
         }
-        let missing = self.take_missing_keys();
-        self.judge_again(&StatesBefore {
-            roots,
-            completes: (!lacking.is_later).then(|| lacking.join.clone()),
-            servers: lacking.keys.iter().map(|(server, _, _)| server.clone()).collect(),
-        })
-        .await?;
-        tracing::info!(room = %self.id(), missing = missing.len(), "the state at the join is filled in");
-        self.put_lacking(missing).await
+        Ok(roots)
+    }
+
+    /// The servers of those members whom the states before some events lacked.
+    fn servers_of_new_members(
+        &self,
+        roots: &[(OwnedEventId, NodeId)],
+    ) -> Result<BTreeSet<OwnedServerName>, Error> {
+        let mut servers = BTreeSet::new();
+        for (id, root) in roots {
+            let Some(event) = self.placed(id)? else { continue };
+            for new in self.events(&self.state_diff(event.header.state_before, *root)?)? {
+                let member = new.pdu.state_key().filter(|_| new.pdu.kind() == "m.room.member");
+                let member = member.and_then(|member| <&UserId>::try_from(member).ok());
+                servers.extend(member.map(|member| member.server_name().to_owned()));
+            }
+        }
+        Ok(servers)
     }
 
     /// The state before an event as the server has it that gave it before, or else another one in the room.
@@ -232,18 +287,23 @@ impl Room {
         outcome
     }
 
-    /// Writes down which keys are missing still.
-    async fn put_lacking(&self, missing: Vec<KeyAt>) -> Result<(), Error> {
+    /// Writes down what is missing still.
+    async fn put_lacking(&self, missing: Lacks) -> Result<(), Error> {
+        if missing.is_empty() {
+            return self.set_lacking(None).await;
+        }
         let next = self.0.lacking.lock().clone().map(|lacking| Lacking {
             tries: lacking.tries + 1,
-            keys: missing,
+            keys: missing.keys,
+            events: missing.events,
             ..lacking
         });
-        self.set_lacking(next.filter(|next| !next.keys.is_empty())).await
+        self.set_lacking(next).await
     }
 
     /// Remembers what the state lacks, or that it lacks nothing.
     pub(crate) async fn set_lacking(&self, lacking: Option<Lacking>) -> Result<(), Error> {
+        self.check_open()?;
         let key = self.0.key;
         let row = keys::room(key, keys::ROOM_LACKING);
         let mut batch = Batch::new();

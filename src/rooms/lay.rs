@@ -115,6 +115,7 @@ impl Room {
     }
 
     async fn commit_rows(&self, batch: Batch) -> Result<(), Error> {
+        self.check_open()?;
         let cluster = &self.0.rooms.cluster;
         cluster.commit(self.0.key.slot, |_| Record::of(batch)).await?;
         Ok(())

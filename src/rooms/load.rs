@@ -131,7 +131,7 @@ impl Rooms {
             full_since: AtomicU64::new(0),
             servers_until_full: Mutex::default(),
             lacking: Mutex::new(None),
-            missing_keys: Mutex::default(),
+            lacks: Mutex::default(),
             laying: tokio::sync::Mutex::new(()),
             laid: Mutex::new(None),
             receiving: tokio::sync::Mutex::new(()),

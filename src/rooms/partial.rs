@@ -295,7 +295,7 @@ impl Room {
         let Some(partial) = self.0.partial.borrow().clone() else {
             return Ok(());
         };
-        self.take_missing_keys();
+        self.take_lacks();
         let mut roots = Vec::with_capacity(1 + partial.later.len());
         for (join, resident, is_old) in partial.joins() {
             let event = self.placed(join)?.ok_or(Error::Damaged("join"))?;
@@ -323,7 +323,7 @@ impl Room {
             // Somebody else joined meanwhile, or the room was left and joined anew.
             return Ok(());
         }
-        let missing = self.take_missing_keys();
+        let missing = self.take_lacks();
         let (join, resident) = partial.current();
         let lacks = !missing.is_empty() && self.lacks_at_join(join, resident, missing).await?;
         self.judge_again(&StatesBefore {
@@ -406,6 +406,7 @@ impl Room {
         self.nodes().put(&nodes, &mut batch);
         let cluster = &self.0.rooms.cluster;
         for part in batch.into_parts(NODES_BATCH_BYTES) {
+            self.check_open()?;
             cluster
                 .commit(self.0.key.slot, |_| hearth_storage::Record::of(part))
                 .await?;

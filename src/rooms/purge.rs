@@ -38,8 +38,9 @@ impl Rooms {
     /// Takes all users of this server out of a room and removes the room from this server. Other servers keep it.
     /// Who joins it later gets it anew.
     pub async fn purge(self: &Arc<Self>, room_id: &RoomId) -> Result<Purged, Error> {
-        let room = self.require(room_id)?;
         let _join = self.join_locks.lock(room_id.as_str()).lock().await;
+        // Not before: whoever had the lock may have purged the room, and it may have been joined anew.
+        let room = self.require(room_id)?;
         let mut members = Vec::new();
         room.visit_members(&mut |user, membership, _| {
             let inside = matches!(
@@ -73,6 +74,9 @@ impl Rooms {
         let _turn = room.0.receiving.lock().await;
         // Whoever holds the room's handle still adds nothing from here on.
         room.close();
+        // Who waits for the rest of the state, or asks other servers for it, waits for nothing any more.
+        room.set_partial(None);
+        *room.0.lacking.lock() = None;
         room.settle().await?;
         let key = room.0.key;
         let mut batch = Batch::new();

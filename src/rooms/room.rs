@@ -56,10 +56,10 @@ pub(crate) struct RoomInner {
     pub(crate) full_since: AtomicU64,
     /// The servers that were known to be in the room until then. Not kept over a restart.
     pub(crate) servers_until_full: Mutex<Vec<ruma::OwnedServerName>>,
-    /// Which keys the state lacks since the join.
+    /// What the state lacks since the join.
     pub(crate) lacking: Mutex<Option<crate::lacking::Lacking>>,
-    /// Which keys were missing for events that were left out.
-    pub(crate) missing_keys: Mutex<std::collections::BTreeSet<crate::KeyAt>>,
+    /// For want of what events of a state were left out.
+    pub(crate) lacks: Mutex<crate::lacking::Lacks>,
     /// Held while a state is laid out, until it is the current one.
     pub(crate) laying: tokio::sync::Mutex<()>,
     /// The state that is laid out where nobody reads it.
@@ -230,26 +230,36 @@ impl Room {
 
     /// All events of the current state.
     pub fn full_state(&self) -> Result<Vec<Arc<Event>>, Error> {
+        self.events(&self.state_shorts()?)
+    }
+
+    /// The short ids of [`Self::full_state`].
+    pub fn state_shorts(&self) -> Result<Vec<Short>, Error> {
         let (start, end) = keys::entity_range(self.0.key);
-        self.state_range(&start, &end)
+        self.shorts_of_range(&start, &end)
     }
 
     /// The current state events of one type.
     pub fn state_of_type(&self, kind: &str) -> Result<Vec<Arc<Event>>, Error> {
-        let (start, end) = keys::state_type_range(self.0.key, kind);
-        self.state_range(&start, &end)
+        self.events(&self.state_shorts_of_type(kind)?)
     }
 
-    /// The current state events that are no members.
-    pub fn state_without_members(&self) -> Result<Vec<Arc<Event>>, Error> {
+    /// The short ids of [`Self::state_of_type`].
+    pub fn state_shorts_of_type(&self, kind: &str) -> Result<Vec<Short>, Error> {
+        let (start, end) = keys::state_type_range(self.0.key, kind);
+        self.shorts_of_range(&start, &end)
+    }
+
+    /// The short ids of the current state events that are no members.
+    pub fn state_shorts_without_members(&self) -> Result<Vec<Short>, Error> {
         let (start, end) = keys::entity_range(self.0.key);
         let (members, after) = keys::state_type_range(self.0.key, "m.room.member");
-        let mut events = self.state_range(&start, &members)?;
-        events.extend(self.state_range(&after, &end)?);
-        Ok(events)
+        let mut shorts = self.shorts_of_range(&start, &members)?;
+        shorts.extend(self.shorts_of_range(&after, &end)?);
+        Ok(shorts)
     }
 
-    fn state_range(&self, start: &[u8], end: &[u8]) -> Result<Vec<Arc<Event>>, Error> {
+    fn shorts_of_range(&self, start: &[u8], end: &[u8]) -> Result<Vec<Short>, Error> {
         let mut shorts = Vec::new();
         let mut failure = None;
         self.reader()
@@ -262,30 +272,33 @@ impl Room {
             })?;
         match failure {
             Some(error) => Err(error),
-            None => self.events(&shorts),
+            None => Ok(shorts),
         }
     }
 
     /// The events of the state with the given root that are no members: costs those, and what differs from the current
     /// state.
     pub fn state_without_members_at(&self, root: NodeId) -> Result<Vec<Arc<Event>>, Error> {
+        self.events(&self.state_shorts_without_members_at(root)?)
+    }
+
+    /// The short ids of [`Self::state_without_members_at`].
+    pub fn state_shorts_without_members_at(&self, root: NodeId) -> Result<Vec<Short>, Error> {
         let current = self.view().root;
-        let mut events = self.state_without_members()?;
+        let mut shorts = self.state_shorts_without_members()?;
         if root == current {
-            return Ok(events);
+            return Ok(shorts);
         }
         let (mut gone, mut came) = (HashSet::new(), Vec::new());
         for (now, then) in self.state_changes(current, root)? {
             gone.extend(now);
             came.extend(then);
         }
-        let came = self.events(&came)?;
-        events.retain(|event| !gone.contains(&event.short));
-        events.extend(
-            came.into_iter()
-                .filter(|event| event.pdu.kind() != "m.room.member"),
-        );
-        Ok(events)
+        let came = self.events(&came)?.into_iter();
+        let came = came.filter(|event| event.pdu.kind() != "m.room.member");
+        shorts.retain(|short| !gone.contains(short));
+        shorts.extend(came.map(|event| event.short));
+        Ok(shorts)
     }
 
     /// Events by short id, in the order asked; unknown ones are left out.
@@ -365,9 +378,14 @@ impl Room {
 
     /// All state events of the state with the given root.
     pub fn full_state_at(&self, root: NodeId) -> Result<Vec<Arc<Event>>, Error> {
+        self.events(&self.state_shorts_at(root)?)
+    }
+
+    /// The short ids of [`Self::full_state_at`].
+    pub fn state_shorts_at(&self, root: NodeId) -> Result<Vec<Short>, Error> {
         let mut shorts = Vec::new();
         state_tree::iter(&self.nodes(), root, &mut |_, short| shorts.push(short))?;
-        self.events(&shorts)
+        Ok(shorts)
     }
 
     /// The events of state `new` whose entries differ from state `old`; entries that are gone

@@ -356,7 +356,7 @@ impl<'a> Staging<'a> {
             return Err(Error::NotFound(format!("event {target} is not in this room")).into());
         };
         let own = event.pdu.sender() == sender;
-        if !own && !self.may_redact(sender) {
+        if !own && !self.may_redact(sender)? {
             let message = "You need the power level to redact the events of others".to_owned();
             return Err(Error::Forbidden(message).into());
         }
@@ -375,7 +375,9 @@ impl<'a> Staging<'a> {
         redacted.pdu = hearth_events::redact(self.room.0.rules, &target.pdu)?;
         redacted.header.flags.0 |= Flags::REDACTED;
         redacted.header.redacted_by = Some(by);
-        if let Some(relation) = Relation::of_content(target.pdu.content())
+        // Of what has no place nothing was noted that it says of another event.
+        if target.header.place.anchor != 0
+            && let Some(relation) = Relation::of_content(target.pdu.content())
             && let Some(parent) = self.short_of(&relation.event_id)?
         {
             let (sender, kind) = (target.pdu.sender(), target.pdu.kind());

@@ -12,6 +12,9 @@ const CHUNK_ROWS: usize = 64;
 /// How many events a page may look at when a filter leaves most of them out.
 const PAGE_LOOKED_AT_MAX: usize = 5_000;
 
+/// A page that has so much has enough events, however many are asked for: each of them may take 64 KiB.
+const PAGE_FULL_BYTES: usize = 8 << 20;
+
 /// How many events of one millisecond are looked at to find the one that is meant.
 const SAME_TIME_MAX: usize = 100;
 
@@ -142,7 +145,7 @@ impl Room {
         self.page_within(from, to, backward, bounds, viewer, keep)
     }
 
-    /// As [`Self::page`], with so many events, of so many that are looked at.
+    /// As [`Self::page`], with so many events, of so many that are looked at. Large events fill a page sooner.
     pub fn page_within(
         &self,
         from: Place,
@@ -154,7 +157,7 @@ impl Room {
     ) -> Result<Page, Error> {
         let mut page = Page::default();
         let mut at = from;
-        let mut looked_at = 0;
+        let (mut looked_at, mut bytes) = (0, 0);
         loop {
             let (after, until) = match backward {
                 true => (to.unwrap_or(Place::START), at),
@@ -167,7 +170,7 @@ impl Room {
             })?;
             let shorts: Vec<_> = rows.iter().map(|row| row.short).collect();
             for event in self.events(&shorts)? {
-                if page.events.len() >= limit || looked_at >= looked_at_max {
+                if page.events.len() >= limit || looked_at >= looked_at_max || bytes >= PAGE_FULL_BYTES {
                     page.next = Some(at);
                     return Ok(page);
                 }
@@ -178,6 +181,7 @@ impl Room {
                     event.header.place
                 };
                 if keep(&event) && viewer.may_see(&event)? {
+                    bytes += event.pdu.json.len();
                     page.events.push(event);
                 }
             }

@@ -1,4 +1,8 @@
 //! The duty: from the feeds, and at first from the rooms, into the index.
+//!
+//! An event or a room that cannot be read is passed over, also where it makes this code panic: all others can be found. What
+//! fails otherwise gives up all that was not committed, which is then done again; so does a panic, after which the duty goes
+//! on from the last commit.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -17,6 +21,9 @@ use crate::{Error, Search};
 
 /// The duty's name in the cursors.
 pub(crate) const DUTY: &str = "search";
+
+/// Its name as a task.
+pub(crate) const TASK: &str = "search duty";
 
 /// How many batches of a feed are read at once.
 const BATCHES_AT_ONCE: usize = 64;
@@ -105,11 +112,14 @@ impl Search {
     /// Starts the duty.
     pub fn start(self: &Arc<Self>) {
         let search = self.clone();
-        tasks::spawn("search duty", async move {
-            tokio::select! {
-                biased;
-                () = search.shutdown.wait() => {}
-                () = search.run() => {}
+        tasks::keep_running(TASK, &self.shutdown, move || {
+            let search = search.clone();
+            async move {
+                tokio::select! {
+                    biased;
+                    () = search.shutdown.wait() => {}
+                    () = search.run() => {}
+                }
             }
         });
     }
@@ -174,7 +184,8 @@ impl Search {
         let search = self.clone();
         self.indexing
             .run(move || {
-                let outcome = section(&search, &mut work);
+                let outcome = tasks::caught_now(TASK, || section(&search, &mut work));
+                let outcome = outcome.unwrap_or(Err(Error::Panicked));
                 if outcome.is_err() {
                     work.give_up();
                 }
@@ -249,13 +260,8 @@ impl Search {
                 }
             },
         };
-        let reached = match self.build_room(work, key, from) {
-            Err(error) if error.is_of_one_room() => {
-                tracing::error!(%error, "a room cannot be searched");
-                None
-            }
-            outcome => outcome?,
-        };
+        let built = tasks::caught_now(TASK, || self.build_room(work, key, from));
+        let reached = pass_over(built, "a room cannot be searched")?.flatten();
         work.progress.set_building(Some(match reached {
             Some(place) => Building::up_to(key, place),
             None => Building::whole(key),
@@ -285,39 +291,54 @@ impl Search {
             rows.len() < BUILD_EVENTS
         })?;
         let shorts: Vec<Short> = rows.iter().map(|row| row.short).collect();
-        for event in room.events(&shorts)? {
-            // Nothing of it is in a new index, but the feed may have been quicker.
-            if let Some(document) = Document::of(&room, &event)? {
-                self.writer(work)?.replace(&document)?;
-                work.changes += 1;
+        match room.events(&shorts) {
+            Ok(events) => {
+                for event in events {
+                    let built = self.build_event(work, &room, &event);
+                    pass_over(Some(built), "an event cannot be searched")?;
+                }
+            }
+            Err(error) if error.is_of_storage() => return Err(error.into()),
+            // Which of them cannot be read shows one by one.
+            Err(_) => {
+                for short in shorts {
+                    let event = room.event(short).map_err(Error::from);
+                    let event = pass_over(Some(event), "an event cannot be searched")?.flatten();
+                    if let Some(event) = event {
+                        let built = self.build_event(work, &room, &event);
+                        pass_over(Some(built), "an event cannot be searched")?;
+                    }
+                }
             }
         }
         let is_full = rows.len() == BUILD_EVENTS;
         Ok(rows.last().filter(|_| is_full).map(|row| row.place))
     }
 
+    fn build_event(self: &Arc<Self>, work: &mut Work, room: &Room, event: &Event) -> Result<(), Error> {
+        // Nothing of it is in a new index, but the feed may have been quicker.
+        if let Some(document) = Document::of(room, event)? {
+            self.writer(work)?.replace(&document)?;
+            work.changes += 1;
+        }
+        Ok(())
+    }
+
     /// Does what an item of the feed comes to.
     fn take_in(self: &Arc<Self>, work: &mut Work, taken: Taken) -> Result<(), Error> {
-        let item = taken.item;
-        match item.kind {
-            FeedKind::RoomEvent | FeedKind::RoomHistory => {}
+        let taken_in = tasks::caught_now(TASK, || match taken.item.kind {
+            FeedKind::RoomEvent | FeedKind::RoomHistory => self.take_in_event(work, taken),
             FeedKind::RoomLife => {
                 // A room that is gone is gone from the index; one that is there needs nothing.
-                if self.rooms.room_of_key(item.entity)?.is_none() {
-                    self.writer(work)?.remove_room(item.entity);
+                if self.rooms.room_of_key(taken.item.entity)?.is_none() {
+                    self.writer(work)?.remove_room(taken.item.entity);
                     work.changes += 1;
                 }
-                return Ok(());
-            }
-            _ => return Ok(()),
-        }
-        match self.take_in_event(work, taken) {
-            Err(error) if error.is_of_one_room() => {
-                tracing::error!(%error, "an event cannot be searched");
                 Ok(())
             }
-            outcome => outcome,
-        }
+            _ => Ok(()),
+        });
+        pass_over(taken_in, "an event cannot be searched").map(drop)
     }
 
     fn take_in_event(self: &Arc<Self>, work: &mut Work, taken: Taken) -> Result<(), Error> {
@@ -459,6 +480,22 @@ impl Search {
         work.committed = work.progress.clone();
         work.changes = 0;
         Ok(())
+    }
+}
+
+/// Passes over what cannot be read of one event or one room, or panicked, saying what comes of that; other failures stay.
+fn pass_over<T>(outcome: Option<Result<T, Error>>, comes_of_it: &'static str) -> Result<Option<T>, Error> {
+    match outcome {
+        Some(Err(error)) if error.is_of_one_room() => {
+            tracing::error!(%error, "{comes_of_it}");
+            tasks::count_skipped(TASK);
+            Ok(None)
+        }
+        Some(outcome) => outcome.map(Some),
+        None => {
+            tasks::count_skipped(TASK);
+            Ok(None)
+        }
     }
 }
 

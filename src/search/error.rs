@@ -15,6 +15,9 @@ pub enum Error {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] hearth_storage::Error),
+    /// A step of the index's upkeep panicked, which is in the log.
+    #[error("a step of the search index's upkeep panicked")]
+    Panicked,
     /// A room could not be read.
     #[error(transparent)]
     Rooms(#[from] hearth_rooms::Error),
@@ -24,9 +27,8 @@ impl Error {
     /// Whether one room's data is to blame, and not index or storage: then the others go on.
     pub(crate) fn is_of_one_room(&self) -> bool {
         match self {
-            Self::Rooms(hearth_rooms::Error::Storage(_)) => false,
-            Self::Rooms(_) => true,
-            Self::BadToken | Self::Index(_) | Self::Io(_) | Self::Storage(_) => false,
+            Self::Rooms(error) => !error.is_of_storage(),
+            Self::BadToken | Self::Index(_) | Self::Io(_) | Self::Storage(_) | Self::Panicked => false,
         }
     }
 }

@@ -196,7 +196,15 @@ impl Search {
                 }
                 looked_at += 1;
                 slice = after(slice, candidate);
-                match looked.hit(candidate, criteria)? {
+                // What cannot be read takes the other results from nobody.
+                let hit = match looked.hit(candidate, criteria) {
+                    Err(error) if error.is_of_one_room() => {
+                        tracing::error!(%error, "an event is not found, as it cannot be read");
+                        None
+                    }
+                    hit => hit?,
+                };
+                match hit {
                     Some(hit) if group.as_ref().is_some_and(|group| !group.has(&hit)) => {}
                     Some(hit) => found.hits.push(hit),
                     None => unseen += 1,

@@ -191,6 +191,8 @@ mod tests {
                 read(&path, &mut rest);
             }
         }
+        // The one place of that crate where anything is recorded.
+        rest.push_str(&std::fs::read_to_string(sources.join("core/tasks.rs")).expect("a source"));
         let mut count = 0;
         for line in list.lines().filter(|line| line.contains(": &str = \"")) {
             let constant = line.split_whitespace().nth(2).unwrap_or_default();

@@ -36,3 +36,11 @@ pub enum Error {
     #[error("{0}")]
     Apply(String),
 }
+
+impl Error {
+    /// Whether the same may succeed later. What cannot be read from what is stored stays so: work for all passes over the one
+    /// room or user that it is about.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Corrupt(_) | Self::Schema(_) | Self::Encode(_))
+    }
+}

@@ -74,7 +74,8 @@ impl Feed {
         self.0.engine().write(&batch, true)
     }
 
-    /// The items of at most `limit` batches behind position `after`, up to what is published.
+    /// The items of at most `limit` batches behind position `after`, up to what is published. A batch that cannot be read is
+    /// given without items: what it says of one room or one user must not keep a duty from all others.
     pub fn read(
         &self,
         shard: ShardId,
@@ -96,24 +97,26 @@ impl Feed {
         }
         .encode();
         let mut batches = Vec::new();
-        let mut corrupt = false;
-        let visit = &mut |key: &[u8], value: &[u8]| match (FeedKey::decode(key), decode_feed(value)) {
-            (Some(key), Some(items)) if batches.len() < limit => {
-                batches.push((key.position, items));
-                true
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            if batches.len() >= limit {
+                return false;
             }
-            (Some(_), Some(_)) => false,
-            _ => {
-                corrupt = true;
-                false
-            }
+            let Some(FeedKey { position, .. }) = FeedKey::decode(key) else {
+                return true;
+            };
+            let items = decode_feed(value).unwrap_or_else(|| {
+                tracing::error!(
+                    shard = shard.0,
+                    position,
+                    "a row of a feed is not readable and is passed over"
+                );
+                Vec::new()
+            });
+            batches.push((position, items));
+            true
         };
         self.0.engine().scan(Family::Feed, &start, &end, false, visit)?;
-        if corrupt {
-            Err(Error::Corrupt("feed row"))
-        } else {
-            Ok(batches)
-        }
+        Ok(batches)
     }
 
     /// Up to which position a duty has done its work.

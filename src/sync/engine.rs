@@ -5,7 +5,7 @@
 //! positions taken. What is beyond them waits for the next sync.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,6 +55,8 @@ pub struct SyncRequest {
     pub set_presence: PresenceState,
     /// Whether messages to the device are wanted.
     pub to_device: bool,
+    /// The most events that the answer may have; with more it is [`Error::Large`].
+    pub events_max: usize,
 }
 
 impl SyncRequest {
@@ -249,6 +251,7 @@ impl SyncEngine {
             messages: None,
             ignored,
             rules: OnceCell::new(),
+            events: Cell::default(),
         };
         let ToDevice { events, waits_for } = look.take_to_device(since)?;
         let mut view = match waits_for {
@@ -308,6 +311,7 @@ impl SyncEngine {
             messages: None,
             ignored: user.ignored_users()?,
             rules: OnceCell::new(),
+            events: Cell::default(),
         };
         let own = look.own_news()?;
         look.device_lists(own.devices, &own.gone(look.user_since()))

@@ -15,6 +15,9 @@ pub enum Error {
     /// There is no filter with that id (M_INVALID_PARAM).
     #[error("there is no such filter")]
     NoFilter,
+    /// The answer would have more events than it may.
+    #[error("the answer has too many events")]
+    Large,
     /// A room could not be read.
     #[error(transparent)]
     Room(#[from] hearth_rooms::Error),

@@ -149,6 +149,11 @@ impl RoomFilter {
         self.state.lazy_load_members || self.timeline.lazy_load_members
     }
 
+    /// Whether all members of a room are wanted where the client is told of it anew.
+    pub fn wants_all_members(&self) -> bool {
+        !self.is_lazy() && self.state.has_type("m.room.member")
+    }
+
     /// Whether members are sent again that the client knows.
     pub fn is_redundant(&self) -> bool {
         self.state.include_redundant_members || self.timeline.include_redundant_members

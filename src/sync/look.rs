@@ -1,7 +1,7 @@
 //! One look at a user's news: the joined rooms that may have some, and what the answer is made of.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -31,9 +31,21 @@ pub(crate) struct Look<'a> {
     pub(crate) ignored: Arc<BTreeSet<OwnedUserId>>,
     /// The user's push rules, once a room asked for them.
     pub(crate) rules: OnceCell<Arc<PushRules>>,
+    /// How many events the answer has so far.
+    pub(crate) events: Cell<usize>,
 }
 
 impl Look<'_> {
+    /// Notes that the answer is to have so many more events, before they are read.
+    pub(crate) fn weigh(&self, more: usize) -> Result<(), Error> {
+        let events = self.events.get().saturating_add(more);
+        self.events.set(events);
+        match events <= self.request.events_max {
+            true => Ok(()),
+            false => Err(Error::Large),
+        }
+    }
+
     /// The position up to which rooms of a shard are read.
     pub(crate) fn until(&self, shard: ShardId) -> Position {
         self.positions

@@ -83,7 +83,9 @@ impl Look<'_> {
                 // A client that had other rooms before must not take the timeline for all there is.
                 news.timeline.limited |= self.since.is_some();
             }
-            let state = self.state(&room, &stretch, &news.timeline.events)?;
+            self.weigh(news.timeline.events.len())?;
+            let all_members = self.request.filter.room.wants_all_members();
+            let state = self.state(&room, &stretch, &news.timeline.events, all_members)?;
             if initial || renamed(&room, &stretch, seen.unwrap_or(0))? {
                 news.summary = Some(self.summary(&room)?);
             }
@@ -181,13 +183,14 @@ impl Look<'_> {
             new_root: room.state_after(last)?,
         };
         left.timeline = self.timeline(&room, &mut left.viewer, &stretch)?;
+        self.weigh(left.timeline.events.len())?;
         let later = last.short != own.short;
         if later {
             left.timeline
                 .keep_newest(self.request.filter.room.timeline_limit().saturating_sub(1));
         }
         // What others changed between the end of the stay and the newest membership is not for the user to see.
-        left.state = self.state(&room, &stretch, &left.timeline.events)?;
+        left.state = self.state(&room, &stretch, &left.timeline.events, true)?;
         if later {
             if self.request.is_state_after() {
                 left.state.retain(|event| event.short != last.short);

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_rooms::{Event, Room};
+use hearth_rooms::{Event, NodeId, Room};
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
@@ -20,36 +20,38 @@ impl Look<'_> {
     /// The state that changed over the stretch and that the timeline does not show: as it was at the
     /// start of the timeline, and where it changed later without showing (because a filter or the
     /// history visibility hides it) as it is at the end. For `state_after`, all that changed.
+    ///
+    /// Without `all_members`, where the client is told anew, those who did not change are not read: a room may have a
+    /// hundred thousand of them. Who is needed is [added](Self::wanted_state).
     pub(crate) fn state(
         &self,
         room: &Room,
         stretch: &Stretch,
         timeline: &[Arc<Event>],
+        all_members: bool,
     ) -> Result<Vec<Arc<Event>>, Error> {
-        let at_end = room.state_diff(stretch.old_root, stretch.new_root)?;
-        if self.request.is_state_after() {
-            return Ok(room.events(&at_end)?);
-        }
-        let shown: HashSet<_> = timeline.iter().map(|event| event.short).collect();
         let start_root = timeline
             .first()
             .map_or(stretch.new_root, |event| event.header.state_before);
-        if shown.is_empty() || start_root == stretch.new_root {
+        let few_members = stretch.old_root == NodeId::EMPTY && !all_members;
+        let differing = |root: NodeId| match few_members {
+            true => room.state_shorts_without_members_at(root),
+            false => room.state_diff(stretch.old_root, root),
+        };
+        let at_end = differing(stretch.new_root)?;
+        self.weigh(at_end.len())?;
+        if self.request.is_state_after() || timeline.is_empty() || start_root == stretch.new_root {
             return Ok(room.events(&at_end)?);
         }
-        let at_start = room.state_diff(stretch.old_root, start_root)?;
-        let wanted = |shorts: Vec<u32>| {
-            shorts
-                .into_iter()
-                .filter(|short| !shown.contains(short))
-                .collect::<Vec<_>>()
-        };
+        let mut wanted = differing(start_root)?;
+        wanted.extend(at_end);
+        if few_members {
+            wanted.extend(room.state_diff(start_root, stretch.new_root)?);
+        }
+        let shown: HashSet<_> = timeline.iter().map(|event| event.short).collect();
+        wanted.retain(|short| !shown.contains(short));
         let mut state: BTreeMap<(String, String), Arc<Event>> = BTreeMap::new();
-        for event in room
-            .events(&wanted(at_start))?
-            .into_iter()
-            .chain(room.events(&wanted(at_end))?)
-        {
+        for event in room.events(&wanted)? {
             let key = (
                 event.pdu.kind().to_owned(),
                 event.pdu.state_key().unwrap_or_default().to_owned(),
@@ -166,7 +168,10 @@ impl Look<'_> {
             };
             let Some(event) = event else { continue };
             let known = !news.initial && self.knows_member(room, user, event.short);
-            if !known && !events.iter().any(|shown| shown.short == event.short) {
+            // Beside the state after it, the timeline tells of no state.
+            let shown =
+                !self.request.is_state_after() && events.iter().any(|shown| shown.short == event.short);
+            if !known && !shown {
                 added.push(event);
             }
         }

@@ -76,3 +76,11 @@ pub enum Error {
     #[error("internal error: {0}")]
     Internal(String),
 }
+
+impl Error {
+    /// Whether the storage failed in a way that may pass. With all other errors work for all passes over the user whom they
+    /// are about.
+    pub fn is_of_storage(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.may_pass())
+    }
+}

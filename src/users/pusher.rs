@@ -168,22 +168,19 @@ pub(crate) fn is_authority(text: &str) -> bool {
 }
 
 impl User {
-    /// The user's pushers.
+    /// The user's pushers, but for one that cannot be read: whoever reads rows logs that.
     pub fn pushers(&self) -> Result<Vec<Pusher>> {
         let prefix = keys::user(self.key, field::PUSHER, "");
         let end = hearth_storage::prefix_end(&prefix);
-        let (mut found, mut failed) = (Vec::new(), None);
+        let mut found = Vec::new();
         self.users
             .log
             .engine()
             .scan(Family::User, &prefix, &end, false, &mut |_, value| {
-                match record::decode(value) {
-                    Ok(pusher) => found.push(pusher),
-                    Err(error) => failed = Some(error),
-                }
-                failed.is_none()
+                found.extend(record::decode(value).ok());
+                true
             })?;
-        failed.map_or(Ok(found), |error| Err(error.into()))
+        Ok(found)
     }
 
     /// One pusher.
@@ -210,11 +207,9 @@ impl User {
                 if all.len() >= PUSHERS_PER_USER_MAX && all.iter().all(|(known, _)| *known != row) {
                     return Err(Error::TooMany("You have too many pushers"));
                 }
-                let known: Option<Pusher> = tx
-                    .get(Family::User, &row)?
-                    .as_deref()
-                    .map(record::decode)
-                    .transpose()?;
+                // One that cannot be read is replaced.
+                let known = tx.get(Family::User, &row)?;
+                let known: Option<Pusher> = known.and_then(|known| record::decode(&known).ok());
                 if let Some(known) = &known
                     && known.device_id != pusher.device_id
                     && options.is_switch_of(known)
@@ -280,7 +275,10 @@ impl User {
     /// Deletes the pushers that a device set: all of them where no device is named.
     pub(crate) fn drop_pushers(&self, tx: &mut Tx<'_>, device: Option<&DeviceId>) -> Result<()> {
         for (row, value) in tx.scan(Family::User, &keys::user(self.key, field::PUSHER, ""))? {
-            let pusher: Pusher = record::decode(&value)?;
+            // One that cannot be read must not keep a device from going.
+            let Ok(pusher) = record::decode::<Pusher>(&value) else {
+                continue;
+            };
             if device.is_none_or(|device| pusher.device_id == device) {
                 tx.delete(Family::User, row);
                 tx.outbox(self.pusher_update(&pusher.app_id, &pusher.pushkey, false));

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod fallback;
 pub mod filters;
 pub mod keys;
+pub(crate) mod large;
 pub mod media;
 pub mod mutual_rooms;
 pub mod notifications;

@@ -37,13 +37,18 @@ struct Unsent {
 
 /// The answer with a body of JSON, which keeps its place until it is sent.
 pub fn respond(json: Vec<u8>, place: Place) -> Response {
+    respond_within(json, place, READ_MAX)
+}
+
+/// As [`respond`], with so long to be read.
+pub(crate) fn respond_within(json: Vec<u8>, place: Place, read_max: Duration) -> Response {
     let unsent = Arc::new(Mutex::new(Some(Unsent {
         rest: Bytes::from(json),
         _place: place,
     })));
     let late = Arc::downgrade(&unsent);
     tasks::spawn("large answer", async move {
-        tokio::time::sleep(READ_MAX).await;
+        tokio::time::sleep(read_max).await;
         if let Some(unsent) = late.upgrade() {
             *unsent.lock() = None;
         }

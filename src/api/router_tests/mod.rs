@@ -10,6 +10,7 @@ mod fallback;
 mod federation;
 mod federation_events;
 mod federation_memberships;
+mod large;
 mod malformed;
 mod media;
 mod old_clients;

@@ -330,3 +330,43 @@ fn unreadable_events() {
         assert!(PushEvent::new(json.as_bytes()).is_none());
     }
 }
+
+/// Neither one rule nor many hold up those of other users: what goes too far meets no event.
+#[test]
+fn what_rules_come_to_is_bounded() {
+    let user = user_id!("@ann:s");
+    let text = "a".repeat(60_000);
+    let said = event(json!({ "body": text }));
+    let content =
+        |id: String, pattern: String| json!({ "rule_id": id, "actions": ["notify"], "pattern": pattern });
+    let slow = [
+        vec![content("one".to_owned(), format!("{}?b", "a".repeat(30_000)))],
+        vec![content("one".to_owned(), "a".repeat(30_000))],
+        (0..1_000)
+            .map(|at| content(at.to_string(), format!("a?{at}")))
+            .collect(),
+    ];
+    for own in slow {
+        let rules = rules(json!({ "content": own }));
+        let asked = Asked {
+            event: &said,
+            room: &ROOM,
+            budget: Budget::new(WORK_MAX),
+        };
+        let met = rules.set.iter().any(|(kind, rule)| asked.meets(kind, rule));
+        assert!(!met);
+        assert!(!asked.budget.pay(1), "it ended when the work was used up");
+        assert_eq!(rules.outcome(user, &said, &ROOM), Outcome::default());
+        // It does not matter for what is short.
+        let short = event(json!({ "body": "short" }));
+        assert!(rules.outcome(user, &short, &ROOM).notify);
+    }
+    // As many words as anybody has, in the longest text.
+    let mut words: Vec<Value> = (0..50)
+        .map(|at| content(at.to_string(), format!("word{at}")))
+        .collect();
+    words[49]["actions"] = json!(["notify", { "set_tweak": "highlight" }]);
+    let rules = rules(json!({ "content": words }));
+    let long = event(json!({ "body": format!("{} word49", "some text ".repeat(6_000)) }));
+    assert!(rules.outcome(user, &long, &ROOM).highlight);
+}

@@ -1,5 +1,24 @@
 //! Words in a text: glob patterns that match between word boundaries.
 
+use std::cell::Cell;
+
+/// How much work a question may still be: about as many bytes are looked at, or compared. When it is used up nothing fits any
+/// more, so that no pattern and no text, nor any number of patterns, holds up what all others wait for.
+pub(super) struct Budget(Cell<usize>);
+
+impl Budget {
+    pub(super) fn new(steps: usize) -> Self {
+        Self(Cell::new(steps))
+    }
+
+    /// Takes so much, if it is there.
+    pub(super) fn pay(&self, steps: usize) -> bool {
+        let left = self.0.get().checked_sub(steps);
+        self.0.set(left.unwrap_or(0));
+        left.is_some()
+    }
+}
+
 /// Whether a character is part of a word (client-server API, "Push Rules", content-specific rules).
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
@@ -14,16 +33,16 @@ fn is_boundary(text: &str, at: usize) -> bool {
 }
 
 /// Whether some part of a text in lower case, from one word boundary to another, is exactly `words`.
-pub(super) fn has_words(text: &str, words: &str) -> bool {
-    occurrences(text, words, 0).any(|(start, end)| is_boundary(text, start) && is_boundary(text, end))
+pub(super) fn has_words(text: &str, words: &str, budget: &Budget) -> bool {
+    occurrences(text, words, 0, budget).any(|(start, end)| is_boundary(text, start) && is_boundary(text, end))
 }
 
 /// Whether some part of a text in lower case, from one word boundary to another, fits a glob pattern.
-pub(super) fn matches_words(text: &str, pattern: &str) -> bool {
-    let pattern = pattern.to_lowercase();
-    if pattern.is_empty() {
+pub(super) fn matches_words(text: &str, pattern: &str, budget: &Budget) -> bool {
+    if pattern.is_empty() || !budget.pay(pattern.len()) {
         return false;
     }
+    let pattern = pattern.to_lowercase();
     let open_start = pattern.starts_with('*');
     let open_end = pattern.ends_with('*');
     let parts: Vec<&str> = pattern.split('*').filter(|part| !part.is_empty()).collect();
@@ -34,26 +53,29 @@ pub(super) fn matches_words(text: &str, pattern: &str) -> bool {
     let starts_well = |start: usize| open_start || is_boundary(text, start);
     let ends_well = |end: usize| open_end || is_boundary(text, end);
     let Some((last, middle)) = rest.split_last() else {
-        return occurrences(text, first, 0).any(|(start, end)| starts_well(start) && ends_well(end));
+        return occurrences(text, first, 0, budget).any(|(start, end)| starts_well(start) && ends_well(end));
     };
     // The earliest place for each part leaves the most room for the next.
-    let Some((_, mut at)) = occurrences(text, first, 0).find(|(start, _)| starts_well(*start)) else {
+    let Some((_, mut at)) = occurrences(text, first, 0, budget).find(|(start, _)| starts_well(*start)) else {
         return false;
     };
     for part in middle {
-        let Some((_, end)) = occurrences(text, part, at).next() else {
+        let Some((_, end)) = occurrences(text, part, at, budget).next() else {
             return false;
         };
         at = end;
     }
-    occurrences(text, last, at).any(|(_, end)| ends_well(end))
+    occurrences(text, last, at, budget).any(|(_, end)| ends_well(end))
 }
 
 /// Whether a whole text fits a glob pattern.
-pub(super) fn fits_whole(text: &str, pattern: &str) -> bool {
+pub(super) fn fits_whole(text: &str, pattern: &str, budget: &Budget) -> bool {
+    if !budget.pay(text.len() + pattern.len()) {
+        return false;
+    }
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
-    let Some(mut at) = fits(text, first) else {
+    let Some(mut at) = fits(text, first, budget) else {
         return false;
     };
     let Some(last) = parts.next_back() else {
@@ -61,7 +83,7 @@ pub(super) fn fits_whole(text: &str, pattern: &str) -> bool {
     };
     // The earliest place for each part leaves the most room for the next.
     for part in parts.filter(|part| !part.is_empty()) {
-        let Some((_, end)) = occurrences(text, part, at).next() else {
+        let Some((_, end)) = occurrences(text, part, at, budget).next() else {
             return false;
         };
         at = end;
@@ -72,7 +94,7 @@ pub(super) fn fits_whole(text: &str, pattern: &str) -> bool {
         0 => return true,
         length => starts.nth(length - 1),
     };
-    start.is_some_and(|start| fits(&text[start..], last).is_some())
+    start.is_some_and(|start| fits(&text[start..], last, budget).is_some())
 }
 
 /// Where `part`, in which `?` stands for any one character, occurs in a text from a place on.
@@ -80,17 +102,27 @@ fn occurrences<'a>(
     text: &'a str,
     part: &'a str,
     from: usize,
+    budget: &'a Budget,
 ) -> Box<dyn Iterator<Item = (usize, usize)> + 'a> {
     if part.is_empty() {
         return Box::new(std::iter::empty());
     }
     if part.contains('?') {
         let starts = text[from..].char_indices().map(move |(at, _)| from + at);
-        return Box::new(starts.filter_map(move |start| Some((start, start + fits(&text[start..], part)?))));
+        let starts = starts.take_while(move |_| budget.pay(1));
+        return Box::new(
+            starts.filter_map(move |start| Some((start, start + fits(&text[start..], part, budget)?))),
+        );
     }
     let mut at = from;
     Box::new(std::iter::from_fn(move || {
-        let start = at + text.get(at..)?.find(part)?;
+        let rest = text.get(at..)?;
+        let found = rest.find(part);
+        // Each search begins with a look at what is searched.
+        if !budget.pay(found.unwrap_or(rest.len()) + part.len()) {
+            return None;
+        }
+        let start = at + found?;
         // The next one may overlap with this one.
         at = start + text[start..].chars().next().map_or(1, char::len_utf8);
         Some((start, start + part.len()))
@@ -98,15 +130,17 @@ fn occurrences<'a>(
 }
 
 /// How many bytes of the beginning of a text `part` takes, if it fits there.
-fn fits(text: &str, part: &str) -> Option<usize> {
+fn fits(text: &str, part: &str, budget: &Budget) -> Option<usize> {
     let mut chars = text.char_indices();
-    for wanted in part.chars() {
-        let (_, found) = chars.next()?;
-        if wanted != '?' && wanted != found {
-            return None;
-        }
-    }
-    Some(chars.next().map_or(text.len(), |(at, _)| at))
+    let mut compared = 0;
+    let fits = part.chars().all(|wanted| {
+        compared += 1;
+        chars
+            .next()
+            .is_some_and(|(_, found)| wanted == '?' || wanted == found)
+    });
+    let is_paid = budget.pay(compared);
+    (fits && is_paid).then(|| chars.next().map_or(text.len(), |(at, _)| at))
 }
 
 #[cfg(test)]
@@ -114,6 +148,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn matches_words(text: &str, pattern: &str) -> bool {
+        super::matches_words(text, pattern, &Budget::new(usize::MAX))
+    }
+
+    fn has_words(text: &str, words: &str) -> bool {
+        super::has_words(text, words, &Budget::new(usize::MAX))
+    }
+
+    fn fits_whole(text: &str, pattern: &str) -> bool {
+        super::fits_whole(text, pattern, &Budget::new(usize::MAX))
+    }
 
     #[test]
     fn patterns_between_words() {

@@ -79,10 +79,12 @@ impl Edus {
         let Some(mut list) = self.list(user)?.filter(|list| !list.is_stale) else {
             return Ok(());
         };
-        if update.stream_id <= list.stream_id {
+        let is_old = update.stream_id <= list.stream_id;
+        if is_old && self.has_device_of(user, &update)? {
             return Ok(());
         }
-        let has_gap = update.prev_id.iter().any(|prev| *prev > list.stream_id);
+        // A number that was there already, with something else: the server counts anew, as after a loss of its data.
+        let has_gap = is_old || update.prev_id.iter().any(|prev| *prev > list.stream_id);
         let fits = update.device.is_good(user) && (update.deleted || self.devices(user)?.len() < DEVICES_MAX);
         if has_gap || !fits {
             list.is_stale = true;
@@ -104,6 +106,14 @@ impl Edus {
                 record.batch.put(Family::RemoteUser, at, record::encode(&list));
             })
             .await
+    }
+
+    /// Whether the keys of a device are kept as an update has them, or are gone as it says.
+    fn has_device_of(&self, user: &UserId, update: &Update) -> Result<bool, Error> {
+        let told = update.device.signed_keys().filter(|_| !update.deleted);
+        let mut kept = self.devices(user)?.into_iter();
+        let kept = kept.find(|device| device.device_id == update.device.device_id);
+        Ok(kept.as_ref().and_then(Device::signed_keys) == told)
     }
 
     pub(super) async fn signing_key_update(&self, origin: &ServerName, content: &Value) -> Outcome {
@@ -219,6 +229,13 @@ impl Edus {
 }
 
 impl Device {
+    /// Its keys without what its server adds to them.
+    fn signed_keys(&self) -> Option<Map<String, Value>> {
+        let mut keys = self.keys.clone()?;
+        keys.remove("unsigned");
+        Some(keys)
+    }
+
     /// Whether it may be kept: its keys are the user's, and not too large.
     pub(crate) fn is_good(&self, user: &UserId) -> bool {
         let id = self.device_id.as_str();

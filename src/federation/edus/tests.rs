@@ -73,6 +73,35 @@ async fn device_lists_are_kept_while_a_room_is_shared() {
     assert!(found.failures.contains_key("b"));
 }
 
+/// A server that lost its data, or went back to older ones, counts anew: its numbers say nothing of what is kept.
+#[tokio::test(start_paused = true)]
+async fn the_list_of_a_server_that_counts_anew_is_fetched_again() {
+    let world = World::new().await;
+    let list = |stream: u64, device: &str| {
+        let path = "/_matrix/federation/v1/user/devices/%40bob%3Ab".to_owned();
+        let devices = json!([{ "device_id": device, "keys": keys(device) }]);
+        let list = json!({ "user_id": "@bob:b", "stream_id": stream, "devices": devices });
+        world.others.answers.lock().insert(path, list);
+    };
+    list(500, "A");
+    world.room(&[("bob", "b")]).await;
+    pass(1).await;
+    let before = asked(&world);
+    assert_eq!(query(&world).await, ["A"]);
+    // One that was on its way says what is known.
+    world
+        .receive("b", "1", vec![], vec![update("A", 499, &[498])])
+        .await;
+    assert_eq!(query(&world).await, ["A"]);
+    assert_eq!(asked(&world), before + 1);
+    list(2, "B");
+    world.receive("b", "2", vec![], vec![update("B", 2, &[1])]).await;
+    assert_eq!(query(&world).await, ["B"]);
+    world.receive("b", "3", vec![], vec![update("C", 3, &[2])]).await;
+    assert_eq!(query(&world).await, ["B", "C"]);
+    assert_eq!(asked(&world), before + 2);
+}
+
 /// A server that cannot be reached is not asked for one user after another.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_down_costs_one_wait() {
@@ -142,8 +171,11 @@ async fn messages_to_devices_come_once() {
     };
     let bad = json!({ "edu_type": "m.direct_to_device", "content": { "sender": "@bob:b", "type": "m.x", "message_id": "bad",
         "messages": { "@alice:hs1": { "A": "text", "*": { "large": "x".repeat(70_000) } } } } });
+    // The type is stored with each message.
+    let mut odd = message("odd");
+    odd["content"]["type"] = "x".repeat(256).into();
     world
-        .receive("b", "1", vec![], vec![message("1"), bad, message("2")])
+        .receive("b", "1", vec![], vec![message("1"), bad, odd, message("2")])
         .await;
     let world = world.crash().await;
     world

@@ -1,6 +1,6 @@
 //! Messages to devices from other servers: each once, into the inboxes of the local users.
 
-use hearth_core::limits::TO_DEVICE_CONTENT_MAX_BYTES;
+use hearth_core::limits::{ID_MAX_BYTES, TO_DEVICE_CONTENT_MAX_BYTES};
 use hearth_storage::{EntityKey, Family, prefix_end};
 use hearth_users::ToDeviceBatch;
 use ruma::{OwnedUserId, ServerName};
@@ -37,6 +37,10 @@ impl Edus {
             serde_json::from_str(&content.to_string()).map_err(|_| Refused::Because("it is malformed"))?;
         if message.message_id.len() > MESSAGE_ID_MAX_BYTES {
             return Err(Refused::Because("its id is too long"));
+        }
+        // As for clients of this server: it is stored with each message.
+        if message.kind.is_empty() || message.kind.len() > ID_MAX_BYTES {
+            return Err(Refused::Because("its type is empty or too long"));
         }
         let hash = blake3::hash(message.message_id.as_bytes());
         let id = &hash.as_bytes()[..16];

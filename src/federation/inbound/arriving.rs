@@ -99,8 +99,11 @@ impl Inbound {
         }
         let new: Arc<tokio::sync::Mutex<OfRoom>> = Arc::default();
         arriving.insert(room_id.to_owned(), new.clone());
-        let waits = self.clone().until_joined(room_id.to_owned(), new.clone());
-        tasks::spawn("events of a room that is joined", waits);
+        let (inbound, room_id, of_room) = (self.clone(), room_id.to_owned(), new.clone());
+        // Also after a panic: what is kept here waits for nobody else.
+        tasks::keep_running("events of a room that is joined", &self.shutdown, move || {
+            inbound.clone().until_joined(room_id.clone(), of_room.clone())
+        });
         new
     }
 
@@ -158,7 +161,7 @@ impl Inbound {
         }
         let queue = self.queue(room.clone());
         for waiting in &admitted {
-            queue.found(waiting.origin.clone(), waiting.received_ms);
+            queue.found(waiting.origin.clone(), waiting.received_ms, waiting.pdu.len());
         }
         self.rows.release(room.key(), &admitted).await?;
         self.run(&queue);

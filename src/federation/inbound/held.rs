@@ -212,7 +212,7 @@ impl Inbound {
             return Ok(());
         };
         let queue = self.queue(room);
-        queue.found(waiting.origin.clone(), waiting.received_ms);
+        queue.found(waiting.origin.clone(), waiting.received_ms, waiting.pdu.len());
         self.rows
             .release(queue.room.key(), std::slice::from_ref(&waiting))
             .await?;
@@ -221,8 +221,7 @@ impl Inbound {
     }
 
     /// Asks for the keys that events wait for, again and again.
-    pub(super) async fn watch_held(self: Arc<Self>, left: Vec<(OwnedRoomId, Place)>) {
-        self.release_all(left).await;
+    pub(super) async fn watch_held(self: Arc<Self>) {
         loop {
             let next = self.held.next();
             let until = next.as_ref().map(|(until, _, _)| *until);

@@ -24,6 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dashmap::DashMap;
 use hearth_cluster::Cluster;
+use hearth_core::limits::ID_MAX_BYTES;
 use hearth_core::{MatrixError, SharedClock, Shutdown, tasks};
 use hearth_events::Pdu;
 use hearth_rooms::{Error, KeyAt, Received, Room, Rooms};
@@ -45,8 +46,11 @@ pub use status::{OriginStatus, RoomStatus};
 
 /// So many rooms judge events at once. Most of that time they wait for other servers.
 const ROOMS_AT_ONCE_MAX: usize = 64;
-/// So many answers are kept, to give them again to who did not get them.
+/// So many more do whose turn takes long, for the servers that they ask: these hold up no other.
+const SLOW_ROOMS_MAX: usize = 256;
+/// So many answers are kept, to give them again to who did not get them, and so many bytes of them.
 const ANSWERS_MAX: usize = 10_000;
+const ANSWERS_MAX_BYTES: u64 = 32 << 20;
 /// Of so many rooms whose queue is empty it is remembered up to where: without that, what is judged and not off the disk
 /// yet would be judged once more, which does no harm.
 const EMPTIED_MAX: usize = 10_000;
@@ -127,10 +131,27 @@ pub struct Inbound {
     emptied: quick_cache::sync::Cache<OwnedRoomId, Place>,
     held: Held,
     arriving: Arriving,
-    turns: Arc<Semaphore>,
-    answers: quick_cache::sync::Cache<(OwnedServerName, String), Arc<Value>>,
+    turns: Semaphore,
+    slow_turns: Semaphore,
+    answers: quick_cache::sync::Cache<(OwnedServerName, String), Arc<Answer>, AnswerWeight>,
     /// A server sends one transaction at a time; one that comes twice waits for the first.
     origins: DashMap<OwnedServerName, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// The answer to a transaction, and how large it is.
+struct Answer {
+    body: Value,
+    bytes: usize,
+}
+
+/// What an answer weighs: its text, and three times that as it lies in memory.
+#[derive(Clone)]
+struct AnswerWeight;
+
+impl quick_cache::Weighter<(OwnedServerName, String), Arc<Answer>> for AnswerWeight {
+    fn weight(&self, (origin, txn_id): &(OwnedServerName, String), answer: &Arc<Answer>) -> u64 {
+        (200 + origin.as_str().len() + txn_id.len() + 4 * answer.bytes) as u64
+    }
 }
 
 #[derive(Deserialize)]
@@ -207,8 +228,9 @@ impl Inbound {
             emptied: quick_cache::sync::Cache::new(EMPTIED_MAX),
             held: Held::default(),
             arriving: Arriving::default(),
-            turns: Arc::new(Semaphore::new(ROOMS_AT_ONCE_MAX)),
-            answers: quick_cache::sync::Cache::new(ANSWERS_MAX),
+            turns: Semaphore::new(ROOMS_AT_ONCE_MAX),
+            slow_turns: Semaphore::new(SLOW_ROOMS_MAX),
+            answers: quick_cache::sync::Cache::with_weighter(ANSWERS_MAX, ANSWERS_MAX_BYTES, AnswerWeight),
             origins: DashMap::new(),
             rooms,
             users,
@@ -224,12 +246,21 @@ impl Inbound {
     pub fn start(self: &Arc<Self>) -> Result<(), Error> {
         let mut held = Vec::new();
         for (room_id, key, arrivals) in self.rows.leftovers()? {
-            let Some(room) = self.rooms.get(&room_id)? else {
-                // It was being joined, and is not here.
-                for arrival in &arrivals {
-                    self.rows.remove(key, arrival.place);
+            let room = match self.rooms.get(&room_id) {
+                Ok(Some(room)) => room,
+                Ok(None) => {
+                    // It was being joined, and is not here.
+                    for arrival in &arrivals {
+                        self.rows.remove(key, arrival.place);
+                    }
+                    continue;
                 }
-                continue;
+                // The start of the server must not hang on it.
+                Err(error) => {
+                    tracing::error!(%error, room = %room_id, "the events that wait for a room are left, as it cannot be read");
+                    tasks::count_skipped(queue::TASK);
+                    continue;
+                }
             };
             let (of_room, waiting): (Vec<_>, Vec<_>) = arrivals
                 .into_iter()
@@ -244,11 +275,18 @@ impl Inbound {
             }
             let queue = self.queue(room);
             for arrival in waiting {
-                queue.found(arrival.origin, arrival.received_ms);
+                queue.found(arrival.origin, arrival.received_ms, arrival.bytes);
             }
             self.run(&queue);
         }
-        tasks::spawn("events that wait for keys", self.clone().watch_held(held));
+        let inbound = self.clone();
+        tasks::spawn("events that waited for keys", async move {
+            inbound.release_all(held).await
+        });
+        let inbound = self.clone();
+        tasks::keep_running("events that wait for keys", &self.shutdown, move || {
+            inbound.clone().watch_held()
+        });
         Ok(())
     }
 
@@ -272,7 +310,7 @@ impl Inbound {
         let _one_at_a_time = lock.lock().await;
         let name = (origin.to_owned(), txn_id.to_owned());
         if let Some(answer) = self.answers.get(&name) {
-            return Ok((*answer).clone());
+            return Ok(answer.body.clone());
         }
         let (first, later): (Vec<Edu>, Vec<Edu>) = transaction.edus().partition(Edu::comes_first);
         self.edus
@@ -293,9 +331,13 @@ impl Inbound {
             .await
             .map_err(|error| failed(&error))?;
         self.settle_receipts().map_err(|error| failed(&error))?;
-        let answer = Arc::new(json!({ "pdus": pdus }));
-        self.answers.insert(name, answer.clone());
-        Ok((*answer).clone())
+        let body = json!({ "pdus": pdus });
+        let answer = Answer {
+            bytes: body.to_string().len(),
+            body: body.clone(),
+        };
+        self.answers.insert(name, Arc::new(answer));
+        Ok(body)
     }
 
     fn lock_of(&self, origin: &ServerName) -> Arc<tokio::sync::Mutex<()>> {
@@ -370,7 +412,8 @@ impl Inbound {
                 continue;
             };
             let queue = self.queue(room);
-            if !queue.admit(origin, now, events.len()) {
+            let bytes = events.iter().map(|(_, text)| text.len()).sum();
+            if !queue.admit(origin, now, events.len(), bytes) {
                 for (id, _) in events {
                     answers.insert(id.clone(), json!({ "error": TOO_MANY }));
                 }
@@ -430,10 +473,12 @@ impl Inbound {
 
     fn queue(&self, room: Room) -> Arc<RoomQueue> {
         let new = || Arc::new(RoomQueue::new(room.clone(), self.emptied.get(room.id())));
-        self.queues
-            .entry(room.id().to_owned())
-            .or_insert_with(new)
-            .clone()
+        let mut queue = self.queues.entry(room.id().to_owned()).or_insert_with(new);
+        // What waited for a room that was purged went with it. Where that is joined anew it is another one.
+        if queue.room.key() != room.key() {
+            *queue = new();
+        }
+        queue.clone()
     }
 }
 
@@ -479,12 +524,14 @@ fn id_of_any(text: &[u8]) -> String {
     }
 }
 
-/// A name for an event that cannot be read: its own, or its hash.
+/// A name for an event that cannot be read: its own, if that is one that an event may have, or its hash.
 fn id_of_malformed(text: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Named {
         event_id: String,
     }
     let hash = || format!("${}", hearth_events::base64_encode(blake3::hash(text).as_bytes()));
-    serde_json::from_slice::<Named>(text).map_or_else(|_| hash(), |named| named.event_id)
+    let named = serde_json::from_slice::<Named>(text).ok();
+    let named = named.filter(|named| named.event_id.len() <= ID_MAX_BYTES);
+    named.map_or_else(hash, |named| named.event_id)
 }

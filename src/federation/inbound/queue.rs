@@ -1,11 +1,9 @@
 //! The workers that take events out of rooms' queues: one a room, a bounded number at once, in turns.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use hearth_core::{metrics as names, tasks};
 use hearth_rooms::{Error, KeyAt, Received, Room};
 use parking_lot::Mutex;
@@ -17,8 +15,13 @@ use super::Inbound;
 use super::rows::{Place, Waiting};
 use super::status::{OriginStatus, RoomStatus};
 
+/// The name of the task.
+pub(super) const TASK: &str = "room inbound";
+
 /// So many events of a room are judged before another room has its turn.
 const TURN_EVENTS: usize = 16;
+/// A turn that takes longer holds up no other room.
+const SLOW_AFTER: Duration = Duration::from_secs(10);
 /// An event that could not be judged for a passing reason is tried so often; one that could not be checked is held back
 /// then.
 const ATTEMPTS_MAX: u32 = 4;
@@ -27,9 +30,14 @@ const ATTEMPTS_MAX: u32 = 4;
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
 /// The longest pause of a server that keeps failing.
 const PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
+/// The pause of a room after a failure of this server's own.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
 /// So many events of one room wait at the most, and so many of one server among them.
 const ROOM_MAX_EVENTS: usize = 5_000;
 const ROOM_MAX_EVENTS_OF_ORIGIN: usize = 2_000;
+/// So many bytes they have together: most events are far from the 64 KiB that one may have.
+const ROOM_MAX_BYTES: usize = 64 << 20;
+const ROOM_MAX_BYTES_OF_ORIGIN: usize = 32 << 20;
 
 /// The queue of one room, as far as it is kept in memory.
 pub(crate) struct RoomQueue {
@@ -55,24 +63,26 @@ struct State {
     unchecked: BTreeMap<Place, Failing>,
 }
 
-/// When events arrived: how many at which time.
+/// When events arrived: how many at which time. And how large they are together.
 #[derive(Default)]
 struct Arrivals {
     times: VecDeque<(u64, usize)>,
     count: usize,
+    bytes: usize,
 }
 
 impl Arrivals {
-    fn add(&mut self, at_ms: u64, count: usize) {
+    fn add(&mut self, at_ms: u64, count: usize, bytes: usize) {
         self.count += count;
+        self.bytes += bytes;
         match self.times.back_mut() {
             Some((last, events)) if *last == at_ms => *events += count,
             _ => self.times.push_back((at_ms, count)),
         }
     }
 
-    /// The oldest is judged.
-    fn take(&mut self) {
+    /// The oldest, of such a size, is judged.
+    fn take(&mut self, bytes: usize) {
         let Some((_, events)) = self.times.front_mut() else {
             return;
         };
@@ -81,6 +91,7 @@ impl Arrivals {
             self.times.pop_front();
         }
         self.count -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -100,8 +111,8 @@ enum Attempt {
     Failed,
     /// It cannot be checked now, for want of a key.
     Unchecked(KeyAt),
-    /// Nothing can be stored in this life of the process.
-    Stopped,
+    /// Nothing can be stored now, or in this life of the process: that says nothing about the event.
+    NotStored(hearth_storage::Error),
 }
 
 /// What a worker does next.
@@ -135,23 +146,32 @@ impl RoomQueue {
         }
     }
 
-    /// Whether a server may add so many events; if so they count from now on.
-    pub(crate) fn admit(&self, origin: &ServerName, now_ms: u64, count: usize) -> bool {
+    /// Whether a server may add so many events, of so many bytes; if so they count from now on.
+    pub(crate) fn admit(&self, origin: &ServerName, now_ms: u64, count: usize, bytes: usize) -> bool {
         let mut state = self.state.lock();
-        let all: usize = state.waiting.values().map(|arrivals| arrivals.count).sum();
-        let own = state.waiting.get(origin).map_or(0, |arrivals| arrivals.count);
-        let fits = all + count <= ROOM_MAX_EVENTS && own + count <= ROOM_MAX_EVENTS_OF_ORIGIN;
+        let sum = |of: fn(&Arrivals) -> usize| state.waiting.values().map(of).sum::<usize>();
+        let all = (sum(|arrivals| arrivals.count), sum(|arrivals| arrivals.bytes));
+        let own = state.waiting.get(origin);
+        let own = own.map_or((0, 0), |arrivals| (arrivals.count, arrivals.bytes));
+        let fits = all.0 + count <= ROOM_MAX_EVENTS
+            && all.1 + bytes <= ROOM_MAX_BYTES
+            && own.0 + count <= ROOM_MAX_EVENTS_OF_ORIGIN
+            && own.1 + bytes <= ROOM_MAX_BYTES_OF_ORIGIN;
         if fits {
             let arrivals = state.waiting.entry(origin.to_owned()).or_default();
-            arrivals.add(now_ms, count);
+            arrivals.add(now_ms, count, bytes);
         }
         fits
     }
 
-    /// Counts events that were there before the process.
-    pub(crate) fn found(&self, origin: OwnedServerName, received_ms: u64) {
+    /// Counts an event that was stored before.
+    pub(crate) fn found(&self, origin: OwnedServerName, received_ms: u64, bytes: usize) {
         let mut state = self.state.lock();
-        state.waiting.entry(origin).or_default().add(received_ms, 1);
+        state
+            .waiting
+            .entry(origin)
+            .or_default()
+            .add(received_ms, 1, bytes);
     }
 
     fn judged(&self, waiting: &Waiting, is_first: bool) {
@@ -162,7 +182,7 @@ impl RoomQueue {
             false => drop(state.judged.insert(waiting.place)),
         }
         if let Some(arrivals) = state.waiting.get_mut(&waiting.origin) {
-            arrivals.take();
+            arrivals.take(waiting.pdu.len());
             if arrivals.count == 0 {
                 state.waiting.remove(&waiting.origin);
             }
@@ -244,32 +264,28 @@ impl Inbound {
         queue.added.notify_one();
         let runs = std::mem::replace(&mut queue.state.lock().is_running, true);
         if !runs {
-            tasks::spawn("room inbound", self.clone().work(queue.clone()));
+            tasks::spawn(TASK, self.clone().work(queue.clone()));
         }
     }
 
     async fn work(self: Arc<Self>, queue: Arc<RoomQueue>) {
         loop {
-            let Ok(turn) = self.turns.clone().acquire_owned().await else {
-                return;
-            };
-            let next = self.take_turn(&queue).await;
-            drop(turn);
-            let pause = match next {
-                Ok(Next::Again) => {
+            let pause = match self.next(&queue).await {
+                Some(Ok(Next::Again)) => {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Ok(Next::Rest) => match self.rest(&queue) {
+                Some(Ok(Next::Rest)) => match self.rest(&queue) {
                     true => return,
                     false => continue,
                 },
-                Ok(Next::Pause(pause)) => pause,
-                Err(hearth_rooms::Error::Storage(hearth_storage::Error::Stopped)) => return,
-                Err(error) => {
-                    tracing::error!(%error, room = %queue.room.id(), "the events that wait for a room cannot be read");
-                    PAUSE_MAX / 10
+                Some(Ok(Next::Pause(pause))) => pause,
+                Some(Err(hearth_rooms::Error::Storage(hearth_storage::Error::Stopped))) => return,
+                Some(Err(error)) => {
+                    tracing::error!(%error, room = %queue.room.id(), "the events that wait for a room cannot be judged now");
+                    FAILED_PAUSE
                 }
+                None => FAILED_PAUSE,
             };
             tokio::select! {
                 biased;
@@ -278,6 +294,28 @@ impl Inbound {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Waits for the room's turn and takes it. None where it panicked: the worker goes on, for as long as it is said to run
+    /// nobody else takes the room's events.
+    async fn next(&self, queue: &RoomQueue) -> Option<Result<Next, Error>> {
+        // It is never closed.
+        let turn = self.turns.acquire().await.ok()?;
+        let mut taking = std::pin::pin!(tasks::caught(TASK, self.take_turn(queue)));
+        let slow = tokio::select! {
+            biased;
+            next = &mut taking => return next,
+            () = tokio::time::sleep(SLOW_AFTER) => self.slow_turns.try_acquire(),
+        };
+        // Another room has the place, unless too many are as slow.
+        let _place = match slow {
+            Ok(slow) => {
+                drop(turn);
+                slow
+            }
+            Err(_) => turn,
+        };
+        taking.await
     }
 
     /// Ends the worker if nothing came meanwhile.
@@ -345,7 +383,7 @@ impl Inbound {
     /// Has the room judge an event. False where it stays and is to be tried again.
     async fn judge(&self, queue: &RoomQueue, waiting: &Waiting, is_first: bool) -> Result<bool, Error> {
         match self.attempt(queue, waiting).await {
-            Attempt::Stopped => return Err(Error::Storage(hearth_storage::Error::Stopped)),
+            Attempt::NotStored(error) => return Err(Error::Storage(error)),
             Attempt::Judged => drop(queue.state.lock().failing.remove(&waiting.origin)),
             Attempt::Failed => {
                 if !queue.failed(&waiting.origin) {
@@ -371,35 +409,37 @@ impl Inbound {
     async fn attempt(&self, queue: &RoomQueue, waiting: &Waiting) -> Attempt {
         let receiving = self.receive.receive(&queue.room, &waiting.origin, &waiting.pdu);
         let (room, origin) = (queue.room.id(), &waiting.origin);
-        match AssertUnwindSafe(receiving).catch_unwind().await {
-            Ok(Ok(received)) => {
+        let Some(received) = tasks::caught(TASK, receiving).await else {
+            tracing::error!(%room, %origin, "receiving an event of another server panicked");
+            return Attempt::Failed;
+        };
+        match received {
+            Ok(received) => {
                 if let Received::Rejected(why) = &received {
                     tracing::info!(%room, %origin, why, "an event of another server is rejected");
                 }
                 Attempt::Judged
             }
-            Ok(Err(Error::Storage(hearth_storage::Error::Stopped))) => Attempt::Stopped,
+            Err(Error::Storage(
+                error @ (hearth_storage::Error::Stopped | hearth_storage::Error::DiskFull),
+            )) => Attempt::NotStored(error),
             // What the events before it are, its server must say; if it refuses, it may send the event again.
-            Ok(Err(Error::Remote(error))) if error.is_final() => {
+            Err(Error::Remote(error)) if error.is_final() => {
                 tracing::info!(%error, %room, %origin, "an event of another server is dropped");
                 Attempt::Judged
             }
-            Ok(Err(Error::MissingKey(key))) => {
+            Err(Error::MissingKey(key)) => {
                 let server = &key.0;
                 tracing::info!(%room, %origin, %server, "an event of another server cannot be checked now");
                 Attempt::Unchecked(key)
             }
-            Ok(Err(error @ (Error::Storage(_) | Error::Remote(_)))) => {
+            Err(error @ (Error::Storage(_) | Error::Remote(_))) => {
                 tracing::info!(%error, %room, %origin, "an event of another server cannot be received now");
                 Attempt::Failed
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::info!(%error, %room, %origin, "an event of another server is dropped");
                 Attempt::Judged
-            }
-            Err(_) => {
-                tracing::error!(%room, %origin, "receiving an event of another server panicked");
-                Attempt::Failed
             }
         }
     }

@@ -34,11 +34,12 @@ pub(crate) struct Waiting {
     pub(crate) pdu: Vec<u8>,
 }
 
-/// Of which server an event is that waits, and when it arrived.
+/// Of which server an event is that waits, when it arrived, and how large it is.
 pub(crate) struct Arrival {
     pub(crate) place: Place,
     pub(crate) origin: OwnedServerName,
     pub(crate) received_ms: u64,
+    pub(crate) bytes: usize,
 }
 
 pub(crate) struct Rows(Arc<Cluster>);
@@ -215,6 +216,7 @@ impl Rows {
                         place: waiting.place,
                         origin: waiting.origin,
                         received_ms: waiting.received_ms,
+                        bytes: waiting.pdu.len(),
                     };
                     match rooms.last_mut().filter(|(last, _)| *last == room) {
                         Some((_, arrivals)) => arrivals.push(arrival),

@@ -289,3 +289,91 @@ async fn receipts_on_events_that_are_not_here_are_kept_as_they_are() {
         "she is not in the room"
     );
 }
+
+/// What was acknowledged is not dropped because there is no room for it just then.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_drops_no_event() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    *world.judge.is_full.lock() = true;
+    let pdus = vec![message(&room, "one"), message(&room, "two")];
+    world.receive("b", "1", pdus, vec![]).await;
+    pass(3600).await;
+    assert!(times(&world, "one") > 4 && times(&world, "two") == 0);
+    *world.judge.is_full.lock() = false;
+    let before = times(&world, "one");
+    pass(3600).await;
+    assert_eq!((times(&world, "one"), times(&world, "two")), (before + 1, 1));
+    assert!(world.inbound.status().is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_room_is_bounded_in_bytes() {
+    const MIB: usize = 1 << 20;
+    let world = World::new().await;
+    let room = world.room(&[]).await;
+    let queue = RoomQueue::new(room, None);
+    let admit = |origin: &str, count: usize, bytes: usize| {
+        let origin = ServerName::parse(origin).expect("a name");
+        queue.admit(&origin, 1, count, bytes)
+    };
+    assert!(admit("a", 1, 31 * MIB));
+    assert!(!admit("a", 1, 2 * MIB), "of one server");
+    assert!(admit("b", 1, 31 * MIB));
+    assert!(!admit("c", 1, 3 * MIB), "of all");
+    assert!(admit("c", 1, MIB));
+}
+
+/// The events of a room that cannot be read keep the server from nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_room_that_cannot_be_read_keeps_no_other_from_starting() {
+    let world = World::new().await;
+    let (bad, fine) = (
+        world.room(&[("bob", "b")]).await,
+        world.room(&[("bob", "b")]).await,
+    );
+    world
+        .judge
+        .failing
+        .lock()
+        .extend(["bad".to_owned(), "fine".to_owned()]);
+    let pdus = vec![message(&bad, "bad"), message(&fine, "fine")];
+    world.receive("b", "1", pdus, vec![]).await;
+    world.damage_room(&bad);
+    let world = world.crash().await;
+    pass(1).await;
+    assert_eq!(judged(&world), ["fine"]);
+}
+
+/// Answers are kept: their size must not be up to who asks.
+#[tokio::test]
+async fn what_is_answered_for_malformed_events_is_small() {
+    let world = World::new().await;
+    let malformed = json!({ "room_id": "!r:b", "event_id": "$".repeat(1 << 20), "depth": "deep" });
+    let answer = world.receive("b", "1", vec![malformed], vec![]).await;
+    assert_eq!(answer["pdus"].as_object().map(Map::len), Some(1));
+    assert!(
+        answer.to_string().len() < 1_000,
+        "{} bytes",
+        answer.to_string().len()
+    );
+}
+
+/// Rooms that wait for servers which take their time leave the turns to the others.
+#[tokio::test(start_paused = true)]
+async fn rooms_that_are_slow_hold_up_no_other() {
+    let world = World::new().await;
+    world.judge.hanging.lock().insert("slow".to_owned());
+    for at in 0..ROOMS_AT_ONCE_MAX {
+        let room = world.room(&[("bob", "b")]).await;
+        let pdus = vec![message(&room, "slow")];
+        world.receive("b", &at.to_string(), pdus, vec![]).await;
+    }
+    let room = world.room(&[("carl", "c")]).await;
+    pass(1).await;
+    world
+        .receive("c", "1", vec![message(&room, "fine")], vec![])
+        .await;
+    pass(60).await;
+    assert_eq!(times(&world, "fine"), 1);
+}

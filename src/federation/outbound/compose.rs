@@ -6,8 +6,9 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
 use serde_json::{Value, json};
 
 use super::destination::{Destination, QueuedEvent};
+use super::reader::pass_over;
 use super::rows::ListRow;
-use super::{EDUS_MAX, Outbound, PDUS_MAX, device_lists};
+use super::{EDUS_MAX, Outbound, PDUS_MAX, device_lists, targets};
 
 /// A transaction: it is sent as it is until the server acknowledges it or is given up.
 pub(crate) struct Transaction {
@@ -21,8 +22,9 @@ pub(crate) struct Transaction {
     pub(crate) caught_up: Vec<(OwnedRoomId, Short)>,
     /// How many ephemeral messages it has.
     pub(crate) ephemera: usize,
-    /// The positions of its messages to devices.
+    /// The positions of its messages to devices, and how large they are.
     pub(crate) to_device: Vec<Position>,
+    pub(crate) to_device_bytes: usize,
     /// The device lists that it tells of, with what the server will know then.
     pub(crate) lists: Vec<ListPart>,
 }
@@ -42,7 +44,7 @@ impl Outbound {
     pub(crate) fn compose(&self, destination: &Destination) -> Result<Option<Transaction>, Error> {
         let server = &*destination.name;
         let mut edus = Vec::new();
-        let (to_device, known_to_device) = self.compose_to_device(destination, &mut edus)?;
+        let (to_device, to_device_bytes, known_to_device) = self.compose_to_device(destination, &mut edus)?;
         let lists = self.compose_lists(destination, &mut edus)?;
         let durable_edus = edus.len();
         let (queued, lossy) = {
@@ -52,7 +54,7 @@ impl Outbound {
             let sendable = sendable
                 .take_while(|event| event.after <= known_to_device)
                 .count();
-            let queued: Vec<QueuedEvent> = state.queue.drain(..sendable).collect();
+            let queued: Vec<QueuedEvent> = state.queue.iter().take(sendable).cloned().collect();
             let lossy = state.rooms.iter().filter(|(_, room)| room.is_lossy);
             let lossy = lossy.map(|(room, behind)| (room.clone(), behind.newest));
             let lossy: Vec<_> = lossy.take(PDUS_MAX.saturating_sub(queued.len())).collect();
@@ -60,14 +62,17 @@ impl Outbound {
         };
         let mut pdus = Vec::new();
         for event in &queued {
-            // One that is gone meanwhile, as its room may be, is done.
-            pdus.extend(self.pdu(&event.room, event.short)?);
+            // One that is gone meanwhile, as its room may be, is done; and one that cannot be read holds up no other.
+            let pdu = self.pdu(event);
+            pdus.extend(pass_over(Some(pdu), "a server is not sent an event")?.flatten());
         }
         let mut caught_up = Vec::new();
         // Where messages to devices wait, they come first.
         if to_device.len() < EDUS_MAX {
             for (room, newest) in lossy {
-                let events = self.catch_up(server, &room, newest)?;
+                let events = self.catch_up(server, &room, newest);
+                let events =
+                    pass_over(Some(events), "a server does not catch up on a room")?.unwrap_or_default();
                 if !pdus.is_empty() && pdus.len() + events.len() > PDUS_MAX {
                     break;
                 }
@@ -75,6 +80,8 @@ impl Outbound {
                 caught_up.push((room, newest));
             }
         }
+        // From here on nothing fails: what is taken out is in the transaction.
+        destination.state.lock().queue.drain(..queued.len());
         let is_empty = pdus.is_empty() && edus.is_empty();
         if is_empty && queued.is_empty() && caught_up.is_empty() && lists.is_empty() {
             return Ok(None);
@@ -94,22 +101,24 @@ impl Outbound {
             caught_up,
             ephemera,
             to_device,
+            to_device_bytes,
             lists,
         }))
     }
 
-    /// Takes messages to devices; says up to which position all are in this transaction or were acknowledged.
+    /// Takes messages to devices, and says how large they are, and up to which position all are in this transaction or were
+    /// acknowledged.
     fn compose_to_device(
         &self,
         destination: &Destination,
         edus: &mut Vec<Value>,
-    ) -> Result<(Vec<Position>, Position), Error> {
+    ) -> Result<(Vec<Position>, usize, Position), Error> {
         let (sent, last) = {
             let state = destination.state.lock();
             (state.to_device_sent, state.to_device_last)
         };
         if sent >= last {
-            return Ok((Vec::new(), Position::MAX));
+            return Ok((Vec::new(), 0, Position::MAX));
         }
         let found = self.rows.to_device(&destination.name, sent, EDUS_MAX)?;
         if found.is_empty() {
@@ -117,15 +126,16 @@ impl Outbound {
             let mut state = destination.state.lock();
             state.to_device_sent = state.to_device_sent.max(last);
         }
-        let positions: Vec<Position> = found.iter().map(|(position, _)| *position).collect();
+        let positions: Vec<Position> = found.iter().map(|(position, ..)| *position).collect();
+        let bytes = found.iter().map(|(_, size, _)| *size).sum();
         let known = match positions.last() {
             Some(last) if positions.len() == EDUS_MAX => *last,
             // Nothing is stored behind it.
             _ => Position::MAX,
         };
-        let contents = found.into_iter().map(|(_, content)| content);
+        let contents = found.into_iter().map(|(.., content)| content);
         edus.extend(contents.map(|content| json!({ "edu_type": "m.direct_to_device", "content": content })));
-        Ok((positions, known))
+        Ok((positions, bytes, known))
     }
 
     fn compose_lists(
@@ -146,7 +156,9 @@ impl Outbound {
                 break;
             }
             let before = self.rows.list(&destination.name, &user)?;
-            let (new, sent, is_all) = device_lists::edus(&self.users, &user, before.sent, left)?;
+            let told = device_lists::edus(&self.users, &user, before.sent, left);
+            let told = pass_over(Some(told), "a server is not told of a user's devices")?;
+            let (new, sent, is_all) = told.unwrap_or((Vec::new(), before.sent, true));
             edus.extend(new);
             parts.push(ListPart {
                 user,
@@ -162,11 +174,15 @@ impl Outbound {
     }
 
     /// An event as it is sent; `None` where it is gone, or not to be shown.
-    fn pdu(&self, room: &RoomId, short: Short) -> Result<Option<Value>, Error> {
-        let Some(room) = self.rooms.get(room)? else {
+    fn pdu(&self, queued: &QueuedEvent) -> Result<Option<Value>, Error> {
+        let Some(room) = self
+            .rooms
+            .get(&queued.room)?
+            .filter(|room| room.key() == queued.key)
+        else {
             return Ok(None);
         };
-        Ok(room.event(short)?.and_then(|event| as_json(&event)))
+        Ok(room.event(queued.short)?.and_then(|event| as_json(&event)))
     }
 
     /// The events that let a server find what it misses of a room: the newest of all, or, where it is no longer in the
@@ -175,8 +191,20 @@ impl Outbound {
         let Some(found) = self.rooms.get(room)? else {
             return Ok(Vec::new());
         };
+        let last = || -> Result<Vec<Value>, Error> {
+            let Some(event) = found.event(newest)? else {
+                return Ok(Vec::new());
+            };
+            // Where the room was purged and joined anew since, it is another event.
+            let is_theirs = targets::removed_member(&event).is_some_and(|user| user.server_name() == server);
+            let event = match is_theirs {
+                true => event,
+                false => found.server_viewer(server)?.shown(&event)?,
+            };
+            Ok(as_json(&event).into_iter().collect())
+        };
         if !found.has_server(server.as_str()) {
-            return Ok(self.pdu(room, newest)?.into_iter().collect());
+            return last();
         }
         let mut tips = found.tips()?;
         // The deepest lead furthest.
@@ -184,7 +212,7 @@ impl Outbound {
         tips.truncate(CATCH_UP_MAX_EVENTS);
         let events: Vec<Value> = tips.iter().filter_map(|tip| as_json(tip)).collect();
         if events.is_empty() {
-            return Ok(self.pdu(room, newest)?.into_iter().collect());
+            return last();
         }
         Ok(events)
     }

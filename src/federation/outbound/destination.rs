@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hearth_rooms::Short;
-use hearth_storage::Position;
+use hearth_rooms::{Room, Short};
+use hearth_storage::{EntityKey, Position};
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::ephemeral::{Ephemera, EphemeralKey};
 use super::rows::Waiting;
 use super::tracker::Share;
 use super::transport::Failure;
+use super::{TO_DEVICE_WAITING_MAX, TO_DEVICE_WAITING_MAX_BYTES};
 
 /// So many events wait in memory for a server that answers: beyond it the room's newest event stands for them.
 pub(crate) const QUEUE_MAX_EVENTS: usize = 1_000;
@@ -41,8 +42,9 @@ pub(crate) struct State {
     /// The last message to devices that is stored, and the last that was acknowledged.
     pub(crate) to_device_last: Position,
     pub(crate) to_device_sent: Position,
-    /// How many messages to devices wait, roughly.
+    /// How many messages to devices wait, and how large they are, roughly.
     pub(crate) to_device_waiting: usize,
+    pub(crate) to_device_bytes: usize,
     /// How many events, and how many ephemeral messages, are in the transaction that is on its way.
     pub(crate) in_flight: (usize, usize),
     /// Whether a worker runs.
@@ -64,6 +66,8 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub(crate) struct QueuedEvent {
     pub(crate) room: OwnedRoomId,
+    /// The room's number: a room that was purged and joined anew has other events.
+    pub(crate) key: EntityKey,
     pub(crate) short: Short,
     /// The server may get nothing more of the room after it.
     pub(crate) is_last: bool,
@@ -97,6 +101,7 @@ impl Destination {
         let mut state = State {
             to_device_last: waiting.last_to_device,
             to_device_waiting: waiting.to_device,
+            to_device_bytes: waiting.to_device_bytes,
             ..State::default()
         };
         for (room, row) in waiting.rooms {
@@ -120,11 +125,12 @@ impl Destination {
         }
     }
 
-    pub(crate) fn push_event(&self, room: OwnedRoomId, short: Short, is_last: bool, share: Share) {
+    pub(crate) fn push_event(&self, room: &Room, short: Short, is_last: bool, share: Share) {
         let mut state = self.state.lock();
         let after = state.to_device_last;
         state.queue.push_back(QueuedEvent {
-            room,
+            room: room.id().to_owned(),
+            key: room.key(),
             short,
             is_last,
             after,
@@ -145,11 +151,28 @@ impl Destination {
         state.ephemera.push(key, content, fails);
     }
 
-    /// A message to devices was stored.
-    pub(crate) fn to_device_stored(&self, position: Position) {
+    /// Puts events that were taken for a transaction back in front of the others.
+    pub(crate) fn put_back(&self, events: Vec<QueuedEvent>) {
+        let mut state = self.state.lock();
+        state.in_flight = (0, 0);
+        for event in events.into_iter().rev() {
+            state.queue.push_front(event);
+        }
+    }
+
+    /// Whether no further message to devices, of such a size, may wait.
+    pub(crate) fn is_full_of_to_device(&self, size: usize) -> bool {
+        let state = self.state.lock();
+        state.to_device_waiting >= TO_DEVICE_WAITING_MAX
+            || state.to_device_bytes + size > TO_DEVICE_WAITING_MAX_BYTES
+    }
+
+    /// A message to devices of such a size was stored.
+    pub(crate) fn to_device_stored(&self, position: Position, size: usize) {
         let mut state = self.state.lock();
         state.to_device_last = state.to_device_last.max(position);
         state.to_device_waiting += 1;
+        state.to_device_bytes += size;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hearth_rooms::{Error, Event, Membership, Room};
 use hearth_users::PresenceState;
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId};
 
 use super::Outbound;
 use super::targets;
@@ -63,33 +63,49 @@ impl Outbound {
         Ok(())
     }
 
-    /// Tells those who met of each other.
-    pub(super) fn tell_meetings(self: &Arc<Self>, meetings: &Meetings) -> Result<(), Error> {
+    /// Tells those who met of each other, and `said` how that went, each time.
+    pub(super) fn tell_meetings(self: &Arc<Self>, meetings: &Meetings, said: &dyn Fn(Result<(), Error>)) {
         for (room, user) in &meetings.came {
-            let is_present = self.users.presence().get(user).state != PresenceState::Offline;
-            if is_present && let Some(room) = self.rooms.get(room)? {
-                self.tell(self.others(&room)?, &[self.presence_of(user)])?;
-            }
+            said(self.tell_who_came(room, user));
         }
         if meetings.new.is_empty() {
-            return Ok(());
+            return;
         }
         let present: BTreeSet<OwnedUserId> = self.users.presence().present().into_iter().collect();
         for (room, server) in &meetings.new {
-            let Some(room) = self.rooms.get(room)? else {
-                continue;
-            };
-            let (mut members, mut looked_at) = (Vec::new(), 0);
-            room.visit_local_members(&mut |member| {
-                looked_at += 1;
-                members.extend(present.get(member).cloned());
-                looked_at < MEMBERS_MAX
-            })?;
-            let contents: Vec<_> = members.iter().map(|member| self.presence_of(member)).collect();
-            if self.others(&room)?.contains(server) {
-                self.tell(vec![server.clone()], &contents)?;
-            }
+            said(self.tell_who_is_there(room, server, &present));
         }
-        Ok(())
+    }
+
+    fn tell_who_came(self: &Arc<Self>, room: &RoomId, user: &OwnedUserId) -> Result<(), Error> {
+        if self.users.presence().get(user).state == PresenceState::Offline {
+            return Ok(());
+        }
+        match self.rooms.get(room)? {
+            Some(room) => self.tell(self.others(&room)?, &[self.presence_of(user)]),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_who_is_there(
+        self: &Arc<Self>,
+        room: &RoomId,
+        server: &OwnedServerName,
+        present: &BTreeSet<OwnedUserId>,
+    ) -> Result<(), Error> {
+        let Some(room) = self.rooms.get(room)? else {
+            return Ok(());
+        };
+        let (mut members, mut looked_at) = (Vec::new(), 0);
+        room.visit_local_members(&mut |member| {
+            looked_at += 1;
+            members.extend(present.get(member).cloned());
+            looked_at < MEMBERS_MAX
+        })?;
+        let contents: Vec<_> = members.iter().map(|member| self.presence_of(member)).collect();
+        match self.others(&room)?.contains(server) {
+            true => self.tell(vec![server.clone()], &contents),
+            false => Ok(()),
+        }
     }
 }

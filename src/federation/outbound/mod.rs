@@ -28,7 +28,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -43,6 +43,7 @@ use tokio::sync::Notify;
 use destination::Destination;
 use rows::Rows;
 pub use status::DestinationStatus;
+use tracker::Tracker;
 pub use transport::{Failure, Transport};
 
 /// The most events and other messages of one transaction, set by the specification.
@@ -63,6 +64,8 @@ const GIVE_UP_FAILURES: u32 = 13;
 const REFUSALS_MAX: u32 = 3;
 /// So many messages to devices wait for one server; further ones are dropped, as its users' devices are long gone.
 const TO_DEVICE_WAITING_MAX: usize = 50_000;
+/// And so many bytes, or one user could fill the disk with large ones for a server that does not exist.
+const TO_DEVICE_WAITING_MAX_BYTES: usize = 256 << 20;
 /// Servers that have had nothing waiting are dropped from memory above this number.
 const IDLE_DESTINATIONS_MAX: usize = 10_000;
 
@@ -95,6 +98,8 @@ pub struct Outbound {
     random: SharedRandom,
     shutdown: Shutdown,
     destinations: DashMap<OwnedServerName, Arc<Destination>>,
+    /// Above so many of them those that are idle are dropped.
+    sweep_above: AtomicUsize,
     /// Wakes the reader of each shard.
     published: Arc<BTreeMap<ShardId, Notify>>,
     /// Names transactions of this start of the process.
@@ -144,6 +149,7 @@ impl Outbound {
             txn_prefix: format!("{}{name}", clock.now_ms()),
             txn_next: AtomicU64::new(1),
             destinations: DashMap::new(),
+            sweep_above: AtomicUsize::new(IDLE_DESTINATIONS_MAX),
             sources: sources::Sources::default(),
             watchers: parking_lot::RwLock::default(),
             rooms,
@@ -171,9 +177,16 @@ impl Outbound {
             }
         }
         for shard in self.rooms.log().shards() {
-            tasks::spawn("federation feed", self.clone().read_shard(shard.id));
+            let (outbound, tracker) = (self.clone(), Tracker::new(self.feed.clone(), shard.id));
+            let shard = shard.id;
+            tasks::keep_running(reader::FEED_TASK, &self.shutdown, move || {
+                outbound.clone().read_shard(shard, tracker.clone())
+            });
         }
-        tasks::spawn("federation ephemera", self.clone().send_ephemera());
+        let outbound = self.clone();
+        tasks::keep_running("federation ephemera", &self.shutdown, move || {
+            outbound.clone().send_ephemera()
+        });
         Ok(())
     }
 
@@ -209,11 +222,14 @@ impl Outbound {
         if let Some(found) = self.destinations.get(server) {
             return Ok(found.clone());
         }
-        if self.destinations.len() > IDLE_DESTINATIONS_MAX {
+        if self.destinations.len() > self.sweep_above.load(Ordering::Relaxed) {
             self.destinations.retain(|_, destination| {
                 let state = destination.state.lock();
                 Arc::strong_count(destination) > 1 || state.is_running || !state.is_idle()
             });
+            // Where most are at work, they are not all looked at again for the next one.
+            let above = (self.destinations.len() * 2).max(IDLE_DESTINATIONS_MAX);
+            self.sweep_above.store(above, Ordering::Relaxed);
         }
         let waiting = self.rows.waiting(server)?;
         let new = || Arc::new(Destination::new(server.to_owned(), waiting));
@@ -228,7 +244,7 @@ impl Outbound {
     pub(crate) fn run(self: &Arc<Self>, destination: &Arc<Destination>) {
         let starts = !std::mem::replace(&mut destination.state.lock().is_running, true);
         if starts {
-            tasks::spawn("federation sender", self.clone().work(destination.clone()));
+            tasks::spawn(worker::TASK, self.clone().work(destination.clone()));
         } else {
             destination.news.notify_one();
         }

@@ -1,9 +1,14 @@
 //! Walks the feed of a shard and hands out what other servers must get.
+//!
+//! What cannot be read of one event, one room or one user is passed over, also where it makes this code panic: the other
+//! servers find what they miss by what comes behind it. Only a failure of the storage that may pass is waited for. Up to where
+//! the feed was handed out is in the tracker, which outlives a panic, as its shares do in the queues.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_core::tasks;
 use hearth_rooms::{Error, Event, Membership, Room};
 use hearth_storage::{EntityKind, FeedItem, FeedKind, Position, ShardId};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
@@ -12,6 +17,8 @@ use super::Outbound;
 use super::targets;
 use super::tracker::Tracker;
 
+/// The name of the tasks that read feeds.
+pub(super) const FEED_TASK: &str = "federation feed";
 /// So many batches of the feed are read at a time.
 const PAGE_BATCHES: usize = 64;
 /// The pause after the feed could not be read.
@@ -19,8 +26,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
 impl Outbound {
     /// Reads a shard's feed until the process stops.
-    pub(crate) async fn read_shard(self: Arc<Self>, shard: ShardId) {
-        let tracker = Tracker::new(self.feed.clone(), shard);
+    pub(crate) async fn read_shard(self: Arc<Self>, shard: ShardId, tracker: Arc<Tracker>) {
         // What is published while nobody waits is remembered there.
         let Some(news) = self.published.get(&shard) else {
             return;
@@ -55,7 +61,8 @@ impl Outbound {
         let found = !page.is_empty();
         for (position, items) in page {
             for item in items {
-                self.hand_out(item, position, tracker).await?;
+                let handed_out = tasks::caught(FEED_TASK, self.hand_out(item, position, tracker)).await;
+                pass_over(handed_out, "other servers are not told of an event")?;
             }
             tracker.passed(position);
         }
@@ -89,10 +96,14 @@ impl Outbound {
                 let event = if short == 0 { None } else { room.event(short)? };
                 let watchers = self.watchers.read().clone();
                 for watcher in watchers {
-                    match &event {
-                        Some(event) => watcher.event(&room, event).await?,
-                        None => watcher.members(&room).await?,
-                    }
+                    let seen = match &event {
+                        Some(event) => watcher.event(&room, event).await,
+                        None => watcher.members(&room).await,
+                    };
+                    pass_over(
+                        Some(seen),
+                        "what is kept of members of other servers is not up to date",
+                    )?;
                 }
                 Ok(())
             }
@@ -120,28 +131,30 @@ impl Outbound {
     ) -> Result<(), Error> {
         let watchers = self.watchers.read().clone();
         for watcher in watchers {
-            watcher.event(room, event).await?;
+            let seen = watcher.event(room, event).await;
+            pass_over(
+                Some(seen),
+                "what is kept of members of other servers is not up to date",
+            )?;
         }
-        self.note_meeting(room, event)?;
+        let noted = self.note_meeting(room, event);
+        pass_over(Some(noted), "a server is not told who is present")?;
         let own = self.server_name();
         let is_join = event.pdu.sender().server_name() == own
             && event.pdu.kind() == "m.room.member"
             && targets::membership_of(event) == Some(Membership::Join);
         if is_join {
-            let servers = self.servers_met(room, event, position)?;
-            self.hand_out_list(event.pdu.sender(), servers, position, tracker)?;
+            let told = self
+                .servers_met(room, event, position)
+                .and_then(|servers| self.hand_out_list(event.pdu.sender(), servers, position, tracker));
+            pass_over(Some(told), "servers are not told of a user's devices")?;
         }
         if !targets::is_ours(event, own) {
             return Ok(());
         }
         for target in targets::of_event(room, event, own)? {
             let destination = self.destination(&target.server)?;
-            destination.push_event(
-                room.id().to_owned(),
-                event.short,
-                target.is_last,
-                tracker.share(position),
-            );
+            destination.push_event(room, event.short, target.is_last, tracker.share(position));
             self.run(&destination);
         }
         Ok(())
@@ -222,11 +235,31 @@ impl Outbound {
             .rooms(&[hearth_users::Membership::Join])
             .map_err(|error| Error::Invalid(error.to_string()))?;
         for entry in rooms {
-            if let Some(room) = self.rooms.get(&entry.room_id)? {
-                servers.extend(room.servers());
-            }
+            let room = self.rooms.get(&entry.room_id);
+            let room = pass_over(Some(room), "the servers of a room are not known")?.flatten();
+            servers.extend(room.iter().flat_map(Room::servers));
         }
         servers.remove(self.server_name());
         Ok(servers)
+    }
+}
+
+/// Passes over what cannot be read of one event, room or user, or panicked, saying what comes of that. A failure that may pass
+/// stays one.
+pub(super) fn pass_over<T>(
+    outcome: Option<Result<T, Error>>,
+    comes_of_it: &'static str,
+) -> Result<Option<T>, Error> {
+    match outcome {
+        Some(Err(error)) if !error.is_of_storage() => {
+            tracing::error!(%error, "{comes_of_it}");
+            tasks::count_skipped(FEED_TASK);
+            Ok(None)
+        }
+        Some(outcome) => outcome.map(Some),
+        None => {
+            tasks::count_skipped(FEED_TASK);
+            Ok(None)
+        }
     }
 }

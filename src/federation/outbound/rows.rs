@@ -50,9 +50,10 @@ pub(crate) struct ListRow {
 pub(crate) struct Waiting {
     pub(crate) rooms: Vec<(OwnedRoomId, RoomRow)>,
     pub(crate) lists: Vec<OwnedUserId>,
-    /// The position of the last message to devices, and how many there are.
+    /// The position of the last message to devices, how many there are, and how large they are.
     pub(crate) last_to_device: Position,
     pub(crate) to_device: usize,
+    pub(crate) to_device_bytes: usize,
 }
 
 impl Waiting {
@@ -84,11 +85,10 @@ impl Changes<'_> {
         self.batch.put(Family::Destination, at, record::encode(&row));
     }
 
-    /// Adds a message to devices; gives its position.
-    pub(crate) fn put_to_device(&mut self, content: &Value) -> Position {
+    /// Adds a message to devices, as it is stored.
+    pub(crate) fn put_to_device(&mut self, stored: Vec<u8>) {
         let at = key(self.key, kind::TO_DEVICE, &self.position.to_be_bytes());
-        self.batch.put(Family::Destination, at, record::encode(content));
-        self.position
+        self.batch.put(Family::Destination, at, stored);
     }
 
     pub(crate) fn delete_to_device(&mut self, position: Position) {
@@ -202,17 +202,18 @@ impl Rows {
         };
         let at = key(found, kind::APPLIED, &shard.0.to_be_bytes());
         let value = self.engine().get(Family::Destination, &at)?;
-        let last: Option<(Position, u16)> = value.as_deref().map(record::decode).transpose()?;
+        // One that cannot be read must not hold up all that comes for the server: it is replaced.
+        let last: Option<(Position, u16)> = value.and_then(|value| record::decode(&value).ok());
         Ok(last.is_some_and(|last| last >= (position, index)))
     }
 
-    /// The oldest messages to devices after a position.
+    /// The oldest messages to devices after a position, with the size of each.
     pub(crate) fn to_device(
         &self,
         server: &ServerName,
         after: Position,
         limit: usize,
-    ) -> Result<Vec<(Position, Value)>> {
+    ) -> Result<Vec<(Position, usize, Value)>> {
         let mut found = Vec::new();
         let Some(destination) = self.key(server)? else {
             return Ok(found);
@@ -226,12 +227,13 @@ impl Rows {
         self.engine()
             .scan(Family::Destination, &start, &end, false, &mut |row, value| {
                 let content = record::decode(value).unwrap_or(Value::Null);
-                found.extend(position_of(row).map(|position| (position, content)));
+                found.extend(position_of(row).map(|position| (position, value.len(), content)));
                 found.len() < limit
             })?;
         Ok(found)
     }
 
+    /// What a server was told of a user's devices; where that cannot be read, as if it was nothing.
     pub(crate) fn list(&self, server: &ServerName, user: &UserId) -> Result<ListRow> {
         let Some(found) = self.key(server)? else {
             return Ok(ListRow::default());
@@ -239,9 +241,7 @@ impl Rows {
         let at = key(found, kind::DEVICE_LIST, user.as_bytes());
         let value = self.engine().get(Family::Destination, &at)?;
         Ok(value
-            .as_deref()
-            .map(record::decode)
-            .transpose()?
+            .and_then(|value| record::decode(&value).ok())
             .unwrap_or_default())
     }
 
@@ -292,6 +292,7 @@ impl Rows {
                     kind::TO_DEVICE => {
                         waiting.last_to_device = position_of(row).unwrap_or(waiting.last_to_device);
                         waiting.to_device += 1;
+                        waiting.to_device_bytes += value.len();
                     }
                     kind::DEVICE_LIST => {
                         let row: Option<ListRow> = record::decode(value).ok();

@@ -36,10 +36,10 @@ pub(super) struct Sources {
 
 #[derive(Default)]
 pub(super) struct Noted {
-    typing: BTreeSet<OwnedRoomId>,
+    pub(super) typing: BTreeSet<OwnedRoomId>,
     /// The position before the first receipt that was not told.
     receipts: BTreeMap<OwnedRoomId, Position>,
-    presence: BTreeSet<OwnedUserId>,
+    pub(super) presence: BTreeSet<OwnedUserId>,
     pub(super) meetings: Meetings,
 }
 
@@ -97,21 +97,21 @@ impl Outbound {
                 let local = present.filter(|user| user.server_name() == self.server_name());
                 noted.presence.extend(local.take(NOTED_MAX));
             }
-            let tell = || -> Result<(), Error> {
-                for room in &noted.typing {
-                    self.tell_typing(room)?;
+            // Each by itself: one room that cannot be read keeps nothing from the others.
+            let said = |told: Result<(), Error>| {
+                if let Err(error) = told {
+                    tracing::warn!(%error, "other servers are not told of typing, receipts or presence");
                 }
-                for (room, since) in &noted.receipts {
-                    self.tell_receipts(room, *since)?;
-                }
-                for user in &noted.presence {
-                    self.tell_presence(user)?;
-                }
-                self.tell_meetings(&noted.meetings)
             };
-            if let Err(error) = tell() {
-                tracing::warn!(%error, "other servers are not told of typing, receipts or presence");
+            noted.typing.iter().for_each(|room| said(self.tell_typing(room)));
+            for (room, since) in &noted.receipts {
+                said(self.tell_receipts(room, *since));
             }
+            noted
+                .presence
+                .iter()
+                .for_each(|user| said(self.tell_presence(user)));
+            self.tell_meetings(&noted.meetings, &said);
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn of_event(room: &Room, event: &Event, own: &ServerName) -> Result<V
 }
 
 /// The member whom an event takes out of the room, or whose invitation it takes back.
-fn removed_member(event: &Event) -> Option<OwnedUserId> {
+pub(crate) fn removed_member(event: &Event) -> Option<OwnedUserId> {
     let member = event
         .pdu
         .state_key()

@@ -320,3 +320,76 @@ async fn a_join_tells_of_every_device_once() {
         assert_ne!(transaction["pdus"], json!([]));
     }
 }
+
+/// A panic on the way to a server: nothing of what waits for it is lost, nor does it wait for the next start.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_panics_goes_on() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b"), ("carol", "c")]).await;
+    pass(1).await;
+    world.others.panicking.lock().insert("b".to_owned());
+    world.say(&room, "one").await;
+    pass(1).await;
+    world.say(&room, "two").await;
+    pass(200).await;
+    assert_eq!(world.others.bodies("c"), ["one", "two"]);
+    world.others.panicking.lock().clear();
+    world.others.sent.lock().clear();
+    pass(100).await;
+    assert_eq!(world.others.bodies("b"), ["one", "two"]);
+    assert!(world.outbound.status().is_empty());
+}
+
+/// One event that cannot be read is missed by the others; they get all that comes behind it.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_read_holds_up_no_other() {
+    let world = World::new().await;
+    let room = world.room(&[("bob", "b")]).await;
+    pass(1).await;
+    // Nobody reads the feed any more.
+    world.shutdown.trigger();
+    settle().await;
+    world.say(&room, "bad").await;
+    let short = room.tips().expect("the newest event")[0].short;
+    world.say(&room, "one").await;
+    world.say(&room, "two").await;
+    let key = hearth_storage::schema::room_event::RoomEventKey {
+        room: room.key(),
+        short,
+    };
+    world.damage(hearth_storage::Family::RoomEvent, key.encode());
+    drop(room);
+    let world = world.crash().await;
+    world.others.sent.lock().clear();
+    pass(10).await;
+    assert_eq!(world.others.bodies("b"), ["one", "two"]);
+}
+
+/// Nor does a room that cannot be read keep the servers of others from what is told of their users.
+#[tokio::test(start_paused = true)]
+async fn a_room_that_cannot_be_read_holds_up_no_other() {
+    let world = World::new().await;
+    let (bad, fine) = (
+        world.room(&[("bob", "b")]).await,
+        world.room(&[("carol", "c")]).await,
+    );
+    pass(1).await;
+    world.damage_room(&bad);
+    let (bad_id, fine_id) = (bad.id().to_owned(), fine.id().to_owned());
+    drop((bad, fine));
+    let world = world.crash().await;
+    pass(1).await;
+    let fine = world.rooms.get(&fine_id).expect("a look").expect("the room");
+    assert!(world.rooms.get(&bad_id).is_err());
+    world.others.sent.lock().clear();
+    let alice = user("alice", OWN);
+    {
+        let mut noted = world.outbound.sources.noted.lock();
+        noted.typing.insert(bad_id);
+        noted.presence.insert(alice.clone());
+    }
+    fine.set_typing(&alice, Some(20_000));
+    pass(1).await;
+    assert_eq!(world.others.edus("c", "m.typing").len(), 1);
+    assert_eq!(world.others.edus("c", "m.presence").len(), 1);
+}

@@ -10,7 +10,7 @@ use hearth_users::RemoteToDevice;
 use ruma::ServerName;
 use serde_json::json;
 
-use super::{Outbound, TO_DEVICE_WAITING_MAX};
+use super::Outbound;
 
 struct Handler(Weak<Outbound>);
 
@@ -48,10 +48,6 @@ impl Outbound {
             return Ok(());
         }
         let destination = self.destination(server).map_err(failed)?;
-        let is_full = destination.state.lock().to_device_waiting >= TO_DEVICE_WAITING_MAX;
-        if is_full {
-            tracing::warn!(%server, "too many messages to devices wait for a server; a new one is dropped");
-        }
         // JSON that no value can hold, such as a number without end, must not come back from the outbox for ever.
         let Ok(messages) = serde_json::to_value(&message.messages) else {
             tracing::warn!(%server, "messages to devices that cannot be read are dropped");
@@ -63,18 +59,24 @@ impl Outbound {
             "message_id": message.message_id,
             "messages": messages,
         });
+        let stored = record::encode(&content);
+        let size = stored.len();
+        let is_full = destination.is_full_of_to_device(size);
+        if is_full {
+            tracing::warn!(%server, "too many messages to devices wait for a server; a new one is dropped");
+        }
         let position = self
             .rows
             .write(server, |changes| {
                 if !is_full {
-                    changes.put_to_device(&content);
+                    changes.put_to_device(stored);
                 }
                 changes.put_applied(source);
             })
             .await
             .map_err(failed)?;
         if !is_full {
-            destination.to_device_stored(position);
+            destination.to_device_stored(position, size);
             self.run(&destination);
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_core::metrics as names;
+use hearth_core::{metrics as names, tasks};
 use hearth_rooms::Error;
 use http::Method;
 use ruma::OwnedUserId;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::compose::Transaction;
 use super::destination::{Destination, QueuedEvent};
+use super::reader::pass_over;
 use super::rows::{ListRow, RoomRow};
 use super::transport::Failure;
 use super::{
@@ -27,38 +28,50 @@ use crate::client::{Asker, FedRequest};
 /// So many users of whom something waits are asked for the servers of their rooms, once after each failure.
 const SENDERS_ASKED_MAX: usize = 100;
 
+/// The name of the task.
+pub(super) const TASK: &str = "federation sender";
+
+/// The pause after a failure of this server's own.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
 impl Outbound {
-    /// Runs until nothing waits for the server.
+    /// Runs until nothing waits for the server. What fails here, or panics, is tried again: as long as this is at work nobody
+    /// else is, and the shares of what it has in hand hold up the feed.
     pub(crate) async fn work(self: Arc<Self>, destination: Arc<Destination>) {
+        let mut in_hand = None;
         loop {
             if self.shutdown.is_triggered() {
                 return;
             }
-            match self.step(&destination).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    if matches!(error, Error::Storage(hearth_storage::Error::Stopped)) {
-                        return;
-                    }
+            match tasks::caught(TASK, self.step(&destination, &mut in_hand)).await {
+                Some(Ok(true)) => continue,
+                Some(Ok(false)) => return,
+                Some(Err(Error::Storage(hearth_storage::Error::Stopped))) => return,
+                Some(Err(error)) => {
                     tracing::error!(%error, server = %destination.name, "what waits for a server cannot be read or stored");
-                    tokio::select! {
-                        biased;
-                        () = self.shutdown.wait() => return,
-                        () = tokio::time::sleep(Duration::from_millis(RETRY_MAX_MS / 60)) => {}
-                    }
                 }
+                None => {}
+            }
+            destination.put_back(in_hand.take().map_or_else(Vec::new, |taken| taken.events));
+            tokio::select! {
+                biased;
+                () = self.shutdown.wait() => return,
+                () = tokio::time::sleep(FAILED_PAUSE) => {}
             }
         }
     }
 
-    /// Sends one transaction; says whether to go on.
-    async fn step(&self, destination: &Arc<Destination>) -> Result<bool, Error> {
+    /// Sends one transaction, which is `in_hand` until it is acknowledged or given up; says whether to go on.
+    async fn step(
+        &self,
+        destination: &Arc<Destination>,
+        in_hand: &mut Option<Transaction>,
+    ) -> Result<bool, Error> {
         if destination.state.lock().is_overfull() {
             self.persist(destination, None).await?;
             destination.state.lock().drop_queue();
         }
-        let Some(mut transaction) = self.compose(destination)? else {
+        let Some(transaction) = self.compose(destination)? else {
             return Ok(!self.rest(destination));
         };
         if transaction.is_hollow {
@@ -66,12 +79,12 @@ impl Outbound {
             return Ok(true);
         }
         destination.state.lock().in_flight = (transaction.events.len(), transaction.ephemera);
-        let delivered = self.deliver(destination, &mut transaction).await;
+        let delivered = self.deliver(destination, in_hand.insert(transaction)).await?;
         destination.state.lock().in_flight = (0, 0);
-        match delivered? {
-            true => self.acknowledged(destination, transaction).await?,
+        match in_hand.take().filter(|_| delivered) {
+            Some(transaction) => self.acknowledged(destination, transaction).await?,
             // It was given up; the rows say what is left.
-            false => return Ok(!self.shutdown.is_triggered()),
+            None => return Ok(!self.shutdown.is_triggered()),
         }
         Ok(true)
     }
@@ -330,20 +343,22 @@ impl Outbound {
                 state.to_device_sent = state.to_device_sent.max(*last);
                 let count = transaction.to_device.len();
                 state.to_device_waiting = state.to_device_waiting.saturating_sub(count);
+                state.to_device_bytes = state.to_device_bytes.saturating_sub(transaction.to_device_bytes);
             }
         }
+        let mut written = Ok(());
         if !(rooms.is_empty() && lists.is_empty() && transaction.to_device.is_empty()) {
-            self.rows
-                .write(&destination.name, |changes| {
-                    rooms.iter().for_each(|room| changes.delete_room(room));
-                    lists.iter().for_each(|(user, row)| changes.put_list(user, *row));
-                    let sent = transaction.to_device.iter();
-                    sent.for_each(|position| changes.delete_to_device(*position));
-                })
-                .await?;
+            let write = self.rows.write(&destination.name, |changes| {
+                rooms.iter().for_each(|room| changes.delete_room(room));
+                lists.iter().for_each(|(user, row)| changes.put_list(user, *row));
+                let sent = transaction.to_device.iter();
+                sent.for_each(|position| changes.delete_to_device(*position));
+            });
+            written = write.await.map(drop);
         }
+        // Also where the rows stay: the server has it, and is sent it once more after the next start.
         shares.into_iter().for_each(super::tracker::Share::settle);
-        Ok(())
+        written
     }
 
     /// Whether it makes no sense to go on: the server has been away for long and shares no room with this one, or with
@@ -359,13 +374,13 @@ impl Outbound {
             (rooms, users)
         };
         for room in rooms {
-            if let Some(room) = self.rooms.get(&room)?
-                && room.has_server(destination.name.as_str())
-            {
+            let room = self.rooms.get(&room);
+            let room = pass_over(Some(room), "whether a server is in a room is not known")?.flatten();
+            if room.is_some_and(|room| room.has_server(destination.name.as_str())) {
                 return Ok(false);
             }
         }
-        for (_, message) in self.rows.to_device(&destination.name, 0, SENDERS_ASKED_MAX)? {
+        for (.., message) in self.rows.to_device(&destination.name, 0, SENDERS_ASKED_MAX)? {
             let sender = message.get("sender").and_then(Value::as_str);
             users.extend(sender.and_then(|sender| OwnedUserId::try_from(sender).ok()));
         }
@@ -388,6 +403,7 @@ impl Outbound {
         state.lists.clear();
         state.to_device_sent = state.to_device_last;
         state.to_device_waiting = 0;
+        state.to_device_bytes = 0;
         let _ = state.ephemera.take(usize::MAX);
         state.drop_queue();
         state.rooms.clear();

@@ -45,21 +45,21 @@ impl Room {
         &self,
         sender: &UserId,
         target: &UserId,
-        content: Map<String, Value>,
-    ) -> Result<Sent, Error> {
-        self.0.rooms.log.check_writable()?;
-        let (room, sender, target) = (self.clone(), sender.to_owned(), target.to_owned());
-        to_its_end(async move { room.invite_now(&sender, &target, content).await }).await
-    }
-
-    async fn invite_now(
-        &self,
-        sender: &UserId,
-        target: &UserId,
         mut content: Map<String, Value>,
     ) -> Result<Sent, Error> {
         content.insert("membership".to_owned(), json!("invite"));
         let event = NewEvent::state(sender, "m.room.member", target.as_str(), &Value::Object(content));
+        self.invite_remote_by(target, event).await
+    }
+
+    /// Invites a user of another server by a member event that was made for it.
+    pub async fn invite_remote_by(&self, target: &UserId, event: NewEvent) -> Result<Sent, Error> {
+        self.0.rooms.log.check_writable()?;
+        let (room, target) = (self.clone(), target.to_owned());
+        to_its_end(async move { room.invite_now(&target, event).await }).await
+    }
+
+    async fn invite_now(&self, target: &UserId, event: NewEvent) -> Result<Sent, Error> {
         let pdu = self.recommended(self.draft(event).await?).await?;
         let stripped = self.state_for_invite(&pdu)?;
         let remote = self.0.rooms.remote()?.clone();

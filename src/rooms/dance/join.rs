@@ -152,7 +152,7 @@ impl Room {
                 ids.push(event.event_id);
             }
         }
-        self.take_missing_keys();
+        self.take_lacks();
         self.keep_chain(answer.state.into_iter().chain(answer.auth_chain).collect())
             .await?;
         in_time(server, self.fetch_auth(server, &verified.pdu)).await?;
@@ -171,7 +171,7 @@ impl Room {
             create.pdu.content(),
         )?;
         drop(self.0.create.set(Arc::new(info)));
-        let missing_keys = self.take_missing_keys();
+        let left_out = self.take_lacks();
         if self.is_resident() {
             match in_time(server, self.fetch_before(server, &verified.pdu)).await {
                 Ok(()) => {}
@@ -215,9 +215,9 @@ impl Room {
             self.set_partial(Some(partial));
         }
         // Of a room that this server is in already, the state before the join alone may lack them.
-        let lacks = !answer.members_omitted && !follows && !missing_keys.is_empty();
-        let lacking = (lacks && replaces_tips)
-            .then(|| Lacking::new(join.clone(), server.to_owned(), missing_keys.clone()));
+        let lacks = !answer.members_omitted && !follows && !left_out.is_empty();
+        let lacking =
+            (lacks && replaces_tips).then(|| Lacking::new(join.clone(), server.to_owned(), left_out.clone()));
         if replaces_tips {
             let row = keys::room(self.0.key, keys::ROOM_LACKING);
             match &lacking {
@@ -243,7 +243,7 @@ impl Room {
                         self.start_filling();
                     }
                 } else if lacks {
-                    self.lacks_before(join, server, missing_keys).await?;
+                    self.lacks_before(join, server, left_out).await?;
                 }
                 return Ok(());
             }

@@ -221,20 +221,35 @@ impl DirectoryIndex {
         }
         // Watched from before it is read, so that no change falls between.
         self.read_at.write().insert(id.to_owned(), None);
-        let Some(room) = for_reading(rooms, id)? else {
-            lists.show(id, None);
-            return Ok(());
-        };
-        let view = room.view();
-        let shown = match view.joined {
-            // Nobody is there to be met.
-            0 => None,
-            joined => Some(Shown::new(joined, room.summary()?)),
-        };
-        lists.show(id, shown);
-        self.read_at.write().insert(id.to_owned(), Some(view.root));
+        match what_is_shown(rooms, id) {
+            Ok(Some((root, shown))) => {
+                lists.show(id, shown);
+                self.read_at.write().insert(id.to_owned(), Some(root));
+            }
+            Ok(None) => lists.show(id, None),
+            Err(error) if error.is_of_storage() => return Err(error),
+            // One room that cannot be read takes the directory from nobody.
+            Err(error) => {
+                tracing::error!(%error, room = %id, "a room cannot be shown in the directory");
+                lists.show(id, None);
+            }
+        }
         Ok(())
     }
+}
+
+/// What the directory shows of a room, if anything, and of which state; none where the room is not here.
+fn what_is_shown(rooms: &Arc<Rooms>, id: &RoomId) -> Result<Option<(NodeId, Option<Shown>)>, Error> {
+    let Some(room) = for_reading(rooms, id)? else {
+        return Ok(None);
+    };
+    let view = room.view();
+    let shown = match view.joined {
+        // Nobody is there to be met.
+        0 => None,
+        joined => Some(Shown::new(joined, room.summary()?)),
+    };
+    Ok(Some((view.root, shown)))
 }
 
 /// A room to be read and let go. One that nobody uses is not kept in memory for it.

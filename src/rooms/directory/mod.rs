@@ -226,6 +226,7 @@ impl Rooms {
     /// Reads the public directory beside the requests, so that nobody waits for it.
     pub(crate) fn start_directory(self: &Arc<Self>, shutdown: &Shutdown) {
         let (rooms, shutdown) = (self.clone(), shutdown.clone());
+        // Once: where it fails, whoever asks first reads it.
         tasks::spawn("public directory", async move {
             let reading = rooms.clone();
             let read = move || reading.directory.warm(&reading, &|| shutdown.is_triggered());

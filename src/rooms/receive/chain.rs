@@ -1,6 +1,6 @@
 //! Auth chains and states of other servers: events that are kept without a place in the timeline.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use hearth_events::{AuthEvent, AuthInput, AuthState, Pdu};
 use ruma::{OwnedEventId, ServerName};
@@ -8,7 +8,7 @@ use ruma::{OwnedEventId, ServerName};
 use super::Verified;
 use crate::{
     Error, Flags, RemoteEvents, RemoteFailure, Room,
-    staging::{Outlier, Staged, Staging},
+    staging::{Outlier, Staged, Staging, Stop},
 };
 
 /// How many auth events are fetched one by one for one event. Servers send whole chains where more are missing.
@@ -16,6 +16,15 @@ const FETCHED_ALONE_MAX: usize = 64;
 
 /// About how large one batch of outliers gets.
 const BATCH_BYTES: usize = 512 << 10;
+
+/// What became of the events of a chain or a state.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// The ids of all that were given, also of those that are left out.
+    pub(crate) given: HashSet<OwnedEventId>,
+    /// Events that are left out because what authorizes them was not given.
+    pub(crate) unjudged: Vec<Pdu>,
+}
 
 /// What authorization reads of an event of a chain.
 struct Link {
@@ -78,10 +87,13 @@ impl Room {
         }
     }
 
+    /// Those of some events that are not here, each once.
     pub(crate) fn unknown(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
         let mut unknown = Vec::new();
+        // A state may name a million.
+        let mut seen = HashSet::new();
         for id in ids {
-            if self.short_of(id)?.is_none() && !unknown.contains(id) {
+            if self.short_of(id)?.is_none() && seen.insert(id) {
                 unknown.push(id.clone());
             }
         }
@@ -89,10 +101,9 @@ impl Room {
     }
 
     /// Keeps the events of a chain or a state that are not here: each one is checked by itself and by its auth
-    /// events. What cannot be judged is left out, with all that builds on it. Gives the ids of all that are here
-    /// now, of those that were given.
-    pub(crate) async fn keep_chain(&self, events: RemoteEvents) -> Result<HashSet<OwnedEventId>, Error> {
-        let mut here = HashSet::new();
+    /// events. What cannot be judged is left out, with all that builds on it.
+    pub(crate) async fn keep_chain(&self, events: RemoteEvents) -> Result<Kept, Error> {
+        let mut kept = Kept::default();
         let mut new: BTreeMap<OwnedEventId, Pdu> = BTreeMap::new();
         let mut foreign = HashSet::new();
         for text in &events {
@@ -109,9 +120,9 @@ impl Room {
             if pdu.state_key().is_none() {
                 continue;
             }
-            match self.short_of(&pdu.event_id)? {
-                Some(_) => drop(here.insert(pdu.event_id)),
-                None => drop(new.insert(pdu.event_id.clone(), pdu)),
+            kept.given.insert(pdu.event_id.clone());
+            if self.short_of(&pdu.event_id)?.is_none() {
+                new.insert(pdu.event_id.clone(), pdu);
             }
         }
         drop(events);
@@ -138,8 +149,10 @@ impl Room {
                 true => Some(true),
                 false => self.judge_link(&event.pdu, &mut links)?,
             };
-            let Some(rejected) = rejected else { continue };
-            here.insert(event.pdu.event_id.clone());
+            let Some(rejected) = rejected else {
+                kept.unjudged.push(event.pdu);
+                continue;
+            };
             bytes += event.pdu.json.len();
             links.insert(
                 event.pdu.event_id.clone(),
@@ -161,7 +174,7 @@ impl Room {
         if !batch.is_empty() {
             self.store_outliers(batch).await?;
         }
-        Ok(here)
+        Ok(kept)
     }
 
     /// Judges an event of a chain by its auth events: whether it is rejected, or none where one of them is missing.
@@ -237,7 +250,13 @@ impl Room {
         if let Some(barrier) = staging.barrier() {
             return Ok(Err((outliers, barrier)));
         }
-        staging.keep_outliers(outliers)?;
+        let redactions = match staging.redactions_of(&outliers) {
+            Ok(redactions) => redactions,
+            Err(Stop::Wait(position)) => return Ok(Err((outliers, position))),
+            Err(Stop::Refuse(error)) => return Err(error),
+            Err(Stop::Resolve(_) | Stop::LayOut(_)) => return Err(Error::Damaged("forward extremities")),
+        };
+        staging.keep_outliers(outliers, &redactions)?;
         Ok(Ok(Box::new(staging.seal(None)?)))
     }
 }
@@ -247,7 +266,7 @@ impl Room {
 fn in_auth_order(mut events: BTreeMap<OwnedEventId, Verified>) -> Vec<Verified> {
     let mut waits: HashMap<OwnedEventId, usize> = HashMap::with_capacity(events.len());
     let mut opens: HashMap<OwnedEventId, Vec<OwnedEventId>> = HashMap::new();
-    let mut ready: Vec<OwnedEventId> = Vec::new();
+    let mut ready: VecDeque<OwnedEventId> = VecDeque::new();
     for (id, event) in &events {
         let auth: HashSet<&OwnedEventId> = event.pdu.auth_events().iter().collect();
         let mut count = 0;
@@ -259,13 +278,12 @@ fn in_auth_order(mut events: BTreeMap<OwnedEventId, Verified>) -> Vec<Verified> 
         }
         // The create event first: in some room versions nobody lists it.
         match count {
-            0 if event.pdu.kind() == "m.room.create" => ready.insert(0, id.clone()),
-            0 => ready.push(id.clone()),
+            0 if event.pdu.kind() == "m.room.create" => ready.push_front(id.clone()),
+            0 => ready.push_back(id.clone()),
             count => drop(waits.insert(id.clone(), count)),
         }
     }
     let mut out = Vec::with_capacity(events.len());
-    let mut ready = std::collections::VecDeque::from(ready);
     while let Some(id) = ready.pop_front() {
         for opened in opens.remove(&id).unwrap_or_default() {
             if let Some(count) = waits.get_mut(&opened) {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use hearth_events::Pdu;
 use ruma::{EventId, OwnedEventId, ServerName};
 
+use super::chain::Kept;
 use crate::{
     Error, Flags, RemoteEvents, RemoteFailure, Room,
     staging::{Staged, Staging, StateOf, Stop},
@@ -13,6 +14,9 @@ use crate::{
 
 /// Up to how many unknown events of a state are asked for one by one; where more are missing, the whole state is.
 const ALONE_MAX: usize = 24;
+
+/// So many other servers are asked for events that the one which names them does not give.
+const SERVERS_MAX: usize = 3;
 
 /// How many events a state may have.
 const STATE_EVENTS_MAX: usize = 1_000_000;
@@ -36,9 +40,10 @@ impl Room {
         let wanted: Vec<OwnedEventId> = ids.state.iter().chain(&ids.auth_chain).cloned().collect();
         let unknown = self.unknown(&wanted)?;
         let by_itself = unknown.len() <= ALONE_MAX || unknown.len() * 10 < wanted.len();
+        let mut kept = Kept::default();
         if by_itself {
             let (events, failure) = self.fetch_alone(origin, &unknown).await?;
-            self.keep_chain(events).await?;
+            kept = self.keep_chain(events).await?;
             if let Some(failure) = failure {
                 return Err(failure.into());
             }
@@ -48,7 +53,9 @@ impl Room {
             match remote.state(origin, self.id(), id).await {
                 Ok(state) => {
                     let events = state.state.into_iter().chain(state.auth_chain).collect();
-                    drop(self.keep_chain(events).await?);
+                    let given = std::mem::take(&mut kept.given);
+                    kept = self.keep_chain(events).await?;
+                    kept.given.extend(given);
                 }
                 Err(error @ RemoteFailure::Refused { .. }) if by_itself => {
                     tracing::debug!(%error, "events of a state cannot be had");
@@ -56,6 +63,7 @@ impl Room {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.ask_others(origin, &wanted, kept).await?;
         // The event itself: the state after it has it, if it is a state event.
         let mut state = ids.state;
         let (mut itself, failure) = match self.short_of(id)? {
@@ -90,6 +98,48 @@ impl Room {
         self.state_given(&state).await
     }
 
+    /// Asks other servers in the room for those events of a state that `origin` names and does not give. What none of them
+    /// gives is left out, and the room remembers that something is.
+    async fn ask_others(
+        &self,
+        origin: &ServerName,
+        wanted: &[OwnedEventId],
+        mut kept: Kept,
+    ) -> Result<(), Error> {
+        let missing = |kept: &Kept| -> Result<Vec<OwnedEventId>, Error> {
+            let mut missing = self.unknown(wanted)?;
+            missing.retain(|id| !kept.given.contains(id));
+            Ok(missing)
+        };
+        let mut lacking = missing(&kept)?;
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        for server in self.servers_to_ask(SERVERS_MAX) {
+            if server == *origin {
+                continue;
+            }
+            lacking.truncate(ALONE_MAX);
+            let (mut events, _) = self.fetch_alone(&server, &lacking).await?;
+            if events.is_empty() {
+                continue;
+            }
+            for pdu in kept.unjudged {
+                events.push(serde_json::from_slice(&pdu.json).map_err(|_| Error::Damaged("event"))?);
+            }
+            let more = self.keep_chain(events).await?;
+            kept.given.extend(more.given);
+            kept.unjudged = more.unjudged;
+            lacking = missing(&kept)?;
+            if lacking.is_empty() {
+                return Ok(());
+            }
+        }
+        tracing::info!(%origin, missing = lacking.len(), room = %self.id(), "events of a state are given by nobody");
+        self.note_missing_event();
+        Ok(())
+    }
+
     /// Asks for events one by one. What the other server refuses is left out; where it does not answer, the failure is
     /// given too: a state without events that others have would be another state.
     async fn fetch_alone(
@@ -120,8 +170,9 @@ impl Room {
         let unknown = self.unknown(&wanted)?;
         if !unknown.is_empty() {
             let state = remote.state(origin, self.id(), id).await?;
-            self.keep_chain(state.state.into_iter().chain(state.auth_chain).collect())
-                .await?;
+            let events = state.state.into_iter().chain(state.auth_chain).collect();
+            let kept = self.keep_chain(events).await?;
+            self.ask_others(origin, &wanted, kept).await?;
             self.settle().await?;
         }
         self.state_given(&ids.state).await

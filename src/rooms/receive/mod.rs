@@ -14,6 +14,7 @@ use crate::{
     Error, Event, Flags, RemoteFailure, Room,
     event::{Origin, Short},
     input::Submitted,
+    lacking::Lacks,
     lay::Laid,
     staging::{Judged, Outlier, Roots, Staged, Staging, Stop},
     state_tree::{self, NewNodes, NodeId},
@@ -255,17 +256,17 @@ impl Room {
         self.fill_lacking_of(verified.pdu.sender().server_name()).await;
         let missing = self.missing_before(&verified.pdu)?;
         // Of a partial state it is known anyway that it is not whole.
-        let notes_keys = !missing.is_empty() && !self.is_partial();
-        if notes_keys {
-            self.take_missing_keys();
+        let notes_lacks = !missing.is_empty() && !self.is_partial();
+        if notes_lacks {
+            self.take_lacks();
         }
         let mut roots = Vec::new();
         for id in &missing {
             roots.push(self.state_after_missing(origin, id).await?);
         }
-        let lacks = match notes_keys {
-            true => self.take_missing_keys(),
-            false => Vec::new(),
+        let lacks = match notes_lacks {
+            true => self.take_lacks(),
+            false => Lacks::default(),
         };
         self.fetch_auth(origin, &verified.pdu).await?;
         self.settle().await?;

@@ -6,7 +6,7 @@
 use std::{
     ops::RangeInclusive,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -23,6 +23,9 @@ use crate::{Error, Event, Room, Rooms, event::Short, keys};
 
 /// The duty's name.
 const DUTY: &str = "event_room";
+
+/// The duty's name as a task.
+const TASK: &str = "rooms of events";
 
 /// The view's name.
 const VIEW: &[u8] = b"event_room\0";
@@ -73,27 +76,9 @@ impl Rooms {
         self.start_directory(shutdown);
         // Whoever drops the rooms ends the task.
         let (rooms, shutdown) = (Arc::downgrade(self), shutdown.clone());
-        tasks::spawn("rooms of events", async move {
-            loop {
-                while let Some(rooms) = rooms.upgrade() {
-                    match rooms.follow_feeds(1) {
-                        Ok(true) => tokio::task::yield_now().await,
-                        Ok(false) => break,
-                        Err(error) => {
-                            tracing::error!(%error, "the rooms of events cannot be written down");
-                            break;
-                        }
-                    }
-                }
-                tokio::select! {
-                    biased;
-                    () = shutdown.wait() => return,
-                    () = duty.ring.notified() => {}
-                }
-                if rooms.strong_count() == 0 {
-                    return;
-                }
-            }
+        let ends = shutdown.clone();
+        tasks::keep_running(TASK, &ends, move || {
+            run(rooms.clone(), duty.clone(), shutdown.clone())
         });
         Ok(())
     }
@@ -147,8 +132,14 @@ impl Rooms {
                     None => {
                         let row = keys::event(item.entity, short);
                         let record = self.reader().get(Family::RoomEvent, &row)?;
-                        let id = record.map(|record| Event::id_of_record(&record)).transpose()?;
-                        id.map(|id| key_of(&id))
+                        match record.map(|record| Event::id_of_record(&record)).transpose() {
+                            Ok(id) => id.map(|id| key_of(&id)),
+                            Err(error) => {
+                                tracing::error!(%error, "an event cannot be found by its id alone");
+                                tasks::count_skipped(TASK);
+                                None
+                            }
+                        }
                     }
                 };
                 if let Some(key) = key {
@@ -178,6 +169,30 @@ fn shorts_of(item: &FeedItem) -> Option<RangeInclusive<Short>> {
         FeedKind::RoomEvent | FeedKind::RoomHistory => Some(low(item.reference)..=low(item.reference)),
         FeedKind::RoomOutside => Some(low(item.reference >> 32)..=low(item.reference)),
         _ => None,
+    }
+}
+
+/// Brings the view up to date now and then. What one event's record does to it keeps it from no other.
+async fn run(rooms: Weak<Rooms>, duty: Arc<EventRooms>, shutdown: Shutdown) {
+    loop {
+        while let Some(rooms) = rooms.upgrade() {
+            match rooms.follow_feeds(1) {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the rooms of events cannot be written down");
+                    break;
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            () = duty.ring.notified() => {}
+        }
+        if rooms.strong_count() == 0 {
+            return;
+        }
     }
 }
 

@@ -228,12 +228,14 @@ impl Staging<'_> {
     }
 
     /// Whether a user's power suffices to redact the events of others.
-    pub(super) fn may_redact(&self, user: &UserId) -> bool {
+    pub(super) fn may_redact(&mut self, user: &UserId) -> Result<bool, Stop> {
+        // Nothing has been authorized where history is filled in.
+        self.load_fixed()?;
         let Some((_, create)) = self.create_entry() else {
-            return false;
+            return Ok(false);
         };
         let view = PowerView::new(create, self.power_entry().map(|(_, levels)| &**levels));
-        view.user(user).reaches(view.field(PowerField::Redact))
+        Ok(view.user(user).reaches(view.field(PowerField::Redact)))
     }
 
     /// What an event counts for under the default push rules.

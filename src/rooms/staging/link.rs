@@ -1,12 +1,12 @@
 //! What an event of another server says of others: relations and redactions, its own and those of events that waited for it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use hearth_events::Pdu;
 use hearth_storage::Family;
-use ruma::OwnedUserId;
+use ruma::{OwnedEventId, OwnedUserId, UserId};
 
-use super::{Body, LateReply, StagedEvent, Staging, Stop, place::Judged};
+use super::{Body, LateReply, Outlier, StagedEvent, Staging, Stop, place::Judged};
 use crate::{
     Event,
     annotations::Annotation,
@@ -56,14 +56,12 @@ impl Staging<'_> {
             header: header.clone(),
             pdu: pdu.clone(),
         };
+        let mut redacted_by = None;
         if let Some(known) = judged.known
             && let Some(known) = self.room.event(known)?
-            && let Some(by) = known.header.redacted_by
         {
-            // It was redacted while it had no place; it comes as it was before.
-            event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
-            header.flags.0 |= Flags::REDACTED;
-            header.redacted_by = Some(by);
+            // It may have been redacted while it had no place; it comes as it was before.
+            redacted_by = known.header.redacted_by;
         }
         for child in self.waiting_for(&pdu.event_id)? {
             let Some(waiting) = self.waiting(child)? else {
@@ -76,12 +74,8 @@ impl Staging<'_> {
             );
             self.rows.delete(Family::RoomIndex, row);
             if waiting.pdu.redacts() == Some(&*pdu.event_id) {
-                let own = waiting.pdu.sender().server_name() == pdu.sender().server_name();
-                if own || self.may_redact(waiting.pdu.sender()) {
-                    event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
-                    self.uncount(&header);
-                    header.flags.0 |= Flags::REDACTED;
-                    header.redacted_by = Some(child);
+                if self.redacts(waiting.pdu.sender(), &pdu)? {
+                    redacted_by = Some(child);
                 }
             } else if let Some(found) = Relation::of_content(waiting.pdu.content())
                 && found.event_id == pdu.event_id
@@ -89,6 +83,14 @@ impl Staging<'_> {
             {
                 self.link_waiting(short, child, waiting, found);
             }
+        }
+        if let Some(by) = redacted_by {
+            event.pdu = hearth_events::redact(self.room.0.rules, &event.pdu)?;
+            self.uncount(&header);
+            header.flags.0 |= Flags::REDACTED;
+            header.redacted_by = Some(by);
+            // What it said of another event is gone with its content.
+            relation = None;
         }
         let annotation = relation
             .as_ref()
@@ -106,6 +108,30 @@ impl Staging<'_> {
             annotation,
         });
         Ok(())
+    }
+
+    /// Whether an accepted redaction of this sender does what it says.
+    fn redacts(&mut self, sender: &UserId, target: &Pdu) -> Result<bool, Stop> {
+        Ok(sender.server_name() == target.sender().server_name() || self.may_redact(sender)?)
+    }
+
+    /// The redactions that came before events which have no place yet.
+    pub(crate) fn redactions_of(
+        &mut self,
+        outliers: &[Outlier],
+    ) -> Result<HashMap<OwnedEventId, Short>, Stop> {
+        let mut found = HashMap::new();
+        for Outlier { pdu, .. } in outliers {
+            for child in self.waiting_for(&pdu.event_id)? {
+                if let Some(waiting) = self.waiting(child)?
+                    && waiting.pdu.redacts() == Some(&*pdu.event_id)
+                    && self.redacts(waiting.pdu.sender(), pdu)?
+                {
+                    found.insert(pdu.event_id.clone(), child);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// An event of another server, stored or of this operation.
@@ -174,9 +200,8 @@ impl Staging<'_> {
         let Some(event) = self.room.event(target)? else {
             return Ok(());
         };
-        let own = event.pdu.sender().server_name() == sender.server_name();
         // An event that came redacted, because its server had the redaction first, does not name it yet.
-        if event.header.redacted_by.is_some() || !(own || self.may_redact(&sender)) {
+        if event.header.redacted_by.is_some() || !self.redacts(&sender, &event.pdu)? {
             return Ok(());
         }
         self.apply_redaction(Arc::clone(&event), by)

@@ -1,6 +1,9 @@
 //! Staging events without a place in the timeline: parts of auth chains and of states, and what was refused.
 
+use std::collections::HashMap;
+
 use hearth_events::Pdu;
+use ruma::OwnedEventId;
 use smallvec::SmallVec;
 
 use super::{Body, StagedEvent, Staging, Stop};
@@ -21,10 +24,14 @@ pub(crate) struct Outlier {
 pub(crate) type StateOf = (String, String, Short);
 
 impl Staging<'_> {
-    /// Keeps events that have no place in the timeline. Those that came another way meanwhile stay as they are: an event
-    /// has one short id.
-    pub(crate) fn keep_outliers(&mut self, outliers: Vec<Outlier>) -> Result<(), Error> {
-        for outlier in outliers {
+    /// Keeps events that have no place in the timeline, and by which redactions some of them were redacted before they came.
+    /// Those that came another way meanwhile stay as they are: an event has one short id.
+    pub(crate) fn keep_outliers(
+        &mut self,
+        outliers: Vec<Outlier>,
+        redactions: &HashMap<OwnedEventId, Short>,
+    ) -> Result<(), Error> {
+        for mut outlier in outliers {
             if self.short_of(&outlier.pdu.event_id)?.is_some() {
                 continue;
             }
@@ -42,7 +49,11 @@ impl Staging<'_> {
             if outlier.rejected {
                 flags.0 |= Flags::REJECTED;
             }
-            if outlier.redacted {
+            let redacted_by = redactions.get(&outlier.pdu.event_id).copied();
+            if redacted_by.is_some() {
+                outlier.pdu = hearth_events::redact(self.room.0.rules, &outlier.pdu)?;
+            }
+            if outlier.redacted || redacted_by.is_some() {
                 flags.0 |= Flags::REDACTED;
             }
             let header = Header {
@@ -54,7 +65,7 @@ impl Staging<'_> {
                 prev: SmallVec::new(),
                 auth,
                 thread: None,
-                redacted_by: None,
+                redacted_by,
                 origin: None,
             };
             self.keep(outlier.pdu, short, header, false);

@@ -73,8 +73,9 @@ fn unseen_members(
 
 impl Staging<'_> {
     /// Makes the operation's head the room's head and takes the log's next position. Fails, and changes nothing, where
-    /// storage cannot be read.
+    /// storage cannot be read, or the room is being removed.
     pub(crate) fn seal(mut self, txn: Option<[u8; 16]>) -> Result<Staged, Error> {
+        self.room.check_open()?;
         let threads = self.count_threads()?;
         let ticket = self.room.0.rooms.log.reserve(self.room.0.shard);
         let position = ticket.position();

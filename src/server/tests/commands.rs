@@ -61,7 +61,9 @@ impl Hearth {
         let begun = Instant::now();
         self.address = loop {
             let log = self.log();
-            let said = log.get(said_before..).and_then(|said| said.split_once("listening on http://"));
+            let said = log
+                .get(said_before..)
+                .and_then(|said| said.split_once("listening on http://"));
             if let Some((address, _)) = said.and_then(|(_, rest)| rest.split_once('\n')) {
                 break address.to_owned();
             }

@@ -308,6 +308,24 @@ fn names_are_free_again_when_their_batch_is_given_up() {
 }
 
 #[test]
+fn a_row_of_a_feed_that_cannot_be_read_holds_up_none_behind_it() {
+    let (engine, log) = inline(1);
+    let shard = log.shards()[0].id;
+    for position in 1..=3 {
+        assert!(now(log.reserve(shard).submit(traced(shard, position))).is_some());
+    }
+    log.close();
+    let mut batch = Batch::new();
+    let key = crate::schema::feed::FeedKey { shard, position: 2 };
+    batch.put(Family::Feed, key.encode(), [9]);
+    engine.write(&batch, true).unwrap();
+    let log = open(Arc::new(engine.crash()), 1, WriterMode::Inline);
+    let read = Feed::new(&log).read(shard, 0, 10).unwrap();
+    let found: Vec<_> = read.iter().map(|(at, items)| (*at, items.len())).collect();
+    assert_eq!(found, [(1, 1), (2, 0), (3, 1)]);
+}
+
+#[test]
 fn feeds_are_read_behind_durable_cursors_and_trimmed() {
     let (engine, log) = inline(2);
     let shard = ShardId(2);

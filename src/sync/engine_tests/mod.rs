@@ -131,6 +131,7 @@ fn request(user: &User) -> SyncRequest {
         timeout: Duration::ZERO,
         set_presence: PresenceState::Offline,
         to_device: true,
+        events_max: usize::MAX,
     }
 }
 

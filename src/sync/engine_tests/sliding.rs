@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::*;
 use crate::sliding::{
-    Answer, Body, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StateRule, Wire,
-    render,
+    Answer, Body, Extensions, List, ListFilter, Request, RequiredState, RoomConfig, Scope, StatePattern,
+    StateRule, Wire, render,
 };
 
 pub(super) fn windows(user: &User, last: u64) -> Request {
@@ -36,6 +36,7 @@ pub(super) fn windows(user: &User, last: u64) -> Request {
             ..Extensions::default()
         },
         with_unread: true,
+        events_max: usize::MAX,
     }
 }
 
@@ -210,4 +211,66 @@ async fn costs() {
             );
         }
     }
+}
+
+/// An answer that would be too large is not made, and the connection goes on all the same.
+#[tokio::test]
+async fn an_answer_has_no_more_events_than_it_may() {
+    let world = World::new(1);
+    let alice = world.user("alice").await;
+    let room = world.room(&alice, Preset::PublicChat).await;
+    for number in 0..30 {
+        set(
+            &room,
+            &alice,
+            "org.example.number",
+            &number.to_string(),
+            json!({}),
+        )
+        .await;
+    }
+    let mut asked = windows(&alice, 10);
+    let list = asked.lists.get_mut("all").unwrap();
+    let everything = StatePattern {
+        kind: None,
+        state_key: None,
+    };
+    list.config.required_state = RequiredState::of(StateRule {
+        include: vec![everything],
+        ..StateRule::default()
+    });
+    let small = Request {
+        events_max: 20,
+        ..asked.clone()
+    };
+    assert!(matches!(
+        world.sync.sliding_sync(&small).await,
+        Err(crate::Error::Large)
+    ));
+    let first = world.sync.sliding_sync(&asked).await.unwrap();
+    assert_eq!(first.rooms.len(), 1);
+    for number in 0..30 {
+        set(
+            &room,
+            &alice,
+            "org.example.number",
+            &number.to_string(),
+            json!({ "new": true }),
+        )
+        .await;
+    }
+    let pos = Some(first.pos_text);
+    let small = Request {
+        pos: pos.clone(),
+        ..small
+    };
+    for _ in 0..2 {
+        assert!(matches!(
+            world.sync.sliding_sync(&small).await,
+            Err(crate::Error::Large)
+        ));
+    }
+    let asked = Request { pos, ..asked };
+    let next = world.sync.sliding_sync(&asked).await.unwrap();
+    assert_eq!(next.rooms.len(), 1);
 }

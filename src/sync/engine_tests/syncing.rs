@@ -1,6 +1,7 @@
 //! What single syncs show.
 
 use hearth_rooms::{Preset, ReceiptKind};
+use hearth_storage::{Batch, Engine, Family, Reader};
 use serde_json::{Map, Value, json};
 
 use super::*;
@@ -284,4 +285,116 @@ async fn a_timeline_is_looked_for_within_bounds() {
     let from = from.place_in(&room).unwrap();
     let page = room.page(from, None, true, 5, &mut viewer, &keep).unwrap();
     assert_eq!(page.events.len(), 1);
+}
+
+/// Who does not want all members costs nobody the reading of them: large rooms have a hundred thousand.
+#[tokio::test]
+async fn members_that_are_not_wanted_are_not_read() {
+    let world = World::new(1);
+    let (alice, quiet) = (world.user("alice").await, world.user("quiet").await);
+    let room = world.room(&alice, Preset::PublicChat).await;
+    set(&room, &alice, "m.room.name", "", json!({ "name": "A room" })).await;
+    join(&room, &quiet).await;
+    // More than is read at once for a timeline.
+    for number in 0..100 {
+        set(
+            &room,
+            &alice,
+            "org.example.number",
+            "",
+            json!({ "number": number }),
+        )
+        .await;
+    }
+    // What nobody can read any more.
+    let mut damage = Batch::default();
+    let all = world
+        .engine
+        .scan(Family::RoomEvent, &[], &[0xFF; 8], false, &mut |key, value| {
+            if String::from_utf8_lossy(value).contains(r#""state_key":"@quiet:"#) {
+                damage.put(Family::RoomEvent, key, [0xFE]);
+            }
+            true
+        });
+    all.unwrap();
+    assert!(!damage.is_empty());
+    world.engine.write(&damage, true).unwrap();
+    let world = world.restarted();
+    let alice = world.users.get(alice.id()).unwrap().unwrap();
+    let request = || request(&alice);
+    for filter in [
+        json!({ "lazy_load_members": true }),
+        json!({ "not_types": ["m.room.member"] }),
+    ] {
+        for limit in [1, 3] {
+            let filter = json!({ "room": { "state": filter, "timeline": { "limit": limit } } });
+            let answer = world.sync(&request().filter(filter.clone())).await;
+            let seen = state(&answer, "join", &room, "state");
+            assert!(seen.contains(&"m.room.create|".to_owned()), "{filter}: {seen:?}");
+            assert!(
+                seen.contains(&"org.example.number|".to_owned()),
+                "{filter}: {seen:?}"
+            );
+            assert!(!seen.contains(&"m.room.member|@quiet:example.org".to_owned()));
+            let mut after = request().filter(filter);
+            after.state = StateSide::After;
+            let answer = world.sync(&after).await;
+            assert!(state(&answer, "join", &room, "state_after").contains(&"m.room.create|".to_owned()));
+        }
+    }
+    assert!(
+        world.sync.sync(&request()).await.is_err(),
+        "the member cannot be read"
+    );
+}
+
+/// Beside the state after a timeline, the timeline tells of no state: who joined within it stands there, too.
+#[tokio::test]
+async fn the_state_after_a_timeline_has_the_members_that_it_shows() {
+    let world = World::new(1);
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let room = world.room(&alice, Preset::PublicChat).await;
+    join(&room, &bob).await;
+    say(&room, &bob, "here").await;
+    let filter = json!({ "room": { "state": { "lazy_load_members": true } } });
+    let mut after = request(&alice).filter(filter);
+    after.state = StateSide::After;
+    let answer = world.sync(&after).await;
+    let seen = state(&answer, "join", &room, "state_after");
+    for member in ["alice", "bob"] {
+        assert!(
+            seen.contains(&format!("m.room.member|@{member}:example.org")),
+            "{seen:?}"
+        );
+    }
+}
+
+/// Who asks says how many events the answer may have: with more of them it is not made.
+#[tokio::test]
+async fn an_answer_has_no_more_events_than_it_may() {
+    let world = World::new(1);
+    let alice = world.user("alice").await;
+    let room = world.room(&alice, Preset::PublicChat).await;
+    let first = world.sync(&request(&alice)).await;
+    for number in 0..30 {
+        set(
+            &room,
+            &alice,
+            "org.example.number",
+            &number.to_string(),
+            json!({}),
+        )
+        .await;
+    }
+    let last = json!({ "room": { "timeline": { "limit": 1 } } });
+    for whole in [request(&alice), request(&alice).since(&first)] {
+        let is_large = async |events_max: usize| {
+            let asked = SyncRequest {
+                events_max,
+                ..whole.clone().filter(last.clone())
+            };
+            matches!(world.sync.sync(&asked).await, Err(crate::Error::Large))
+        };
+        assert!(is_large(20).await && !is_large(60).await);
+    }
 }

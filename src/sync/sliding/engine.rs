@@ -1,7 +1,7 @@
 //! One request of sliding sync, from its position to its answer.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -171,6 +171,7 @@ impl SyncEngine {
             messages: None,
             ignored: request.user.ignored_users()?,
             rules: OnceCell::new(),
+            events: Cell::default(),
         };
         let messages = super::extensions::messages(&look, &request.extensions, since.is_none())?;
         if messages.hold_rooms {
@@ -346,6 +347,7 @@ fn plain_request(request: &Request) -> SyncRequest {
         timeout: request.timeout,
         set_presence: request.set_presence,
         to_device: request.extensions.to_device.is_some(),
+        events_max: request.events_max,
     }
 }
 

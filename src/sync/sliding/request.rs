@@ -36,6 +36,8 @@ pub struct Request {
     pub extensions: Extensions,
     /// Whether the client is told what is unread; a change of that alone is news then.
     pub with_unread: bool,
+    /// The most events that the answer may have; with more it is [`crate::Error::Large`].
+    pub events_max: usize,
 }
 
 /// A window over the rooms that pass a filter.

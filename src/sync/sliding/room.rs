@@ -249,7 +249,8 @@ impl Reader<'_> {
             Some(seen) => Some(room.state_root_at(seen)?),
             None => None,
         };
-        let changes = Changes::between(room, old, span.root)?;
+        self.look.weigh(timeline.events.len())?;
+        let changes = Changes::between(self.look, room, old, span.root)?;
         let wanted = self.wanted_state(asked, room, &changes, span.root, &timeline)?;
         let redacts = |event: &Arc<Event>| event.pdu.kind() == "m.room.redaction";
         let cut_since = span

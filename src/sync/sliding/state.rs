@@ -13,7 +13,7 @@ use super::{
     request::{MEMBER, RequiredState},
     room::{Asked, Reader},
 };
-use crate::{Error, view::Timeline};
+use crate::{Error, look::Look, view::Timeline};
 
 /// What differs between two states of a room.
 pub(super) struct Changes {
@@ -35,7 +35,12 @@ pub(super) struct WantedState {
 type StateMap = BTreeMap<(String, String), Arc<Event>>;
 
 impl Changes {
-    pub(super) fn between(room: &Room, old: Option<NodeId>, new: NodeId) -> Result<Self, Error> {
+    pub(super) fn between(
+        look: &Look<'_>,
+        room: &Room,
+        old: Option<NodeId>,
+        new: NodeId,
+    ) -> Result<Self, Error> {
         let Some(old) = old else {
             return Ok(Self {
                 all: true,
@@ -51,6 +56,7 @@ impl Changes {
                 (None, None) => {}
             }
         }
+        look.weigh(now.len())?;
         Ok(Self {
             all: false,
             now: room.events(&now)?,
@@ -95,7 +101,7 @@ impl Reader<'_> {
             let is_new = |kind: &str, key: &str| {
                 wanted.wants(kind, key) && !before.is_some_and(|before| before.wants(kind, key))
             };
-            collect(room, root, wanted, &is_new, &mut found)?;
+            collect(self.look, room, root, wanted, &is_new, &mut found)?;
         }
         let mut members = Vec::new();
         if wanted.is_lazy() {
@@ -157,6 +163,7 @@ impl Reader<'_> {
 
 /// Collects the state that is wanted out of a whole state. Only types that are asked for are read.
 fn collect(
+    look: &Look<'_>,
     room: &Room,
     root: NodeId,
     wanted: &RequiredState,
@@ -166,13 +173,18 @@ fn collect(
     let is_current = room.view().root == root;
     let mut candidates: Vec<Arc<Event>> = Vec::new();
     for (pattern, without_members) in wanted.patterns() {
-        match (&pattern.kind, &pattern.state_key) {
-            (Some(kind), Some(key)) => candidates.extend(room.state_at(root, kind, key)?),
-            (Some(kind), None) if without_members && kind == MEMBER => {}
-            (Some(kind), None) => candidates.extend(room.state_of_type(kind)?),
-            (None, _) if without_members => candidates.extend(room.state_without_members()?),
-            (None, _) => candidates.extend(room.full_state()?),
-        }
+        let shorts = match (&pattern.kind, &pattern.state_key) {
+            (Some(kind), Some(key)) => {
+                candidates.extend(room.state_at(root, kind, key)?);
+                continue;
+            }
+            (Some(kind), None) if without_members && kind == MEMBER => continue,
+            (Some(kind), None) => room.state_shorts_of_type(kind)?,
+            (None, _) if without_members => room.state_shorts_without_members()?,
+            (None, _) => room.state_shorts()?,
+        };
+        look.weigh(shorts.len())?;
+        candidates.extend(room.events(&shorts)?);
     }
     for event in candidates {
         let (kind, key) = (event.pdu.kind(), event.pdu.state_key().unwrap_or_default());

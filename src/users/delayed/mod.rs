@@ -10,13 +10,14 @@ mod timer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use hearth_core::error::MatrixError;
 use hearth_core::random::alphanumeric;
 use hearth_core::{SharedClock, SharedRandom};
-use hearth_storage::{Family, Log, record, slot_of};
+use hearth_storage::{EntityKey, Family, Log, record, slot_of};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -36,8 +37,10 @@ const ID_CHARS: usize = 32;
 /// How many locks there are for the ids that are being worked on; two ids share one only by chance.
 const LOCKS: usize = 64;
 
-/// How many are sent at once: one that waits for another server holds up no other.
+/// How many are sent at once, and how many of one user: one that waits for another server holds up no other, and many of one
+/// user those of nobody else.
 pub(crate) const SENT_AT_ONCE_MAX: usize = 64;
+pub(crate) const SENT_AT_ONCE_OF_USER_MAX: usize = 8;
 
 /// How long it is known what became of a delayed event: as the MSC recommends.
 const DONE_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -157,6 +160,8 @@ pub struct DelayedEvents {
     /// Something is due at another time than before.
     news: Notify,
     places: Arc<Semaphore>,
+    /// How many of each user are being sent.
+    sending: Mutex<HashMap<EntityKey, usize>>,
 }
 
 impl DelayedEvents {
@@ -171,6 +176,7 @@ impl DelayedEvents {
             locks: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             news: Notify::new(),
             places: Arc::new(Semaphore::new(SENT_AT_ONCE_MAX)),
+            sending: Mutex::default(),
         }
     }
 

@@ -259,6 +259,35 @@ async fn one_that_waits_for_another_server_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn many_of_one_user_hold_up_those_of_no_other() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let bob = ruma::user_id!("@bob:example.org");
+    let bob = world
+        .users
+        .create(bob, crate::NewAccount::default())
+        .await
+        .unwrap();
+    for _ in 0..SENT_AT_ONCE_MAX + 10 {
+        alice.delay_event(new("stuck", 1000), 100).await.unwrap();
+    }
+    scheduled(&bob, new("fine", 2000)).await;
+    world.clock.advance(5000);
+    let stuck = Arc::new(Stuck(Sender::default()));
+    let shutdown = Shutdown::new();
+    world.users.delayed().start(stuck.clone(), &shutdown).unwrap();
+    let sent = async {
+        while stuck.0.sent.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let bound = std::time::Duration::from_secs(60);
+    tokio::time::timeout(bound, sent).await.expect("bob's is sent");
+    assert_eq!(*stuck.0.sent.lock(), ["fine"]);
+    shutdown.trigger();
+}
+
+#[tokio::test]
 async fn a_full_bucket_is_no_refusal() {
     let world = World::new();
     let alice = world.alice().await;
@@ -293,5 +322,28 @@ async fn one_that_was_never_stored_is_forgotten() {
     settled(&world).await;
     assert_eq!(*sender.sent.lock(), ["a"]);
     assert_eq!(delayed.index.lock().user_of("ghost"), None);
+    shutdown.trigger();
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_read_is_forgotten() {
+    let world = World::new();
+    let alice = world.alice().await;
+    let bad = scheduled(&alice, new("a", 1000)).await;
+    scheduled(&alice, new("b", 2000)).await;
+    let sender = Arc::new(Sender::default());
+    let shutdown = started(&world, &sender);
+    let delayed = world.users.delayed();
+    let mut batch = hearth_storage::Batch::new();
+    batch.put(Family::DelayedEvent, keys::delayed_event(alice.key, &bad), [9]);
+    delayed.log.engine().write(&batch, true).unwrap();
+    world.clock.advance(3000);
+    settled(&world).await;
+    assert_eq!(*sender.sent.lock(), ["b"]);
+    assert_eq!(
+        delayed.index.lock().user_of(&bad),
+        None,
+        "it is not tried for ever"
+    );
     shutdown.trigger();
 }

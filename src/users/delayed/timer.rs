@@ -6,11 +6,17 @@ use std::time::Duration;
 
 use hearth_core::{Shutdown, tasks};
 use hearth_storage::schema::delayed_event::DelayedEventKey;
-use hearth_storage::{Family, record};
+use hearth_storage::{EntityKey, Family, record};
 
-use super::{DONE_KEPT_MS, DONE_KEPT_PER_USER_MAX, DelayedEvent, DelayedEvents, DelayedSender};
+use super::{
+    DONE_KEPT_MS, DONE_KEPT_PER_USER_MAX, DelayedEvent, DelayedEvents, DelayedSender,
+    SENT_AT_ONCE_OF_USER_MAX,
+};
 use crate::error::{Error, Result};
 use crate::keys;
+
+/// The name of the task.
+const TASK: &str = "delayed events";
 
 /// The longest sleep: the machine's clock may be set meanwhile.
 const SLEEP_MAX_MS: u64 = 60_000;
@@ -21,6 +27,27 @@ const SWEEP_MS: u64 = 60 * 60 * 1000;
 /// How long an event is put off that failed for a reason of the server's own.
 const RETRY_MS: u64 = 30_000;
 
+/// How long an event waits for others of its user.
+const CROWDED_MS: u64 = 1_000;
+
+/// A place among those of a user; free again when it is dropped.
+struct OfUser {
+    delayed: Arc<DelayedEvents>,
+    user: EntityKey,
+}
+
+impl Drop for OfUser {
+    fn drop(&mut self) {
+        let mut sending = self.delayed.sending.lock();
+        if let Some(count) = sending.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                sending.remove(&self.user);
+            }
+        }
+    }
+}
+
 impl DelayedEvents {
     /// Reads what waits from the disk and starts the timer. Needs a runtime.
     pub fn start(self: &Arc<Self>, sender: Arc<dyn DelayedSender>, shutdown: &Shutdown) -> Result<()> {
@@ -28,8 +55,11 @@ impl DelayedEvents {
             return Err(Error::Internal("delayed events are sent in one way".to_owned()));
         }
         self.load()?;
-        let (delayed, shutdown) = (self.clone(), shutdown.clone());
-        tasks::spawn("delayed events", async move { delayed.run(&shutdown).await });
+        let (delayed, ends) = (self.clone(), shutdown.clone());
+        tasks::keep_running(TASK, shutdown, move || {
+            let (delayed, ends) = (delayed.clone(), ends.clone());
+            async move { delayed.run(&ends).await }
+        });
         Ok(())
     }
 
@@ -44,7 +74,10 @@ impl DelayedEvents {
                 ) {
                     (Some(key), Ok(event)) => index.put(key.user, &event),
                     // One that cannot be read must not keep the server from starting; the reader has logged it.
-                    _ => tracing::error!("a delayed event cannot be read and is not sent"),
+                    _ => {
+                        tracing::error!("a delayed event cannot be read and is not sent");
+                        tasks::count_skipped(TASK);
+                    }
                 }
                 true
             })?;
@@ -66,6 +99,10 @@ impl DelayedEvents {
             let next = self.index.lock().next();
             let wait = match next {
                 Some((due, id)) if due <= now => {
+                    let Some(of_user) = self.begin(&id) else {
+                        self.index.lock().postpone(&id, now.saturating_add(CROWDED_MS));
+                        continue;
+                    };
                     let Ok(place) = self.places.clone().acquire_owned().await else {
                         return;
                     };
@@ -74,7 +111,7 @@ impl DelayedEvents {
                     let delayed = self.clone();
                     tasks::spawn("delayed event", async move {
                         delayed.fire(&id).await;
-                        drop(place);
+                        drop((place, of_user));
                     });
                     continue;
                 }
@@ -88,6 +125,21 @@ impl DelayedEvents {
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
         }
+    }
+
+    /// A place among those of the event's user, while one is free.
+    fn begin(self: &Arc<Self>, id: &str) -> Option<OfUser> {
+        let user = self.index.lock().user_of(id)?;
+        let mut sending = self.sending.lock();
+        let count = sending.entry(user).or_default();
+        if *count >= SENT_AT_ONCE_OF_USER_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(OfUser {
+            delayed: self.clone(),
+            user,
+        })
     }
 
     /// Forgets what was done before the time for which that is known.
@@ -108,9 +160,18 @@ impl DelayedEvents {
     }
 
     async fn fire(&self, id: &str) {
-        if let Err(error) = self.try_fire(id).await {
-            tracing::error!(%error, "a delayed event could not be worked on; it is tried again");
-            self.put_off(id);
+        match self.try_fire(id).await {
+            Ok(()) => {}
+            Err(error) if error.is_of_storage() => {
+                tracing::error!(%error, "a delayed event could not be worked on; it is tried again");
+                self.put_off(id);
+            }
+            // As at the start: what cannot be read is not sent.
+            Err(error) => {
+                tracing::error!(%error, "a delayed event cannot be read and is not sent");
+                tasks::count_skipped(TASK);
+                self.index.lock().remove(id);
+            }
         }
     }
 

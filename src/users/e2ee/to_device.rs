@@ -26,6 +26,9 @@ const TAG_TIMED: u8 = 3;
 const WAITING_MAX: u64 = 10_000;
 /// That tenth.
 const GOES_AT_ONCE: u64 = WAITING_MAX / 10;
+/// So many bytes they have together, as they are stored: what so many keys of rooms take, and some more. Then a tenth of these
+/// goes, or as much of it as so many messages have. Whoever sends large ones fills a device that never comes with no more.
+const WAITING_MAX_BYTES: u64 = 16 << 20;
 /// So long a message waits for a device that does not come. The keys in older ones are in the backup, if anywhere.
 const WAITING_MAX_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 
@@ -217,9 +220,9 @@ impl User {
         self.write_anyway(|tx| {
             let mut waiting = waiting(tx, self.key, device.as_str())?;
             for row in got {
-                if tx.get(Family::ToDevice, &row)?.is_some() {
+                if let Some(message) = tx.get(Family::ToDevice, &row)? {
                     tx.delete(Family::ToDevice, row);
-                    waiting = waiting.saturating_sub(1);
+                    waiting.take(&message);
                 }
             }
             put_waiting(tx, self.key, device.as_str(), waiting);
@@ -259,20 +262,52 @@ pub(super) fn came_at(value: &[u8]) -> u64 {
     ms.map_or(0, |ms| u64::from_be_bytes(*ms))
 }
 
-fn waiting(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<u64> {
-    let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::WAITING, device))?;
-    Ok(value
-        .as_deref()
-        .map(record::decode)
-        .transpose()?
-        .unwrap_or_default())
+/// What waits for a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Waiting {
+    count: u64,
+    bytes: u64,
 }
 
-fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, count: u64) {
+/// As it is stored: with the bytes, or as it was before they were counted.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredWaiting {
+    Both(u64, u64),
+    Count(u64),
+}
+
+impl Waiting {
+    fn add(&mut self, message: &[u8]) {
+        self.count += 1;
+        self.bytes += message.len() as u64;
+    }
+
+    /// What was stored before bytes were counted may be larger than what is known to wait.
+    fn take(&mut self, message: &[u8]) {
+        self.count = self.count.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.len() as u64);
+    }
+}
+
+fn waiting(tx: &Tx<'_>, key: EntityKey, device: &str) -> Result<Waiting> {
+    let value = tx.get(Family::DeviceKey, &rows::device_key(key, kind::WAITING, device))?;
+    // One that cannot be read must keep no messages from the user's other devices.
+    Ok(match value.and_then(|value| record::decode(&value).ok()) {
+        Some(StoredWaiting::Both(count, bytes)) => Waiting { count, bytes },
+        Some(StoredWaiting::Count(count)) => Waiting { count, bytes: 0 },
+        None => Waiting::default(),
+    })
+}
+
+fn put_waiting(tx: &mut Tx<'_>, key: EntityKey, device: &str, waiting: Waiting) {
     let row = rows::device_key(key, kind::WAITING, device);
-    match count {
+    match waiting.count {
         0 => tx.delete(Family::DeviceKey, row),
-        count => tx.put(Family::DeviceKey, row, record::encode(&count)),
+        count => {
+            let stored = StoredWaiting::Both(count, waiting.bytes);
+            tx.put(Family::DeviceKey, row, record::encode(&stored));
+        }
     }
 }
 
@@ -349,11 +384,13 @@ fn deliver(
         let content = batch.messages.get(&device).or_else(|| batch.messages.get("*"));
         let Some(content) = content else { continue };
         let at = tx.position();
-        let count = make_room(tx, key, &device, now_ms)?;
+        let message = message(&batch, content, now_ms);
+        let mut waiting = make_room(tx, key, &device, now_ms, message.len() as u64)?;
         let row = rows::to_device(key, &device, at, next);
         next = next.checked_add(1).ok_or(Error::TooMany("Too many devices"))?;
-        tx.put(Family::ToDevice, row, message(&batch, content, now_ms));
-        put_waiting(tx, key, &device, count + 1);
+        waiting.add(&message);
+        tx.put(Family::ToDevice, row, message);
+        put_waiting(tx, key, &device, waiting);
     }
     if next > 0 {
         tx.put(Family::ToDeviceMark, received, mark);
@@ -401,11 +438,12 @@ fn message(batch: &ToDeviceBatch, content: &RawValue, now_ms: u64) -> Vec<u8> {
     stored
 }
 
-/// Removes messages that waited too long, and where too many wait the oldest tenth. Gives how many wait then.
-fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, now_ms: u64) -> Result<u64> {
-    let count = waiting(tx, key, device)?;
-    if count == 0 {
-        return Ok(0);
+/// Removes messages that waited too long, and where too many wait, or too much for one more of a size, the oldest tenth.
+/// Gives what waits then.
+fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, now_ms: u64, size: u64) -> Result<Waiting> {
+    let mut waiting = waiting(tx, key, device)?;
+    if waiting.count == 0 {
+        return Ok(Waiting::default());
     }
     let of_device = rows::of_device(key, device);
     // Where no time was stored, only the number counts.
@@ -414,95 +452,33 @@ fn make_room(tx: &mut Tx<'_>, key: EntityKey, device: &str, now_ms: u64) -> Resu
         at => at.saturating_add(WAITING_MAX_MS) < now_ms,
     };
     let oldest = tx.first(Family::ToDevice, &of_device, &of_device)?;
-    let is_full = count >= WAITING_MAX;
-    if !is_full && !oldest.is_some_and(|(_, value)| is_old(&value)) {
-        return Ok(count);
+    let is_full = waiting.count >= WAITING_MAX;
+    let is_heavy = waiting.bytes + size > WAITING_MAX_BYTES;
+    if !is_full && !is_heavy && !oldest.is_some_and(|(_, value)| is_old(&value)) {
+        return Ok(waiting);
     }
     let least = if is_full { GOES_AT_ONCE } else { 0 };
+    let most_bytes = match is_heavy {
+        true => WAITING_MAX_BYTES - WAITING_MAX_BYTES / 10,
+        false => WAITING_MAX_BYTES,
+    };
     let (mut gone, mut start) = (0, of_device.clone());
     // One by one: all of them may be more than fits into memory. Of many that are old some go with the next messages.
     while gone < GOES_AT_ONCE {
         let Some((row, value)) = tx.first(Family::ToDevice, &start, &of_device)? else {
-            return Ok(0);
+            return Ok(Waiting::default());
         };
-        if gone >= least && !is_old(&value) {
+        if gone >= least && waiting.bytes + size <= most_bytes && !is_old(&value) {
             break;
         }
         start = [row.as_slice(), &[0]].concat();
         tx.delete(Family::ToDevice, row);
+        waiting.take(&value);
         gone += 1;
     }
-    Ok(count.saturating_sub(gone))
+    Ok(waiting)
 }
 
 #[cfg(test)]
-mod tests {
-    use ruma::device_id;
-
-    use super::*;
-    use crate::session::Login;
-    use crate::tests::World;
-
-    /// Also where users of many servers stand between those of one.
-    #[test]
-    fn what_one_server_gets_at_once_is_bounded() {
-        let content = serde_json::value::to_raw_value(&"x".repeat(10 << 10)).expect("JSON");
-        let mut messages = ToDeviceMessages::new();
-        for at in 0..40 {
-            let server = if at % 2 == 0 {
-                "a".to_owned()
-            } else {
-                format!("b{at}")
-            };
-            let user = UserId::parse(format!("@u{at:02}:{server}")).expect("a user id");
-            messages.insert(user, BTreeMap::from([("D".to_owned(), content.clone())]));
-        }
-        let servers = by_server(messages);
-        let (mut count, mut largest) = (0, 0);
-        for part in servers.values().flatten() {
-            let contents = part.values().flat_map(BTreeMap::values);
-            let bytes: usize = contents.map(|content| content.get().len()).sum();
-            count += part.len();
-            largest = largest.max(bytes);
-        }
-        assert_eq!(count, 40);
-        assert!(largest <= REMOTE_MAX_BYTES, "{largest} bytes");
-    }
-
-    #[tokio::test]
-    async fn of_too_many_messages_the_oldest_go() {
-        let world = World::new();
-        let alice = world.alice().await;
-        let device = device_id!("D");
-        let login = Login {
-            device_id: Some(device.to_owned()),
-            ..Login::default()
-        };
-        alice.login(login).await.unwrap();
-        for (stored, left) in [(1_500, 501), (3, 1)] {
-            let filled = alice.write(|tx| {
-                for row in tx.first_keys(Family::ToDevice, &rows::of_device(alice.key, "D"), usize::MAX)? {
-                    tx.delete(Family::ToDevice, row);
-                }
-                for index in 0..stored {
-                    let row = rows::to_device(alice.key, "D", 1, index);
-                    tx.put(Family::ToDevice, row, [&[TAG], b"{}".as_slice()].concat());
-                }
-                put_waiting(tx, alice.key, "D", WAITING_MAX);
-                Ok(())
-            });
-            filled.await.unwrap();
-            let content = serde_json::value::to_raw_value(&serde_json::json!({})).unwrap();
-            let messages = BTreeMap::from([("D".to_owned(), content)]);
-            let messages = BTreeMap::from([(alice.id.clone(), messages)]);
-            alice
-                .send_to_device(device, "m.test", &stored.to_string(), messages)
-                .await
-                .unwrap();
-            let found = alice
-                .to_device_between(device, 0, alice.position(), 10_000)
-                .unwrap();
-            assert_eq!(found.len(), left);
-        }
-    }
-}
+#[path = "to_device_tests.rs"]
+mod tests;

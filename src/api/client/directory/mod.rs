@@ -63,7 +63,8 @@ pub(crate) fn since(token: Option<&str>) -> Result<Option<DirectoryToken>, Matri
 
 /// The directory of another server, where a request names one.
 async fn elsewhere(app: &App, server: Option<&str>, query: Value) -> Result<Option<Value>> {
-    let Some(server) = server.filter(|server| *server != app.server_name.as_str()) else {
+    let is_other = |server: &&str| !server.is_empty() && *server != app.server_name.as_str();
+    let Some(server) = server.filter(is_other) else {
         return Ok(None);
     };
     let server = <&ServerName>::try_from(server)

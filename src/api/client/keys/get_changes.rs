@@ -38,6 +38,7 @@ pub async fn get_changes(
         timeout: Duration::ZERO,
         set_presence: PresenceState::Offline,
         to_device: false,
+        events_max: usize::MAX,
     };
     let lists = app.sync.device_changes(&request, &until).await?;
     Ok(Json(json!({ "changed": lists.changed, "left": lists.left })))

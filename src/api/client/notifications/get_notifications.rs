@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::invitations::invitations;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Query};
+use crate::extract::{Auth, Json, Query, token_unless_empty};
 
 /// Notifications in an answer without a limit, and the most of them.
 const LIMIT_DEFAULT: usize = 20;
@@ -26,6 +26,7 @@ const LOOKED_AT_MAX: usize = 20_000;
 #[derive(Deserialize)]
 /// The query.
 pub struct Options {
+    #[serde(default, deserialize_with = "token_unless_empty")]
     from: Option<String>,
     limit: Option<usize>,
     only: Option<String>,

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use hearth_core::error::MatrixError;
 use hearth_rooms::{Event, NodeId, Rendering};
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Reading, tokens};
 use crate::app::App;
+use crate::client::large;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Path, Query};
 
 /// The most events around the one asked for.
 const LIMIT_MAX: usize = 100;
@@ -30,7 +32,7 @@ pub async fn get_context(
     auth: Auth,
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     Query(options): Query<Options>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let mut reading = Reading::begin(&app, &room_id, &auth.user)?;
     let room = reading.room.clone();
     let filter = super::get_messages::parse_filter(options.filter.as_deref())?;
@@ -67,6 +69,11 @@ pub async fn get_context(
         device: auth.device.as_ref().map(|device| device.as_str()),
         ..Rendering::default()
     };
+    let wants_members = !filter.lazy_load_members && filter.has_type("m.room.member");
+    let place = match wants_members {
+        true => large::place_for_rooms(&app, &auth, [&room].into_iter()).await,
+        false => None,
+    };
     let mut state = if filter.lazy_load_members {
         let mut shown = earlier.events.clone();
         shown.push(event.clone());
@@ -74,19 +81,22 @@ pub async fn get_context(
         let mut state = room.state_without_members_at(root)?;
         state.extend(members_of(&reading, &shown, root)?);
         state
-    } else {
+    } else if wants_members {
         room.full_state_at(root)?
+    } else {
+        room.state_without_members_at(root)?
     };
     state.retain(|event| filter.has_room(room.id()) && filter.has_event(event));
     let viewer = &mut reading.viewer;
-    Ok(Json(json!({
+    let answer = json!({
         "start": tokens::token(start),
         "end": tokens::token(end),
         "event": room.render(&event, viewer, &rendering)?,
         "events_before": room.render_all(&earlier.events, viewer, &rendering)?,
         "events_after": room.render_all(&later.events, viewer, &rendering)?,
         "state": room.render_all(&state, viewer, &rendering)?,
-    })))
+    });
+    Ok(large::respond(answer.to_string().into_bytes(), place))
 }
 
 /// The member events of those who sent the given events, as they were in a state: whoever has left since had a name then.

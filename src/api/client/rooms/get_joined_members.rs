@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use hearth_appservice::Registration;
 use hearth_rooms::{Membership, Room, Visibility};
 use ruma::OwnedRoomId;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::parts;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path};
+use crate::extract::{Auth, Path};
 
 /// Who is in the room, with names and avatars. An application service may ask about the rooms of all users that it
 /// controls, and anybody about a room that the world may read: clients show it before a join, as they show its state.
@@ -19,7 +21,7 @@ pub async fn get_joined_members(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let room = match (&auth.appservice, app.rooms.get(&room_id)?) {
         (Some(appservice), Some(room)) if has_user_of(&room, appservice)? => room,
         (_, Some(room)) if room.history_visibility()? == Visibility::WorldReadable => room,
@@ -33,17 +35,14 @@ pub async fn get_joined_members(
         }
         true
     })?;
-    let mut joined = Map::new();
-    for event in room.events(&shorts)? {
+    parts::answer(room, shorts, ("{\"joined\":{", "}}"), |event| {
         let content: Value = serde_json::from_slice(event.pdu.content()).unwrap_or_default();
         let text = |name: &str| content.get(name).filter(|value| value.is_string());
         // Both are always there, as clients have come to expect: null where the member has none.
         let member = json!({ "display_name": text("displayname"), "avatar_url": text("avatar_url") });
-        if let Some(user) = event.pdu.state_key() {
-            joined.insert(user.to_owned(), member);
-        }
-    }
-    Ok(Json(json!({ "joined": joined })))
+        let user = event.pdu.state_key();
+        Ok(user.map(|user| format!("{}:{member}", Value::from(user))))
+    })
 }
 
 fn has_user_of(room: &Room, appservice: &Registration) -> Result<bool> {

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use hearth_rooms::{Event, Membership, Rendering};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
+use super::parts;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Path, Query, token_unless_empty};
 
 #[derive(Deserialize)]
 pub struct Options {
+    #[serde(default, deserialize_with = "token_unless_empty")]
     at: Option<String>,
     membership: Option<String>,
     not_membership: Option<String>,
@@ -38,53 +40,51 @@ pub async fn get_members(
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
     Query(options): Query<Options>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
-    super::whole::wait(&reading.room).await?;
-    let events: Vec<Arc<Event>> = match (options.at.as_deref(), &reading.left) {
+    let room = reading.room.clone();
+    super::whole::wait(&room).await?;
+    let shorts = match (options.at.as_deref(), &reading.left) {
         (None, None) => {
             let mut shorts = Vec::new();
-            reading.room.visit_members(&mut |_, membership, short| {
+            room.visit_members(&mut |_, membership, short| {
                 if options.keeps(membership) {
                     shorts.push(short);
                 }
                 true
             })?;
-            reading.room.events(&shorts)?
+            shorts
         }
-        (None, Some(_)) => members(reading.full_state()?, &options),
+        (None, Some(_)) => reading.state_shorts()?,
         (Some(token), left) => {
             let place = super::tokens::place(&reading, token)?;
             // Who has left sees nothing later than that.
             let place = left.as_ref().map_or(place, |left| place.min(left.header.place));
-            let root = reading.room.state_root_after(place)?;
-            members(reading.room.full_state_at(root)?, &options)
+            room.state_shorts_at(room.state_root_after(place)?)?
         }
     };
-    let rendering = Rendering {
-        bundle: false,
-        ..Rendering::default()
-    };
-    let chunk = reading
-        .room
-        .render_all(&events, &mut reading.viewer, &rendering)?;
-    Ok(Json(json!({ "chunk": chunk })))
+    parts::answer(room.clone(), shorts, ("{\"chunk\":[", "]}"), move |event| {
+        if !is_member(event, &options) {
+            return Ok(None);
+        }
+        let rendering = Rendering {
+            bundle: false,
+            ..Rendering::default()
+        };
+        let shown = room.render(event, &mut reading.viewer, &rendering)?;
+        Ok(Some(Box::<str>::from(shown).into()))
+    })
 }
 
-fn members(state: Vec<Arc<Event>>, options: &Options) -> Vec<Arc<Event>> {
+/// Whether an event of the state is a member event that is asked for.
+fn is_member(event: &Event, options: &Options) -> bool {
     #[derive(Deserialize)]
     struct Content {
         membership: String,
     }
-    let keeps = |event: &Arc<Event>| {
-        let content = serde_json::from_slice::<Content>(event.pdu.content());
-        content.is_ok_and(|content| options.keeps(Membership::from_word(&content.membership)))
-    };
-    state
-        .into_iter()
-        .filter(|event| event.pdu.kind() == "m.room.member")
-        .filter(keeps)
-        .collect()
+    event.pdu.kind() == "m.room.member"
+        && serde_json::from_slice::<Content>(event.pdu.content())
+            .is_ok_and(|content| options.keeps(Membership::from_word(&content.membership)))
 }
 
 #[cfg(test)]

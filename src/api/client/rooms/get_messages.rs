@@ -129,9 +129,9 @@ fn end_of_filtered(
     (backward && options.to.is_none() && !is_first && hides).then_some(Place::START)
 }
 
-/// Reads the filter of a page.
+/// Reads the filter of a page. An empty one is none.
 pub(crate) fn parse_filter(filter: Option<&str>) -> Result<EventFilter, MatrixError> {
-    match filter {
+    match filter.filter(|filter| !filter.is_empty()) {
         None => Ok(EventFilter::default()),
         Some(text) => serde_json::from_str(text)
             .map_err(|error| MatrixError::invalid_param(format!("The filter is wrong: {error}"))),

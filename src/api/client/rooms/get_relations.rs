@@ -21,6 +21,9 @@ const LIMIT_MAX: usize = 1000;
 /// The most events that are looked at for one page.
 const LOOKED_AT_MAX: usize = 5000;
 
+/// A page that has so much has enough events, however many are asked for.
+const PAGE_FULL_BYTES: usize = 8 << 20;
+
 /// How many rows are read at once.
 const CHUNK_ROWS: usize = 64;
 
@@ -169,6 +172,15 @@ impl Span {
     fn behind(&self, place: Place) -> Place {
         if self.backward { place.before() } else { place }
     }
+
+    /// The gap behind a page that is full, where an event at `next` would follow.
+    fn after(&self, page: &[Arc<Event>], next: Place) -> Place {
+        match page.last() {
+            Some(last) => self.behind(last.header.place),
+            None if self.backward => next,
+            None => next.before(),
+        }
+    }
 }
 
 impl Wanted {
@@ -198,7 +210,7 @@ fn page(
         false => place,
     });
     let mut events: Vec<Arc<Event>> = Vec::new();
-    let mut looked_at = 0;
+    let (mut looked_at, mut bytes) = (0, 0);
     loop {
         let mut rows = Vec::with_capacity(CHUNK_ROWS);
         room.visit_relations(parent, at, span.backward, &mut |row| {
@@ -220,10 +232,11 @@ fn page(
                 }
                 continue;
             };
-            if events.len() == limit {
-                let last = events[limit - 1].header.place;
-                return Ok((events, Some(span.behind(last))));
+            if events.len() == limit || bytes >= PAGE_FULL_BYTES {
+                let next = span.after(&events, row.place);
+                return Ok((events, Some(next)));
             }
+            bytes += event.pdu.json.len();
             events.push(event);
         }
         match rows.last() {
@@ -250,14 +263,16 @@ fn recursive_page(
         rows.reverse();
     }
     let mut events: Vec<Arc<Event>> = Vec::new();
+    let mut bytes = 0;
     for row in &rows {
         let Some(event) = shown(room, viewer, row)? else {
             continue;
         };
-        if events.len() == limit {
-            let last = events[limit - 1].header.place;
-            return Ok((events, Some(span.behind(last))));
+        if events.len() == limit || bytes >= PAGE_FULL_BYTES {
+            let next = span.after(&events, row.place);
+            return Ok((events, Some(next)));
         }
+        bytes += event.pdu.json.len();
         events.push(event);
     }
     Ok((events, None))

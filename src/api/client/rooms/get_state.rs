@@ -3,29 +3,31 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use hearth_rooms::Rendering;
 use ruma::OwnedRoomId;
-use serde_json::value::RawValue;
 
+use super::parts;
 use crate::app::App;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path};
+use crate::extract::{Auth, Path};
 
 /// The room's state, as of when the user left where the user has left.
 pub async fn get_state(
     State(app): State<Arc<App>>,
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
-) -> Result<Json<Vec<Box<RawValue>>>> {
+) -> Result<Response> {
     let mut reading = super::Reading::begin(&app, &room_id, &auth.user)?;
-    let events = reading.full_state()?;
-    let rendering = Rendering {
-        device: auth.device.as_ref().map(|device| device.as_str()),
-        ..Rendering::default()
-    };
-    Ok(Json(reading.room.render_all(
-        &events,
-        &mut reading.viewer,
-        &rendering,
-    )?))
+    let room = reading.room.clone();
+    let shorts = reading.state_shorts()?;
+    let device = auth.device;
+    parts::answer(room.clone(), shorts, ("[", "]"), move |event| {
+        let rendering = Rendering {
+            device: device.as_ref().map(|device| device.as_str()),
+            ..Rendering::default()
+        };
+        let shown = room.render(event, &mut reading.viewer, &rendering)?;
+        Ok(Some(Box::<str>::from(shown).into()))
+    })
 }

@@ -17,6 +17,9 @@ use crate::extract::{Auth, Json, Path, Query, token_unless_empty};
 /// The most threads of one page.
 const LIMIT_MAX: usize = 100;
 
+/// The most threads that are looked at for one page: the user may take part in few of them.
+const LOOKED_AT_MAX: usize = 1_000;
+
 #[derive(Deserialize)]
 pub struct Options {
     include: Option<String>,
@@ -39,7 +42,8 @@ pub async fn get_threads(
         Some("participated") => true,
         Some(_) => return Err(MatrixError::invalid_param("include must be all or participated").into()),
     };
-    let limit = tokens::limit(options.limit, 10, LIMIT_MAX);
+    // The specification has no pages without threads.
+    let limit = tokens::limit(options.limit, 10, LIMIT_MAX).max(1);
     let mut before = options
         .from
         .as_deref()
@@ -52,9 +56,15 @@ pub async fn get_threads(
     });
     let mut roots = Vec::new();
     let mut next = None;
+    let mut looked_at = 0;
     'pages: loop {
         let threads = room.threads(before, LIMIT_MAX)?;
         for thread in &threads {
+            if looked_at == LOOKED_AT_MAX {
+                next = before;
+                break 'pages;
+            }
+            looked_at += 1;
             let Some(root) = room.event(thread.root)? else {
                 continue;
             };

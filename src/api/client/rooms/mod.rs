@@ -25,6 +25,7 @@ mod kick;
 mod knock;
 mod leave;
 mod links;
+mod parts;
 mod post_create_room;
 mod post_read_markers;
 mod post_receipt;
@@ -215,9 +216,14 @@ impl Reading {
 
     /// All state events as of what the user may read.
     pub(crate) fn full_state(&self) -> Result<Vec<Arc<Event>>> {
+        Ok(self.room.events(&self.state_shorts()?)?)
+    }
+
+    /// The short ids of [`Self::full_state`].
+    pub(crate) fn state_shorts(&self) -> Result<Vec<u32>> {
         Ok(match &self.left {
-            None => self.room.full_state()?,
-            Some(event) => self.room.full_state_at(self.room.state_after(event)?)?,
+            None => self.room.state_shorts()?,
+            Some(event) => self.room.state_shorts_at(self.room.state_after(event)?)?,
         })
     }
 }

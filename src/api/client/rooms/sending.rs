@@ -83,8 +83,7 @@ pub(crate) async fn send_state(
             if let Some(same) = room.same_state(&event)? {
                 return Ok(same);
             }
-            let sent = room.invite_remote(&event.sender, &member.target, member.content);
-            return Ok(sent.await?.event_id);
+            return Ok(room.invite_remote_by(&member.target, event).await?.event_id);
         }
     }
     Ok(room.send(event, txn).await?.event_id)

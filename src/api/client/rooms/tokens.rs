@@ -56,9 +56,7 @@ pub(crate) fn is_backward(dir: Option<&str>, default: bool) -> Result<bool, Matr
     }
 }
 
-/// Reads `limit`, within bounds.
+/// Reads `limit`, within bounds. 0 is none: such a page has no events, and the token of where it would have begun.
 pub(crate) fn limit(limit: Option<u64>, default: usize, max: usize) -> usize {
-    limit.map_or(default, |limit| {
-        usize::try_from(limit).unwrap_or(max).clamp(1, max)
-    })
+    limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(max).min(max))
 }

@@ -13,6 +13,8 @@ use crate::extract::or_default;
 
 /// The most events on each side of a result: a page of results has many.
 const SIDE_MAX: usize = 20;
+/// So much may surround the results of a page: those that follow come alone.
+pub(super) const ALL_SIDES_MAX_BYTES: usize = 8 << 20;
 /// As the specification has it.
 const SIDE_DEFAULT: usize = 5;
 
@@ -26,20 +28,25 @@ pub(super) struct EventContext {
 }
 
 impl EventContext {
-    /// The surroundings of an event, as far as the user may see them.
+    /// The surroundings of an event, as far as the user may see them. What they take goes off `left_bytes`.
     pub(super) fn of(
         &self,
         reading: &mut Reading,
         event: &Arc<Event>,
         rendering: &Rendering<'_>,
         keep: &dyn Fn(&Event) -> bool,
+        left_bytes: &mut usize,
     ) -> Result<Value> {
-        let side = |limit: Option<usize>| limit.unwrap_or(SIDE_DEFAULT).min(SIDE_MAX);
+        let side_max = if *left_bytes == 0 { 0 } else { SIDE_MAX };
+        let side = |limit: Option<usize>| limit.unwrap_or(SIDE_DEFAULT).min(side_max);
         let room = reading.room.clone();
         let place = event.header.place;
         let viewer = &mut reading.viewer;
         let earlier = room.page(place.before(), None, true, side(self.before_limit), viewer, keep)?;
         let later = room.page(place, None, false, side(self.after_limit), viewer, keep)?;
+        for shown in earlier.events.iter().chain(&later.events) {
+            *left_bytes = left_bytes.saturating_sub(shown.pdu.json.len());
+        }
         let first = earlier.events.last().map_or(place, |event| event.header.place);
         let last = later.events.last().map_or(place, |event| event.header.place);
         let mut context = json!({

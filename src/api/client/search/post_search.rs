@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use hearth_core::error::MatrixError;
 use hearth_rooms::{Event, Rendering};
 use hearth_search::{Criteria, Fields, Found, Group, Hit, Order, Search, Term, Token};
@@ -14,11 +15,12 @@ use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::context::EventContext;
+use super::context::{self, EventContext};
 use crate::app::App;
+use crate::client::large;
 use crate::client::rooms::Reading;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Query, or_default};
+use crate::extract::{Auth, Json, Query, or_default, token_unless_empty};
 use crate::ratelimit::Class;
 
 /// Results of a page where the client does not say.
@@ -29,6 +31,7 @@ const LIMIT_MAX: u64 = 100;
 /// Where the page begins.
 #[derive(Deserialize)]
 pub struct Options {
+    #[serde(default, deserialize_with = "token_unless_empty")]
     next_batch: Option<String>,
 }
 
@@ -97,19 +100,27 @@ pub async fn post_search(
     auth: Auth,
     Query(options): Query<Options>,
     Json(body): Json<Body>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let Some(search) = &app.search else {
         return Err(MatrixError::unrecognized().into());
     };
     auth.count(&app, Class::Search)?;
     let Some(asked) = body.search_categories.room_events else {
-        return Ok(Json(json!({ "search_categories": {} })));
+        return Ok(Json(json!({ "search_categories": {} })).into_response());
     };
     let from = options.next_batch.as_deref().map(Token::parse).transpose()?;
     let term = Term::parse(&asked.search_term);
     let found = search_rooms(&app, search, &auth, &asked, term.clone(), from).await?;
+    let place = match asked.include_state {
+        true => {
+            let rooms: BTreeMap<_, _> = found.hits.iter().map(|hit| (hit.room.id(), &hit.room)).collect();
+            large::place_for_rooms(&app, &auth, rooms.into_values()).await
+        }
+        false => None,
+    };
     let answer = render(&app, &auth, &asked, &term, &found)?;
-    Ok(Json(json!({ "search_categories": { "room_events": answer } })))
+    let answer = json!({ "search_categories": { "room_events": answer } });
+    Ok(large::respond(answer.to_string().into_bytes(), place))
 }
 
 async fn search_rooms(
@@ -188,6 +199,7 @@ fn render(app: &App, auth: &Auth, asked: &RoomEvents, term: &Term, found: &Found
     };
     let mut readings: BTreeMap<OwnedRoomId, Reading> = BTreeMap::new();
     let mut results = Vec::with_capacity(found.hits.len());
+    let mut left_bytes = context::ALL_SIDES_MAX_BYTES;
     for hit in &found.hits {
         let id = hit.room.id();
         if !readings.contains_key(id) {
@@ -201,7 +213,7 @@ fn render(app: &App, auth: &Auth, asked: &RoomEvents, term: &Term, found: &Found
             "result": hit.room.render(&hit.event, &mut reading.viewer, &rendering)?,
         });
         if let Some(wanted) = &asked.event_context {
-            result["context"] = wanted.of(reading, &hit.event, &rendering, &keep)?;
+            result["context"] = wanted.of(reading, &hit.event, &rendering, &keep, &mut left_bytes)?;
         }
         results.push(result);
     }

@@ -14,7 +14,8 @@ use ruma::OwnedRoomId;
 use serde::Deserialize;
 
 use crate::app::App;
-use crate::client::sync::{json_text, presence};
+use crate::client::large;
+use crate::client::sync::presence;
 use crate::error::Result;
 use crate::extract::Auth;
 
@@ -140,7 +141,7 @@ pub(super) struct Asked {
 /// Answers on a wire.
 pub(super) async fn answer(app: &App, auth: Auth, wire: Wire, asked: Asked) -> Result<Response> {
     check(&asked, wire)?;
-    let request = Request {
+    let mut request = Request {
         user: auth.handle,
         device: auth.device,
         conn_id: asked.conn_id.unwrap_or_default(),
@@ -152,10 +153,11 @@ pub(super) async fn answer(app: &App, auth: Auth, wire: Wire, asked: Asked) -> R
         extensions: asked.extensions.into_extensions(),
         // MSC4186 as it was merged has no counts.
         with_unread: wire == Wire::Unstable,
+        events_max: large::EVENTS_MAX,
     };
-    let mut answer = app.sync.sliding_sync(&request).await?;
+    let (mut answer, place) = large::sliding_sync(app, &mut request).await?;
     let text = sliding::render(wire, request.device.as_deref(), &mut answer)?;
-    Ok(json_text(text))
+    Ok(large::respond(text.into_bytes(), place))
 }
 
 /// Reads each value of a map.

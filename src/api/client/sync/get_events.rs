@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use hearth_sync::{Filter, SyncToken, legacy};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::App;
+use crate::client::large;
 use crate::error::Result;
 use crate::extract::{Auth, Json, Query};
 
@@ -26,7 +28,7 @@ pub async fn get_events(
     State(app): State<Arc<App>>,
     auth: Auth,
     Query(query): Query<EventsQuery>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let mut request = super::plain_request(&auth, Some(100), query.timeout)?;
     let from = query.from.as_deref().filter(|from| !from.is_empty());
     if let Some(room) = &query.room_id {
@@ -35,7 +37,7 @@ pub async fn get_events(
         {
             let device = auth.device.as_deref();
             let peek = app.sync.peek(&auth.handle, device, &room, from, request.timeout);
-            return Ok(Json(peek.await?));
+            return Ok(Json(peek.await?).into_response());
         }
         let filter = json!({ "room": { "rooms": [room], "timeline": { "limit": 100 } } });
         request.filter = Arc::new(Filter::from_value(filter)?);
@@ -44,11 +46,13 @@ pub async fn get_events(
         Some(from) => (SyncToken::read(&auth.handle, from)?, from.to_owned()),
         // Without a token the stream begins now.
         None => {
-            let now = app.sync.sync(&request).await?;
+            let (now, _place) = large::sync(&app, &mut request).await?;
             (now.next, now.next_batch)
         }
     };
     request.since = Some(since);
-    let mut view = app.sync.sync(&request).await?;
-    Ok(Json(legacy::events(&request, &start, &mut view)?))
+    request.events_max = large::EVENTS_MAX;
+    let (mut view, place) = large::sync(&app, &mut request).await?;
+    let events = legacy::events(&request, &start, &mut view)?;
+    Ok(large::respond(events.to_string().into_bytes(), place))
 }

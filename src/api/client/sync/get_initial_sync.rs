@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use hearth_sync::{Filter, legacy};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::app::App;
+use crate::client::large;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Query};
+use crate::extract::{Auth, Query};
 
 /// What the query says.
 #[derive(Deserialize)]
@@ -25,13 +26,14 @@ pub async fn get_initial_sync(
     State(app): State<Arc<App>>,
     auth: Auth,
     Query(query): Query<InitialSyncQuery>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let mut request = super::plain_request(&auth, query.limit, 0)?;
     if query.archived {
         let mut filter = Filter::clone(&request.filter);
         filter.room.include_leave = true;
         request.filter = Arc::new(filter);
     }
-    let mut view = app.sync.sync(&request).await?;
-    Ok(Json(legacy::initial(app.sync.rooms(), &request, &mut view)?))
+    let (mut view, place) = large::sync(&app, &mut request).await?;
+    let answer = legacy::initial(app.sync.rooms(), &request, &mut view)?;
+    Ok(large::respond(answer.to_string().into_bytes(), place))
 }

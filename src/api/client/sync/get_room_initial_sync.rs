@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use hearth_core::{error::MatrixError, limits};
 use hearth_rooms::Membership;
 use ruma::OwnedRoomId;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::app::App;
+use crate::client::large;
 use crate::error::Result;
-use crate::extract::{Auth, Json, Path, Query};
+use crate::extract::{Auth, Path, Query};
 
 /// What the query says.
 #[derive(Deserialize)]
@@ -25,7 +26,7 @@ pub async fn get_room_initial_sync(
     auth: Auth,
     Path(room): Path<OwnedRoomId>,
     Query(query): Query<RoomInitialSyncQuery>,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     let not_in = || MatrixError::forbidden("You are not in this room");
     let room = app.sync.rooms().get(&room)?.ok_or_else(not_in)?;
     let is_gone =
@@ -37,10 +38,9 @@ pub async fn get_room_initial_sync(
         .limit
         .unwrap_or(limits::PAGE_DEFAULT_EVENTS)
         .min(limits::SYNC_TIMELINE_MAX_EVENTS);
-    Ok(Json(app.sync.room_snapshot(
-        &auth.handle,
-        auth.device.as_deref(),
-        &room,
-        limit,
-    )?))
+    let place = large::place_for_rooms(&app, &auth, [&room].into_iter()).await;
+    let answer = app
+        .sync
+        .room_snapshot(&auth.handle, auth.device.as_deref(), &room, limit)?;
+    Ok(large::respond(answer.to_string().into_bytes(), place))
 }

@@ -9,6 +9,7 @@ use hearth_sync::{StateSide, SyncRequest, SyncToken, v3};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::client::large;
 use crate::error::Result;
 use crate::extract::{Auth, Query};
 
@@ -38,7 +39,7 @@ pub async fn get_sync(
     let since = since
         .map(|since| SyncToken::read(&auth.handle, since))
         .transpose()?;
-    let request = SyncRequest {
+    let mut request = SyncRequest {
         filter: Arc::new(super::filter(&auth.handle, query.filter.as_deref())?),
         user: auth.handle,
         device: auth.device,
@@ -52,8 +53,12 @@ pub async fn get_sync(
         timeout: Duration::from_millis(query.timeout),
         set_presence: super::presence(query.set_presence.as_deref())?,
         to_device: true,
+        events_max: large::EVENTS_MAX,
     };
     app.sync.acknowledge(&request).await;
-    let mut view = app.sync.sync(&request).await?;
-    Ok(super::json_text(v3::render(&request, &mut view)?))
+    let (mut view, place) = large::sync(&app, &mut request).await?;
+    Ok(large::respond(
+        v3::render(&request, &mut view)?.into_bytes(),
+        place,
+    ))
 }

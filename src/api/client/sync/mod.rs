@@ -9,15 +9,13 @@ pub mod get_sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hearth_core::error::MatrixError;
 use hearth_sync::{Filter, StateSide, SyncRequest};
 use hearth_users::{PresenceState, User};
-use http::HeaderValue;
-use http::header::CONTENT_TYPE;
 use serde_json::json;
 
+use crate::client::large;
 use crate::error::Result;
 use crate::extract::Auth;
 use crate::routes::Routes;
@@ -35,9 +33,9 @@ pub fn routes() -> Routes {
         )
 }
 
-/// The filter that a request names: by id, or written out.
+/// The filter that a request names: by id, or written out. An empty name is none.
 fn filter(user: &User, named: Option<&str>) -> Result<Filter> {
-    let Some(named) = named else {
+    let Some(named) = named.filter(|named| !named.is_empty()) else {
         return Ok(Filter::default());
     };
     if named.trim_start().starts_with('{') {
@@ -68,14 +66,6 @@ fn plain_request(auth: &Auth, limit: Option<u64>, timeout_ms: u64) -> Result<Syn
         timeout: Duration::from_millis(timeout_ms),
         set_presence: PresenceState::Online,
         to_device: false,
+        events_max: large::EVENTS_MAX,
     })
-}
-
-/// A body that is JSON already.
-pub(crate) fn json_text(text: String) -> Response {
-    let mut response = text.into_response();
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

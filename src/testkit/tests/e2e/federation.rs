@@ -352,3 +352,32 @@ async fn who_waits_for_a_server_has_it_tried_however_long_it_was_away() {
     network.heal("hs1", "hs2");
     bob.post(&join, json!({})).await.ok();
 }
+
+/// Who may redact is known also where nothing else has happened in the room since the process began.
+#[tokio::test(start_paused = true)]
+async fn history_shows_who_redacted_what_right_after_a_start() {
+    let network = SimNetwork::new(12);
+    let mut servers = servers(&network, 3);
+    let alice = servers[0].register("alice").await;
+    let carol = servers[2].register("carol").await;
+    let room = public_room(&alice, "11").await;
+    carol.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    let said = carol.say(&room, "bad words").await;
+    until("alice reads it", async || sees(&alice, &room, &said).await).await;
+    let redaction = alice.redact(&room, &said).await;
+    let bob = servers[1].register("bob").await;
+    bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+    bob.get(&format!("/rooms/{room}/joined_members")).await.ok();
+    let server = servers.remove(1).restart_simulated(78, &network).await;
+    let bob = bob.on(server.endpoint());
+    let page = bob.messages(&room, "dir=b&limit=100").await;
+    let shown = page["chunk"].as_array().expect("a chunk");
+    let shown = shown.iter().find(|event| event["event_id"] == said.as_str());
+    let shown = shown.expect("it is shown");
+    assert_eq!(shown["content"], json!({}));
+    assert_eq!(
+        shown["unsigned"]["redacted_because"]["event_id"],
+        redaction.as_str(),
+        "{shown}"
+    );
+}

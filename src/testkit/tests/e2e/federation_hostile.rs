@@ -4,6 +4,7 @@
 mod costs;
 mod depth;
 pub(crate) mod peer;
+mod redactions;
 
 use std::sync::Arc;
 use std::time::Duration;

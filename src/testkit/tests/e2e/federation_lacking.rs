@@ -7,7 +7,7 @@ use hearth_testkit::{Client, SimNetwork, TestServer, encode};
 use serde_json::{Value, json};
 
 use crate::federation::{public_room, sees, servers, until};
-use crate::federation_hostile::peer::{Answer, Peer, json_of};
+use crate::federation_hostile::peer::{Answer, Known, Peer, json_of};
 
 async fn members(client: &Client, room: &str) -> Vec<String> {
     let answer = client.get(&format!("/rooms/{room}/joined_members")).await.ok();
@@ -211,4 +211,180 @@ async fn what_soft_failed_for_want_of_a_member_is_accepted_later() {
         sees(&bob, &room, said.event_id.as_str()).await
     })
     .await;
+}
+
+/// bob@hs2 gets a message of mallory, whose server names a topic of alice@hs1 in the state before it and keeps it to itself.
+/// hs2 does not reach hs1 and has not heard of the topic; hs3, where there is one, has.
+struct Named {
+    network: SimNetwork,
+    servers: Vec<TestServer>,
+    peer: Peer,
+    known: Known,
+    said: hearth_events::Pdu,
+    topic: String,
+}
+
+impl Named {
+    async fn new(count: u64) -> Self {
+        let network = SimNetwork::new(25);
+        let servers = servers(&network, count);
+        let alice = servers[0].register("alice").await;
+        let bob = servers[1].register("bob").await;
+        let room = public_room(&alice, "11").await;
+        bob.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+        let peer = Peer::new("evil", &network);
+        let known = peer.join("hs1", &room, "11").await;
+        until("bob hears of mallory", async || {
+            knows(&bob, &room, "@mallory:evil").await
+        })
+        .await;
+        let mut carol = None;
+        for server in servers.iter().skip(2) {
+            let user = server.register("carol").await;
+            user.post(&format!("/join/{room}?via=hs1"), json!({})).await.ok();
+            until("bob hears of carol", async || {
+                knows(&bob, &room, &user.user_id).await
+            })
+            .await;
+            carol = Some(user);
+        }
+        network.partition("hs1", "hs2");
+        let topic = alice
+            .set_state(&room, "m.room.topic", "", json!({ "topic": "tea" }))
+            .await;
+        if let Some(carol) = carol {
+            until("carol hears of the topic", async || {
+                sees(&carol, &room, &topic).await
+            })
+            .await;
+        }
+        let before = known.message(&peer, "before", std::slice::from_ref(&known.join.event_id), 10);
+        let said = known.message(&peer, "here", std::slice::from_ref(&before.event_id), 11);
+        let place = encode(&room);
+        let refuse = |_: &str, _: &Value| (500, json!({}));
+        peer.says(
+            &format!("/_matrix/federation/v1/get_missing_events/{place}"),
+            Answer::Judged(std::sync::Arc::new(refuse)),
+        );
+        let mut state: Vec<&str> = known.state.iter().map(|pdu| pdu.event_id.as_str()).collect();
+        state.extend([known.join.event_id.as_str(), topic.as_str()]);
+        peer.says(
+            &format!("/_matrix/federation/v1/state_ids/{place}"),
+            Answer::Json(json!({ "pdu_ids": state, "auth_chain_ids": [] })),
+        );
+        peer.says(
+            &format!(
+                "/_matrix/federation/v1/event/{}",
+                encode(before.event_id.as_str())
+            ),
+            Answer::Json(json!({ "pdus": [json_of(&before)] })),
+        );
+        Self {
+            network,
+            servers,
+            peer,
+            known,
+            said,
+            topic,
+        }
+    }
+
+    async fn send(&self) {
+        self.peer.send("hs2", "1", &[json_of(&self.said)]).await;
+    }
+
+    /// Whether hs2 counts the topic to the state before the message, once it has that.
+    fn has_topic(&self) -> Option<bool> {
+        let rooms = &self.servers[1].inner().parts().rooms;
+        let found = rooms
+            .get(self.said.room_id())
+            .expect("it is read")
+            .expect("the room");
+        let ids = found.serve_state_ids(&self.said.event_id).ok()?;
+        Some(ids.state.iter().any(|id| *id == self.topic))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_names_and_does_not_give_is_asked_of_another() {
+    let story = Named::new(3).await;
+    story.send().await;
+    let has_topic = at_last("it is judged", async || story.has_topic()).await;
+    assert!(has_topic);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_gives_now_is_asked_for_later() {
+    let story = Named::new(2).await;
+    story.send().await;
+    let has_topic = at_last("it is judged", async || story.has_topic()).await;
+    assert!(!has_topic, "nobody could give it");
+    story.network.heal("hs1", "hs2");
+    at_last("the state is filled in", async || {
+        story.has_topic().filter(|has| *has)
+    })
+    .await;
+}
+
+/// Servers that take their time while states are filled in hold the room up for as long as an event does.
+#[tokio::test(start_paused = true)]
+async fn filling_in_states_holds_a_room_up_for_a_bounded_time() {
+    let story = Named::new(2).await;
+    story.send().await;
+    let mut last = story.said.clone();
+    let known = |pdu: &hearth_events::Pdu| {
+        let rooms = &story.servers[1].inner().parts().rooms;
+        let found = rooms.get(pdu.room_id()).expect("it is read").expect("the room");
+        let event = found.event_by_id(&pdu.event_id).expect("it is read");
+        event
+            .filter(|event| !event.header.flags.has(Flags::OUTLIER))
+            .map(drop)
+    };
+    for number in 0..5 {
+        let prev = [last.event_id.clone()];
+        let before = story
+            .known
+            .message(&story.peer, &format!("before {number}"), &prev, last.depth() + 1);
+        let prev = [before.event_id.clone()];
+        last = story
+            .known
+            .message(&story.peer, &number.to_string(), &prev, last.depth() + 2);
+        story.peer.says(
+            &format!(
+                "/_matrix/federation/v1/event/{}",
+                encode(before.event_id.as_str())
+            ),
+            Answer::Json(json!({ "pdus": [json_of(&before)] })),
+        );
+        story
+            .peer
+            .send("hs2", &format!("t{number}"), &[json_of(&last)])
+            .await;
+        at_last("it is judged", async || known(&last)).await;
+    }
+    let place = encode(story.said.room_id().as_str());
+    story.peer.says(
+        &format!("/_matrix/federation/v1/state_ids/{place}"),
+        Answer::Slow(
+            Duration::from_secs(170),
+            json!({ "pdu_ids": [], "auth_chain_ids": [] }),
+        ),
+    );
+    story.peer.asked();
+    at_last("the states are asked for once more", async || {
+        let asked = story.peer.asked();
+        asked
+            .iter()
+            .any(|line| line.contains("/state_ids/"))
+            .then_some(())
+    })
+    .await;
+    let next = story
+        .known
+        .message(&story.peer, "next", std::slice::from_ref(&last.event_id), 40);
+    story.peer.send("hs2", "next", &[json_of(&next)]).await;
+    let waits = at_last("the next event is judged", async || known(&next));
+    tokio::time::timeout(Duration::from_secs(400), waits)
+        .await
+        .expect("it waits no longer than for an event");
 }

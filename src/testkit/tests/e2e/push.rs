@@ -1,6 +1,7 @@
 //! Pushers, push rules, and what push gateways are told.
 
 mod badge;
+mod damaged;
 mod switches;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Search in messages (Client-Server API, "Server Side Search").
 
 mod answers;
+mod damaged;
 
 use std::time::Duration;
 
