@@ -18,7 +18,15 @@ const CACHED_USERS_MAX: usize = 2_000;
 #[derive(Default)]
 struct Counted {
     rules: Option<Arc<Rules>>,
-    rooms: HashMap<EntityKey, (Position, Position, u64)>,
+    rooms: HashMap<EntityKey, InRoom>,
+}
+
+/// What is unread in a room, and by what the count goes.
+#[derive(Clone, Copy)]
+struct InRoom {
+    changed: Position,
+    began: Position,
+    count: u64,
 }
 
 /// What was counted for users.
@@ -63,11 +71,10 @@ impl Push {
         let mut total = 0;
         for entry in user.rooms(&[Membership::Join])? {
             // What is unread in a room that cannot be read is not known: the others count.
-            let outcome = self.count_in(user, &entry, &counted);
-            match outcome {
-                Ok(Some((room, at, count))) => {
-                    total += count;
-                    rooms.insert(room, (at.0, at.1, count));
+            match self.count_in(user, &entry, &counted) {
+                Ok(Some((room, unread))) => {
+                    total += unread.count;
+                    rooms.insert(room, unread);
                 }
                 Ok(None) => {}
                 Err(error) => pass_over(Err(error), "what is unread in a room does not count")?,
@@ -77,25 +84,29 @@ impl Push {
         Ok(total)
     }
 
-    /// What is unread for a user in a room that is here, by what the count goes.
+    /// What is unread for a user in a room that is here.
     fn count_in(
         &self,
         user: &User,
         entry: &RoomEntry,
         counted: &Counted,
-    ) -> Result<Option<(EntityKey, (Position, Position), u64)>, Error> {
+    ) -> Result<Option<(EntityKey, InRoom)>, Error> {
         let Some(room) = self.parts.rooms.get(&entry.room_id)? else {
             return Ok(None);
         };
         // Taken before the count: what comes in between makes it be counted again.
-        let at = (room.changed_position(), entry.room_began);
+        let (changed, began) = (room.changed_position(), entry.room_began);
         let known = counted.rooms.get(&room.key());
-        let count = match known.filter(|(changed, began, _)| (*changed, *began) == at) {
-            Some((_, _, count)) => *count,
-            None => room
-                .unread_of(user)?
-                .map_or(0, |unread| unread.total.notifications),
+        if let Some(known) = known.filter(|known| (known.changed, known.began) == (changed, began)) {
+            return Ok(Some((room.key(), *known)));
+        }
+        let unread = room.unread_of(user)?;
+        let count = unread.map_or(0, |unread| unread.total.notifications);
+        let unread = InRoom {
+            changed,
+            began,
+            count,
         };
-        Ok(Some((room.key(), at, count)))
+        Ok(Some((room.key(), unread)))
     }
 }

@@ -65,6 +65,8 @@ def ban(near, far, version):
     alice, bob, room = meet(near, far, version, preset="public_chat")
     carol = User(far, "carol")
     carol.join(room, near.server_name)
+    # Synapse sends an event to the servers that were in the room before it.
+    alice.retry(lambda: alice.membership(room, carol) == "join", "the second join did not arrive")
     alice.member(room, "ban", bob, reason="spam")
     bob.until(lambda: room in bob.left, "the ban")
     refused(403, lambda: bob.join(room, near.server_name))
