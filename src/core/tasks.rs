@@ -89,6 +89,24 @@ pub fn caught_now<T>(task: &'static str, step: impl FnOnce() -> T) -> Option<T> 
     }
 }
 
+/// What a step of work for all gives, where what it is about may be damaged: an error that will not pass, and a panic (none), are
+/// passed over, with a line in the log that says what comes of it. An error of which `may_pass` says that it may stays one.
+pub fn pass_over<T, E: std::fmt::Display>(
+    task: &'static str,
+    outcome: Option<Result<T, E>>,
+    may_pass: impl FnOnce(&E) -> bool,
+    comes_of_it: &'static str,
+) -> Result<Option<T>, E> {
+    match outcome {
+        Some(Ok(done)) => return Ok(Some(done)),
+        Some(Err(error)) if may_pass(&error) => return Err(error),
+        Some(Err(error)) => tracing::error!(task, %error, "{comes_of_it}"),
+        None => tracing::error!(task, "{comes_of_it}"),
+    }
+    count_skipped(task);
+    Ok(None)
+}
+
 /// Work for all passed over something that cannot be read from what is stored. Whoever passes over it says in the log what
 /// that was.
 pub fn count_skipped(task: &'static str) {
@@ -370,6 +388,15 @@ mod tests {
         };
         assert_eq!(caught::<u8>("test", panics).await, None);
         assert_eq!(caught_now::<u8>("test", || panic!("on purpose")), None);
+    }
+
+    #[test]
+    fn only_what_may_pass_stays_a_failure() {
+        let came_to = |outcome| pass_over("test", outcome, |error| *error == "later", "nothing");
+        assert_eq!(came_to(Some(Ok(1))), Ok(Some(1)));
+        assert_eq!(came_to(Some(Err("later"))), Err("later"));
+        assert_eq!(came_to(Some(Err("never"))), Ok(None));
+        assert_eq!(came_to(None), Ok(None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -71,13 +71,11 @@ impl Push {
         let mut total = 0;
         for entry in user.rooms(&[Membership::Join])? {
             // What is unread in a room that cannot be read is not known: the others count.
-            match self.count_in(user, &entry, &counted) {
-                Ok(Some((room, unread))) => {
-                    total += unread.count;
-                    rooms.insert(room, unread);
-                }
-                Ok(None) => {}
-                Err(error) => pass_over(Err(error), "what is unread in a room does not count")?,
+            let found = self.count_in(user, &entry, &counted);
+            let found = pass_over(Some(found), "what is unread in a room does not count")?;
+            if let Some((room, unread)) = found.flatten() {
+                total += unread.count;
+                rooms.insert(room, unread);
             }
         }
         counted.rooms = rooms;

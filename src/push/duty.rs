@@ -117,10 +117,8 @@ impl Push {
                     position: *position,
                     index: u16::try_from(index).unwrap_or(u16::MAX),
                 };
-                match tasks::caught_now(TASK, || self.queue_item(item, source, &mut queued)) {
-                    Some(outcome) => pass_over(outcome, "nobody is notified of an event")?,
-                    None => tasks::count_skipped(TASK),
-                }
+                let done = tasks::caught_now(TASK, || self.queue_item(item, source, &mut queued));
+                pass_over(done, "nobody is notified of an event")?;
             }
             if queued.batch.len() >= ROWS_AT_ONCE {
                 self.write_down(shard, *position, std::mem::take(&mut queued))?;
@@ -200,7 +198,7 @@ impl Push {
         };
         for user in self.concerned(room, &target)? {
             let outcome = self.queue_redaction_for(&user, room, &target, source, queued);
-            pass_over(outcome, "a user is not told of a redaction")?;
+            pass_over(Some(outcome), "a user is not told of a redaction")?;
         }
         Ok(())
     }
@@ -245,7 +243,7 @@ impl Push {
         };
         for user in users {
             let outcome = self.queue_event_for(&user, room, event, &parsed, source, queued);
-            pass_over(outcome, "a user is not notified of an event")?;
+            pass_over(Some(outcome), "a user is not notified of an event")?;
         }
         Ok(())
     }
@@ -354,13 +352,10 @@ impl Push {
         let mut found = Vec::new();
         if users.pushing_count() < room.view().joined as usize {
             for user in users.pushing() {
-                let is_member = room
-                    .membership(&user)
-                    .map(|found| found == hearth_rooms::Membership::Join);
-                match is_member {
-                    Ok(true) => found.push(user),
-                    Ok(false) => {}
-                    Err(error) => pass_over(Err(error.into()), "whether a user is in a room is not known")?,
+                let membership = room.membership(&user).map_err(Error::from);
+                let membership = pass_over(Some(membership), "whether a user is in a room is not known")?;
+                if membership == Some(hearth_rooms::Membership::Join) {
+                    found.push(user);
                 }
             }
         } else {
@@ -425,16 +420,12 @@ impl Push {
     }
 }
 
-/// Passes over what cannot be read of one event, room or user, saying what comes of that; a failure that may pass stays one.
-pub(crate) fn pass_over(outcome: Result<(), Error>, comes_of_it: &'static str) -> Result<(), Error> {
-    match outcome {
-        Err(error) if !error.is_of_storage() => {
-            tracing::error!(%error, "{comes_of_it}");
-            tasks::count_skipped(TASK);
-            Ok(())
-        }
-        outcome => outcome,
-    }
+/// Passes over what cannot be read of one event, room or user, or panicked; a failure that may pass stays one.
+pub(crate) fn pass_over<T>(
+    outcome: Option<Result<T, Error>>,
+    comes_of_it: &'static str,
+) -> Result<Option<T>, Error> {
+    tasks::pass_over(TASK, outcome, Error::is_of_storage, comes_of_it)
 }
 
 /// Queues an item for each pusher of a user that is switched on.

@@ -219,15 +219,14 @@ impl Push {
     async fn tell(&self, target: &Target, user: &User, pusher: &Pusher, item: &Item) -> Result<Sent, Error> {
         let told = match &item.event {
             None => None,
-            Some(event) => match self.unread_event(user, event) {
-                Ok(Some(told)) => Some(told),
-                Ok(None) => return Ok(Sent::Done),
-                // What cannot be read now never can: it must not be tried before all others for a day.
-                Err(error) => {
-                    pass_over(Err(error), "a user is not told of an event")?;
-                    return Ok(Sent::Done);
+            // What cannot be read now never can: it must not be tried before all others for a day.
+            Some(event) => {
+                let told = self.unread_event(user, event);
+                match pass_over(Some(told), "a user is not told of an event")?.flatten() {
+                    Some(told) => Some(told),
+                    None => return Ok(Sent::Done),
                 }
-            },
+            }
         };
         let unread = self.badge(user)?;
         let last = self.sending.told.get(target);

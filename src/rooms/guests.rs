@@ -96,14 +96,9 @@ impl Guests {
                 }
                 let batches = self.feed.read(shard, after, BATCHES_AT_ONCE)?;
                 for item in batches.iter().flat_map(|(_, items)| items) {
-                    match tasks::caught(TASK, self.work_on(item)).await {
-                        Some(Err(error)) if error.is_of_storage() => return Err(error),
-                        Some(Err(error)) => {
-                            tracing::error!(%error, "whether a room closes to guests cannot be read");
-                            tasks::count_skipped(TASK);
-                        }
-                        Some(Ok(())) | None => {}
-                    }
+                    let done = tasks::caught(TASK, self.work_on(item)).await;
+                    let comes_of_it = "whether a room closes to guests cannot be read";
+                    tasks::pass_over(TASK, done, Error::is_of_storage, comes_of_it)?;
                 }
                 let reached = batches.last().map_or(published, |(last, _)| *last);
                 self.feed.set_cursor(CONSUMER, shard, reached);

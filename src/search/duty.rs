@@ -483,20 +483,9 @@ impl Search {
     }
 }
 
-/// Passes over what cannot be read of one event or one room, or panicked, saying what comes of that; other failures stay.
+/// Passes over what cannot be read of one event or one room, or panicked; other failures stay.
 fn pass_over<T>(outcome: Option<Result<T, Error>>, comes_of_it: &'static str) -> Result<Option<T>, Error> {
-    match outcome {
-        Some(Err(error)) if error.is_of_one_room() => {
-            tracing::error!(%error, "{comes_of_it}");
-            tasks::count_skipped(TASK);
-            Ok(None)
-        }
-        Some(outcome) => outcome.map(Some),
-        None => {
-            tasks::count_skipped(TASK);
-            Ok(None)
-        }
-    }
+    tasks::pass_over(TASK, outcome, |error| !error.is_of_one_room(), comes_of_it)
 }
 
 /// The event that a message is an edit of.

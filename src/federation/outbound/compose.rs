@@ -6,8 +6,8 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
 use serde_json::{Value, json};
 
 use super::destination::{Destination, QueuedEvent};
-use super::reader::pass_over;
 use super::rows::ListRow;
+use super::worker::pass_over;
 use super::{EDUS_MAX, Outbound, PDUS_MAX, device_lists, targets};
 
 /// A transaction: it is sent as it is until the server acknowledges it or is given up.

@@ -244,22 +244,7 @@ impl Outbound {
     }
 }
 
-/// Passes over what cannot be read of one event, room or user, or panicked, saying what comes of that. A failure that may pass
-/// stays one.
-pub(super) fn pass_over<T>(
-    outcome: Option<Result<T, Error>>,
-    comes_of_it: &'static str,
-) -> Result<Option<T>, Error> {
-    match outcome {
-        Some(Err(error)) if !error.is_of_storage() => {
-            tracing::error!(%error, "{comes_of_it}");
-            tasks::count_skipped(FEED_TASK);
-            Ok(None)
-        }
-        Some(outcome) => outcome.map(Some),
-        None => {
-            tasks::count_skipped(FEED_TASK);
-            Ok(None)
-        }
-    }
+/// Passes over what cannot be read of one event, room or user, or panicked. A failure that may pass stays one.
+fn pass_over<T>(outcome: Option<Result<T, Error>>, comes_of_it: &'static str) -> Result<Option<T>, Error> {
+    tasks::pass_over(FEED_TASK, outcome, Error::is_of_storage, comes_of_it)
 }

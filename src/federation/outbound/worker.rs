@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use super::compose::Transaction;
 use super::destination::{Destination, QueuedEvent};
-use super::reader::pass_over;
 use super::rows::{ListRow, RoomRow};
 use super::transport::Failure;
 use super::{
@@ -409,6 +408,14 @@ impl Outbound {
         state.rooms.clear();
         Ok(())
     }
+}
+
+/// Passes over what cannot be read of one event, room or user. A failure that may pass stays one.
+pub(super) fn pass_over<T>(
+    outcome: Option<Result<T, Error>>,
+    comes_of_it: &'static str,
+) -> Result<Option<T>, Error> {
+    tasks::pass_over(TASK, outcome, Error::is_of_storage, comes_of_it)
 }
 
 /// Logs which events a server did not take. They are not sent again: it has judged them.
