@@ -1,6 +1,6 @@
-//! Rate limits: how often a user or an address may call which class of endpoint.
+//! Rate limits: how often a user, an address or another server may call which class of endpoint.
 //!
-//! Each class has one limiter keyed by user and one keyed by address. A limiter follows the
+//! Each class has one limiter keyed by user, one keyed by address and one keyed by server. A limiter follows the
 //! injected clock, so tests and simulations decide how time passes.
 
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use hearth_core::SharedClock;
 use hearth_core::config::{Config, RateLimit, RateLimits as Settings};
 use hearth_core::error::MatrixError;
 use hearth_core::metrics::RATE_LIMITED;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 /// After this many checks a limiter forgets the keys that are back at a full allowance; it bounds
 /// the memory that passing users and addresses take.
@@ -35,6 +35,10 @@ pub enum Class {
     Join,
     /// Inviting.
     Invite,
+    /// Invitations that another server brings.
+    InvitingServer,
+    /// Invitations of one user of this server that another server brings.
+    InvitedUser,
     /// Creating and upgrading rooms.
     CreateRoom,
     /// Uploads, downloads and thumbnails.
@@ -52,12 +56,14 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Class; 12] = [
+    const ALL: [Class; 14] = [
         Class::Login,
         Class::Registration,
         Class::Send,
         Class::Join,
         Class::Invite,
+        Class::InvitingServer,
+        Class::InvitedUser,
         Class::CreateRoom,
         Class::Media,
         Class::UrlPreview,
@@ -75,6 +81,8 @@ impl Class {
             Class::Send => (settings.send, "send"),
             Class::Join => (settings.join, "join"),
             Class::Invite => (settings.invite, "invite"),
+            Class::InvitingServer => (settings.inviting_server, "inviting_server"),
+            Class::InvitedUser => (settings.invited_user, "invited_user"),
             Class::CreateRoom => (settings.create_room, "create_room"),
             Class::Media => (settings.media, "media"),
             Class::UrlPreview => (settings.url_preview, "url_preview"),
@@ -136,9 +144,16 @@ impl<K: std::hash::Hash + Eq + Clone> Limiter<K> {
     }
 }
 
+/// The limiters of a class.
+struct Limiters {
+    users: Limiter<OwnedUserId>,
+    addresses: Limiter<IpAddr>,
+    servers: Limiter<(OwnedServerName, Option<OwnedUserId>)>,
+}
+
 /// The limits of the server, or none if the operator switched them off.
 pub struct RateLimits {
-    classes: Option<Vec<(Limiter<OwnedUserId>, Limiter<IpAddr>)>>,
+    classes: Option<Vec<Limiters>>,
 }
 
 impl RateLimits {
@@ -147,10 +162,11 @@ impl RateLimits {
         let clock = LimiterClock(clock);
         let limiters = |class: &Class| {
             let settings = &config.rate_limit;
-            (
-                Limiter::new(*class, settings, &clock),
-                Limiter::new(*class, settings, &clock),
-            )
+            Limiters {
+                users: Limiter::new(*class, settings, &clock),
+                addresses: Limiter::new(*class, settings, &clock),
+                servers: Limiter::new(*class, settings, &clock),
+            }
         };
         Self {
             classes: config
@@ -169,7 +185,25 @@ impl RateLimits {
         let Some(classes) = &self.classes else {
             return Ok(());
         };
-        classes[class as usize].0.check(&user.to_owned())
+        classes[class as usize].users.check(&user.to_owned())
+    }
+
+    /// Counts one call by another server.
+    pub fn server(&self, class: Class, server: &ServerName) -> Result<(), MatrixError> {
+        let Some(classes) = &self.classes else {
+            return Ok(());
+        };
+        classes[class as usize].servers.check(&(server.to_owned(), None))
+    }
+
+    /// Counts what another server brings for a user of this one. Each server has an allowance of its own for the user, so
+    /// that none can keep out what others bring.
+    pub fn server_for(&self, class: Class, server: &ServerName, user: &UserId) -> Result<(), MatrixError> {
+        let Some(classes) = &self.classes else {
+            return Ok(());
+        };
+        let key = (server.to_owned(), Some(user.to_owned()));
+        classes[class as usize].servers.check(&key)
     }
 
     /// Counts one call from an address; without a known address there is nothing to count.
@@ -177,7 +211,7 @@ impl RateLimits {
         let (Some(classes), Some(address)) = (&self.classes, address) else {
             return Ok(());
         };
-        classes[class as usize].1.check(&network_of(address))
+        classes[class as usize].addresses.check(&network_of(address))
     }
 }
 
@@ -197,7 +231,7 @@ mod tests {
     use std::sync::Arc;
 
     use hearth_core::clock::ManualClock;
-    use ruma::user_id;
+    use ruma::{server_name, user_id};
 
     use super::*;
 
@@ -236,10 +270,51 @@ mod tests {
     }
 
     #[test]
+    fn servers_have_allowances_of_their_own() {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let limits = limits(&clock, true);
+        let burst = Config::for_tests("x").rate_limit.inviting_server.burst;
+        let (one, other) = (server_name!("one"), server_name!("other"));
+        for _ in 0..burst {
+            limits
+                .server(Class::InvitingServer, one)
+                .expect("within the allowance");
+        }
+        let refused = limits
+            .server(Class::InvitingServer, one)
+            .expect_err("beyond the allowance");
+        assert_eq!(refused.status, 429);
+        limits
+            .server(Class::InvitingServer, other)
+            .expect("another server");
+        limits.server(Class::InvitedUser, one).expect("another class");
+        let (alice, bob) = (user_id!("@alice:x"), user_id!("@bob:x"));
+        let of_user = |server, user| limits.server_for(Class::InvitedUser, server, user);
+        for _ in 0..Config::for_tests("x").rate_limit.invited_user.burst {
+            of_user(one, alice).expect("within the allowance");
+        }
+        assert_eq!(of_user(one, alice).expect_err("too many").status, 429);
+        of_user(one, bob).expect("another user");
+        of_user(other, alice).expect("no server uses up what another one may");
+        clock.advance(refused.retry_after_ms.expect("a time to wait"));
+        limits.server(Class::InvitingServer, one).expect("after the wait");
+    }
+
+    #[test]
+    fn every_class_has_its_place() {
+        for (at, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, at, "{class:?}");
+        }
+    }
+
+    #[test]
     fn switched_off_means_no_limit() {
         let limits = limits(&Arc::new(ManualClock::new(0)), false);
         for _ in 0..10_000 {
             limits.user(Class::Login, user_id!("@alice:x")).expect("no limit");
+            limits
+                .server(Class::InvitingServer, server_name!("x"))
+                .expect("no limit");
         }
     }
 

@@ -29,7 +29,8 @@ pub type Source = (ShardId, Position, u16);
 #[async_trait]
 pub trait OutboxHandler: Send + Sync {
     /// Applies a row. It may come again with the same source, after a crash or an error, and must then have
-    /// no further effect. An error is tried again with a growing pause; later rows of the same target wait.
+    /// no further effect. An error is tried again with a growing pause; later rows of the same target wait. One that will not
+    /// pass is not tried again before the next start, and [`Error::Apply`] only for half a minute.
     async fn apply(&self, target: &str, payload: &[u8], source: Source) -> Result<(), Error>;
 }
 

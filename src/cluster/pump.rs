@@ -19,8 +19,9 @@ use crate::{Handlers, OutboxHandler};
 const RETRY_FIRST_MS: u64 = 20;
 /// The longest pause.
 const RETRY_MAX_MS: u64 = 10_000;
-/// After so many panics of its handler a row is left where it is: for about half a minute it was tried again.
-const PANICS_MAX: u32 = 12;
+/// After so many panics of its handler, or so many times that it says that it cannot apply it, a row is left where it is: for
+/// about half a minute it was tried again.
+const TRIES_MAX: u32 = 12;
 /// The name of the task.
 pub(crate) const TASK: &str = "outbox delivery";
 /// How many rows of a crash are read at a time.
@@ -286,13 +287,14 @@ impl Pump {
 }
 
 /// Applies a row, again and again until it succeeds: what another entity was promised must reach it. Says whether it did. A
-/// row that cannot be read, or whose target cannot, never will, and neither will one whose handler panics each time: it is
-/// left where it is until the next start, so that it holds up neither those behind it nor who waits for its batch.
+/// row that cannot be read, or whose target cannot, never will, and neither will one whose handler panics each time, or finds
+/// each time that it cannot be applied though the storage works: it is left where it is until the next start, with one line
+/// in the log, so that it holds up neither those behind it nor who waits for its batch.
 async fn apply(handler: &dyn OutboxHandler, shard: ShardId, row: &Row) -> bool {
     let source = (shard, row.position, row.index);
     let op = row.row.op;
     let mut pause_ms = RETRY_FIRST_MS;
-    let mut panics = 0;
+    let mut tries = 0;
     loop {
         match tasks::caught(TASK, handler.apply(&row.row.target, &row.row.payload, source)).await {
             Some(Ok(())) => return true,
@@ -303,12 +305,32 @@ async fn apply(handler: &dyn OutboxHandler, shard: ShardId, row: &Row) -> bool {
                 tasks::count_skipped(TASK);
                 return false;
             }
+            // Not for a reason of the storage: that may pass, as a file that cannot be written now, and it may not.
+            Some(Err(Error::Apply(reason))) => {
+                tries += 1;
+                if tries >= TRIES_MAX {
+                    tracing::error!(
+                        reason,
+                        op,
+                        target = row.row.target,
+                        "an effect cannot be applied and is left where it is"
+                    );
+                    tasks::count_skipped(TASK);
+                    return false;
+                }
+                tracing::debug!(
+                    reason,
+                    op,
+                    pause_ms,
+                    "an effect was not applied; it is tried again"
+                )
+            }
             Some(Err(error)) => {
                 tracing::warn!(%error, op, pause_ms, "an effect was not applied; it is tried again")
             }
             None => {
-                panics += 1;
-                if panics >= PANICS_MAX {
+                tries += 1;
+                if tries >= TRIES_MAX {
                     tracing::error!(
                         op,
                         target = row.row.target,

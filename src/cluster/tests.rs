@@ -53,6 +53,9 @@ impl OutboxHandler for Recorder {
         if target == "@damaged:x" && payload[0] == 1 {
             return Err(Error::Corrupt("payload"));
         }
+        if target == "@refusing:x" && payload[0] == 1 {
+            return Err(Error::Apply("never".to_owned()));
+        }
         assert!(target != "@bad:x" || payload[0] != 1, "on purpose");
         if target == "@slow:x" {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -164,7 +167,7 @@ async fn a_slow_target_delays_no_other() {
 /// Neither who waits for it nor what comes behind it hangs on a row that can never be applied; it stays for a later version.
 #[tokio::test(start_paused = true)]
 async fn a_row_that_cannot_be_applied_holds_up_nothing() {
-    for target in ["@damaged:x", "@bad:x"] {
+    for target in ["@damaged:x", "@bad:x", "@refusing:x"] {
         let log = open(Arc::new(MemoryEngine::new()));
         let cluster = Cluster::new(Arc::clone(&log));
         let recorder = Recorder::new(&log, 0, false);
@@ -181,6 +184,31 @@ async fn a_row_that_cannot_be_applied_holds_up_nothing() {
         cluster.commit(slot, |_| Record::default()).await.unwrap();
         assert_eq!(outbox_rows(&log), 1);
     }
+}
+
+/// What the storage cannot take now is promised for as long as that takes: only what is no matter of the storage is given up.
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_storage_is_tried_again_for_as_long_as_it_takes() {
+    struct Full(AtomicUsize);
+
+    #[async_trait]
+    impl OutboxHandler for Full {
+        async fn apply(&self, _: &str, _: &[u8], _: Source) -> Result<(), Error> {
+            match self.0.fetch_add(1, Ordering::SeqCst) < 100 {
+                true => Err(Error::DiskFull),
+                false => Ok(()),
+            }
+        }
+    }
+
+    let log = open(Arc::new(MemoryEngine::new()));
+    let cluster = Cluster::new(Arc::clone(&log));
+    cluster.register(OP, Arc::new(Full(AtomicUsize::new(0))));
+    cluster.start().unwrap();
+    let slot = slot_of("!room:x");
+    cluster.commit(slot, |_| effects(&[("@a:x", 1)])).await.unwrap();
+    cluster.commit(slot, |_| Record::default()).await.unwrap();
+    assert_eq!(outbox_rows(&log), 0);
 }
 
 /// After a panic a delivery begins anew with what is on the disk: whatever it had in hand is applied, in order.

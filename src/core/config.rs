@@ -226,8 +226,9 @@ pub struct Config {
 }
 
 /// Each limit lets `burst` requests through at once and `per_second` more each second, counted for each
-/// user (for login and registration: for each address, and for each account that is tried).
-/// Administrators, and application services that say so, are not limited.
+/// user (for login and registration: for each address, and for each account that is tried; for
+/// what other servers bring, as it says there). Administrators, and application services that say
+/// so, are not limited.
 #[derive(Clone, Debug, Schema)]
 pub struct RateLimits {
     /// Attempts to log in.
@@ -245,6 +246,13 @@ pub struct RateLimits {
     /// Invitations.
     #[config(default = { "per_second": 0.5, "burst": 30.0 })]
     pub invite: RateLimit,
+    /// Invitations of users of this server that another server brings, for each such server.
+    #[config(default = { "per_second": 5.0, "burst": 500.0 })]
+    pub inviting_server: RateLimit,
+    /// Invitations of a user of this server that another server brings, for each such user and server. Users of application
+    /// services that are not limited have no such limit.
+    #[config(default = { "per_second": 0.1, "burst": 100.0 })]
+    pub invited_user: RateLimit,
     /// New rooms and room upgrades.
     #[config(default = { "per_second": 0.2, "burst": 20.0 })]
     pub create_room: RateLimit,

@@ -165,8 +165,16 @@ pub(crate) fn string(value: &[u8]) -> Option<Cow<'_, str>> {
 
 /// Writes a string in canonical JSON: only what must be escaped is, in the shortest way.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
     let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    // Hardly any text has something to escape, and to see that takes a fraction of the time.
+    let is_escaped = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    if !bytes.iter().fold(false, |found, byte| found | is_escaped(byte)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut from = 0;
     for (at, byte) in bytes.iter().enumerate() {
         let short = match byte {

@@ -2,7 +2,9 @@
 //!
 //! The rules themselves stand in [`crate::push`].
 
-use crate::json::{elements, get, string};
+use std::borrow::Cow;
+
+use crate::json::{elements, get, members, string};
 
 /// An event that names more users than this in its text names nobody: that is a list, not a mention. Each of them is
 /// looked up when the event is stored.
@@ -48,30 +50,32 @@ const NOTIFYING_TYPES: [&str; 5] = [
 ///
 /// The order is that of the rules; the first that fits decides. Types are compared as the rules do it, without regard to case.
 pub fn class(kind: &str, state_key: Option<&str>, content: &[u8], may_notify_room: bool) -> Class {
-    let text = |name: &str| get(content, name).and_then(string);
     let is = |other: &str| kind.eq_ignore_ascii_case(other);
     let silent = Class::default();
-    if text("msgtype").is_some_and(|msgtype| msgtype.eq_ignore_ascii_case("m.notice")) {
+    let seen = Seen::of(content);
+    if seen
+        .text(seen.msgtype)
+        .is_some_and(|msgtype| msgtype.eq_ignore_ascii_case("m.notice"))
+    {
         return silent;
     }
     if is("m.room.member") {
         return Class {
-            personal: text("membership").as_deref() == Some("invite"),
+            personal: seen.text(seen.membership).as_deref() == Some("invite"),
             ..silent
         };
     }
-    let personal = names_somebody(content);
+    let personal = seen.names_somebody();
     let loud = Class {
         notify: true,
         highlight: true,
         personal,
     };
-    let mentions_room =
-        get(content, "m.mentions").and_then(|mentions| get(mentions, "room")) == Some(b"true");
+    let mentions_room = seen.mentions.and_then(|mentions| get(mentions, "room")) == Some(b"true");
     if (mentions_room && may_notify_room) || (is("m.room.tombstone") && state_key == Some("")) {
         return loud;
     }
-    let relation = get(content, "m.relates_to").and_then(|relation| get(relation, "rel_type"));
+    let relation = seen.relates_to.and_then(|relation| get(relation, "rel_type"));
     if is("m.reaction")
         || (is("m.room.server_acl") && state_key == Some(""))
         || relation == Some(b"\"m.replace\"")
@@ -83,6 +87,47 @@ pub fn class(kind: &str, state_key: Option<&str>, content: &[u8], may_notify_roo
         notify,
         highlight: false,
         personal,
+    }
+}
+
+/// The members of a content that decide what it counts for, found in one pass.
+#[derive(Default)]
+struct Seen<'a> {
+    body: Option<&'a [u8]>,
+    mentions: Option<&'a [u8]>,
+    relates_to: Option<&'a [u8]>,
+    membership: Option<&'a [u8]>,
+    msgtype: Option<&'a [u8]>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(content: &'a [u8]) -> Self {
+        let mut seen = Seen::default();
+        for member in members(content) {
+            let place = match member.key {
+                b"body" => &mut seen.body,
+                b"m.mentions" => &mut seen.mentions,
+                b"m.relates_to" => &mut seen.relates_to,
+                b"membership" => &mut seen.membership,
+                b"msgtype" => &mut seen.msgtype,
+                _ => continue,
+            };
+            place.get_or_insert(member.value);
+        }
+        seen
+    }
+
+    fn text(&self, value: Option<&'a [u8]>) -> Option<Cow<'a, str>> {
+        value.and_then(string)
+    }
+
+    fn names_somebody(&self) -> bool {
+        match self.mentions {
+            Some(mentions) => get(mentions, "user_ids").is_some_and(|users| elements(users).next().is_some()),
+            None => self
+                .body
+                .is_some_and(|body| body.contains(&b'@') || body.contains(&b'\\')),
+        }
     }
 }
 
@@ -129,13 +174,6 @@ fn named_in_text(text: &str, server: &str) -> Vec<String> {
         }
     }
     users
-}
-
-fn names_somebody(content: &[u8]) -> bool {
-    match get(content, "m.mentions") {
-        Some(_) => !mentioned_raw(content).is_empty(),
-        None => get(content, "body").is_some_and(|body| body.contains(&b'@') || body.contains(&b'\\')),
-    }
 }
 
 fn mentioned_raw(content: &[u8]) -> Vec<&[u8]> {

@@ -135,9 +135,9 @@ impl Rules {
 
     /// The id of an event with this reference hash; only for versions without explicit ids.
     pub(crate) fn event_id_of_hash(&self, hash: &[u8; 32]) -> Result<OwnedEventId, Error> {
-        let id = format!("${}", self.encode_reference_hash(hash));
-        EventId::parse(&id)
-            .map_err(|error| Error::Format(format!("the event id {id} cannot be used ({error})")))
+        let id = ["$", &self.encode_reference_hash(hash)].concat();
+        OwnedEventId::try_from(id)
+            .map_err(|error| Error::Format(format!("an event id cannot be used ({error})")))
     }
 
     /// The id of the room that this create event makes, in versions where the room is named by the create event's hash.

@@ -271,6 +271,7 @@ impl Push {
             let told = ItemEvent {
                 room_id: room.id().to_owned(),
                 short: event.short,
+                event_id: Some(event.id().to_owned()),
                 actions: actions.to_vec(),
             };
             self.queue_for(&user, source, Some(told), queued)
@@ -307,6 +308,7 @@ impl Push {
                             let told = ItemEvent {
                                 room_id: room,
                                 short: 0,
+                                event_id: Some(entry.event_id.clone()),
                                 actions,
                             };
                             self.queue_for(&user, source, Some(told), queued)?;

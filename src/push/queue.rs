@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hearth_storage::schema::push_queue::PushQueueKey;
 use hearth_storage::{Batch, Engine, EntityKey, Family, Position, ShardId, prefix_end, record};
 use ruma::push::Action;
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -41,8 +41,19 @@ pub(crate) struct ItemEvent {
     pub(crate) room_id: OwnedRoomId,
     /// The event's number in its room; 0 for an invitation to a room that is not here, as the user's room list has it.
     pub(crate) short: u32,
+    /// Its id, for the number may name another one: of a room that was removed meanwhile and joined anew. Rows of earlier
+    /// versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) event_id: Option<OwnedEventId>,
     /// What the push rules say.
     pub(crate) actions: Vec<Action>,
+}
+
+impl ItemEvent {
+    /// Whether this is the event that is to be told of, by its id.
+    pub(crate) fn is(&self, id: &EventId) -> bool {
+        self.event_id.as_ref().is_none_or(|own| own == id)
+    }
 }
 
 /// Where in the feed an item comes from. Each item has a row of its own, also where it tells of counts alone: a row that is
@@ -207,6 +218,21 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_earlier_versions_are_read() {
+        let read = |text: &str| -> Item {
+            record::decode(&[&[record::JSON_V1], text.as_bytes()].concat()).expect("it is read")
+        };
+        let old = read(r#"{"user":"@a:b","event":{"room_id":"!one","short":7,"actions":["notify"]},"ts":5}"#);
+        let old = old.event.expect("an event");
+        assert_eq!((old.short, old.event_id.as_ref()), (7, None));
+        assert!(old.is(ruma::event_id!("$any")), "nothing says which it was");
+        let text = r#"{"user":"@a:b","event":{"room_id":"!one","short":7,"event_id":"$e","actions":["notify"]},"ts":5}"#;
+        let new = read(text).event.expect("an event");
+        assert!(new.is(ruma::event_id!("$e")) && !new.is(ruma::event_id!("$any")));
+        assert_eq!(record::encode(&read(text))[1..], *text.as_bytes());
+    }
+
+    #[test]
     fn what_gathers_while_nobody_takes_it_stays_small() {
         let engine = MemoryEngine::new();
         let rooms = [ruma::room_id!("!one"), ruma::room_id!("!two")];
@@ -216,6 +242,7 @@ mod tests {
             let told = ItemEvent {
                 room_id: room.to_owned(),
                 short: u32::try_from(number).expect("small"),
+                event_id: None,
                 actions: Vec::new(),
             };
             let item = Item {

@@ -351,12 +351,14 @@ impl Push {
         if item.short == 0 {
             let entry = user.room(&item.room_id)?;
             let entry = entry.filter(RoomEntry::is_invited_from_outside);
+            let entry = entry.filter(|entry| item.is(&entry.event_id));
             return Ok(entry.map(|entry| Told::invitation(user, &entry, actions)));
         }
         let Some(room) = self.parts.rooms.get(&item.room_id)? else {
             return Ok(None);
         };
-        let Some(event) = room.event(item.short)?.filter(|event| !event.is_redacted()) else {
+        let event = room.event(item.short)?.filter(|event| item.is(event.id()));
+        let Some(event) = event.filter(|event| !event.is_redacted()) else {
             return Ok(None);
         };
         let wanted = match room.unread_user(user)? {

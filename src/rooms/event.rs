@@ -235,7 +235,7 @@ where
 pub fn encode_event_id(id: &ruma::EventId) -> Vec<u8> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let text = id.as_str();
-    let mut out = Vec::with_capacity(33);
+    let mut out = Vec::with_capacity(1 + 33);
     if text.len() == 44 {
         out.push(0);
         if URL_SAFE_NO_PAD.decode_vec(&text[1..], &mut out).is_ok() && out.len() == 33 {

@@ -223,7 +223,9 @@ pub(crate) fn read_txn(bytes: &[u8]) -> Result<(Short, Option<u64>), Error> {
 }
 
 pub(crate) fn index(key: EntityKey, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut out = with(key, &[&[kind]]);
+    let mut out = Vec::with_capacity(7 + parts.iter().map(|part| part.len()).sum::<usize>());
+    out.extend_from_slice(&key.to_bytes());
+    out.push(kind);
     for part in parts {
         out.extend_from_slice(part);
     }

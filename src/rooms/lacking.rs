@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, KeyAt, Room, judge_again::StatesBefore, keys, receive::in_time, state_tree::NodeId};
 
+/// The name of the task that asks for them.
+const TASK: &str = "state of unknown servers";
 /// The pauses between two questions for the keys: the first one, and the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
@@ -179,7 +181,7 @@ impl Room {
     pub(crate) fn start_filling(&self) {
         let room = self.clone();
         let join = self.0.lacking.lock().as_ref().map(|lacking| lacking.join.clone());
-        tasks::spawn("state of unknown servers", async move {
+        tasks::spawn(TASK, async move {
             let mut pause = PAUSE_FIRST;
             loop {
                 tokio::time::sleep(pause).await;
@@ -194,11 +196,15 @@ impl Room {
                 if !room.is_resident() || lacking.tries >= TRIES_MAX {
                     return;
                 }
-                match room.try_filling(&lacking).await {
-                    Ok(()) => {}
-                    Err(Error::Storage(hearth_storage::Error::Stopped)) => return,
-                    Err(error) => {
+                // After a panic it is tried again like after a failure: nobody else would.
+                match tasks::caught(TASK, room.try_filling(&lacking)).await {
+                    Some(Ok(())) => {}
+                    Some(Err(Error::Storage(hearth_storage::Error::Stopped))) => return,
+                    Some(Err(error)) => {
                         tracing::info!(%error, room = %room.id(), "the state at the join is not filled in yet");
+                    }
+                    None => {
+                        tracing::error!(room = %room.id(), "filling in the state at the join panicked; it is tried again");
                     }
                 }
             }

@@ -82,7 +82,7 @@ pub use hearth_events::push::Rules as PushRules;
 pub use input::{DELAYED_DEVICE, NewEvent, Sent, Txn};
 pub use observe::Extremities;
 pub use policy::{POLICY_KEY_ID, PolicyServer};
-pub use purge::Purged;
+pub use purge::{FEDERATION_DUTY, Purged};
 pub use receipts::{Receipt, ReceiptKind};
 pub use receive::Received;
 pub use relations::{Bundle, Relation, RelationRow, Thread};

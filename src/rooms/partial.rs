@@ -29,6 +29,9 @@ use crate::{
     state_tree::{self, NewNodes, NodeId},
 };
 
+/// The name of the task that gets the rest of a room's state.
+const TASK: &str = "partial room state";
+
 /// The pause after a failed attempt to get the whole state; it doubles up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
@@ -223,7 +226,7 @@ impl Room {
             return;
         }
         let room = self.clone();
-        tasks::spawn("partial room state", async move {
+        tasks::spawn(TASK, async move {
             loop {
                 let running = Running(&room.0.resync);
                 let may_go_on = room.resync().await;
@@ -244,18 +247,24 @@ impl Room {
         let mut tries = 0;
         while self.is_partial() && self.is_resident() {
             tries += 1;
-            match self.complete_state(tries).await {
-                Ok(()) if !self.is_partial() => return true,
+            // After a panic it is asked for again like after a failure: nobody else would.
+            match tasks::caught(TASK, self.complete_state(tries)).await {
+                Some(Ok(())) if !self.is_partial() => return true,
                 // Somebody else joined meanwhile.
-                Ok(()) => {}
-                Err(Error::Storage(hearth_storage::Error::Stopped)) => return false,
-                Err(error) => {
+                Some(Ok(())) => {}
+                Some(Err(Error::Storage(hearth_storage::Error::Stopped))) => return false,
+                Some(Err(error)) => {
                     tracing::info!(%error, room = %self.id(), ?pause, "the whole state is not here yet");
                     shut_out = if is_forbidden(&error) { shut_out + 1 } else { 0 };
                 }
+                None => {
+                    tracing::error!(room = %self.id(), ?pause, "getting the whole state panicked; it is tried again");
+                    shut_out = 0;
+                }
             }
             if shut_out >= SHUT_OUT_TRIES {
-                self.leave_all_here().await;
+                // Where that panics they are taken out after the next tries.
+                tasks::caught(TASK, self.leave_all_here()).await;
                 return true;
             }
             tokio::select! {
@@ -474,11 +483,15 @@ async fn resume_some(rooms: &Weak<Rooms>, from: Vec<u8>) -> Option<Vec<u8>> {
         return None;
     }
     for id in found {
-        match rooms.get(&id) {
-            Ok(Some(room)) if room.is_partial() => room.start_resync(),
-            Ok(Some(room)) => room.start_filling(),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, room = %id, "a room with a partial state cannot be loaded"),
+        // One that cannot be loaded holds up no other.
+        match tasks::caught_now(TASK, || rooms.get(&id)) {
+            Some(Ok(Some(room))) if room.is_partial() => room.start_resync(),
+            Some(Ok(Some(room))) => room.start_filling(),
+            Some(Ok(None)) => {}
+            Some(Err(error)) => {
+                tracing::error!(%error, room = %id, "a room with a partial state cannot be loaded");
+            }
+            None => tracing::error!(room = %id, "loading a room with a partial state panicked"),
         }
     }
     next

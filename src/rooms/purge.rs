@@ -1,12 +1,21 @@
 //! Removing a room from this server, with everything that is stored of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use hearth_storage::{Batch, EntityKey, EntityKind, Family, FeedItem, FeedKind, Record};
+use hearth_storage::{
+    Batch, EntityKey, EntityKind, Family, Feed, FeedItem, FeedKind, Position, Record, ShardId,
+};
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
 use serde_json::json;
 
 use crate::{Error, NewEvent, Rooms, keys};
+
+/// The duty that tells other servers of events.
+pub const FEDERATION_DUTY: &str = "federation";
+/// How long a purge waits at most until other servers know who left, and how often it looks.
+const FAREWELL_MAX: Duration = Duration::from_secs(10);
+const FAREWELL_STEP: Duration = Duration::from_millis(20);
 
 /// Every family whose keys begin with a room.
 const FAMILIES: [Family; 13] = [
@@ -53,6 +62,8 @@ impl Rooms {
             true
         })?;
         let mut purged = Purged::default();
+        let has_others = room.servers().iter().any(|server| *server != self.server_name);
+        let mut last_left = None;
         for user in members {
             // Who cannot leave by the room's rules is out all the same. A disk that is nearly full is what a purge is for.
             let leave = NewEvent::state(
@@ -61,10 +72,14 @@ impl Rooms {
                 user.as_str(),
                 &json!({ "membership": "leave" }),
             );
-            if room.send_anyway(leave, None).await.is_err() {
-                self.drop_from_list(room_id, &user).await?;
+            match room.send_anyway(leave, None).await {
+                Ok(left) => last_left = Some(left.position),
+                Err(_) => self.drop_from_list(room_id, &user).await?,
             }
             purged.kicked.push(user);
+        }
+        if let Some(position) = last_left.filter(|_| has_others) {
+            self.until_told(room.0.shard, position).await;
         }
         self.set_listed(&room, false).await?;
         for alias in room.aliases()? {
@@ -101,6 +116,20 @@ impl Rooms {
         self.compact(key);
         self.directory.gone(room_id);
         Ok(purged)
+    }
+
+    /// Waits until other servers were told of everything up to a position: the events are read from the room when they are
+    /// sent. One that cannot be reached is not waited for any longer.
+    async fn until_told(&self, shard: ShardId, position: Position) {
+        let feed = Feed::new(&self.log);
+        let told = async {
+            while feed.cursor(FEDERATION_DUTY, shard) < position {
+                tokio::time::sleep(FAREWELL_STEP).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL_MAX, told).await.is_err() {
+            tracing::info!("a room is removed before all other servers know who left it");
+        }
     }
 
     /// Has what was removed leave the disk; nobody waits for it.

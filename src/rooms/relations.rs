@@ -36,7 +36,7 @@ impl Relation {
             #[serde(rename = "m.relates_to")]
             relates_to: Option<serde_json::Value>,
         }
-        if !contains(content, b"\"m.relates_to\"") {
+        if memchr::memmem::find(content, b"\"m.relates_to\"").is_none() {
             return None;
         }
         let relates_to = serde_json::from_slice::<Content>(content).ok()?.relates_to?;
@@ -52,10 +52,6 @@ impl Relation {
     pub(crate) fn row(&self, kind: &str) -> Vec<u8> {
         keys::tagged(&[self.rel_type.as_bytes(), &[0], kind.as_bytes()].concat())
     }
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// A row of the relations index.

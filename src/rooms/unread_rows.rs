@@ -59,7 +59,8 @@ const NAMED: Error = Error::Damaged("named user");
 
 /// User, 0, root of a thread or 0 → the place of the user's last event there.
 pub(crate) fn own(key: EntityKey, user: &UserId, thread: Option<Short>) -> Vec<u8> {
-    [owns(key, user), thread.unwrap_or(0).to_be_bytes().to_vec()].concat()
+    let thread = thread.unwrap_or(0).to_be_bytes();
+    keys::index(key, keys::INDEX_OWN, &[user.as_bytes(), &[0], &thread])
 }
 
 /// All rows of [`own`] for a user.

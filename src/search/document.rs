@@ -144,6 +144,16 @@ fn recent(event: &Event) -> u64 {
 
 /// A text member of a content.
 fn member(content: &[u8], name: &str) -> Option<String> {
+    if name == "body" {
+        // Most documents are of messages: the rest of their content is passed over.
+        #[derive(Deserialize)]
+        struct Content<'a> {
+            #[serde(borrow)]
+            body: std::borrow::Cow<'a, str>,
+        }
+        let content: Content<'_> = serde_json::from_slice(content).ok()?;
+        return Some(cut(&content.body));
+    }
     let content: serde_json::Value = serde_json::from_slice(content).ok()?;
     content.get(name)?.as_str().map(cut)
 }

@@ -5,12 +5,12 @@
 //! on from the last commit.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_core::tasks;
-use hearth_rooms::{Event, Place, Relation, Room, Short};
+use hearth_rooms::{Event, NodeId, Place, Relation, Room, Short};
 use hearth_storage::{EntityKey, FeedItem, FeedKind, Position, ShardId};
 use tokio::sync::OwnedMutexGuard;
 
@@ -30,9 +30,11 @@ const BATCHES_AT_ONCE: usize = 64;
 /// How often a feed is read in one section: between sections others have the threads.
 const READS_OF_SECTION: usize = 8;
 /// A commit makes files, which cost when they are merged: so much is gathered for one while nobody searches.
-const GATHERING: Duration = Duration::from_secs(10);
+pub(crate) const GATHERING: Duration = Duration::from_secs(10);
+/// How often is looked meanwhile whether that much is there: what came a moment ago is still in memory.
+const GATHERING_STEPS: u32 = 40;
 /// How many events are put into one commit at most.
-const COMMIT_EVENTS: usize = 10_000;
+pub(crate) const COMMIT_EVENTS: usize = 10_000;
 /// A feed without anything to index is let go after so many positions.
 const COMMIT_POSITIONS: u64 = 1_000;
 /// Events of the rooms that are read in one section while the index is built.
@@ -50,6 +52,9 @@ pub(crate) struct Work {
     /// What was published after these positions is in the index only once its item of the feed was taken in; before
     /// them the building, or a process before this one, may have been quicker.
     fresh_after: BTreeMap<ShardId, Position>,
+    /// Which rooms are encrypted, by the state in which they were when one of their events was last taken in. Forgotten
+    /// with each commit.
+    encrypted: HashMap<EntityKey, (NodeId, bool)>,
     /// Events put in or taken out since the last commit.
     changes: usize,
     /// The server is stopping: the index is no longer ours to write.
@@ -64,6 +69,7 @@ impl Work {
             progress,
             writer: None,
             fresh_after: published.into_iter().collect(),
+            encrypted: HashMap::new(),
             changes: 0,
             closed: false,
         }
@@ -75,8 +81,22 @@ impl Work {
         self.progress.building().is_none() && after.is_some_and(|after| position > *after)
     }
 
+    /// Whether a room is encrypted now.
+    fn is_encrypted(&mut self, room: &Room) -> Result<bool, Error> {
+        let root = room.view().root;
+        if let Some((known, is_encrypted)) = self.encrypted.get(&room.key())
+            && *known == root
+        {
+            return Ok(*is_encrypted);
+        }
+        let is_encrypted = document::is_encrypted(room)?;
+        self.encrypted.insert(room.key(), (root, is_encrypted));
+        Ok(is_encrypted)
+    }
+
     /// Forgets what was not committed: it is done again.
     fn give_up(&mut self) {
+        self.encrypted.clear();
         self.writer = None;
         self.progress = self.committed.clone();
         self.changes = 0;
@@ -144,13 +164,23 @@ impl Search {
         }
         loop {
             self.news.notified().await;
-            tokio::time::sleep(GATHERING).await;
+            gathered(|| self.published_sum()).await;
             if let Err(error) = self.catch_up().await {
                 tracing::error!(%error, "the search index cannot be brought up to date; it is tried again");
                 tokio::time::sleep(RETRY).await;
                 self.news.notify_one();
             }
         }
+    }
+
+    /// How much was ever published, over all shards.
+    fn published_sum(&self) -> u64 {
+        self.rooms
+            .log()
+            .published_all()
+            .into_iter()
+            .map(|(_, position)| position)
+            .sum()
     }
 
     /// Puts everything into the index that was published before the call, and shows it to searches.
@@ -435,7 +465,7 @@ impl Search {
             _ => Document::of(room, event)?,
         };
         let document = match document {
-            Some(_) if document::is_encrypted(room)? => None,
+            Some(_) if work.is_encrypted(room)? => None,
             document => document,
         };
         match (document, before) {
@@ -478,8 +508,20 @@ impl Search {
             self.feed.set_cursor(DUTY, shard, at);
         }
         work.committed = work.progress.clone();
+        work.encrypted.clear();
         work.changes = 0;
         Ok(())
+    }
+}
+
+/// Waits until so much was published that it fills a commit, or for as long as nobody should be missing from the index.
+pub(crate) async fn gathered(published: impl Fn() -> u64) {
+    let begun = published();
+    for _ in 0..GATHERING_STEPS {
+        tokio::time::sleep(GATHERING / GATHERING_STEPS).await;
+        if published() - begun >= COMMIT_EVENTS as u64 {
+            return;
+        }
     }
 }
 

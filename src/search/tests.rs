@@ -1,8 +1,11 @@
 //! The index by itself; with rooms it is tested end to end.
 
+use std::cell::Cell;
+
 use hearth_storage::EntityKey;
 
 use crate::document::{Document, EventKey, Text};
+use crate::duty::{COMMIT_EVENTS, GATHERING, gathered};
 use crate::index::{Fields, Slice, TextIndex, Wanted};
 
 fn key(room: u8, short: u32) -> EventKey {
@@ -177,4 +180,14 @@ fn a_damaged_index_is_made_anew() {
     let index = TextIndex::open(Some(folder.path())).expect("an index");
     assert_eq!(index.payload().expect("read"), None);
     index.writer().expect("it can be written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fills_a_commit_is_not_waited_for_longer() {
+    let begun = tokio::time::Instant::now();
+    gathered(|| 7).await;
+    assert_eq!(begun.elapsed(), GATHERING);
+    let published = Cell::new(7);
+    gathered(|| published.replace(published.get() + COMMIT_EVENTS as u64 / 3)).await;
+    assert_eq!(begun.elapsed(), GATHERING + GATHERING / 10);
 }

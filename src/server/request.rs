@@ -55,7 +55,10 @@ impl Ids {
             .and_then(|value| value.to_str().ok());
         match given {
             Some(id) if is_plain_id(id) => id.into(),
-            _ => format!("{}-{}", self.start, self.next.fetch_add(1, Ordering::Relaxed)).into(),
+            _ => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+                [self.start.as_str(), "-", &number].concat().into()
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ pub enum Error {
     /// A value could not be encoded.
     #[error("a value could not be encoded: {0}")]
     Encode(String),
-    /// Applying a change to another entity failed for a reason that is not storage; it is tried again.
+    /// Applying a change to another entity failed for a reason that is not storage; it is tried again for a time.
     #[error("{0}")]
     Apply(String),
 }

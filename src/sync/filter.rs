@@ -1,10 +1,17 @@
 //! Filters (client-server API, "Filtering"): which events a client wants to be sent.
 
+use std::collections::{BTreeSet, HashSet};
+
 use hearth_rooms::{Event, Relation};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 use crate::Error;
+
+/// The most patterns with a `*` in one list: each is looked at for each event.
+const WILDCARDS_MAX: usize = 100;
+/// The most fields that events are cut down to.
+const FIELDS_MAX: usize = 100;
 
 /// Reads a member that is null as if it were not there.
 fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
@@ -20,7 +27,7 @@ where
 #[serde(default)]
 pub struct Filter {
     /// The fields that events are cut down to.
-    pub event_fields: Option<Vec<String>>,
+    pub event_fields: Option<Fields>,
     /// The form of events.
     #[serde(deserialize_with = "or_default")]
     pub event_format: EventFormat,
@@ -51,10 +58,10 @@ pub enum EventFormat {
 #[serde(default)]
 pub struct RoomFilter {
     /// Only these rooms.
-    pub rooms: Option<Vec<OwnedRoomId>>,
+    pub rooms: Option<HashSet<OwnedRoomId>>,
     /// Not these rooms.
     #[serde(deserialize_with = "or_default")]
-    pub not_rooms: Vec<OwnedRoomId>,
+    pub not_rooms: HashSet<OwnedRoomId>,
     /// Whether rooms that were left before are told of.
     #[serde(deserialize_with = "or_default")]
     pub include_leave: bool,
@@ -79,28 +86,28 @@ pub struct EventFilter {
     /// At most so many.
     pub limit: Option<u64>,
     /// Only of these senders.
-    pub senders: Option<Vec<OwnedUserId>>,
+    pub senders: Option<HashSet<OwnedUserId>>,
     /// Not of these senders.
     #[serde(deserialize_with = "or_default")]
-    pub not_senders: Vec<OwnedUserId>,
+    pub not_senders: HashSet<OwnedUserId>,
     /// Only of these types; `*` stands for anything.
-    pub types: Option<Vec<String>>,
+    pub types: Option<Patterns>,
     /// Not of these types.
     #[serde(deserialize_with = "or_default")]
-    pub not_types: Vec<String>,
+    pub not_types: Patterns,
     /// Only in these rooms.
-    pub rooms: Option<Vec<OwnedRoomId>>,
+    pub rooms: Option<HashSet<OwnedRoomId>>,
     /// Not in these rooms.
     #[serde(deserialize_with = "or_default")]
-    pub not_rooms: Vec<OwnedRoomId>,
+    pub not_rooms: HashSet<OwnedRoomId>,
     /// Only with, or only without, a `url` in the content.
     pub contains_url: Option<bool>,
     /// Only with a relation of one of these types (MSC3874).
     #[serde(alias = "org.matrix.msc3874.rel_types")]
-    pub rel_types: Option<Vec<String>>,
+    pub rel_types: Option<HashSet<String>>,
     /// Not with a relation of one of these types (MSC3874).
     #[serde(alias = "org.matrix.msc3874.not_rel_types", deserialize_with = "or_default")]
-    pub not_rel_types: Vec<String>,
+    pub not_rel_types: HashSet<String>,
     /// Whether members are sent only as they are needed.
     #[serde(deserialize_with = "or_default")]
     pub lazy_load_members: bool,
@@ -110,6 +117,56 @@ pub struct EventFilter {
     /// Whether unread counts are told by thread.
     #[serde(deserialize_with = "or_default")]
     pub unread_thread_notifications: bool,
+}
+
+/// Event types, some of them with a `*`. Looking one up costs the same however many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patterns {
+    exact: HashSet<String>,
+    wild: BTreeSet<String>,
+}
+
+impl<'de> Deserialize<'de> for Patterns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut all = Self::default();
+        for mut pattern in Vec::<String>::deserialize(deserializer)? {
+            if !pattern.contains('*') {
+                all.exact.insert(pattern);
+                continue;
+            }
+            // Several say what one says.
+            let mut after_star = false;
+            pattern.retain(|char| !std::mem::replace(&mut after_star, char == '*') || char != '*');
+            all.wild.insert(pattern);
+            if all.wild.len() > WILDCARDS_MAX {
+                let sentence = format!("a list of types has more than {WILDCARDS_MAX} patterns with a `*`");
+                return Err(de::Error::custom(sentence));
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Patterns {
+    /// Whether a type is one of these.
+    pub fn has(&self, kind: &str) -> bool {
+        self.exact.contains(kind) || self.wild.iter().any(|pattern| matches(pattern, kind))
+    }
+}
+
+/// Paths of fields in events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(Vec<Vec<String>>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let paths = Vec::<String>::deserialize(deserializer)?;
+        if paths.len() > FIELDS_MAX {
+            let sentence = format!("`event_fields` has more than {FIELDS_MAX} fields");
+            return Err(de::Error::custom(sentence));
+        }
+        Ok(Self(paths.iter().map(|path| split_path(path)).collect()))
+    }
 }
 
 impl Filter {
@@ -127,8 +184,7 @@ impl Filter {
 impl RoomFilter {
     /// Whether a room is told of at all.
     pub fn has_room(&self, room: &RoomId) -> bool {
-        let named = |list: &[OwnedRoomId]| list.iter().any(|one| one == room);
-        self.rooms.as_deref().is_none_or(named) && !named(&self.not_rooms)
+        self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room)) && !self.not_rooms.contains(room)
     }
 
     /// How many timeline events a room is sent.
@@ -163,20 +219,21 @@ impl RoomFilter {
 impl EventFilter {
     /// Whether anything in a room can pass.
     pub fn has_room(&self, room: &RoomId) -> bool {
-        let named = |list: &[OwnedRoomId]| list.iter().any(|one| one == room);
-        self.rooms.as_deref().is_none_or(named) && !named(&self.not_rooms)
+        self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room)) && !self.not_rooms.contains(room)
     }
 
     /// Whether an event type passes.
     pub fn has_type(&self, kind: &str) -> bool {
-        let named = |list: &[String]| list.iter().any(|pattern| matches(pattern, kind));
-        self.types.as_deref().is_none_or(named) && !named(&self.not_types)
+        self.types.as_ref().is_none_or(|types| types.has(kind)) && !self.not_types.has(kind)
     }
 
     /// Whether a sender passes.
     pub fn has_sender(&self, sender: &UserId) -> bool {
-        let named = |list: &[OwnedUserId]| list.iter().any(|one| one == sender);
-        self.senders.as_deref().is_none_or(named) && !named(&self.not_senders)
+        let is_wanted = self
+            .senders
+            .as_ref()
+            .is_none_or(|senders| senders.contains(sender));
+        is_wanted && !self.not_senders.contains(sender)
     }
 
     /// Whether an event of a room that passes is wanted.
@@ -194,12 +251,12 @@ impl EventFilter {
             return true;
         }
         let relation = Relation::of_content(event.pdu.content());
-        let is_in = |list: &[String]| {
+        let is_in = |list: &HashSet<String>| {
             relation
                 .as_ref()
                 .is_some_and(|relation| list.contains(&relation.rel_type))
         };
-        self.rel_types.as_deref().is_none_or(is_in) && !is_in(&self.not_rel_types)
+        self.rel_types.as_ref().is_none_or(is_in) && !is_in(&self.not_rel_types)
     }
 }
 
@@ -215,8 +272,12 @@ fn has_url(content: &[u8]) -> bool {
         .is_some_and(|url| url.is_string())
 }
 
-/// Whether a text fits a pattern in which `*` stands for any sequence of characters.
+/// Whether a text fits a pattern in which `*` stands for any sequence of characters. No two of them stand side by side, so
+/// that it costs no more than the text is long, however long the pattern is.
 fn matches(pattern: &str, text: &str) -> bool {
+    if pattern.len() > 2 * text.len() + 1 {
+        return false;
+    }
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else {
@@ -236,15 +297,15 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 /// The fields that `event_fields` leaves of an event. Fields that are needed to place the event at
 /// all are kept: a server may send more than was asked for.
-pub fn cut(event: &serde_json::Value, fields: &[String]) -> serde_json::Value {
+pub fn cut(event: &serde_json::Value, fields: &Fields) -> serde_json::Value {
     let mut out = serde_json::Map::new();
     for always in ["type", "event_id"] {
         if let Some(value) = event.get(always) {
             out.insert(always.to_owned(), value.clone());
         }
     }
-    for field in fields {
-        copy(event, &mut out, &split_path(field));
+    for path in &fields.0 {
+        copy(event, &mut out, path);
     }
     serde_json::Value::Object(out)
 }
@@ -306,12 +367,42 @@ mod tests {
             ("a*b*c", "a-b-c", true),
             ("a*b*c", "a-c-b", false),
             ("a*a", "a", false),
-            ("a**a", "aa", true),
+            ("a*a", "aa", true),
+            ("*a*", "a", true),
+            ("*a*b*", "a", false),
             ("", "", true),
             ("", "x", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn long_lists_are_read_and_many_wildcards_are_refused() {
+        let types = |count: usize, star: &str| {
+            let types: Vec<String> = (0..count).map(|at| format!("org.example.t{at}{star}")).collect();
+            serde_json::from_value::<EventFilter>(json!({ "types": types, "not_types": ["*.t7*"] }))
+        };
+        let filter = types(5_000, "").expect("names are looked up at once");
+        assert!(filter.has_type("org.example.t4999") && !filter.has_type("org.example.t5000"));
+        assert!(!filter.has_type("org.example.t77"));
+        let filter = types(WILDCARDS_MAX, ".*").expect("so many");
+        assert!(filter.has_type("org.example.t99.x") && !filter.has_type("org.example.t99"));
+        assert!(types(WILDCARDS_MAX + 1, ".*").is_err());
+        for kind in ["rooms", "not_rooms"] {
+            let rooms: Vec<String> = (0..5_000).map(|at| format!("!r{at}:x")).collect();
+            let filter: EventFilter = serde_json::from_value(json!({ kind: rooms })).unwrap();
+            assert_eq!(filter.has_room(room_id!("!r4999:x")), kind == "rooms");
+            assert_eq!(filter.has_room(room_id!("!other:x")), kind == "not_rooms");
+        }
+        let stars = "*".repeat(10_000);
+        let patterns: Patterns = serde_json::from_value(json!([format!("a{stars}b"), stars])).unwrap();
+        assert_eq!(patterns.wild, BTreeSet::from(["*".to_owned(), "a*b".to_owned()]));
+        let fields = |count: usize| {
+            let fields: Vec<String> = (0..count).map(|at| format!("content.f{at}")).collect();
+            Filter::from_value(json!({ "event_fields": fields }))
+        };
+        assert!(fields(FIELDS_MAX).is_ok() && fields(FIELDS_MAX + 1).is_err());
     }
 
     #[test]
@@ -372,11 +463,8 @@ mod tests {
     #[test]
     fn fields() {
         let event = json!({"type": "t", "event_id": "$e", "sender": "@a:x", "content": {"body": "b", "a.b": 1, "c": 2}});
-        let fields = [
-            "content.body".to_owned(),
-            "content.a\\.b".to_owned(),
-            "nothing.there".to_owned(),
-        ];
+        let fields = json!(["content.body", "content.a\\.b", "nothing.there"]);
+        let fields: Fields = serde_json::from_value(fields).unwrap();
         let expected = json!({"type": "t", "event_id": "$e", "content": {"body": "b", "a.b": 1}});
         assert_eq!(cut(&event, &fields), expected);
     }

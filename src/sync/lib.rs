@@ -32,7 +32,7 @@ mod view;
 
 pub use engine::{StateSide, SyncEngine, SyncRequest};
 pub use error::Error;
-pub use filter::{EventFilter, EventFormat, Filter, RoomFilter, cut};
+pub use filter::{EventFilter, EventFormat, Fields, Filter, Patterns, RoomFilter, cut};
 pub use threads::ThreadsPage;
 pub use token::{BatchToken, SlidingPos, SyncToken, ThreadsToken, ToDeviceToken};
 pub use view::{

@@ -230,7 +230,7 @@ fn counts(unread: crate::view::Unread) -> Value {
     })
 }
 
-fn cut(event: &RawValue, fields: &[String]) -> Result<String, Error> {
+fn cut(event: &RawValue, fields: &filter::Fields) -> Result<String, Error> {
     let event: Value = serde_json::from_str(event.get())?;
     Ok(filter::cut(&event, fields).to_string())
 }

@@ -72,6 +72,8 @@ struct State {
     hosts: BTreeMap<String, Host>,
     faults: Faults,
     cut: BTreeSet<(String, String)>,
+    /// Who panics where it makes a request whose path begins so, and how often still.
+    panics: Vec<(String, String, usize)>,
     trace: Vec<String>,
     /// How often each server crashed: what an earlier life of it sends or answers reaches nobody.
     lives: BTreeMap<String, u64>,
@@ -97,6 +99,7 @@ impl SimNetwork {
             hosts: BTreeMap::new(),
             faults: Faults::default(),
             cut: BTreeSet::new(),
+            panics: Vec::new(),
             trace: Vec::new(),
             lives: BTreeMap::new(),
             clock: None,
@@ -166,6 +169,27 @@ impl SimNetwork {
     /// Joins two servers again.
     pub fn heal(&self, one: &str, other: &str) {
         self.0.lock().cut.remove(&pair(one, other));
+    }
+
+    /// Makes a server panic, the next `times` times, where it makes a request whose path begins so: as a fault in its code
+    /// would.
+    pub fn panic_at(&self, from: &str, path: &str, times: usize) {
+        let planned = (from.to_owned(), path.to_owned(), times);
+        self.0.lock().panics.push(planned);
+    }
+
+    /// Whether all panics that were planned have happened.
+    pub fn has_panicked(&self) -> bool {
+        self.0.lock().panics.iter().all(|(_, _, left)| *left == 0)
+    }
+
+    fn is_to_panic(&self, from: &str, path: &str) -> bool {
+        let mut state = self.0.lock();
+        let planned = state
+            .panics
+            .iter_mut()
+            .find(|(of, begin, left)| of == from && path.starts_with(begin.as_str()) && *left > 0);
+        planned.map(|(_, _, left)| *left -= 1).is_some()
     }
 
     /// What happened so far, a line a step. Two runs of a seed have the same.
@@ -344,6 +368,8 @@ impl Outbound for Link {
         if self.is_over() {
             return Err(TransportError::Unreachable(format!("{} crashed", self.from)));
         }
+        let panics = self.network.is_to_panic(&self.from, &request.path_and_query);
+        assert!(!panics, "on purpose");
         let timeout = request.timeout;
         let carried = self.network.carry(&self.from, &to, request);
         let outcome = match tokio::time::timeout(timeout, carried).await {

@@ -1,6 +1,7 @@
 //! Devices, and when they were last seen.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ const LAST_SEEN_FLUSH: Duration = Duration::from_secs(5 * 60);
 struct Seen {
     user: User,
     device_id: OwnedDeviceId,
-    ip: Option<String>,
+    ip: Option<IpAddr>,
     user_agent: Option<String>,
     ts: u64,
 }
@@ -94,7 +95,7 @@ struct Seen {
 pub(crate) struct LastSeen(DashMap<Hash, Seen>);
 
 impl LastSeen {
-    pub(crate) fn note(&self, session: &Session, ip: Option<&str>, user_agent: Option<&str>, ts: u64) {
+    pub(crate) fn note(&self, session: &Session, ip: Option<IpAddr>, user_agent: Option<&str>, ts: u64) {
         let mut seen = self.0.entry(session.token).or_insert_with(|| Seen {
             user: session.user.clone(),
             device_id: session.device_id.clone(),
@@ -103,9 +104,7 @@ impl LastSeen {
             ts,
         });
         seen.ts = ts;
-        if seen.ip.as_deref() != ip {
-            seen.ip = ip.map(str::to_owned);
-        }
+        seen.ip = ip;
         if seen.user_agent.as_deref() != user_agent {
             seen.user_agent =
                 user_agent.map(|text| text.chars().take(limits::DEVICE_NAME_MAX_BYTES / 4).collect());
@@ -117,7 +116,7 @@ impl LastSeen {
             return;
         };
         into.last_seen_ts = Some(seen.ts);
-        into.last_seen_ip.clone_from(&seen.ip);
+        into.last_seen_ip = seen.ip.map(|ip| ip.to_string());
         into.user_agent.clone_from(&seen.user_agent);
     }
 }
@@ -157,7 +156,7 @@ impl Users {
                         continue;
                     };
                     device.last_seen_ts = Some(seen.ts);
-                    device.last_seen_ip = seen.ip;
+                    device.last_seen_ip = seen.ip.map(|ip| ip.to_string());
                     device.user_agent = seen.user_agent;
                     store(tx, key, &seen.device_id, &device);
                 }

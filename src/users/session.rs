@@ -3,6 +3,7 @@
 //! A device has one session. A refresh makes a second pair of tokens beside the first; the first pair ends at the
 //! first use of the second, so that a client that never got the answer can refresh again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hearth_core::random::Random;
@@ -317,7 +318,7 @@ impl Session {
     }
 
     /// Notes that the session was used; written down later, together with others.
-    pub fn seen(&self, ip: Option<&str>, user_agent: Option<&str>) {
+    pub fn seen(&self, ip: Option<IpAddr>, user_agent: Option<&str>) {
         let users = &self.user.users;
         users.last_seen.note(self, ip, user_agent, users.clock.now_ms());
     }

@@ -168,7 +168,7 @@ async fn when_devices_were_seen_is_flushed() {
     let tokens = alice.login(Login::default()).await.unwrap();
     let session = world.users.authenticate(&tokens.access_token).await.unwrap();
     world.clock.advance(1000);
-    session.seen(Some("10.0.0.1"), Some("client"));
+    session.seen(Some([10, 0, 0, 1].into()), Some("client"));
     let seen = |device: Device| (device.last_seen_ts, device.last_seen_ip, device.user_agent);
     let expected = (
         Some(world.users.now_ms()),

@@ -246,8 +246,7 @@ fn of_session(session: Session, parts: &Parts, address: Option<IpAddr>) -> Auth 
         .headers
         .get(USER_AGENT)
         .and_then(|value| value.to_str().ok());
-    let ip = address.map(|address| address.to_string());
-    session.seen(ip.as_deref(), user_agent);
+    session.seen(address, user_agent);
     Auth {
         user: session.user.id().to_owned(),
         device: Some(session.device_id),

@@ -126,7 +126,8 @@ pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde_json skips over fields that nobody wants without checking their UTF-8.
     let text =
         std::str::from_utf8(bytes).map_err(|_| MatrixError::not_json("The body is not valid UTF-8"))?;
-    if hearth_events::nesting(bytes) > JSON_MAX_DEPTH {
+    let opened = bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    if opened > JSON_MAX_DEPTH && hearth_events::nesting(bytes) > JSON_MAX_DEPTH {
         let sentence = format!("The JSON is nested deeper than {JSON_MAX_DEPTH} levels");
         return Err(MatrixError::bad_json(sentence).into());
     }

@@ -182,3 +182,33 @@ async fn strangers_ask_the_directory_within_a_limit() {
         server.clock.advance(3_600_000);
     }
 }
+
+/// A space whose children say more than there is to say is shown as far as an answer goes; the servers that it names beyond
+/// those that are asked cost nothing.
+#[tokio::test]
+async fn a_space_with_very_large_children() {
+    let server = Server::new();
+    let alice = server.user("alice", "A").await;
+    let body = json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } });
+    let space = made(&server, &alice, body).await;
+    let room = made(&server, &alice, json!({ "preset": "public_chat" })).await;
+    const CHILDREN: usize = 80;
+    let child = async |id: &str, order: &str, more: usize| {
+        let content = json!({ "via": ["hs1", "hs1"], "order": order, "more": "x".repeat(more) });
+        let path = format!("{V3}/rooms/{space}/state/m.space.child/{id}");
+        server.put(&path, &alice, content).await.ok();
+    };
+    for number in 0..CHILDREN {
+        child(&format!("!child{number}:elsewhere"), "b", 60_000).await;
+    }
+    child(&room, "a", 1).await;
+    let path = format!("/_matrix/client/v1/rooms/{space}/hierarchy");
+    let answer = server.get(&path, &alice).await;
+    assert!(answer.body.len() < 5 << 20, "{}", answer.body.len());
+    let rooms = answer.ok()["rooms"].as_array().cloned().expect("a list");
+    assert_eq!(rooms.len(), 2);
+    let shown = rooms[0]["children_state"].as_array().expect("a list");
+    assert!(shown.len() < CHILDREN, "{}", shown.len());
+    assert_eq!(shown[0]["state_key"], room.as_str(), "in their order");
+    assert_eq!(rooms[1]["room_id"], room.as_str());
+}

@@ -45,8 +45,12 @@ impl Outbound for Keys {
 
 impl Asked {
     pub(super) fn new() -> Self {
+        Self::with(|_| {}, Registrations::default())
+    }
+
+    pub(super) fn with(configure: impl FnOnce(&mut Config), appservices: Registrations) -> Self {
         let key = Arc::new(KeyPair::from_seed([9; 32], "other").expect("a key"));
-        let server = Server::reaching(|_| {}, Registrations::default(), Arc::new(Keys(key.clone())));
+        let server = Server::reaching(configure, appservices, Arc::new(Keys(key.clone())));
         Self { server, key }
     }
 

@@ -264,6 +264,79 @@ async fn invitations() {
         .refused(403, "M_INVITE_BLOCKED");
 }
 
+/// An invitation by eve of the other server into a room of it.
+async fn invited(asked: &Asked, target: &str, number: usize) -> Answer {
+    let event = json!({
+        "type": "m.room.member", "state_key": target, "sender": "@eve:other", "room_id": format!("!r{number}:other"),
+        "depth": 9, "origin_server_ts": 2, "content": { "membership": "invite" }, "prev_events": [], "auth_events": [],
+    });
+    let event = signed(asked, "10", event);
+    let path = format!("{V2}/invite/{}/{}", event.room_id(), event.event_id);
+    let body = json!({ "room_version": "10", "event": json_of(&event), "invite_room_state": [] });
+    asked.ask("PUT", &path, body).await
+}
+
+#[tokio::test]
+async fn invitations_are_limited_by_server_and_by_user() {
+    let configure = |config: &mut Config| {
+        config.rate_limits = true;
+        config.rate_limit.inviting_server.burst = 7;
+        config.rate_limit.invited_user.burst = 2;
+    };
+    let asked = Asked::with(configure, super::appservices::appservices());
+    for name in ["alice", "bob"] {
+        asked.server.user(name, "A").await;
+    }
+    invited(&asked, "@alice:hs1", 1).await.ok();
+    invited(&asked, "@alice:hs1", 2).await.ok();
+    let refused = invited(&asked, "@alice:hs1", 3).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    let json = refused.refused(429, "M_LIMIT_EXCEEDED");
+    let wait = json["retry_after_ms"].as_u64().expect("a time");
+    // Another user has an allowance of his own.
+    invited(&asked, "@bob:hs1", 4).await.ok();
+    // A bridge that is not limited has as many rooms as its users.
+    let whoami = format!("{V3}/account/whoami");
+    asked.server.get(&whoami, "bridge-token").await.ok();
+    for number in 5..8 {
+        invited(&asked, "@bridge:hs1", number).await.ok();
+    }
+    // That was the last of the server's allowance, whomever it invites.
+    let refused = invited(&asked, "@bob:hs1", 8).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    refused.refused(429, "M_LIMIT_EXCEEDED");
+    let path = format!("{V1}/exchange_third_party_invite/!r:hs1");
+    let exchange = json!({
+        "type": "m.room.member", "room_id": "!r:hs1", "sender": "@alice:hs1", "state_key": "@eve:other",
+        "content": { "membership": "invite", "third_party_invite": {} },
+    });
+    asked
+        .ask("PUT", &path, exchange.clone())
+        .await
+        .refused(429, "M_LIMIT_EXCEEDED");
+    asked.server.clock.advance(wait);
+    invited(&asked, "@alice:hs1", 9).await.ok();
+    asked
+        .ask("PUT", &path, exchange)
+        .await
+        .refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn without_rate_limits_anybody_is_invited_as_often_as_others_like() {
+    let asked = Asked::with(
+        |config| {
+            config.rate_limit.inviting_server.burst = 1;
+            config.rate_limit.invited_user.burst = 1;
+        },
+        Registrations::default(),
+    );
+    asked.server.user("alice", "A").await;
+    for number in 0..5 {
+        invited(&asked, "@alice:hs1", number).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn restricted_rooms() {
     let asked = Asked::new();

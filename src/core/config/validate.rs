@@ -292,6 +292,8 @@ fn numbers(config: &Config, out: &mut Vec<String>) {
         ("send", limits.send),
         ("join", limits.join),
         ("invite", limits.invite),
+        ("inviting_server", limits.inviting_server),
+        ("invited_user", limits.invited_user),
         ("create_room", limits.create_room),
         ("media", limits.media),
         ("url_preview", limits.url_preview),

@@ -42,6 +42,8 @@ impl Outbound {
     ) -> Result<(), hearth_storage::Error> {
         let failed = |error: hearth_rooms::Error| match error {
             hearth_rooms::Error::Storage(error) => error,
+            // What is damaged stays so.
+            hearth_rooms::Error::Damaged(what) => hearth_storage::Error::Corrupt(what),
             other => hearth_storage::Error::Apply(other.to_string()),
         };
         if self.rows.is_applied(server, source).map_err(failed)? {

@@ -8,7 +8,7 @@ use hearth_storage::{Feed, Position, ShardId};
 use parking_lot::Mutex;
 
 /// The duty's name in the feed.
-pub(crate) const DUTY: &str = "federation";
+pub(crate) use hearth_rooms::FEDERATION_DUTY as DUTY;
 /// The cursor is moved on when it is this far behind, or when nothing is open.
 const CURSOR_STEP_POSITIONS: Position = 32;
 

@@ -320,7 +320,9 @@ impl Lists {
         let limit = query
             .limit
             .unwrap_or(DIRECTORY_PAGE_MAX_ROOMS)
-            .clamp(1, DIRECTORY_PAGE_MAX_ROOMS);
+            .min(DIRECTORY_PAGE_MAX_ROOMS);
+        // Of a page of none it is to be known all the same whether anything follows.
+        let looked_for = limit.max(1);
         let search = query.search.as_deref().unwrap_or_default().to_lowercase();
         let takes_all = search.is_empty() && query.room_types.is_none();
         let shown = |place: &Place| self.rooms.get(&place.1).and_then(|entry| entry.shown.as_ref());
@@ -330,18 +332,35 @@ impl Lists {
         let after = |place: &Place| list.range((Bound::Excluded(place.clone()), Bound::Unbounded));
         let before = |place: &Place| list.range(..place.clone()).rev();
         let chunk: Vec<&Place> = match &query.since {
-            None => list.iter().filter(matches).take(limit).collect(),
+            None => list.iter().filter(matches).take(looked_for).collect(),
             Some(since) if since.backwards => {
-                let mut chunk: Vec<_> = before(&since.place).filter(matches).take(limit).collect();
+                let mut chunk: Vec<_> = before(&since.place).filter(matches).take(looked_for).collect();
                 chunk.reverse();
                 chunk
             }
-            Some(since) => after(&since.place).filter(matches).take(limit).collect(),
+            Some(since) => after(&since.place).filter(matches).take(looked_for).collect(),
         };
         let token = |backwards: bool, place: &Place| DirectoryToken {
             backwards,
             place: place.clone(),
         };
+        let total = match takes_all {
+            true => list.len(),
+            false => list.iter().filter(matches).count(),
+        };
+        if limit == 0 {
+            // What follows begins where the page would have begun: there, or right before the first.
+            let begin = |(Reverse(joined), room): &Place| (Reverse(joined.saturating_add(1)), room.clone());
+            let next = |first: &&Place| match &query.since {
+                Some(since) => since.clone(),
+                None => token(false, &begin(first)),
+            };
+            return DirectoryPage {
+                next: chunk.first().map(next),
+                total,
+                ..DirectoryPage::default()
+            };
+        }
         let goes_on = |last: &Place| after(last).any(|place| matches(&place));
         let went_before = |first: &Place| before(first).any(|place| matches(&place));
         let next = chunk.last().copied().filter(|last| goes_on(last));
@@ -349,10 +368,7 @@ impl Lists {
         DirectoryPage {
             next: next.map(|last| token(false, last)),
             previous: previous.map(|first| token(true, first)),
-            total: match takes_all {
-                true => list.len(),
-                false => list.iter().filter(matches).count(),
-            },
+            total,
             chunk: chunk
                 .into_iter()
                 .filter_map(|place| shown(place).map(|shown| shown.summary.clone()))
@@ -432,6 +448,34 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_page_of_none_says_where_it_would_have_begun() {
+        let lists = lists(&[3, 9, 9, 1, 5]);
+        let page = |limit: usize, since: &Option<DirectoryToken>| {
+            lists.page(&DirectoryEntry {
+                search: Some("room 0".to_owned()),
+                limit: Some(limit),
+                since: since.clone(),
+                ..DirectoryEntry::default()
+            })
+        };
+        let mut since = None;
+        for expected in ["!r2:a", "!r4:a", "!r0:a"] {
+            let none = page(0, &since);
+            assert_eq!((ids(&none).len(), none.total), (0, 3));
+            assert!(none.next.is_some(), "{expected}");
+            let one = page(1, &none.next);
+            assert_eq!(ids(&one), [expected]);
+            since = one.next;
+        }
+        assert!(since.is_none());
+        let last = DirectoryToken {
+            backwards: false,
+            place: (Reverse(3), room(0)),
+        };
+        assert!(page(0, &Some(last)).next.is_none(), "nothing follows");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct DirectoryEntry {
     pub network: Option<String>,
     /// Rooms of all networks.
     pub all_networks: bool,
-    /// How many rooms at the most.
+    /// How many rooms at the most; none where it is 0.
     pub limit: Option<usize>,
     /// Where to go on.
     pub since: Option<DirectoryToken>,

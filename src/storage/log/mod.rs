@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::entity::Allocator;
@@ -123,6 +124,8 @@ pub(crate) struct Inner {
     inline_writer: Mutex<Writer>,
     closing: AtomicBool,
     stopped: AtomicBool,
+    /// The runtime in which the log was opened, where there is one: its threads make the records.
+    runtime: Option<Handle>,
     disk: Mutex<Option<(Instant, bool)>>,
 }
 
@@ -189,6 +192,7 @@ impl Log {
             closing: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             disk: Mutex::new(None),
+            runtime: Handle::try_current().ok(),
             options,
         });
         let mut thread = None;
@@ -406,6 +410,15 @@ impl Inner {
         if let Err(error) = self.engine.write(&batch, sync) {
             tracing::warn!(%error, "deferred changes were not written; their work is done again after a restart");
         }
+    }
+
+    /// Whether a thread of the runtime has something to do.
+    fn is_busy(&self) -> bool {
+        let Some(runtime) = &self.runtime else {
+            return false;
+        };
+        let metrics = runtime.metrics();
+        (0..metrics.num_workers()).any(|worker| metrics.worker_park_unpark_count(worker) % 2 == 0)
     }
 
     /// Tells the writer that there is work, or does it where there is no thread.

@@ -23,6 +23,9 @@ const GROUP_MAX_OPS: usize = 50_000;
 /// Under load so much time at least lies between the beginnings of two writes. A write costs as much as several sends,
 /// whatever it holds, so it is to hold more than the few that came in while the one before it was on its way to the disk.
 const GROUP_INTERVAL: Duration = Duration::from_micros(500);
+/// How much more time lies between them at most while the runtime's threads are busy. A write then takes the processors
+/// from those who work on what the next one is to hold; without it they come to more in the same time.
+const GROUP_INTERVAL_BUSY: Duration = Duration::from_millis(3);
 /// So many records in one group are load: fewer come from a few who would all only wait longer.
 const GROUP_OF_LOAD: usize = 4;
 /// How long a shutdown waits for tickets that are reserved and not filled.
@@ -74,7 +77,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
         // A swap, not a store: it also takes over what the signaling thread wrote before.
         inner.signaled.swap(false, Ordering::AcqRel);
         if inner.has_work() {
-            writer.pace();
+            writer.pace(inner);
         }
         if step_safely(&mut writer, inner) {
             continue;
@@ -149,12 +152,18 @@ impl Inner {
 }
 
 impl Writer {
-    /// Waits for more records where many came last time.
-    fn pace(&self) {
+    /// Waits for more records where many came last time: for a moment, and longer while some are still being made.
+    fn pace(&self, inner: &Inner) {
         let Some(began) = self.began.filter(|_| self.last_group >= GROUP_OF_LOAD) else {
             return;
         };
-        std::thread::sleep(GROUP_INTERVAL.saturating_sub(began.elapsed()));
+        loop {
+            let elapsed = began.elapsed();
+            if elapsed >= GROUP_INTERVAL_BUSY || (elapsed >= GROUP_INTERVAL && !inner.is_busy()) {
+                return;
+            }
+            std::thread::sleep(GROUP_INTERVAL.min(GROUP_INTERVAL_BUSY - elapsed));
+        }
     }
 
     /// Writes one group. Says whether there was anything.

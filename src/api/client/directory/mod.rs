@@ -62,12 +62,28 @@ pub(crate) fn since(token: Option<&str>) -> Result<Option<DirectoryToken>, Matri
 }
 
 /// The directory of another server, where a request names one.
-async fn elsewhere(app: &App, server: Option<&str>, query: Value) -> Result<Option<Value>> {
+async fn elsewhere(app: &App, server: Option<&str>, mut query: Value) -> Result<Option<Value>> {
     let is_other = |server: &&str| !server.is_empty() && *server != app.server_name.as_str();
     let Some(server) = server.filter(is_other) else {
         return Ok(None);
     };
     let server = <&ServerName>::try_from(server)
         .map_err(|_| MatrixError::invalid_param("server is not a server name"))?;
-    Ok(Some(app.federation.public_rooms(server, query).await?))
+    if query["limit"] != json!(0) {
+        return Ok(Some(app.federation.public_rooms(server, query).await?));
+    }
+    // Between servers a limit of 0 is none: one room says whether there are any.
+    query["limit"] = json!(1);
+    let since = query["since"].as_str().filter(|since| !since.is_empty());
+    let since = since.map(str::to_owned);
+    let found = app.federation.public_rooms(server, query).await?;
+    let mut none = json!({ "chunk": [] });
+    if let Some(total) = found.get("total_room_count_estimate") {
+        none["total_room_count_estimate"] = total.clone();
+    }
+    let is_more = found["chunk"].as_array().is_some_and(|chunk| !chunk.is_empty());
+    if let Some(since) = since.filter(|_| is_more) {
+        none["next_batch"] = json!(since);
+    }
+    Ok(Some(none))
 }

@@ -52,7 +52,7 @@ pub async fn get_notifications(
     auth: Auth,
     Query(options): Query<Options>,
 ) -> Result<Json<Value>> {
-    let limit = options.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
+    let limit = options.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
     let wanted = NotifiedWanted {
         before: options.from.as_deref().map(mark).transpose()?,
         highlights: options.only.as_deref() == Some("highlight"),
@@ -85,12 +85,17 @@ pub async fn get_notifications(
         found.sort_unstable_by(|one, other| other.0.cmp(&one.0));
         found.truncate(limit + 1);
     }
-    let more = found.len() > limit;
-    found.truncate(limit);
     let mut answer = json!({});
-    if let Some(((ts, id), ..)) = found.last().filter(|_| more) {
+    if found.len() > limit {
+        let (ts, id) = match (limit.checked_sub(1), wanted.before) {
+            (Some(last), _) => found[last].0.clone(),
+            // A page of none ends where it begins: there, or right before the newest.
+            (None, Some(before)) => before,
+            (None, None) => (found[0].0.0.saturating_add(1), found[0].0.1.clone()),
+        };
         answer["next_token"] = json!(format!("{ts}_{id}"));
     }
+    found.truncate(limit);
     let mut list = Vec::with_capacity(found.len());
     for ((ts, _), entry) in found {
         list.push(match entry {

@@ -5,20 +5,24 @@ use std::time::Duration;
 
 use hearth_federation::described_room;
 use hearth_users::Membership;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::spaces::{SERVERS_MAX, via_of};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::extract::Auth;
 
-/// So many servers are asked about one room.
-const SERVERS_MAX: usize = 3;
 /// So many rooms are asked about for one page: each is a request to another server.
 const ASKED_MAX: usize = 30;
 /// The most children of a room that are taken from another server's answer.
 const CHILDREN_MAX: usize = 100;
+/// So many rooms whose members may join are looked at of one room.
+const ALLOWED_MAX: usize = 100;
+/// So much of what other servers say is kept in the course of one request: mostly a room takes a kilobyte.
+const KEPT_MAX_BYTES: usize = 16 << 20;
 
 /// A room as another server describes it.
 #[derive(Clone)]
@@ -34,6 +38,7 @@ const ASKING_MAX: Duration = Duration::from_secs(20);
 /// What other servers have said in the course of one request.
 pub struct FarSpaces {
     known: HashMap<OwnedRoomId, FarRoom>,
+    kept_bytes: usize,
     asked: usize,
     until: Instant,
 }
@@ -43,6 +48,7 @@ impl FarSpaces {
     pub fn new() -> Self {
         Self {
             known: HashMap::new(),
+            kept_bytes: 0,
             asked: 0,
             until: Instant::now() + ASKING_MAX,
         }
@@ -88,19 +94,28 @@ impl FarSpaces {
     fn take(&mut self, id: &RoomId, answer: &Value) -> Option<FarRoom> {
         let children = answer["children"].as_array().into_iter().flatten();
         for child in children.take(CHILDREN_MAX) {
-            if let Some((child_id, child)) = read(child) {
-                self.known.entry(child_id).or_insert(FarRoom {
-                    children: None,
-                    ..child
-                });
+            if let Some((child_id, summary)) = described_room(child)
+                && !self.known.contains_key(&child_id)
+            {
+                let children = None;
+                self.keep(child_id, &FarRoom { summary, children });
             }
         }
         let (found, room) = read(&answer["room"])?;
         if found != id {
             return None;
         }
-        self.known.insert(found, room.clone());
+        self.keep(found, &room);
         Some(room)
+    }
+
+    /// Keeps a room, unless that is too much.
+    fn keep(&mut self, id: OwnedRoomId, room: &FarRoom) {
+        let bytes = room.bytes();
+        if self.kept_bytes + bytes <= KEPT_MAX_BYTES {
+            self.kept_bytes += bytes;
+            self.known.insert(id, room.clone());
+        }
     }
 }
 
@@ -130,6 +145,12 @@ fn is_child(event: &Value) -> bool {
 }
 
 impl FarRoom {
+    /// How large its description is.
+    fn bytes(&self) -> usize {
+        let size = |value: serde_json::Result<Vec<u8>>| value.map_or(0, |text| text.len());
+        size(serde_json::to_vec(&self.summary)) + size(serde_json::to_vec(&self.children))
+    }
+
     /// Whether a user may know of it: it is open, or the user is invited, or in a room whose members may join.
     pub fn is_shown_to(&self, auth: &Auth) -> Result<bool> {
         let text = |name: &str| self.summary.get(name).and_then(Value::as_str);
@@ -151,7 +172,12 @@ impl FarRoom {
         let allowed = self.summary.get("allowed_room_ids").and_then(Value::as_array);
         // They say something of a restricted room alone.
         let allowed = allowed.filter(|_| rule == "restricted");
-        for id in allowed.into_iter().flatten().filter_map(Value::as_str) {
+        for id in allowed
+            .into_iter()
+            .flatten()
+            .take(ALLOWED_MAX)
+            .filter_map(Value::as_str)
+        {
             if let Ok(id) = RoomId::parse(id)
                 && is(&id, &[Membership::Join])?
             {
@@ -161,12 +187,13 @@ impl FarRoom {
         Ok(false)
     }
 
-    /// Its children, in the order in which the other server gives them.
-    pub fn children(&self) -> impl DoubleEndedIterator<Item = (OwnedRoomId, Vec<OwnedServerName>)> + '_ {
-        self.children.iter().flatten().filter_map(|child| {
+    /// Its children, in the order in which the other server gives them, with the servers that may be asked about them.
+    pub fn children(&self, own: &ServerName) -> Vec<(OwnedRoomId, Vec<OwnedServerName>)> {
+        let children = self.children.iter().flatten().filter_map(|child| {
             let id = RoomId::parse(child["state_key"].as_str()?).ok()?;
-            Some((id, via_of(child)))
-        })
+            Some((id, via_of(&child["content"], own)))
+        });
+        children.collect()
     }
 
     /// What a client is told of it.
@@ -175,16 +202,9 @@ impl FarRoom {
     }
 
     /// What a client is told of it in a hierarchy.
-    pub fn with_children(&self) -> Value {
+    pub fn with_children(&self) -> Result<Box<RawValue>> {
         let mut summary = self.summary();
         summary["children_state"] = json!(self.children.clone().unwrap_or_default());
-        summary
+        to_raw_value(&summary).map_err(|error| ApiError::internal(&error))
     }
-}
-
-/// The servers that a child event names.
-pub fn via_of(child: &Value) -> Vec<OwnedServerName> {
-    let via = child["content"]["via"].as_array().into_iter().flatten();
-    via.filter_map(|server| OwnedServerName::try_from(server.as_str()?).ok())
-        .collect()
 }

@@ -7,10 +7,10 @@ use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_rooms::{Membership, Room};
 use ruma::{OwnedRoomId, OwnedServerName, UserId};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::far_spaces::{FarSpaces, via_of};
+use super::far_spaces::FarSpaces;
 use super::spaces;
 use crate::app::App;
 use crate::error::Result;
@@ -19,8 +19,103 @@ use crate::extract::{Auth, Json, Path, Query, token_unless_empty};
 /// The most rooms of one page.
 const PAGE_MAX: usize = 50;
 
+/// A page that is so large gets no further room: mostly a room takes a few kilobytes.
+const PAGE_FULL_BYTES: usize = 8 << 20;
+
 /// The most rooms that one walk looks at, all its pages together.
 const WALK_MAX: usize = 5000;
+
+/// A page.
+#[derive(Default, Serialize)]
+pub struct Page {
+    rooms: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_batch: Option<String>,
+    #[serde(skip)]
+    bytes: usize,
+}
+
+impl Page {
+    fn is_full(&self, limit: usize) -> bool {
+        self.rooms.len() == limit || self.bytes >= PAGE_FULL_BYTES
+    }
+}
+
+/// A room to be visited.
+struct Step {
+    depth: u64,
+    id: OwnedRoomId,
+    /// Servers that know it.
+    via: Vec<OwnedServerName>,
+}
+
+/// The rooms that a walk has visited, and those that it has still to visit.
+struct Walk {
+    /// The most rooms that it visits.
+    most: usize,
+    seen: HashSet<OwnedRoomId>,
+    /// The next one is at the end.
+    left: Vec<Step>,
+}
+
+impl Walk {
+    fn new(root: OwnedRoomId, most: usize) -> Self {
+        let root = Step {
+            depth: 0,
+            id: root,
+            via: Vec::new(),
+        };
+        Self {
+            most,
+            seen: HashSet::new(),
+            left: vec![root],
+        }
+    }
+
+    /// The next room, each once.
+    fn next(&mut self) -> Option<Step> {
+        while self.seen.len() < self.most {
+            let step = self.left.pop()?;
+            if self.seen.insert(step.id.clone()) {
+                return Some(step);
+            }
+        }
+        None
+    }
+
+    /// The children of the room that was visited last come next. Those that are never visited, because so many others come
+    /// before them, are not kept.
+    fn add(&mut self, depth: u64, children: Vec<(OwnedRoomId, Vec<OwnedServerName>)>) {
+        let mut added = HashSet::new();
+        let mut fresh: Vec<Step> = children
+            .into_iter()
+            .filter(|(id, _)| !self.seen.contains(id) && added.insert(id.clone()))
+            .take(self.most.saturating_sub(self.seen.len()))
+            .map(|(id, via)| Step { depth, id, via })
+            .collect();
+        fresh.reverse();
+        self.left.extend(fresh);
+        if self.left.len() > 2 * self.most {
+            self.forget_the_unreachable();
+        }
+    }
+
+    fn forget_the_unreachable(&mut self) {
+        let most = self.most.saturating_sub(self.seen.len());
+        let mut wanted = HashSet::new();
+        let mut kept = Vec::new();
+        while let Some(step) = self.left.pop() {
+            if wanted.len() == most {
+                break;
+            }
+            if !self.seen.contains(&step.id) && wanted.insert(step.id.clone()) {
+                kept.push(step);
+            }
+        }
+        kept.reverse();
+        self.left = kept;
+    }
+}
 
 #[derive(Deserialize)]
 pub struct Options {
@@ -63,7 +158,7 @@ pub async fn get_hierarchy(
     auth: Auth,
     Path(room_id): Path<OwnedRoomId>,
     Query(options): Query<Options>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Page>> {
     let root = app.rooms.get(&room_id)?.filter(Room::is_decided_here);
     let may_look = match &root {
         Some(room) => may_know(room, &auth.user)? && room.membership(&auth.user)? != Membership::Ban,
@@ -77,30 +172,23 @@ pub async fn get_hierarchy(
         .limit
         .map_or(PAGE_MAX, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX));
     let limit = limit.clamp(1, PAGE_MAX);
-    let mut seen = HashSet::new();
     let mut found = 0;
-    let mut page = Vec::new();
+    let mut page = Page::default();
     let mut far = FarSpaces::new();
-    // Depth, room and the servers that know it; the next one is at the end.
-    let mut left: Vec<(u64, OwnedRoomId, Vec<OwnedServerName>)> = vec![(0, room_id, Vec::new())];
-    while let Some((depth, id, via)) = left.pop() {
-        if !seen.insert(id.clone()) || seen.len() > WALK_MAX {
-            continue;
-        }
+    let mut budget = spaces::Budget::new();
+    let mut walk = Walk::new(room_id, WALK_MAX);
+    while let Some(Step { depth, id, via }) = walk.next() {
         let goes_on = options.max_depth.is_none_or(|max| depth < max);
         // The rooms of the pages before are walked through, but not described once more.
-        let is_shown = found >= from && page.len() < limit;
+        let is_shown = found >= from && !page.is_full(limit);
         let here = app.rooms.get(&id)?.filter(Room::is_decided_here);
         let (summary, below) = if let Some(room) = here {
             if !may_know(&room, &auth.user)? {
                 continue;
             }
-            let children = spaces::children(&room, options.suggested_only)?;
-            let below: Vec<_> = children
-                .iter()
-                .map(|child| (child.id.clone(), via_of(&child.event)))
-                .collect();
-            let summary = is_shown.then(|| spaces::with_children(&room, children));
+            let children = spaces::children(&room, &app.server_name, options.suggested_only, &mut budget)?;
+            let summary = is_shown.then(|| spaces::with_children(&room, &children));
+            let below = children.into_iter().map(|child| (child.id, child.via)).collect();
             (summary.transpose()?, below)
         } else {
             let room = far.room(&app, &id, &via, options.suggested_only).await;
@@ -109,19 +197,20 @@ pub async fn get_hierarchy(
                 continue;
             }
             let summary = is_shown.then(|| room.with_children());
-            (summary, room.children().collect())
+            (summary.transpose()?, room.children(&app.server_name))
         };
-        if page.len() == limit {
-            return Ok(Json(json!({ "rooms": page, "next_batch": options.token(found) })));
+        if page.is_full(limit) {
+            page.next_batch = Some(options.token(found));
+            return Ok(Json(page));
         }
         if goes_on {
-            let below = below.into_iter().rev();
-            left.extend(below.map(|(id, via)| (depth + 1, id, via)));
+            walk.add(depth + 1, below);
         }
-        page.extend(summary);
+        page.bytes += summary.as_ref().map_or(0, |room| room.get().len());
+        page.rooms.extend(summary);
         found += 1;
     }
-    Ok(Json(json!({ "rooms": page })))
+    Ok(Json(page))
 }
 
 /// Whether a user may know of a room without being told by somebody in it.
@@ -129,4 +218,65 @@ fn may_know(room: &Room, user: &UserId) -> Result<bool> {
     Ok(room.is_open_to_all()?
         || matches!(room.membership(user)?, Membership::Join | Membership::Invite)
         || room.may_join_as_member(user)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn room(number: usize) -> OwnedRoomId {
+        OwnedRoomId::try_from(format!("!r{number}:a")).expect("an id")
+    }
+
+    /// The rooms in the order of a visit, and the most that were left at a time.
+    fn visited(children: &HashMap<usize, Vec<usize>>, most: usize) -> (Vec<String>, usize) {
+        let by_id: HashMap<OwnedRoomId, &Vec<usize>> =
+            children.iter().map(|(of, list)| (room(*of), list)).collect();
+        let mut walk = Walk::new(room(0), most);
+        let (mut order, mut longest) = (Vec::new(), 0);
+        while let Some(step) = walk.next() {
+            let below = by_id.get(&step.id).into_iter().flat_map(|list| list.iter());
+            walk.add(
+                step.depth + 1,
+                below.map(|child| (room(*child), Vec::new())).collect(),
+            );
+            longest = longest.max(walk.left.len());
+            order.push(step.id.to_string());
+        }
+        (order, longest)
+    }
+
+    /// The same without any bound but that of the walk itself.
+    fn visited_plainly(children: &HashMap<usize, Vec<usize>>, most: usize) -> Vec<String> {
+        let (mut seen, mut order, mut left) = (HashSet::new(), Vec::new(), vec![0]);
+        while let Some(next) = left.pop() {
+            if seen.insert(next) && seen.len() <= most {
+                order.push(room(next).to_string());
+                left.extend(children.get(&next).into_iter().flatten().rev().copied());
+            }
+        }
+        order
+    }
+
+    #[test]
+    fn what_is_left_to_visit_is_bounded_and_what_is_visited_the_same() {
+        let wide = HashMap::from([(0, (1..2_000).collect::<Vec<_>>())]);
+        let mut crossed: HashMap<usize, Vec<usize>> = HashMap::new();
+        for of in 0..300_usize {
+            crossed.insert(of, (0..97).map(|at| (of * 31 + at * at * 17) % 1_000).collect());
+        }
+        // Each space has all spaces as children, one of them twice.
+        let full: HashMap<usize, Vec<usize>> = (0..100)
+            .map(|of| (of, (0..100).chain([of / 2]).collect()))
+            .collect();
+        for children in [wide, crossed, full] {
+            for most in [1, 2, 7, 50, 200, 5_000] {
+                let (order, longest) = visited(&children, most);
+                assert_eq!(order, visited_plainly(&children, most), "{most}");
+                assert!(longest <= 2 * most, "{longest} left of at most {most}");
+            }
+        }
+    }
 }

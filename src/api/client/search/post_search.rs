@@ -133,15 +133,17 @@ async fn search_rooms(
 ) -> Result<Found> {
     let filter = asked.filter.clone().unwrap_or_default();
     let ignored = auth.handle.ignored_users()?;
-    let mut not_senders = filter.not_senders.clone();
-    not_senders.extend(ignored.iter().cloned());
+    let not_senders = filter.not_senders.iter().chain(&*ignored).cloned().collect();
     let limit = filter.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
     let criteria = Criteria {
         user: auth.user.clone(),
         term,
         fields: fields(asked.keys.as_deref(), &filter),
         rooms: rooms(app, auth, &filter)?,
-        senders: filter.senders.clone(),
+        senders: filter
+            .senders
+            .as_ref()
+            .map(|senders| senders.iter().cloned().collect()),
         not_senders,
         order: asked.order_by.unwrap_or_default(),
         limit: usize::try_from(limit).unwrap_or(usize::MAX),

@@ -6,8 +6,8 @@ use axum::extract::State;
 use hearth_core::error::MatrixError;
 use hearth_rooms::Room;
 use ruma::OwnedRoomId;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::app::App;
 use crate::client::rooms::spaces;
@@ -15,8 +15,8 @@ use crate::error::Result;
 use crate::extract::{Json, Path, Query};
 use crate::federation::origin::Origin;
 
-/// The most children that are looked at; the largest spaces have a few thousand.
-const CHILDREN_MAX: usize = 5_000;
+/// An answer that is so large gets no further child: other servers read no more of it.
+const FULL_BYTES: usize = 8 << 20;
 
 /// The query.
 #[derive(Deserialize)]
@@ -25,36 +25,53 @@ pub struct Options {
     suggested_only: bool,
 }
 
+/// The answer.
+#[derive(Serialize)]
+pub struct Answer {
+    room: Box<RawValue>,
+    children: Vec<Box<RawValue>>,
+    inaccessible_children: Vec<OwnedRoomId>,
+}
+
 /// A space with its children, one level of it, as far as the asking server may know of them.
 pub async fn get_hierarchy(
     State(app): State<Arc<App>>,
     Path(room_id): Path<OwnedRoomId>,
     Query(options): Query<Options>,
     Origin(origin): Origin,
-) -> Result<Json<Value>> {
+) -> Result<Json<Answer>> {
     let not_found = || MatrixError::not_found("There is no such room, or you may not see it");
     let room = app.rooms.get(&room_id)?.filter(Room::is_resident);
     let room = room.ok_or_else(not_found)?;
     if !room.is_open_to(&origin)? {
         return Err(not_found().into());
     }
-    let (mut children, mut inaccessible) = (Vec::new(), Vec::new());
-    for child in spaces::children(&room, options.suggested_only)?
-        .into_iter()
-        .take(CHILDREN_MAX)
-    {
+    let mut budget = spaces::Budget::new();
+    let mut children_of =
+        |room: &Room| spaces::children(room, &app.server_name, options.suggested_only, &mut budget);
+    let below = children_of(&room)?;
+    let mut answer = Answer {
+        room: spaces::with_children(&room, &below)?,
+        children: Vec::new(),
+        inaccessible_children: Vec::new(),
+    };
+    let mut bytes = answer.room.get().len();
+    for child in below {
+        if bytes >= FULL_BYTES {
+            break;
+        }
         // Of a room that this server is not in it cannot say anything.
         let Some(found) = app.rooms.get(&child.id)?.filter(Room::is_resident) else {
             continue;
         };
         match found.is_open_to(&origin)? {
-            true => children.push(spaces::summary(&found, options.suggested_only)?),
-            false => inaccessible.push(child.id),
+            true => {
+                let shown = spaces::with_children(&found, &children_of(&found)?)?;
+                bytes += shown.get().len();
+                answer.children.push(shown);
+            }
+            false => answer.inaccessible_children.push(child.id),
         }
     }
-    Ok(Json(json!({
-        "room": spaces::summary(&room, options.suggested_only)?,
-        "children": children,
-        "inaccessible_children": inaccessible,
-    })))
+    Ok(Json(answer))
 }

@@ -11,7 +11,7 @@ use axum::routing::put;
 use bytes::Bytes;
 use hearth_core::error::{MatrixError, errcode};
 use hearth_events::Pdu;
-use hearth_users::InviteVerdict;
+use hearth_users::{InviteVerdict, User};
 use ruma::{EventId, OwnedUserId, RoomId, RoomVersionId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -20,6 +20,7 @@ use super::membership::refusal;
 use super::{V1, V2};
 use crate::app::App;
 use crate::error::Result;
+use crate::ratelimit::Class;
 use crate::routes::Routes;
 
 /// Servers send about ten events to show a room; more than this is no invitation.
@@ -47,6 +48,7 @@ async fn take(
     event: &RawValue,
     state: Vec<Box<RawValue>>,
 ) -> Result<Bytes> {
+    app.limits.server(Class::InvitingServer, origin)?;
     if let Some(room) = app.rooms.get(room_id)?
         && !room.acl_allows(origin)?
     {
@@ -54,7 +56,7 @@ async fn take(
         return Err(MatrixError::forbidden(sentence).into());
     }
     check_state(version, room_id, &state)?;
-    check_target(app, event)?;
+    check_target(app, origin, event)?;
     let text = event.get().as_bytes();
     let taken = app
         .rooms
@@ -63,7 +65,7 @@ async fn take(
 }
 
 /// Refuses invitations of users who do not exist, or do not want this one ("Invite permission").
-fn check_target(app: &App, event: &RawValue) -> Result<()> {
+fn check_target(app: &App, origin: &ServerName, event: &RawValue) -> Result<()> {
     #[derive(Deserialize)]
     struct Event {
         sender: OwnedUserId,
@@ -83,6 +85,22 @@ fn check_target(app: &App, event: &RawValue) -> Result<()> {
         let sentence = format!("{target} takes no invitations from {}", event.sender);
         return Err(MatrixError::new(403, errcode::INVITE_BLOCKED, sentence).into());
     }
+    count_invitation(app, origin, &user)
+}
+
+/// Counts an invitation of a user of this server that another server brings. A bridge that is not limited is invited into
+/// as many rooms as its users have.
+fn count_invitation(app: &App, origin: &ServerName, target: &User) -> Result<()> {
+    if !app.limits.on() {
+        return Ok(());
+    }
+    let account = target.account()?;
+    let is_maker = |one: &&Arc<hearth_appservice::Registration>| account.appservice.as_ref() == Some(&one.id);
+    let made_by = app.appservices.all().iter().find(is_maker);
+    if made_by.is_some_and(|one| !one.limits(target.id())) {
+        return Ok(());
+    }
+    app.limits.server_for(Class::InvitedUser, origin, target.id())?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::extract::{Json, Path};
 use crate::federation::origin::Signed;
 use crate::federation::rooms::own_room;
+use crate::ratelimit::Class;
 
 /// What the body says.
 #[derive(Deserialize)]
@@ -41,7 +42,11 @@ pub async fn put_exchange_third_party_invite(
     if body.kind != "m.room.member" || body.content.membership != "invite" || body.room_id != room_id {
         return Err(MatrixError::invalid_param("The event is not an invitation to this room").into());
     }
+    app.limits.server(Class::InvitingServer, &origin)?;
     let room = own_room(&app, &origin, &room_id)?;
+    if let Some(user) = app.users.get(&body.state_key)? {
+        super::count_invitation(&app, &origin, &user)?;
+    }
     invite(
         &app,
         &room,

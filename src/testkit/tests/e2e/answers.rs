@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hearth_core::config::{Secret, SupportContact};
 use hearth_testkit::client::text;
 use hearth_testkit::{Client, SimNetwork, TestServer, encode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::accounts::confirmed;
@@ -320,6 +321,35 @@ async fn a_directory_that_makes_no_sense() {
             (&json!("more"), &json!(3))
         );
     }
+    // Between servers a limit of 0 is none, so that the other one is not asked for it.
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (noted, page) = (
+        asked.clone(),
+        json!({ "chunk": [good], "total_room_count_estimate": 3 }),
+    );
+    let give = move |_: &str, body: &Value| {
+        noted.lock().push(body["limit"].clone());
+        page.clone()
+    };
+    peer.says("/_matrix/federation/v1/publicRooms", Answer::Made(Arc::new(give)));
+    for (answer, expected) in [
+        (
+            ann.get("/publicRooms?server=evil&limit=0").await.ok(),
+            json!({ "chunk": [], "total_room_count_estimate": 3 }),
+        ),
+        (
+            ann.post(
+                "/publicRooms?server=evil",
+                json!({ "limit": 0, "since": "there" }),
+            )
+            .await
+            .ok(),
+            json!({ "chunk": [], "total_room_count_estimate": 3, "next_batch": "there" }),
+        ),
+    ] {
+        assert_eq!(answer, expected);
+    }
+    assert!(asked.lock().iter().all(|limit| *limit == 1), "{asked:?}");
     peer.says(
         "/_matrix/federation/v1/publicRooms",
         Answer::Json(json!({ "chunk": "none" })),

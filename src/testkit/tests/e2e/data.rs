@@ -134,6 +134,15 @@ async fn filters(server: &TestServer) {
         .get("/sync?timeout=0&filter=none")
         .await
         .refused(400, "M_INVALID_PARAM");
+    // Each pattern is looked at for each event.
+    let types: Vec<String> = (0..101).map(|number| format!("*{number}*")).collect();
+    let costly = json!({ "room": { "timeline": { "types": types } } });
+    let path = format!("/user/{}/filter", encode(&alice.user_id));
+    alice.post(&path, costly.clone()).await.refused(400, "M_BAD_JSON");
+    alice
+        .get(&format!("/sync?timeout=0&filter={}", encode(&costly.to_string())))
+        .await
+        .refused(400, "M_BAD_JSON");
     let room = alice.room().messages(3).build().await;
     let sync = alice.sync(&format!("timeout=0&filter={id}")).await;
     assert_eq!(events(&sync["rooms"]["join"][&room]["timeline"]).len(), 1);

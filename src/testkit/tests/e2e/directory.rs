@@ -96,6 +96,22 @@ async fn public_rooms(server: &TestServer) {
     assert_eq!(names(&empty), names(&all), "an empty token is none");
     let empty = bob.post("/publicRooms", json!({ "since": "" })).await.ok();
     assert_eq!(names(&empty), names(&all));
+    // None is none, with where the page would have begun.
+    for none in [
+        bob.get("/publicRooms?limit=0").await.ok(),
+        bob.post("/publicRooms", json!({ "limit": 0 })).await.ok(),
+    ] {
+        assert_eq!(
+            (&none["chunk"], &none["total_room_count_estimate"]),
+            (&json!([]), &json!(3))
+        );
+        let begin = none["next_batch"].as_str().expect("a token");
+        let page = bob
+            .get(&format!("/publicRooms?since={}", encode(begin)))
+            .await
+            .ok();
+        assert_eq!(names(&page), names(&all));
+    }
     bob.get("/publicRooms?since=p2")
         .await
         .refused(400, "M_INVALID_PARAM");

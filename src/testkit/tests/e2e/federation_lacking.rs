@@ -67,6 +67,22 @@ async fn members_of_a_server_whose_keys_could_not_be_had_come_later() {
     );
 }
 
+/// Nobody else would ask for them.
+#[tokio::test(start_paused = true)]
+async fn they_also_come_where_filling_in_the_state_panicked() {
+    let story = bob_joins_without_the_keys_of_hs3().await;
+    story
+        .network
+        .panic_at("hs2", "/_matrix/federation/v1/state_ids/", 2);
+    story.network.heal("hs2", "hs3");
+    let found = async || {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        (members(&story.bob, &story.room).await.len() == 3).then_some(())
+    };
+    until("carol is a member", found).await;
+    assert!(story.network.has_panicked());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_such_a_server_says_is_accepted_at_once() {
     let story = bob_joins_without_the_keys_of_hs3().await;

@@ -30,10 +30,13 @@ struct Stage {
 
 impl Stage {
     async fn new(prepare: impl FnOnce(&mut TheirRoom)) -> Self {
-        let network = SimNetwork::new(5);
-        let server = TestServer::simulated("hs1", 4, 1, &network);
+        Self::on(&SimNetwork::new(5), prepare).await
+    }
+
+    async fn on(network: &SimNetwork, prepare: impl FnOnce(&mut TheirRoom)) -> Self {
+        let server = TestServer::simulated("hs1", 4, 1, network);
         let alice = server.register("alice").await;
-        let peer = Peer::new("evil", &network);
+        let peer = Peer::new("evil", network);
         let mut room = TheirRoom::new(&peer);
         prepare(&mut room);
         room.open();
@@ -393,6 +396,15 @@ async fn the_rest_of_the_state_is_asked_for_once_for_all_who_join() {
     let asked = asked.iter().filter(|line| line.contains("/state_ids/")).count();
     assert_eq!(asked, 1);
     stage.until_whole().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_on_the_way_to_the_whole_state_only_delays_it() {
+    let network = SimNetwork::new(5);
+    network.panic_at("hs1", "/_matrix/federation/v1/state_ids/", 2);
+    let stage = Stage::on(&network, |_| {}).await;
+    stage.until_whole().await;
+    assert!(network.has_panicked());
 }
 
 #[tokio::test(start_paused = true)]

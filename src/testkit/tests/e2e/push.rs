@@ -2,6 +2,7 @@
 
 mod badge;
 mod damaged;
+mod purged;
 mod switches;
 
 use std::sync::Arc;
@@ -133,6 +134,21 @@ async fn listed_notifications(server: &TestServer) {
         "{page} {rest}"
     );
     assert!(rest.get("next_token").is_none());
+    // None is none, with where the page would have begun.
+    let from = format!("&from={}", encode(next));
+    for (query, expected) in [("", first), (from.as_str(), second)] {
+        let none = bob.get(&format!("/notifications?limit=0{query}")).await.ok();
+        assert_eq!(none["notifications"], json!([]));
+        let begin = none["next_token"].as_str().expect("a token");
+        let page = bob
+            .get(&format!("/notifications?limit=1&from={}", encode(begin)))
+            .await
+            .ok();
+        assert_eq!(
+            page["notifications"][0]["event"]["event_id"],
+            expected["event"]["event_id"]
+        );
+    }
     let loud = bob.get("/notifications?only=highlight").await.ok();
     assert_eq!(loud["notifications"].as_array().unwrap().len(), 1);
     assert_eq!(loud["notifications"][0]["event"]["event_id"], json!(two));
