@@ -36,9 +36,8 @@ impl Relation {
             #[serde(rename = "m.relates_to")]
             relates_to: Option<serde_json::Value>,
         }
-        if memchr::memmem::find(content, b"\"m.relates_to\"").is_none() {
-            return None;
-        }
+        // Most contents have none: they are not parsed.
+        memchr::memmem::find(content, b"\"m.relates_to\"")?;
         let relates_to = serde_json::from_slice::<Content>(content).ok()?.relates_to?;
         let text = |name: &str| relates_to.get(name)?.as_str().map(str::to_owned);
         Some(Self {
