@@ -23,7 +23,7 @@ const GROUP_MAX_OPS: usize = 50_000;
 /// Under load so much time at least lies between the beginnings of two writes. A write costs as much as several sends,
 /// whatever it holds, so it is to hold more than the few that came in while the one before it was on its way to the disk.
 const GROUP_INTERVAL: Duration = Duration::from_micros(500);
-/// How much more time lies between them at most while the runtime's threads are busy. A write then takes the processors
+/// And so much while the runtime's threads are busy, at most. A write then takes the processors
 /// from those who work on what the next one is to hold; without it they come to more in the same time.
 const GROUP_INTERVAL_BUSY: Duration = Duration::from_millis(3);
 /// So many records in one group are load: fewer come from a few who would all only wait longer.
