@@ -60,6 +60,7 @@ pub mod state_tree;
 mod stripped;
 mod tail;
 mod timeline;
+mod together;
 mod typing;
 mod unread;
 mod unread_list;
@@ -169,6 +170,8 @@ type EventCache = quick_cache::sync::Cache<(EntityKey, Short), Arc<Event>, Event
 pub struct Rooms {
     pub(crate) log: Arc<Log>,
     pub(crate) cluster: Arc<Cluster>,
+    /// Sends that are done together.
+    pub(crate) together: together::Together,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
     pub(crate) server_name: OwnedServerName,
@@ -230,6 +233,7 @@ impl Rooms {
         let rooms = Arc::new(Self {
             log: log.clone(),
             cluster,
+            together: together::Together::default(),
             clock,
             random,
             server_name: config.server_name,

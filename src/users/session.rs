@@ -79,7 +79,8 @@ impl Users {
         }
         let user = self.user_of(slot, &token);
         if token.fresh {
-            user.write_anyway(|tx| confirm(tx, user.key, hash)).await?;
+            // Apart, because it comes once in the life of a token and all requests would carry what it needs.
+            Box::pin(user.write_anyway(|tx| confirm(tx, user.key, hash))).await?;
         }
         let account = user.account()?;
         if account.deactivated {

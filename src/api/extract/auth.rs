@@ -212,7 +212,7 @@ async fn authenticate(parts: &mut Parts, app: &Arc<App>, open_to_nobodies: bool)
         return Ok(None);
     };
     let auth = match app.appservices.by_token(&token) {
-        Some(appservice) => as_appservice(parts, app, appservice.clone()).await?,
+        Some(appservice) => Box::pin(as_appservice(parts, app, appservice.clone())).await?,
         None => match app.users.authenticate(&token).await {
             Ok(session) => of_session(session, parts, address),
             Err(error) => {

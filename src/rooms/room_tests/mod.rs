@@ -7,6 +7,7 @@ mod order;
 mod pending;
 mod reading;
 mod serve;
+mod together;
 mod unread;
 
 use std::sync::Arc;

@@ -205,7 +205,18 @@ impl Ticket {
 
     /// Fills the position. The record is written as soon as everything before it in the shard is settled,
     /// whether or not the returned future is awaited.
-    pub fn submit(mut self, record: Record) -> Commit {
+    pub fn submit(self, record: Record) -> Commit {
+        let (sender, receiver) = oneshot::channel();
+        let position = self.position;
+        self.submit_to(record, sender);
+        Commit {
+            position,
+            done: Some(receiver),
+        }
+    }
+
+    /// As [`Ticket::submit`], with who is told when the record is durable.
+    pub fn submit_to(mut self, record: Record, done: oneshot::Sender<Result<Position, Error>>) {
         self.submitted = true;
         let bytes = record.batch.bytes();
         if bytes > RECORD_MAX_BYTES {
@@ -214,24 +225,19 @@ impl Ticket {
                 "a record is larger than it should be; larger work is staged"
             );
         }
-        let (sender, receiver) = oneshot::channel();
         // A number that was given before the shard was last dropped may have been given by another log since.
         let stale = record
             .batch
             .reservations
             .iter()
             .any(|one| !one.is_of(self.opened));
-        let filled = Entry::Filled(Box::new(Filled { record, done: sender }));
+        let filled = Entry::Filled(Box::new(Filled { record, done }));
         match stale {
             true => {
                 filled.fail(&Error::NotOpen);
                 self.settle(Entry::Void);
             }
             false => self.settle(filled),
-        }
-        Commit {
-            position: self.position,
-            done: Some(receiver),
         }
     }
 

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use hearth_rooms::{NewEvent, Txn};
-use ruma::OwnedRoomId;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::client::delayed_events::schedule::{self, Delaying};
@@ -23,6 +23,11 @@ pub struct Options {
     delay: Option<u64>,
 }
 
+#[derive(Serialize)]
+struct Answer {
+    event_id: OwnedEventId,
+}
+
 /// Sends a message event; the same transaction gives the same event.
 pub async fn put_send(
     State(app): State<Arc<App>>,
@@ -30,7 +35,7 @@ pub async fn put_send(
     Path((room_id, kind, txn)): Path<(OwnedRoomId, String, String)>,
     Query(options): Query<Options>,
     content: OptionalRawJson,
-) -> Result<Json<Value>> {
+) -> Result<Response> {
     auth.must_not_be_suspended()?;
     auth.count(&app, Class::Send)?;
     let timestamp_ms = super::claimed_time(&auth, options.ts)?;
@@ -49,7 +54,9 @@ pub async fn put_send(
             timestamp_ms,
             txn: Some(txn),
         };
-        return schedule::delay(&app, &auth, event, schedule::Wording::Query).await;
+        // Apart, because hardly any send goes this way and all would carry what it needs.
+        let delayed = Box::pin(schedule::delay(&app, &auth, event, schedule::Wording::Query));
+        return Ok(delayed.await?.into_response());
     }
     let is_encrypted = kind == "m.room.encrypted";
     let event = NewEvent {
@@ -65,5 +72,5 @@ pub async fn put_send(
     if let Some(device) = auth.device.as_ref().filter(|_| is_encrypted) {
         app.sync.has_encrypted(&auth.user, device);
     }
-    Ok(Json(json!({ "event_id": event_id })))
+    Ok(Json(Answer { event_id }).into_response())
 }

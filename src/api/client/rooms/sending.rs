@@ -18,7 +18,10 @@ pub(crate) async fn send_message(
 ) -> Result<OwnedEventId> {
     let room = match super::sending_room(app, room_id, &event.sender) {
         Ok(room) => room,
-        Err(refusal) => return sent_before(app, room_id, &event.sender, &txn, refusal).await,
+        Err(refusal) => {
+            let before = sent_before(app, room_id, &event.sender, &txn, refusal);
+            return Box::pin(before).await;
+        }
     };
     super::events::check_content(&room, &event.content)?;
     event.redacts = super::events::redacts(&event.kind, &event.content);
