@@ -1,15 +1,17 @@
 //! What happens to every request before and after its handler: CORS, panics turned into answers, and the latency
 //! metric by route.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use hearth_core::error::MatrixError;
 use hearth_core::http::RequestId;
 use http::header::{
@@ -17,6 +19,7 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -27,35 +30,80 @@ use crate::error::ApiError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub IpAddr);
 
-/// Wraps every request.
-pub async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if request.method() == Method::OPTIONS {
-        let mut response = StatusCode::OK.into_response();
-        add_cors(response.headers_mut());
-        return response;
+/// Wraps every route. A layer of its own and no function of axum's middleware, which clones and boxes the rest of the way once more
+/// for each request.
+#[derive(Clone)]
+pub struct EdgeLayer(pub Arc<App>);
+
+/// A route with its edge.
+#[derive(Clone)]
+pub struct Edge<S> {
+    app: Arc<App>,
+    inner: S,
+}
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = Edge<S>;
+
+    fn layer(&self, inner: S) -> Edge<S> {
+        let app = self.0.clone();
+        Edge { app, inner }
     }
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let method = request.method().clone();
-    // With the id of the span around it: a log as JSON shows the innermost span alone.
-    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
-    let span = tracing::debug_span!("endpoint", id = id.as_deref(), %method, route);
-    let started = Instant::now();
-    let outcome = AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .instrument(span.clone())
-        .await;
-    let mut response = outcome.unwrap_or_else(|panic| {
-        let _in_span = span.enter();
-        answer_panic(panic.as_ref())
-    });
-    add_cors(response.headers_mut());
-    crate::error::finish(&mut response, &app.config);
-    let elapsed = started.elapsed();
-    let status = response.status();
-    tracing::debug!(parent: &span, status = status.as_u16(), ?elapsed, "answered");
-    app.latencies.record(route, &method, status, elapsed);
-    response
+}
+
+impl<S> Service<Request> for Edge<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if request.method() == Method::OPTIONS {
+            let mut response = StatusCode::OK.into_response();
+            add_cors(response.headers_mut());
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let method = request.method().clone();
+        let route = route_of(matched.as_ref());
+        // With the id of the span around it: a log as JSON shows the innermost span alone.
+        let id = request.extensions().get::<RequestId>();
+        let id = id.map(|id| &*id.0);
+        let span = tracing::debug_span!("endpoint", id, %method, route);
+        let app = self.app.clone();
+        let started = Instant::now();
+        let handled = AssertUnwindSafe(self.inner.call(request))
+            .catch_unwind()
+            .instrument(span.clone());
+        Box::pin(async move {
+            let mut response = match handled.await {
+                Ok(answered) => answered.unwrap_or_else(|never| match never {}),
+                Err(panic) => {
+                    let _in_span = span.enter();
+                    answer_panic(panic.as_ref())
+                }
+            };
+            add_cors(response.headers_mut());
+            crate::error::finish(&mut response, &app.config);
+            let elapsed = started.elapsed();
+            let status = response.status();
+            tracing::debug!(parent: &span, status = status.as_u16(), ?elapsed, "answered");
+            app.latencies
+                .record(route_of(matched.as_ref()), &method, status, elapsed);
+            Ok(response)
+        })
+    }
+}
+
+fn route_of(matched: Option<&MatchedPath>) -> &str {
+    matched.map_or("unmatched", MatchedPath::as_str)
 }
 
 fn answer_panic(panic: &(dyn std::any::Any + Send)) -> Response {

@@ -22,7 +22,6 @@ pub use error::{ApiError, Result};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
 use hearth_core::config::Api;
 
 /// The APIs that a listener serves, ready to serve: the client-server API comes with the admin
@@ -44,7 +43,7 @@ pub fn router(app: Arc<App>, apis: &[Api]) -> Router {
     router
         .fallback(edge::not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
-        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .layer(edge::EdgeLayer(app.clone()))
         .with_state(app)
 }
 

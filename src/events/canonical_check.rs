@@ -1,4 +1,7 @@
+use memchr::memchr2;
+
 use crate::canonical::number_text;
+use crate::json::has_control;
 use crate::limits::{JSON_DEPTH_MAX, LAX_INTEGER_DIGITS_MAX};
 
 /// Recognizes text that is canonical as it stands, in one pass and without allocating. `false` means only "not certain".
@@ -93,36 +96,30 @@ impl<'a> Checker<'a> {
         let mut at = start;
         let mut escaped = false;
         loop {
-            at += self
-                .text
-                .get(at..)?
-                .iter()
-                .position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))?;
-            match self.text[at] {
-                b'"' => break,
-                b'\\' => {
-                    escaped = true;
-                    at += match self.text.get(at + 1)? {
-                        b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
-                        b'u' => {
-                            let code = self.text.get(at + 2..at + 6)?;
-                            let canonical = code.starts_with(b"00")
-                                && matches!(code[2], b'0' | b'1')
-                                && matches!(code[3], b'0'..=b'9' | b'a'..=b'f')
-                                && !matches!(&code[2..], b"08" | b"09" | b"0a" | b"0c" | b"0d");
-                            if !canonical {
-                                return None;
-                            }
-                            6
-                        }
-                        _ => return None,
-                    };
+            at += memchr2(b'"', b'\\', self.text.get(at..)?)?;
+            if self.text[at] == b'"' {
+                break;
+            }
+            escaped = true;
+            at += match self.text.get(at + 1)? {
+                b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+                b'u' => {
+                    let code = self.text.get(at + 2..at + 6)?;
+                    let canonical = code.starts_with(b"00")
+                        && matches!(code[2], b'0' | b'1')
+                        && matches!(code[3], b'0'..=b'9' | b'a'..=b'f')
+                        && !matches!(&code[2..], b"08" | b"09" | b"0a" | b"0c" | b"0d");
+                    if !canonical {
+                        return None;
+                    }
+                    6
                 }
                 _ => return None,
-            }
+            };
         }
         self.at = at + 1;
-        Some((&self.text[start..at], escaped))
+        let raw = &self.text[start..at];
+        (!has_control(raw)).then_some((raw, escaped))
     }
 
     fn number(&mut self) -> bool {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use crate::Error;
 use crate::canonical::{number_text, too_deep};
-use crate::json::{skip_space, write_string};
+use crate::json::{has_control, skip_space, write_string};
 use crate::limits::JSON_DEPTH_MAX;
 
 /// A value that has been read.
@@ -143,18 +143,20 @@ impl<'a> Reader<'a> {
         let mut at = start + 1;
         let mut escaped = false;
         loop {
-            match bytes.get(at) {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    at += 2;
-                }
-                Some(0x00..=0x1f) => return Err(self.error("a control character stands in the string")),
-                Some(_) => at += 1,
-                None => return Err(self.error("no quote ends the string")),
+            let next = bytes
+                .get(at..)
+                .and_then(|rest| memchr::memchr2(b'"', b'\\', rest));
+            at += next.ok_or_else(|| self.error("no quote ends the string"))?;
+            if bytes[at] == b'"' {
+                break;
             }
+            escaped = true;
+            at += 2;
         }
         let whole = &self.text[start..=at];
+        if has_control(whole.as_bytes()) {
+            return Err(self.error("a control character stands in the string"));
+        }
         if !escaped {
             self.at = at + 1;
             return Ok(Cow::Borrowed(&whole[1..whole.len() - 1]));

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::Response;
 use bytes::Bytes;
+use futures::FutureExt;
 use hearth_api::edge::PeerAddress;
 use hearth_core::config::{Api, ListenerConfig};
 use hearth_core::metrics::HTTP_CONNECTIONS;
@@ -21,10 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tower::Service;
 
 use crate::Error;
-use crate::request::Peer;
+use crate::request::Site;
 use crate::tls::Certificate;
 use crate::unread_body::{self, Rest};
 
@@ -126,7 +125,7 @@ impl Serving {
     }
 
     /// Accepts on a listener until the server stops.
-    pub fn start(&mut self, bound: Bound, router: Router) {
+    pub fn start(&mut self, bound: Bound, site: Site) {
         if let Some(certificate) = &bound.certificate {
             certificate.watch(self.shutdown.clone());
         }
@@ -134,7 +133,7 @@ impl Serving {
             shutdown: self.shutdown.clone(),
             places: self.places.clone(),
             graceful: self.graceful.clone(),
-            router,
+            site,
         };
         self.listeners
             .push(tasks::spawn("listener", accepting.run(bound)));
@@ -162,14 +161,14 @@ struct Accepting {
     shutdown: Shutdown,
     places: Arc<Semaphore>,
     graceful: Arc<GracefulShutdown>,
-    router: Router,
+    site: Site,
 }
 
 impl Accepting {
     async fn run(self, bound: Bound) {
         while let Some((stream, peer, place)) = self.next(&bound.listener).await {
             let watcher = self.graceful.watcher();
-            let connection = serve(stream, peer, bound.acceptor.clone(), self.router.clone(), watcher);
+            let connection = serve(stream, peer, bound.acceptor.clone(), self.site.clone(), watcher);
             tasks::spawn("connection", async move {
                 metrics::gauge!(HTTP_CONNECTIONS).increment(1.0);
                 connection.await;
@@ -210,7 +209,7 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
-    router: Router,
+    site: Site,
     watcher: Watcher,
 ) {
     // Answers are written whole; waiting for more to send only delays them.
@@ -219,19 +218,19 @@ async fn serve(
         return;
     }
     let Some(acceptor) = acceptor else {
-        return serve_http1(stream, peer, router, watcher).await;
+        return serve_http1(stream, peer, site, watcher).await;
     };
     match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            serve_http2(stream, peer, router, watcher).await;
+            serve_http2(stream, peer, site, watcher).await;
         }
-        Ok(Ok(stream)) => serve_http1(stream, peer, router, watcher).await,
+        Ok(Ok(stream)) => serve_http1(stream, peer, site, watcher).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-pub(crate) async fn serve_http1<S>(stream: S, peer: SocketAddr, router: Router, watcher: Watcher)
+pub(crate) async fn serve_http1<S>(stream: S, peer: SocketAddr, site: Site, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -241,14 +240,14 @@ where
         .header_read_timeout(limits::HEADER_READ_TIMEOUT)
         .max_headers(limits::HEADERS_MAX)
         .max_header_size(limits::HEADER_MAX_BYTES);
-    let service = service_fn(move |request| answer_http1(request, peer, router.clone()));
+    let service = service_fn(move |request| answer_http1(request, peer, site.clone()));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-async fn serve_http2<S>(stream: S, peer: SocketAddr, router: Router, watcher: Watcher)
+async fn serve_http2<S>(stream: S, peer: SocketAddr, site: Site, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -258,7 +257,7 @@ where
         .keep_alive_interval(limits::HEADER_READ_TIMEOUT)
         .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
         .max_header_list_size(limits::HEADER_MAX_BYTES as u32);
-    let service = service_fn(move |request| answer(request, peer, router.clone()));
+    let service = service_fn(move |request| answer(request, peer, &site));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
@@ -268,13 +267,13 @@ where
 async fn answer_http1(
     request: hyper::Request<Incoming>,
     peer: SocketAddr,
-    router: Router,
+    site: Site,
 ) -> Result<Response, Infallible> {
     if request.body().is_end_stream() {
-        return answer(request, peer, router).await;
+        return answer(request, peer, &site).await;
     }
     let (rest, is_sent) = (Rest::default(), unread_body::is_sent_unasked(&request));
-    let mut response = answer(rest.watch(request), peer, router).await?;
+    let mut response = answer(rest.watch(request), peer, &site).await?;
     rest.settle(is_sent, &mut response).await;
     Ok(response)
 }
@@ -282,14 +281,13 @@ async fn answer_http1(
 fn answer<B>(
     mut request: hyper::Request<B>,
     peer: SocketAddr,
-    mut router: Router,
-) -> impl Future<Output = Result<Response, Infallible>> + Send
+    site: &Site,
+) -> impl Future<Output = Result<Response, Infallible>> + Send + use<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    let address = peer.ip().to_canonical();
-    request.extensions_mut().insert(Peer(address));
-    request.extensions_mut().insert(PeerAddress(address));
-    router.call(request)
+    let address = PeerAddress(peer.ip().to_canonical());
+    request.extensions_mut().insert(address);
+    site.answer(request).map(Ok)
 }

@@ -6,13 +6,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use hearth_api::edge::PeerAddress;
 use hearth_core::config::{Api, RegistrationMode};
 use hearth_core::html::escape;
 use hearth_core::{Config, MatrixError, VERSION};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
 use http::{HeaderMap, StatusCode};
-
-use crate::request::Peer;
 
 /// What the pages show.
 pub trait Facts: Send + Sync {
@@ -84,7 +83,7 @@ fn is_from_this_machine(request: &Request) -> bool {
     direct
         && request
             .extensions()
-            .get::<Peer>()
+            .get::<PeerAddress>()
             .is_none_or(|peer| peer.0.is_loopback())
 }
 
@@ -190,7 +189,7 @@ mod tests {
             if let Some(peer) = peer {
                 request
                     .extensions_mut()
-                    .insert(Peer(peer.parse().expect("an address")));
+                    .insert(PeerAddress(peer.parse().expect("an address")));
             }
             if let Some(header) = header {
                 let name = http::HeaderName::from_bytes(header.as_bytes()).expect("a header");

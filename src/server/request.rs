@@ -1,16 +1,23 @@
 //! What surrounds each request: its id, its line in the log, the peer's address.
 
-use std::net::IpAddr;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::Router;
+use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hearth_api::edge::PeerAddress;
 use hearth_core::config::Network;
 use hearth_core::http::RequestId;
 use hearth_core::random::{Random, alphanumeric};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use hyper::body::Body;
+use tower::Service;
 use tracing::Instrument;
 
 /// The header that names a request.
@@ -18,11 +25,6 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that a proxy may give.
 const GIVEN_ID_MAX_BYTES: usize = 64;
-
-/// The address at the other end of the TCP connection; an extension of each request that came over
-/// the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub IpAddr);
 
 /// Makes request ids and knows whose ids are believed.
 pub struct Ids {
@@ -43,7 +45,7 @@ impl Ids {
     }
 
     /// The id that a trusted proxy gave, or a new one.
-    fn id_for(&self, headers: &HeaderMap, peer: Option<Peer>) -> Arc<str> {
+    fn id_for(&self, headers: &HeaderMap, peer: Option<PeerAddress>) -> Arc<str> {
         let trusted = peer.is_some_and(|peer| {
             self.trusted_proxies
                 .iter()
@@ -70,34 +72,72 @@ fn is_plain_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
-/// Wraps every request. The log gets the path without its query, because old clients send access
-/// tokens there.
-pub async fn around(State(ids): State<Arc<Ids>>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    let id = ids.id_for(request.headers(), peer);
-    // Of the highest level, so that the lines have the id whatever the log leaves out.
-    let span = tracing::error_span!("request", id = &*id);
-    let line = tracing::enabled!(target: "hearth::access", tracing::Level::DEBUG)
-        .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).instrument(span.clone()).await;
-    if let Some((method, path)) = line {
-        let status = response.status().as_u16();
-        tracing::debug!(target: "hearth::access", parent: &span, %method, path, status, "answered");
+/// The routes of a listener with what surrounds each request.
+#[derive(Clone)]
+pub struct Site {
+    ids: Arc<Ids>,
+    router: Router,
+}
+
+impl Site {
+    /// Surrounds routes.
+    pub fn new(ids: Arc<Ids>, router: Router) -> Self {
+        Self { ids, router }
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
+
+    /// Answers a request. The log gets the path without its query, because old clients send access tokens there.
+    pub fn answer<B>(&self, mut request: http::Request<B>) -> impl Future<Output = Response> + Send + use<B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let peer = request.extensions().get::<PeerAddress>().copied();
+        let id = self.ids.id_for(request.headers(), peer);
+        // Of the highest level, so that the lines have the id whatever the log leaves out.
+        let span = tracing::error_span!("request", id = &*id);
+        let line = tracing::enabled!(target: "hearth::access", tracing::Level::DEBUG)
+            .then(|| (request.method().clone(), request.uri().path().to_owned()));
+        request.extensions_mut().insert(RequestId(id.clone()));
+        // Not as a layer, which axum would put around each route by itself and clone with it for each request.
+        let routed = self.router.clone().call(request).instrument(span.clone());
+        async move {
+            let mut response = routed.await.unwrap_or_else(|never| match never {});
+            if let Some((method, path)) = line {
+                let status = response.status().as_u16();
+                tracing::debug!(target: "hearth::access", parent: &span, %method, path, status, "answered");
+            }
+            if let Ok(value) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert(X_REQUEST_ID, value);
+            }
+            response
+        }
     }
-    response
+
+    /// The same as a router, for who calls it without a socket.
+    pub fn into_router(self) -> Router {
+        Router::new().fallback_service(self)
+    }
+}
+
+impl Service<Request> for Site {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Box::pin(self.answer(request).map(Ok))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
 
-    use axum::Router;
     use axum::body::Body;
-    use axum::middleware::from_fn_with_state;
     use axum::routing::get;
     use hearth_core::random::SeededRandom;
     use parking_lot::Mutex;
@@ -133,11 +173,9 @@ mod tests {
             "ok"
         };
         let ids = Ids::new(&SeededRandom::new(1), Vec::new());
-        let router = Router::new()
-            .route("/", get(warn))
-            .layer(from_fn_with_state(ids, around));
+        let site = Site::new(ids, Router::new().route("/", get(warn)));
         let request = http::Request::get("/").body(Body::empty()).expect("a request");
-        let response = router.oneshot(request).await.expect("infallible");
+        let response = site.oneshot(request).await.expect("infallible");
         let id = response.headers()[X_REQUEST_ID]
             .to_str()
             .expect("an id")
@@ -153,7 +191,7 @@ mod tests {
         let check = |peer: &str, given: &'static str, kept: bool| {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::from_static(given));
-            let id = ids.id_for(&headers, Some(Peer(peer.parse().expect("an address"))));
+            let id = ids.id_for(&headers, Some(PeerAddress(peer.parse().expect("an address"))));
             assert_eq!(&*id == given, kept, "{peer} {given}: {id}");
         };
         check("127.0.0.1", "abc-1", true);

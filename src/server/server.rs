@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
 use hearth_core::config::Api;
 use hearth_core::{Config, MatrixError, Shutdown, tasks};
 use http::StatusCode;
@@ -13,9 +12,9 @@ use tokio::task::JoinHandle;
 use crate::admin_socket::AdminSocket;
 pub use crate::listener::Bound;
 use crate::listener::Serving;
-use crate::request::Ids;
+use crate::request::{Ids, Site};
 use crate::wiring::{Deps, Parts};
-use crate::{Error, metrics, pages, request};
+use crate::{Error, metrics, pages};
 
 /// A homeserver in this process. Several can live beside each other.
 pub struct Server {
@@ -73,15 +72,20 @@ impl Server {
         self.parts.start()
     }
 
-    /// The routes of a listener; simulations and tests call it as a tower service.
+    /// The routes of a listener as a tower service, for simulations and tests.
     pub fn router(&self, apis: &[Api]) -> Router {
+        self.site(apis).into_router()
+    }
+
+    /// The routes of a listener.
+    fn site(&self, apis: &[Api]) -> Site {
         let pages = pages::router(self.config.clone(), self.parts.facts(), apis);
         // The APIs bring their own answer for unknown paths.
         let router = match self.parts.router(apis) {
             Some(api) => api.merge(pages),
             None => pages.fallback(not_found),
         };
-        router.layer(from_fn_with_state(self.ids.clone(), request::around))
+        Site::new(self.ids.clone(), router)
     }
 
     /// Opens all configured listeners.
@@ -100,8 +104,8 @@ impl Server {
         let commands = self.take_commands();
         let mut serving = Serving::new(self.shutdown.clone(), self.config.max_connections);
         for bound in listeners {
-            let router = self.router(bound.apis());
-            serving.start(bound, router);
+            let site = self.site(bound.apis());
+            serving.start(bound, site);
         }
         self.shutdown.wait().await;
         tracing::info!("stopping: open requests are being answered");

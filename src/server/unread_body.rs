@@ -93,10 +93,12 @@ impl Drop for Watched {
 mod tests {
     use axum::Router;
     use axum::routing::post;
+    use hearth_core::random::SeededRandom;
     use hyper_util::server::graceful::GracefulShutdown;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use crate::listener::serve_http1;
+    use crate::request::{Ids, Site};
 
     /// The client's end of a connection to a server that refuses without a look at the body, but for one path.
     fn connection() -> DuplexStream {
@@ -106,8 +108,9 @@ mod tests {
             .route("/echo", post(async |body: String| body));
         let graceful = GracefulShutdown::new();
         let peer = "127.0.0.1:1".parse().expect("an address");
+        let site = Site::new(Ids::new(&SeededRandom::new(1), Vec::new()), router);
         hearth_core::tasks::spawn("connection", async move {
-            serve_http1(server, peer, router, graceful.watcher()).await;
+            serve_http1(server, peer, site, graceful.watcher()).await;
         });
         client
     }

@@ -165,7 +165,7 @@ async fn a_panic_is_an_answer() {
             "/panic",
             axum::routing::get(async || -> Json<()> { panic!("as the test wants") }),
         )
-        .layer(axum::middleware::from_fn_with_state(app, crate::edge::edge));
+        .layer(crate::edge::EdgeLayer(app));
     let request = Request::builder()
         .uri("/panic")
         .body(Body::empty())
