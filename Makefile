@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup run build test unit layers durability-short test-durability test-clients test-clients-rust test-clients-go clients \
         test-federation test-synapse test-sytest smoke lint fmt \
-        bench docs complement-binary complement
+        bench profile docs complement-binary complement
 
 # Every recipe starts with the shared environment: the target folder and RocksDB's library live in a
 # cache outside the checkout, so that clones on one machine share them.
@@ -24,6 +24,7 @@ help:
 	echo "make test-synapse       a server and a released Synapse (from PyPI) federate"
 	echo "make test-sytest        optional: SyTest against real servers; see tests/sytest/README.md for what it needs"
 	echo "make bench              the load program and the micro-benchmarks"
+	echo "make profile            learn anew what release builds are told of a server under load"
 	echo "make docs               regenerate generated documents"
 	echo "make complement-binary  put the release build where complement/start.sh finds it"
 	echo "make complement         run Complement; see complement/README.md for what it needs"
@@ -32,7 +33,7 @@ setup:
 	@scripts/setup.sh
 
 build: setup
-	@$(ENV)
+	@$(ENV) . scripts/release-env.sh
 	echo "hearth: building the server (release; the first time takes some minutes) ..." >&2
 	cargo build --release --locked -p hearth-server
 	echo "hearth: the program is $$CARGO_TARGET_DIR/release/hearth" >&2
@@ -110,6 +111,9 @@ fmt:
 bench: build
 	@$(ENV)
 	scripts/bench.sh $(ARGS)
+
+profile: setup
+	@scripts/profile.sh
 
 docs: setup
 	@$(ENV)

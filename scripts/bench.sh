@@ -5,8 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
-# Built in one go, so that both get the same features and nothing is compiled twice.
-cargo build --release --locked --workspace --bins
+. scripts/release-env.sh
+# The server by itself, as it is run: built together they would have features of each other's, which the profile does not know.
+cargo build --release --locked -p hearth-server
+cargo build --release --locked -p hearth-benches
 if [ $# -eq 0 ]; then
     cargo bench --locked --workspace --bench event --bench resolve --bench state_tree
 fi

@@ -4,7 +4,10 @@
 mod bundle;
 mod threads;
 
+use std::sync::LazyLock;
+
 use hearth_storage::Family;
+use memchr::memmem::Finder;
 use ruma::OwnedEventId;
 
 use crate::{
@@ -37,7 +40,8 @@ impl Relation {
             relates_to: Option<serde_json::Value>,
         }
         // Most contents have none: they are not parsed.
-        memchr::memmem::find(content, b"\"m.relates_to\"")?;
+        static KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"m.relates_to\""));
+        KEY.find(content)?;
         let relates_to = serde_json::from_slice::<Content>(content).ok()?.relates_to?;
         let text = |name: &str| relates_to.get(name)?.as_str().map(str::to_owned);
         Some(Self {

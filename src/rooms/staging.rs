@@ -216,6 +216,7 @@ impl<'a> Staging<'a> {
             kind: &event.kind,
             state_key: event.state_key.as_deref(),
             content: &event.content,
+            relation: prepared.relation.as_ref(),
             place,
             short,
         })?;

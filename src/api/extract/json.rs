@@ -1,6 +1,8 @@
 //! Request bodies.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -107,10 +109,13 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 /// Reads a whole body of at most `limit` bytes.
 pub async fn body_bytes(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let whole = Limited::new(body, limit).collect();
-    let Ok(read) = tokio::time::timeout(BODY_READ_TIMEOUT, whole).await else {
-        let sentence = "The body did not come in time";
-        return Err(MatrixError::new(408, errcode::UNKNOWN, sentence).into());
+    let mut whole = pin!(Limited::new(body, limit).collect());
+    // Most bodies have come with their head, and need no clock.
+    let read = match futures::poll!(whole.as_mut()) {
+        Poll::Ready(read) => read,
+        Poll::Pending => tokio::time::timeout(BODY_READ_TIMEOUT, whole)
+            .await
+            .map_err(|_| MatrixError::new(408, errcode::UNKNOWN, "The body did not come in time"))?,
     };
     match read {
         Ok(collected) => Ok(collected.to_bytes()),

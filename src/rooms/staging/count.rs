@@ -21,6 +21,7 @@ pub(super) struct Placed<'a> {
     pub(super) kind: &'a str,
     pub(super) state_key: Option<&'a str>,
     pub(super) content: &'a [u8],
+    pub(super) relation: Option<&'a Relation>,
     pub(super) place: Place,
     pub(super) short: Short,
 }
@@ -29,7 +30,7 @@ impl Staging<'_> {
     /// Counts an event. Gives its class and the root of its thread.
     pub(super) fn count(&mut self, event: &Placed<'_>) -> Result<(Class, Option<Short>), Stop> {
         let class = self.class(event.sender, event.kind, event.state_key, event.content);
-        let thread = self.thread_of(event.content)?;
+        let thread = self.thread_of(event.relation)?;
         self.record.totals.add(class, thread.is_some());
         self.record.totals.joined = self.record.joined;
         if let Some(root) = thread.filter(|_| class.notify) {
@@ -53,10 +54,10 @@ impl Staging<'_> {
         }
     }
 
-    /// The thread that a content puts an event into: by its own relation, or as the event is in that it relates to
+    /// The thread that a relation puts an event into: of its own, or as the event is in that it relates to
     /// (client-server API, "Threaded read receipts").
-    fn thread_of(&self, content: &[u8]) -> Result<Option<Short>, Stop> {
-        let Some(relation) = Relation::of_content(content) else {
+    fn thread_of(&self, relation: Option<&Relation>) -> Result<Option<Short>, Stop> {
+        let Some(relation) = relation else {
             return Ok(None);
         };
         if relation.rel_type == "m.thread" {

@@ -12,6 +12,7 @@ use crate::{
     event::{Flags, Header, Origin, Place, Short},
     head::{EventRef, Tip},
     judge_again::is_lifted,
+    relations::Relation,
     state_tree::{self, NewNodes, NodeId, Overlay},
 };
 
@@ -160,11 +161,13 @@ impl Staging<'_> {
             anchor: self.record.last_n,
             offset: 0,
         };
+        let relation = Relation::of_content(pdu.content());
         (header.class, header.thread) = self.count(&Placed {
             sender: pdu.sender(),
             kind: pdu.kind(),
             state_key: pdu.state_key(),
             content: pdu.content(),
+            relation: relation.as_ref(),
             place: header.place,
             short,
         })?;
