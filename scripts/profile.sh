@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gathers anew what release builds are told of a server under load (release-env.sh): builds one that counts, drives it with the
-# load program, and leaves what it counted in release.profdata.gz, to be committed. Half an hour on two cores. Needs
+# load program, and leaves what it counted in release.llvm*.profdata.gz, to be committed. Half an hour on two cores. Needs
 # llvm-profdata of the compiler's LLVM: Debian's package llvm-22, or rustup's component llvm-tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,4 +21,6 @@ LLVM_PROFILE_FILE="$counted/%m-%p.profraw" HEARTH_BINARY="$counting/release/hear
     --scenarios sends,latency,idle-sync,sliding,encryption --senders 16,64,512 --seconds 2
 # Sparse: of a function that never ran the compiler is told nothing, instead of that it is cold.
 "$profdata" merge --sparse -o "$counted/all.profdata" "$counted"/*.profraw
-gzip -9 -n -c "$counted/all.profdata" > scripts/release.profdata.gz
+gzip -9 -n "$counted/all.profdata"
+rm -f scripts/release.llvm*.profdata.gz
+mv "$counted/all.profdata.gz" "scripts/release.llvm$llvm.profdata.gz"

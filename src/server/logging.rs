@@ -50,7 +50,22 @@ fn plain(filter: &str) -> Option<Targets> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
+
+    #[test]
+    fn a_plain_filter_leaves_out_what_it_should() {
+        let plain = plain("warn,hearth_rooms=debug").expect("a plain filter");
+        for (target, level, written) in [
+            ("hearth_rooms::input", Level::DEBUG, true),
+            ("hearth_rooms", Level::TRACE, false),
+            ("hyper", Level::WARN, true),
+            ("hyper", Level::INFO, false),
+        ] {
+            assert_eq!(plain.would_enable(target, &level), written, "{target} {level}");
+        }
+    }
 
     #[test]
     fn filters_that_go_by_modules_alone() {

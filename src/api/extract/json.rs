@@ -194,6 +194,7 @@ fn has_half_pair(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
     use http::StatusCode;
 
     use super::*;
@@ -205,6 +206,35 @@ mod tests {
         count: Option<u32>,
         #[serde(default, deserialize_with = "or_default")]
         many: Vec<u32>,
+    }
+
+    /// A body in pieces, of which the last never comes where it is `None`.
+    async fn of_pieces(pieces: &'static [Option<&'static str>]) -> Result<Bytes, ApiError> {
+        let pieces = futures::stream::iter(pieces).then(|piece| async move {
+            tokio::time::sleep(BODY_READ_TIMEOUT / 4).await;
+            match piece {
+                Some(piece) => Ok::<_, std::convert::Infallible>(Bytes::from_static(piece.as_bytes())),
+                None => std::future::pending().await,
+            }
+        });
+        body_bytes(Body::from_stream(pieces), 4).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_take_their_time() {
+        assert_eq!(of_pieces(&[]).await.expect("a body"), "");
+        assert_eq!(
+            of_pieces(&[Some("ab"), Some("cd")]).await.expect("a body"),
+            "abcd"
+        );
+        for (pieces, status) in [
+            (&[Some("ab"), Some("cde")][..], StatusCode::PAYLOAD_TOO_LARGE),
+            (&[Some("a"), None], StatusCode::REQUEST_TIMEOUT),
+            (&[Some("a"); 4], StatusCode::REQUEST_TIMEOUT),
+        ] {
+            let error = of_pieces(pieces).await.expect_err("no body");
+            assert_eq!(error.status(), status, "{pieces:?}");
+        }
     }
 
     #[test]
