@@ -230,7 +230,7 @@ mod tests {
         for (pieces, status) in [
             (&[Some("ab"), Some("cde")][..], StatusCode::PAYLOAD_TOO_LARGE),
             (&[Some("a"), None], StatusCode::REQUEST_TIMEOUT),
-            (&[Some("a"); 4], StatusCode::REQUEST_TIMEOUT),
+            (&[Some(""); 5], StatusCode::REQUEST_TIMEOUT),
         ] {
             let error = of_pieces(pieces).await.expect_err("no body");
             assert_eq!(error.status(), status, "{pieces:?}");
